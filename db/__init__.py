@@ -1,0 +1,1 @@
+"""What is stored, and the questions it answers. Knows neither torch nor Streamlit."""

@@ -1,0 +1,97 @@
+"""The catalogue's answers: small immutable results. Logits in logits of the value vector alone, z dimensionless."""
+
+from dataclasses import dataclass
+
+from db.neuron import Neuron, NeuronKind, Sign
+from db.token_text import display, shorten
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One row of the unembedding."""
+
+    token_id: int
+    text: str
+    """The text itself; the display form where the bytes are not valid UTF-8."""
+    display: str
+    """Unambiguous and printable: see :mod:`db.token_text`."""
+    special: bool
+    """A control token, or a row of the unembedding that no token uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMatches:
+    """The tokens a search text stands for."""
+
+    text: str
+    matched: tuple[Token, ...]
+    """Tokens equal to the text, or to it with or without a leading space or in another case; the exact one first."""
+    pieces: tuple[Token, ...]
+    """What the model's tokenizer splits the text into; empty where the build holds no tokenizer."""
+
+    def no_match(self) -> str:
+        """One sentence for a text that is no single token: what it splits into and what to do."""
+        shown = f"“{shorten(display(self.text.encode()), 60)}” is not one token of this model"
+        if not self.pieces:
+            return f"{shown}, and this catalogue holds no tokenizer that could split it: try a shorter word."
+        listed = ", ".join(f"“{shorten(piece.display)}”" for piece in self.pieces[:12])
+        more = f" and {len(self.pieces) - 12} more" if len(self.pieces) > 12 else ""
+        return f"{shown}; it splits into {listed}{more}. Search for one of those, or for another word."
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A token at one end of a neuron."""
+
+    neuron: Neuron
+    sign: Sign
+    rank: int
+    """From 1, the most extreme token of that end."""
+    token: Token
+    logit: float
+    z: float
+    """(logit − mean) / standard deviation of the neuron's logits over the vocabulary; 0 for a constant neuron."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogit:
+    """A token of a neuron's card."""
+
+    token: Token
+    logit: float
+    z: float
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronCard:
+    """All that is stored of one neuron."""
+
+    neuron: Neuron
+    mean: float
+    """Of its logits over the vocabulary, in logits."""
+    std: float
+    """Of the same, population standard deviation, in logits."""
+    norm: float
+    """Euclidean norm of the value vector as the model stores it."""
+    top: tuple[TokenLogit, ...]
+    """Promoted tokens, highest logit first."""
+    bottom: tuple[TokenLogit, ...]
+    """Suppressed tokens, lowest logit first."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronTokens:
+    """The strongest tokens of one neuron's two ends, most extreme first."""
+
+    promotes: tuple[Token, ...]
+    suppresses: tuple[Token, ...]
+
+
+def sign_of(code: int) -> Sign:
+    """The sign that a stored code stands for (``tables.SIGN_CODES``)."""
+    return Sign.PROMOTES if code > 0 else Sign.SUPPRESSES
+
+
+def neuron_of(kind: int, layer: int, head: int | None, index: int) -> Neuron:
+    """The neuron that stored columns stand for (``tables.KIND_CODES``)."""
+    return Neuron(layer, NeuronKind.FFN if kind == 0 else NeuronKind.ATTENTION, head, index)

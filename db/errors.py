@@ -1,0 +1,9 @@
+"""The one kind of error that is meant for a person to read."""
+
+
+class AtlasError(Exception):
+    """Something the user can act on: the message says what was given, what was expected and what to do.
+
+    The shell prints it on one line and exits with status 2; the dashboard shows it as a notice. Neither shows a
+    traceback. Anything that is not an AtlasError is a defect of ours.
+    """

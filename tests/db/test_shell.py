@@ -1,0 +1,138 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from db.__main__ import main
+from db.catalogue import Catalogue
+from db.filters import Filters
+from db.neuron import Neuron
+from db.token_text import display
+from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue
+
+Capture = pytest.CaptureFixture[str]
+CHECKOUT = Path(__file__).parents[2]
+
+
+def run(toy: ToyCatalogue, *arguments: str) -> int:
+    return main([*arguments, "--catalogue", str(toy.directory.parent)])
+
+
+def test_search_json(toy: ToyCatalogue, catalogue: Catalogue, capsys: Capture) -> None:
+    options = ("--promotes", "--kind", "ffn", "--layers", "1-2", "--by", "rank", "--limit", "5", "--offset", "1")
+    assert run(toy, "search", " Python", *options, "--json") == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    ids = [token.token_id for token in catalogue.resolve(" Python").matched]
+    filters = Filters(sign="promotes", kind="ffn", layers=(1, 2), order="rank")  # type: ignore[arg-type]
+    hits = catalogue.search_token(ids, filters, limit=5, offset=1)
+    assert err == ""
+    assert [(entry["neuron"], entry["token"], entry["rank"]) for entry in found] == [
+        (hit.neuron.label, hit.token.text, hit.rank) for hit in hits
+    ]
+    assert set(found[0]) == {"neuron", "sign", "token", "token_id", "rank", "logit", "z"}
+
+
+def test_neuron_json(toy: ToyCatalogue, catalogue: Catalogue, capsys: Capture) -> None:
+    assert run(toy, "neuron", "l2.h1.n2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    card = catalogue.neuron(Neuron.attention(2, 1, 2))
+    assert list(found) == ["neuron", "kind", "layer", "mean", "std", "norm", "top", "bottom"]
+    assert (found["neuron"], found["kind"], found["layer"]) == ("L2.H1.N2", "attention", 2)
+    assert [entry["logit"] for entry in found["bottom"]] == [entry.logit for entry in card.bottom]
+    assert list(found["top"][0]) == ["token_id", "token", "logit", "z"]
+
+
+def test_tables(toy: ToyCatalogue, capsys: Capture) -> None:
+    assert run(toy, "search", "python", "--suppresses", "--limit", "3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("matched “python” (2), “␣python” (3), “PYTHON” (4)")
+    assert lines[1].startswith("Neurons that suppress “python”, “␣python”, “PYTHON” or 2 other tokens, by z: 3 of ")
+    assert len(lines) == 7
+    assert run(toy, "neuron", "L0.F0") == 0
+    assert "L0.F0: FFN neuron of layer 0" in capsys.readouterr().out
+    assert run(toy, "builds") == 0
+    assert "current" in capsys.readouterr().out
+    assert run(toy, "builds", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["build_id"] == "one"
+
+
+def test_no_hits(toy: ToyCatalogue, capsys: Capture) -> None:
+    assert run(toy, "search", "Paris", "--min-z", "99", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert run(toy, "search", "Paris", "--min-z", "99") == 0
+    assert "0 of 0 hits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("search", "Python code"), "is not one token of this model; it splits into “Python”, “␣code”. Search for"),
+        (("search", ""), "is empty"),
+        (("search", "x", "--layers", "2-9"), "layers 0–2"),
+        (("search", "x", "--layers", "2-1"), "no range"),
+        (("search", "x", "--kind", "ffn", "--head", "1"), "no head"),
+        (("neuron", "L0.F99"), "FFN 0–6"),
+        (("neuron", "nonsense"), "not a neuron label"),
+        (("search", "x", "--model", "absent"), "there are: toy"),
+        (("builds", "--model", "absent"), "No catalogue"),
+    ],
+)
+def test_errors_are_one_line(toy: ToyCatalogue, capsys: Capture, arguments: tuple[str, ...], problem: str) -> None:
+    assert run(toy, *arguments, "--json") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert problem in err
+
+
+def test_argparse_errors(toy: ToyCatalogue, capsys: Capture) -> None:
+    for arguments in (
+        ("search",),
+        ("search", "x", "--layers", "a-b"),
+        ("search", "x", "--promotes", "--suppresses"),
+        (),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            run(toy, *arguments)
+        assert stopped.value.code == 2
+        capsys.readouterr()
+
+
+def test_as_a_process(root: Path) -> None:
+    make_catalogue(root)
+    command = [sys.executable, "-m", "db", "--catalogue", str(root)]
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(CHECKOUT), "PATH": ""}
+    done = subprocess.run([*command, "search", "日本"], capture_output=True, env=ascii_only, check=True, cwd=root)
+    assert b"\\u65e5" in done.stdout
+    absent = subprocess.run([*command, "search", "absent"], capture_output=True, text=True, check=False, cwd=CHECKOUT)
+    assert (absent.returncode, absent.stdout) == (2, "")
+    assert "Traceback" not in absent.stderr
+
+
+def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+    make_catalogue(tmp_path)
+    script = f'"{sys.executable}" -m db search x --limit 1000 --catalogue "{tmp_path}" | true'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=CHECKOUT)
+    assert done.stderr == ""
+
+
+def test_importing_is_light() -> None:
+    script = (
+        "import sys, db.__main__; print([m for m in ('pandas', 'numpy', 'torch', 'tokenizers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=CHECKOUT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nasty_tokens_all_print(toy: ToyCatalogue, catalogue: Catalogue, capsys: Capture) -> None:
+    for token in catalogue.tokens(range(len(TOKENS))).values():
+        if not token.text or display(token.text.encode()) != token.display:
+            continue  # not valid UTF-8: cannot be typed
+        assert run(toy, "search", token.text) == 0
+        out = capsys.readouterr().out
+        assert token.display in out
+        assert all(character.isprintable() or character == "\n" for character in out)
