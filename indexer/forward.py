@@ -1,0 +1,164 @@
+"""One forward pass, with what every neuron did in it: prompt tokens -> ResidualStream.
+
+Everything is read by hooks on the library's own modules, which are always removed; nothing of transformers is copied or
+patched. Legend: L = layers, T = tokens up to the analysed position, H = heads, KV = key-value heads, D = head_dim, n
+    = FFN neurons of a layer, d = d_model, V = vocabulary.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from indexer.architecture import Architecture, Dimensions
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualStream:
+    """What one forward pass wrote and read, at every position up to the analysed one (which is the last here).
+
+    Attributes:
+        token_ids: [T].
+        layer_input: [L+1, T, d]; row l enters layer l, row L is the final hidden state before the final norm.
+        attention_output: [L, T, d]; what attention added, biases included.
+        ffn_output: [L, T, d]; what the FFN added, biases included.
+        ffn_activation: [L, T, n]; what multiplies each FFN value vector.
+        value: [L, T, KV, D]; the attention values, value bias included, before the group mapping.
+        attention_weight: [L, H, T]; the analysed position's attention to each source position.
+        logits: [V]; the model's own output at the analysed position.
+    """
+
+    token_ids: Int[Tensor, " T"]
+    layer_input: Float[Tensor, "L1 T d"]
+    attention_output: Float[Tensor, "L T d"]
+    ffn_output: Float[Tensor, "L T d"]
+    ffn_activation: Float[Tensor, "L T n"]
+    value: Float[Tensor, "L T KV D"]
+    attention_weight: Float[Tensor, "L H T"]
+    logits: Float[Tensor, " V"]
+
+    @property
+    def position(self) -> int:
+        """The analysed position."""
+        return int(self.token_ids.shape[0]) - 1
+
+    def attention_activation(self, layer: int) -> Float[Tensor, "H T D"]:
+        """α[h, p] · v[kv(h), p, n]: what multiplies each attention value vector, one entry a source position."""
+        group = self.attention_weight.shape[1] // self.value.shape[2]
+        value = self.value[layer].permute(1, 0, 2).repeat_interleave(group, dim=0)
+        return self.attention_weight[layer, :, :, None] * value
+
+
+def capture(
+    model: nn.Module, architecture: Architecture, dimensions: Dimensions, token_ids: Int[Tensor, " T"]
+) -> ResidualStream:
+    """Run `token_ids` through the model once and keep what the method needs.
+
+    The analysed position is the last token: later tokens cannot influence it, so they are best left out. Not
+    thread-safe on one model; `LanguageModel.lock` is for that.
+    """
+    size = dimensions
+    tokens = int(token_ids.shape[0])
+    device = next(model.parameters()).device
+
+    def room(*shape: int) -> Tensor:
+        return torch.empty(*shape, dtype=torch.float32, device=device)
+
+    inputs = room(size.layers + 1, tokens, size.d_model)
+    attention = room(size.layers, tokens, size.d_model)
+    ffn = room(size.layers, tokens, size.d_model)
+    activation = room(size.layers, tokens, size.ffn_neurons)
+    value = room(size.layers, tokens, size.kv_heads, size.head_dim)
+    weight = room(size.layers, size.heads, tokens)
+
+    def on_attention(layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            attention[layer] = output[0][0]
+            weight[layer] = output[1][0, :, -1, :]
+
+        return hook
+
+    def on_value(layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            projected = output[0]
+            if architecture.fused_value:
+                projected = projected[:, 2 * size.d_model :]
+            value[layer] = projected.reshape(tokens, size.kv_heads, size.head_dim)
+
+        return hook
+
+    with _hooks() as add:
+        for layer in range(size.layers):
+            block = model.get_submodule(f"{architecture.layers}.{layer}")
+            add.before(block, inputs[layer])
+            add.after(block.get_submodule(architecture.attention), on_attention(layer))
+            add.after(block.get_submodule(architecture.value), on_value(layer))
+            add.before(block.get_submodule(architecture.ffn_output), activation[layer])
+            add.after(block.get_submodule(architecture.ffn), _keep(ffn[layer]))
+        add.before(model.get_submodule(architecture.final_norm), inputs[size.layers])
+        with torch.inference_mode():
+            result = model(token_ids[None].to(device), use_cache=False, logits_to_keep=1)
+    return ResidualStream(
+        token_ids=token_ids,
+        layer_input=inputs,
+        attention_output=attention,
+        ffn_output=ffn,
+        ffn_activation=activation,
+        value=value,
+        attention_weight=weight,
+        logits=result.logits[0, -1].float(),
+    )
+
+
+def attention_pattern(
+    model: nn.Module, architecture: Architecture, token_ids: Int[Tensor, " T"], layer: int
+) -> Float[Tensor, "H T T"]:
+    """One layer's attention weights, from every position (row) to every position (column). Not thread-safe on one
+    model.
+    """
+    kept: list[Tensor] = []
+    module = model.get_submodule(f"{architecture.layers}.{layer}.{architecture.attention}")
+    with _hooks() as add, torch.inference_mode():
+        add.after(module, lambda _module, _args, output: kept.append(output[1][0].float()))
+        model(token_ids[None].to(next(model.parameters()).device), use_cache=False, logits_to_keep=1)
+    return kept[0]
+
+
+class _Hooks:
+    """Adds hooks and remembers them."""
+
+    def __init__(self) -> None:
+        self.handles: list[Any] = []
+
+    def before(self, module: nn.Module, into: Tensor) -> None:
+        """Copy the module's input, batch entry 0, into `into`."""
+
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            into.copy_((args[0] if args else kwargs["hidden_states"])[0])
+
+        self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def after(self, module: nn.Module, hook: Callable[..., None]) -> None:
+        self.handles.append(module.register_forward_hook(hook))
+
+
+@contextmanager
+def _hooks() -> Iterator[_Hooks]:
+    """Whatever happens inside, every hook added is removed."""
+    hooks = _Hooks()
+    try:
+        yield hooks
+    finally:
+        for handle in hooks.handles:
+            handle.remove()
+
+
+def _keep(into: Tensor) -> Callable[..., None]:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        into.copy_((output[0] if isinstance(output, tuple) else output)[0])
+
+    return hook

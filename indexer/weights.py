@@ -1,0 +1,172 @@
+"""The matrices of the method, read from a safetensors folder slice by slice, or from a live model.
+
+Legend of dimensions: d = d_model, n = FFN neurons of a layer, a = heads x head_dim, V = vocabulary.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from db.errors import AtlasError
+from indexer.architecture import Architecture, Dimensions, NormKind
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Named access to one model's matrices, always in float32.
+
+    ``read(name)`` returns the tensor of that name, or None where the model has none (a bias, an untied head).
+    """
+
+    architecture: Architecture
+    dimensions: Dimensions
+    read: Callable[[str], Tensor | None]
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor called `name`, in float32; AtlasError if there is none."""
+        found = self.read(name)
+        if found is None:
+            raise AtlasError(
+                f"The checkpoint has no tensor “{name}”. Is the folder complete, and the family's row right?"
+            )
+        return found.float()
+
+    def optional(self, name: str) -> Tensor | None:
+        found = self.read(name)
+        return None if found is None else found.float()
+
+    def _name(self, layer: int, part: str, leaf: str) -> str:
+        return f"{self.architecture.layers}.{layer}.{part}.{leaf}"
+
+    def _input_major(self, layer: int, part: str) -> Float[Tensor, "input output"]:
+        matrix = self.tensor(self._name(layer, part, "weight"))
+        return matrix if self.architecture.conv1d else matrix.T
+
+    def ffn_values(self, layer: int) -> Float[Tensor, "n d"]:
+        """Row k is the value vector of FFN neuron (layer, k)."""
+        return self._input_major(layer, self.architecture.ffn_output)
+
+    def attention_values(self, layer: int) -> Float[Tensor, "a d"]:
+        """Row h·head_dim + n is the value vector of attention neuron (layer, h, n)."""
+        return self._input_major(layer, self.architecture.attention_output)
+
+    def ffn_bias(self, layer: int) -> Float[Tensor, " d"] | None:
+        return self.optional(self._name(layer, self.architecture.ffn_output, "bias"))
+
+    def attention_bias(self, layer: int) -> Float[Tensor, " d"] | None:
+        return self.optional(self._name(layer, self.architecture.attention_output, "bias"))
+
+    def ffn_keys(self, layer: int) -> tuple[Float[Tensor, "n d"], ...]:
+        """What reads the residual stream: row k of each matrix is a key vector of FFN neuron k, norm not folded in."""
+        return tuple(self._input_major(layer, part).T for part in self.architecture.ffn_keys)
+
+    def attention_keys(self, layer: int) -> Float[Tensor, "kv_a d"]:
+        """Row kv·head_dim + n is (kv, n)'s row of the value projection, norm not folded in; kv_a = KV x head_dim."""
+        rows = self._input_major(layer, self.architecture.value).T
+        return rows[2 * self.dimensions.d_model :] if self.architecture.fused_value else rows
+
+    def attention_key_rows(self, layer: int) -> Float[Tensor, "kv_a d"]:
+        """The key projection's rows, norm not folded in; kv_a = kv_heads x head_dim."""
+        if self.architecture.fused_value:
+            width = self.dimensions.d_model
+            return self._input_major(layer, self.architecture.value).T[width : 2 * width]
+        return self._input_major(layer, self.architecture.key).T
+
+    def norm_weight(self, layer: int, part: str) -> Float[Tensor, " d"]:
+        """γ of the layer's norm called `part` (``architecture.attention_norm`` or ``ffn_norm``)."""
+        return self.tensor(self._name(layer, part, "weight"))
+
+    def final_norm(self) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"] | None]:
+        """γ of the final norm, and β where it has one."""
+        name = self.architecture.final_norm
+        beta = self.optional(f"{name}.bias") if self.architecture.norm is NormKind.LAYER else None
+        return self.tensor(f"{name}.weight"), beta
+
+    def head(self) -> tuple[Float[Tensor, "V d"], Float[Tensor, " V"] | None]:
+        """The unembedding matrix (the embedding, where they are tied), and the head's bias where it has one."""
+        matrix = self.optional(f"{self.architecture.head}.weight")
+        if matrix is None:
+            matrix = self.tensor(f"{self.architecture.embedding}.weight")
+        return matrix, self.optional(f"{self.architecture.head}.bias")
+
+
+def live_weights(model: torch.nn.Module, architecture: Architecture, dimensions: Dimensions) -> Weights:
+    """The weights of a loaded model, without copying them."""
+    state = dict(model.named_parameters(remove_duplicate=False))
+
+    def read(name: str) -> Tensor | None:
+        found = state.get(name)
+        return None if found is None else found.detach()
+
+    return Weights(architecture, dimensions, read)
+
+
+def file_weights(folder: Path, architecture: Architecture, dimensions: Dimensions, *, tied: bool) -> Weights:
+    """Weights read from `folder`'s safetensors files one tensor at a time; nothing is kept.
+
+    `tied`: the head is the embedding, even where the files hold a stale head of their own.
+
+    Raises:
+        AtlasError: no safetensors in the folder, or a damaged file.
+    """
+    where = _tensor_files(folder)
+
+    def read(name: str) -> Tensor | None:
+        if tied and name == f"{architecture.head}.weight":
+            return None
+        # Files saved from a bare base model lack the first part of every name: "h.0..." for "transformer.h.0...".
+        stored = name if name in where else name.partition(".")[2]
+        if stored not in where:
+            return None
+        try:
+            with safe_open(where[stored], framework="pt") as file:
+                found: Tensor = file.get_tensor(stored)
+                return found
+        except (SafetensorError, OSError) as error:
+            raise _damaged(where[stored], error) from error
+
+    return Weights(architecture, dimensions, read)
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """The folder's weight files, in order.
+
+    Raises:
+        AtlasError: there is none.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        files = [folder / Path(name).name for name in names]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise AtlasError(
+            f"{folder} holds {'no safetensors file' if not files else 'no ' + ', '.join(missing[:3])}. Weights are "
+            "read from "
+            "safetensors only (pickled .bin files can run code); fetch the model again, or save it with "
+            "save_pretrained(..., safe_serialization=True)."
+        )
+    return files
+
+
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    where: dict[str, Path] = {}
+    for path in safetensors_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                where.update(dict.fromkeys(file.keys(), path))
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, error) from error
+    return where
+
+
+def _damaged(path: Path, error: Exception) -> AtlasError:
+    return AtlasError(f"{path} is damaged or cut short ({error}). Fetch the model again.")
