@@ -1,0 +1,102 @@
+"""analyse(...) -> Analysis: everything one prompt yields."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from app.attribution.contrast import contrast
+from app.attribution.results import Analysis, Prediction, Query, Seconds, ValueNeuron
+from app.attribution.run import PromptRun, Ranges, run_prompt
+from app.attribution.settings import FFN_READERS, Settings
+from db.neuron import NeuronKind
+from indexer.checkpoint import locate
+from indexer.language_model import LanguageModel, load_model
+
+
+def load(model: str) -> LanguageModel:
+    """Load a model by “demo”, folder or hub id, its architecture row checked (see `indexer.checkpoint.locate`)."""
+    return load_model(locate(model))
+
+
+def analyse(
+    model: LanguageModel,
+    prompt: str,
+    settings: Settings | None = None,
+    *,
+    ranges: Ranges | None = None,
+    **changes: Any,
+) -> Analysis:
+    """Explain one prompt.
+
+    Args:
+        model: see `load`.
+        prompt: the text.
+        settings: what to analyse.
+        ranges: what a catalogue knows of the neurons' extreme logits (`joining.stored_ranges`), for the suppressing
+            neurons.
+        changes: single settings, changed: ``analyse(model, text, top=10)``.
+
+    Raises:
+        AtlasError: the prompt, the position or a token is unusable; the message says why.
+    """
+    settings = replace(settings or Settings(), **changes)
+    started = time.perf_counter()
+    run = run_prompt(model, prompt, settings)
+    forward = time.perf_counter() - started
+    with torch.inference_mode():
+        analysis = explain(run, ranges)
+    return replace(analysis, seconds=Seconds(0.0, forward, time.perf_counter() - started))
+
+
+def predict(model: LanguageModel, prompt: str, settings: Settings | None = None) -> tuple[Prediction, ...]:
+    """The most probable next tokens alone, without any attribution."""
+    return run_prompt(model, prompt, settings or Settings()).predictions()
+
+
+def explain(run: PromptRun, ranges: Ranges | None = None) -> Analysis:
+    """The analysis of a prompt that was run; `seconds` are all 0."""
+    settings = run.settings
+    # The query step may want more value neurons than are shown.
+    enough = max(settings.top, settings.query_top) if settings.top else 0
+    ffn, ffn_proof = run.raising(NeuronKind.FFN, max(settings.top, FFN_READERS) if settings.top else 0)
+    attention, attention_proof = run.raising(NeuronKind.ATTENTION, enough)
+    lowering = {kind: run.lowering(kind, settings.top if settings.suppressing else 0, ranges) for kind in NeuronKind}
+    return Analysis(
+        model=run.model.name,
+        family=run.model.family,
+        unembedding_hash=run.model.unembedding.hash,
+        conventions=settings.conventions,
+        prompt=run.prompt,
+        tokens=run.tokens,
+        position=run.stream.position,
+        target=run.token_probability(run.target_id),
+        predictions=run.predictions(),
+        layers=run.layer_scores(),
+        heads=run.head_scores(),
+        ffn_value_neurons=ffn[: settings.top],
+        attention_value_neurons=attention[: settings.top],
+        ffn_suppressing_neurons=lowering[NeuronKind.FFN][0],
+        attention_suppressing_neurons=lowering[NeuronKind.ATTENTION][0],
+        certificates={NeuronKind.FFN: ffn_proof, NeuronKind.ATTENTION: attention_proof},
+        suppressing_certificates={kind: proof for kind, (_, proof) in lowering.items()} if settings.suppressing else {},
+        query=_query(run, ffn, attention) if settings.top and settings.query_top else None,
+        contrast=None if run.distractor_id is None else contrast(run, run.distractor_id, settings.top),
+        seconds=Seconds(0.0, 0.0, 0.0),
+    )
+
+
+def _query(run: PromptRun, ffn: tuple[ValueNeuron, ...], attention: tuple[ValueNeuron, ...]) -> Query:
+    settings = run.settings
+    reading = run.readers(attention[: settings.query_top])
+    keys = range(len(run.model.architecture.ffn_keys))
+    behind_ffn = [run.readers(ffn[:FFN_READERS], key) for key in keys]
+    skipped_ffn = torch.stack([one.skipped for one in behind_ffn]).any(dim=0)
+    return Query(
+        ffn_neurons=run.query_neurons(reading, settings.top),
+        attention_layers=run.query_layers(reading),
+        ffn_layers=tuple(run.query_layers(one) for one in behind_ffn),
+        skipped=int(reading.skipped.sum()) + int(skipped_ffn.sum()),
+        readers=(len(reading.keys), len(behind_ffn[0].keys)),
+    )

@@ -1,0 +1,148 @@
+"""The neurons of one forward pass as entries that can be bounded and scored: activation x value vector.
+
+An FFN entry is (layer, index); an attention entry is (layer, head, source position, dimension), since an attention
+neuron is active once per source position and those activations are never summed away. Entries are numbered in that
+order.
+
+Legend: L = layers, H = heads, T = tokens, D = head_dim, n = FFN neurons of a layer, d = d_model, N = all entries, m =
+    some entries.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from db.neuron import Neuron, NeuronKind
+from indexer.forward import ResidualStream
+from indexer.weights import Weights
+
+
+class Entries(Protocol):
+    """What the certified search needs to know of a kind of neuron."""
+
+    @property
+    def kind(self) -> NeuronKind:
+        """Which kind."""
+
+    def dot(self, directions: Float[Tensor, "L d"]) -> Float[Tensor, " N"]:
+        """contribution · direction of the entry's layer, for every entry."""
+
+    def scaled(self, ranges: list[Float[Tensor, " neurons"]]) -> Float[Tensor, " N"]:
+        """|activation| x the number that its neuron has in `ranges` (one tensor a layer, in neuron order), for every
+        entry.
+        """
+
+    def contributions(self, entries: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        """activation x value vector."""
+
+    def layer(self, entries: Int[Tensor, " m"]) -> Int[Tensor, " m"]:
+        """Each entry's layer, which is also the number of its base."""
+
+    def activation(self, entries: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """Signed."""
+
+    def name(self, entry: int) -> tuple[Neuron, int | None]:
+        """The neuron, and the source position for attention."""
+
+    def values(self, layer: int) -> Float[Tensor, "neurons d"]:
+        """The layer's value vectors, in neuron order."""
+
+
+@dataclass(frozen=True, eq=False)
+class FfnEntries:
+    """FFN neurons at the analysed position. activations: [L, n]."""
+
+    weights: Weights
+    activations: Float[Tensor, "L n"]
+    kind = NeuronKind.FFN
+
+    @classmethod
+    def of(cls, stream: ResidualStream, weights: Weights) -> "FfnEntries":
+        return cls(weights, stream.ffn_activation[:, stream.position].contiguous())
+
+    def values(self, layer: int) -> Float[Tensor, "n d"]:
+        return self.weights.ffn_values(layer)
+
+    def dot(self, directions: Float[Tensor, "L d"]) -> Float[Tensor, " N"]:
+        slopes = torch.stack([self.values(layer) @ direction for layer, direction in enumerate(directions)])
+        return (self.activations * slopes).flatten()
+
+    def scaled(self, ranges: list[Float[Tensor, " n"]]) -> Float[Tensor, " N"]:
+        return (self.activations.abs() * torch.stack(ranges)).flatten()
+
+    def contributions(self, entries: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        index = entries % self.activations.shape[1]
+        return gather_by_layer(self.values, self.layer(entries), index) * self.activation(entries)[:, None]
+
+    def layer(self, entries: Int[Tensor, " m"]) -> Int[Tensor, " m"]:
+        return entries // self.activations.shape[1]
+
+    def activation(self, entries: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        return self.activations.flatten()[entries]
+
+    def name(self, entry: int) -> tuple[Neuron, int | None]:
+        return Neuron.ffn(*divmod(entry, self.activations.shape[1])), None
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionEntries:
+    """Attention neurons at every source position. activations: [L, H, T, D], α[h, p] · v[kv(h), p, n]."""
+
+    weights: Weights
+    activations: Float[Tensor, "L H T D"]
+    kind = NeuronKind.ATTENTION
+
+    @classmethod
+    def of(cls, stream: ResidualStream, weights: Weights) -> "AttentionEntries":
+        layers = range(stream.attention_weight.shape[0])
+        return cls(weights, torch.stack([stream.attention_activation(layer) for layer in layers]))
+
+    def values(self, layer: int) -> Float[Tensor, "a d"]:
+        return self.weights.attention_values(layer)
+
+    def dot(self, directions: Float[Tensor, "L d"]) -> Float[Tensor, " N"]:
+        slopes = [self.values(layer) @ direction for layer, direction in enumerate(directions)]
+        return (self.activations * self._by_head(slopes)).flatten()
+
+    def scaled(self, ranges: list[Float[Tensor, " a"]]) -> Float[Tensor, " N"]:
+        return (self.activations.abs() * self._by_head(ranges)).flatten()
+
+    def contributions(self, entries: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        layer, head, _, index = self._places(entries)
+        row = head * self.activations.shape[3] + index
+        return gather_by_layer(self.values, layer, row) * self.activation(entries)[:, None]
+
+    def layer(self, entries: Int[Tensor, " m"]) -> Int[Tensor, " m"]:
+        return self._places(entries)[0]
+
+    def activation(self, entries: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        return self.activations.flatten()[entries]
+
+    def name(self, entry: int) -> tuple[Neuron, int | None]:
+        _, heads, tokens, width = self.activations.shape
+        rest, index = divmod(entry, width)
+        rest, position = divmod(rest, tokens)
+        return Neuron.attention(*divmod(rest, heads), index), position
+
+    def _by_head(self, numbers: list[Float[Tensor, " a"]]) -> Float[Tensor, "L H 1 D"]:
+        _, heads, _, width = self.activations.shape
+        return torch.stack(numbers).view(-1, heads, 1, width)
+
+    def _places(self, entries: Tensor) -> tuple[Tensor, ...]:
+        return torch.unravel_index(entries, self.activations.shape)
+
+
+def gather_by_layer(
+    matrix: Callable[[int], Float[Tensor, "rows d"]], layer: Int[Tensor, " m"], row: Int[Tensor, " m"]
+) -> Float[Tensor, "m d"]:
+    """Row row[i] of the matrix of layer layer[i]."""
+    width = matrix(0).shape[1]
+    found = torch.empty(layer.shape[0], width, device=layer.device)
+    for one in layer.unique().tolist():
+        here = (layer == one).nonzero().flatten()
+        found[here] = matrix(one)[row[here]]
+    return found

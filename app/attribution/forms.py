@@ -1,0 +1,153 @@
+"""An Analysis as JSON and as data frames. The shell, the exports and the pages all take their figures from here."""
+
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from app.attribution.layers import LayerScores
+from app.attribution.results import Analysis, Contrast, Query, Target, ValueNeuron
+from app.attribution.value_neurons import Certificate
+from db.neuron import NeuronKind
+
+
+def to_json(analysis: Analysis) -> dict[str, Any]:
+    """One JSON object; scores in nats, neurons the most extreme first. Token texts are the exact ones."""
+    seconds = analysis.seconds
+    result: dict[str, Any] = {
+        "model": analysis.model,
+        "conventions": str(analysis.conventions),
+        "prompt": analysis.prompt,
+        "tokens": [token.text for token in analysis.tokens],
+        "position": analysis.position,
+        "target": _target(analysis.target),
+        "predictions": [
+            {"id": one.token.id, "text": one.token.text, "probability": one.probability} for one in analysis.predictions
+        ],
+        "layers": _layers(analysis.layers),
+        "heads": analysis.heads.tolist(),
+        "ffn_value_neurons": _value_neurons(analysis.ffn_value_neurons),
+        "attention_value_neurons": _value_neurons(analysis.attention_value_neurons),
+        "value_layer_counts": value_layer_counts(analysis),
+        "certificate": _certificates(analysis.certificates),
+    }
+    if analysis.suppressing_certificates:
+        result |= {
+            "ffn_suppressing_neurons": _value_neurons(analysis.ffn_suppressing_neurons),
+            "attention_suppressing_neurons": _value_neurons(analysis.attention_suppressing_neurons),
+            "suppressing_certificate": _certificates(analysis.suppressing_certificates),
+        }
+    if analysis.query is not None:
+        result |= _query(analysis.query)
+    if analysis.contrast is not None:
+        result["contrast"] = _contrast(analysis.contrast)
+    result["seconds"] = {"load": seconds.load, "forward": seconds.forward, "total": seconds.total}
+    return result
+
+
+def value_layer_counts(analysis: Analysis) -> dict[str, list[int]]:
+    """How many of the top value neurons stand in each layer, by kind; attention ones count once a source position."""
+    layers = range(analysis.heads.shape[0])
+    kinds = {"ffn": analysis.ffn_value_neurons, "attention": analysis.attention_value_neurons}
+    counted = {kind: Counter(one.neuron.layer for one in found) for kind, found in kinds.items()}
+    return {kind: [counts[layer] for layer in layers] for kind, counts in counted.items()}
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {
+        "id": target.token.id,
+        "text": target.token.text,
+        "probability": target.probability,
+        "log_probability": target.log_probability,
+    }
+
+
+def _layers(layers: LayerScores) -> dict[str, list[float]]:
+    return {"attention": layers.attention.tolist(), "ffn": layers.ffn.tolist()}
+
+
+def _certificates(certificates: dict[NeuronKind, Certificate]) -> dict[str, dict[str, Any]]:
+    return {
+        str(kind): {"scored": one.scored, "total": one.total, "proven": one.proven, "bound": one.bound}
+        for kind, one in certificates.items()
+    }
+
+
+def _query(query: Query) -> dict[str, Any]:
+    layers = {"ffn": query.ffn_layers[0].named(), "attention": query.attention_layers.named()}
+    if len(query.ffn_layers) > 1:  # gated FFNs read twice; the up row is reported apart from the gate
+        layers["ffn_up"] = query.ffn_layers[1].named()
+    return {
+        "query_ffn_neurons": [{"neuron": one.neuron.label, "score": one.score} for one in query.ffn_neurons],
+        "query_layers": layers,
+        "query_skipped": query.skipped,
+    }
+
+
+def _contrast(contrast: Contrast) -> dict[str, Any]:
+    return {
+        "distractor": _target(contrast.distractor),
+        "logit_difference": contrast.logit_difference,
+        "embedding": contrast.embedding,
+        "constant": contrast.constant,
+        "layers": _layers(contrast.layers),
+        "heads": contrast.heads.tolist(),
+        "positions": contrast.positions.tolist(),
+        "ffn_neurons": _value_neurons(contrast.ffn_neurons),
+        "attention_neurons": _value_neurons(contrast.attention_neurons),
+        "ffn_opposing_neurons": _value_neurons(contrast.ffn_opposing),
+        "attention_opposing_neurons": _value_neurons(contrast.attention_opposing),
+    }
+
+
+def _value_neurons(found: tuple[ValueNeuron, ...]) -> list[dict[str, Any]]:
+    return [_value_neuron(one) for one in found]
+
+
+def _value_neuron(one: ValueNeuron) -> dict[str, Any]:
+    where = {} if one.position is None else {"position": one.position}
+    return {"neuron": one.neuron.label, **where, "score": one.score, "activation": one.activation}
+
+
+def predictions_frame(analysis: Analysis) -> pd.DataFrame:
+    """Columns: token_id, token (display form), probability."""
+    rows = [(one.token.id, one.token.display, one.probability) for one in analysis.predictions]
+    return pd.DataFrame(rows, columns=["token_id", "token", "probability"])
+
+
+def layers_frame(analysis: Analysis) -> pd.DataFrame:
+    """Columns: layer, part ("attention" or "ffn"), score (nats)."""
+    parts = {"attention": analysis.layers.attention, "ffn": analysis.layers.ffn}
+    rows = [(layer, part, score) for part, scores in parts.items() for layer, score in enumerate(scores.tolist())]
+    return pd.DataFrame(rows, columns=["layer", "part", "score"])
+
+
+def heads_frame(analysis: Analysis) -> pd.DataFrame:
+    """Columns: layer, head, score (nats)."""
+    rows = [
+        (layer, head, score) for layer, heads in enumerate(analysis.heads.tolist()) for head, score in enumerate(heads)
+    ]
+    return pd.DataFrame(rows, columns=["layer", "head", "score"])
+
+
+def value_neurons_frame(analysis: Analysis, kind: NeuronKind) -> pd.DataFrame:
+    """Columns: neuron, layer, head, position, source (that position's token), score (nats), activation (signed).
+
+    head, position and source are absent for FFN neurons.
+    """
+    found = analysis.ffn_value_neurons if kind is NeuronKind.FFN else analysis.attention_value_neurons
+    rows = [
+        (
+            one.neuron.label,
+            one.neuron.layer,
+            one.neuron.head,
+            one.position,
+            None if one.position is None else analysis.tokens[one.position].display,
+            one.score,
+            one.activation,
+        )
+        for one in found
+    ]
+    return pd.DataFrame(rows, columns=["neuron", "layer", "head", "position", "source", "score", "activation"]).astype(
+        {"head": "Int64", "position": "Int64"}
+    )

@@ -1,0 +1,184 @@
+"""One head in detail: its source positions, its attention pattern, and what a query neuron says through it.
+
+Legend: L = layers, H = heads, T = tokens, D = head_dim, d = d_model, V = vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from app.attribution.prompt import PromptToken, token_of
+from app.attribution.query import key_vector
+from app.attribution.run import PromptRun
+from db.errors import AtlasError
+from db.neuron import Neuron, NeuronKind
+from indexer.architecture import NormKind
+from indexer.forward import attention_pattern
+from indexer.language_model import LanguageModel
+
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class SourcePosition:
+    """What a head took from one position.
+
+    Attributes:
+        position, token: where.
+        score: log-probability increase of the head's contribution from here, nats.
+        attention_weight: 0 to 1.
+        input_tokens: strongest tokens of the layer's input here (the logit lens).
+        key_tokens: strongest tokens of what a query must hold to attend here: the key, mapped back through the key
+            matrix.
+        value_tokens: strongest tokens of what the head writes when it attends here: value times output matrix.
+    """
+
+    position: int
+    token: PromptToken
+    score: float
+    attention_weight: float
+    input_tokens: tuple[PromptToken, ...]
+    key_tokens: tuple[PromptToken, ...]
+    value_tokens: tuple[PromptToken, ...]
+
+
+def check_head(model: LanguageModel, layer: int, head: int) -> None:
+    """Refuse a head that does not exist.
+
+    Raises:
+        AtlasError: naming the ranges.
+    """
+    size = model.dimensions
+    if not (0 <= layer < size.layers and 0 <= head < size.heads):
+        raise AtlasError(
+            f"There is no head L{layer}.H{head}: {model.name} has layers 0–{size.layers - 1} and heads "
+            f"0–{size.heads - 1}."
+        )
+
+
+def source_contributions(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T d"]:
+    """What the head wrote at the analysed position, from each source position; they sum to the head's contribution."""
+    activation = run.stream.attention_activation(layer)[head]  # [T, D]
+    width = activation.shape[1]
+    return activation @ run.model.weights.attention_values(layer)[head * width : (head + 1) * width]
+
+
+def source_scores(run: PromptRun, layer: int, head: int) -> Float[Tensor, " T"]:
+    """Log-probability increase of the head's contribution from each source position, nats."""
+    check_head(run.model, layer, head)
+    contributions = source_contributions(run, layer, head)
+    return run.at_attention.importance(contributions, torch.full((contributions.shape[0],), layer))
+
+
+def source_positions(run: PromptRun, layer: int, head: int, shown: int = SHOWN) -> tuple[SourcePosition, ...]:
+    """Everything the reference shows of a head, a row a source position.
+
+    Raises:
+        AtlasError: there is no such head.
+    """
+    scores = source_scores(run, layer, head)
+    model, stream = run.model, run.stream
+    width = model.dimensions.head_dim
+    values = stream.value[layer, :, head // model.dimensions.group]
+    written = values @ model.weights.attention_values(layer)[head * width : (head + 1) * width]
+    lists = [
+        strongest_tokens(model, vectors, shown)
+        for vectors in (stream.layer_input[layer], _keys_in_residual(run, layer, head), written)
+    ]
+    return tuple(
+        SourcePosition(
+            position=place,
+            token=run.tokens[place],
+            score=float(scores[place]),
+            attention_weight=float(stream.attention_weight[layer, head, place]),
+            input_tokens=lists[0][place],
+            key_tokens=lists[1][place],
+            value_tokens=lists[2][place],
+        )
+        for place in range(scores.shape[0])
+    )
+
+
+def _keys_in_residual(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T d"]:
+    """Each position's key, mapped back through the key matrix: W_Kᵀ W_K norm(x), before any rotation."""
+    weights, architecture = run.model.weights, run.model.architecture
+    width = run.model.dimensions.head_dim
+    kv_head = head // run.model.dimensions.group
+    rows = weights.attention_key_rows(layer)[kv_head * width : (kv_head + 1) * width]
+    rows = rows * weights.norm_weight(layer, architecture.attention_norm)
+    if architecture.norm is NormKind.LAYER:
+        rows = rows - rows.mean(dim=1, keepdim=True)
+    inputs = run.stream.layer_input[layer]
+    return (inputs / run.model.unembedding.scale(inputs)) @ rows.T @ rows
+
+
+def strongest_tokens(
+    model: LanguageModel, vectors: Float[Tensor, "m d"], count: int = SHOWN
+) -> list[tuple[PromptToken, ...]]:
+    """The tokens with the highest logits under each vector."""
+    found = model.unembedding.logits(vectors, model.unembedding.scale(vectors)).topk(count, dim=1).indices
+    return [tuple(token_of(model, token_id) for token_id in row) for row in found.tolist()]
+
+
+def head_pattern(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T T"]:
+    """The head's attention from every position (row) to every position (column), by another forward pass.
+
+    Raises:
+        AtlasError: there is no such head.
+    """
+    model = run.model
+    check_head(model, layer, head)
+    with model.lock:
+        return attention_pattern(model.module, model.architecture, run.stream.token_ids, layer)[head]
+
+
+@dataclass(frozen=True)
+class ThroughHead:
+    """A neuron's value vector read directly and through a head: the tokens at both ends.
+
+    Attributes:
+        promotes, suppresses: strongest tokens after the head, most extreme first, for a positive activation.
+        directly_promotes, directly_suppresses: those of the value vector itself.
+    """
+
+    neuron: Neuron
+    layer: int
+    head: int
+    promotes: tuple[PromptToken, ...]
+    suppresses: tuple[PromptToken, ...]
+    directly_promotes: tuple[PromptToken, ...]
+    directly_suppresses: tuple[PromptToken, ...]
+
+
+def through_head(model: LanguageModel, neuron: Neuron, layer: int, head: int, shown: int = SHOWN) -> ThroughHead:
+    """What an FFN neuron says once a later head has moved it: value vector, input norm, the head's value and output
+    matrices.
+
+    Shallow neurons that read as noise directly become readable (METHOD.md, Query neurons).
+
+    Raises:
+        AtlasError: the head does not exist, or does not come after the neuron.
+    """
+    check_head(model, layer, head)
+    size, weights = model.dimensions, model.weights
+    if neuron.kind is not NeuronKind.FFN or not (
+        0 <= neuron.layer < size.layers and 0 <= neuron.index < size.ffn_neurons
+    ):
+        raise AtlasError(f"{neuron.label} is no FFN neuron of {model.name}; only those are read through heads.")
+    if neuron.layer >= layer:
+        raise AtlasError(f"L{layer}.H{head} cannot read {neuron.label}: a head reads only what earlier layers wrote.")
+    value = weights.ffn_values(neuron.layer)[neuron.index]
+    keys = torch.stack([key_vector(weights, Neuron.attention(layer, head, n)) for n in range(size.head_dim)])
+    moved = (keys @ value) @ weights.attention_values(layer)[head * size.head_dim : (head + 1) * size.head_dim]
+    (promotes, suppresses), (direct, direct_bottom) = _both_ends(model, moved, shown), _both_ends(model, value, shown)
+    return ThroughHead(neuron, layer, head, promotes, suppresses, direct, direct_bottom)
+
+
+def _both_ends(
+    model: LanguageModel, vector: Float[Tensor, " d"], count: int
+) -> tuple[tuple[PromptToken, ...], tuple[PromptToken, ...]]:
+    logits = model.unembedding.folded @ vector
+    top, bottom = logits.topk(count).indices, logits.topk(count, largest=False).indices
+    return tuple(token_of(model, one) for one in top.tolist()), tuple(token_of(model, one) for one in bottom.tolist())

@@ -1,0 +1,104 @@
+"""Log-probability increase, and its bound. Pure tensors -> scores (METHOD.md, Importance; paper eq. 7).
+
+    Imp(c | base) = log p(w | base + c) - log p(w | base),    p = softmax of the frozen-norm logits
+
+With z = folded · c / s the change of the logits and p_j the base's probabilities this is
+
+    Imp = z_w - log Σ_j p_j e^{z_j}
+
+and, being concave in c, at most c · g with g = ∇ log p(w | base) = (folded_w - Σ_j p_j folded_j) / s.
+
+Legend: B = base points, N = contributions, d = d_model, V = vocabulary. Scores are in nats.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from indexer.unembedding import Conventions, Unembedding
+
+SAFE_EXPONENT = 80.0
+"""e^z in float32 overflows at 88; beyond this the sum is taken as a log-sum-exp, which cannot."""
+
+ROWS_AT_ONCE = 128
+"""Rows of V logits held at a time: 25 MB at a vocabulary of 49,152."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bases:
+    """Points of the residual stream that contributions are added to, their distributions and their bounds' gradients.
+
+    Attributes:
+        log_probabilities: [B, V]; log p(· | base), in nats.
+        probabilities: [B, V]; p(· | base).
+        gradient: [B, d]; ∇ log p(w | base), in nats a unit of residual stream.
+        target: w, a token id.
+        scale: the frozen norm's scale s.
+        unembedding: of the model.
+    """
+
+    log_probabilities: Float[Tensor, "B V"]
+    probabilities: Float[Tensor, "B V"]
+    gradient: Float[Tensor, "B d"]
+    target: int
+    scale: float
+    unembedding: Unembedding
+
+    @classmethod
+    def at(
+        cls,
+        points: Float[Tensor, "B d"],
+        target: int,
+        scale: float,
+        unembedding: Unembedding,
+        conventions: Conventions = Conventions.EXACT,
+    ) -> "Bases":
+        """Distributions and gradients at `points`."""
+        log_probabilities = unembedding.logits(points, scale, conventions).log_softmax(dim=-1)
+        probabilities = log_probabilities.exp()
+        gradient = (unembedding.folded[target] - probabilities @ unembedding.folded) / scale
+        return cls(log_probabilities, probabilities, gradient, target, scale, unembedding)
+
+    @property
+    def log_target(self) -> Float[Tensor, " B"]:
+        """log p(w | base), in nats."""
+        return self.log_probabilities[:, self.target]
+
+    def importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """Imp(contributions[i] | point base[i]), exactly, in nats."""
+        scores = contributions.new_empty(contributions.shape[0])
+        order = base.argsort(stable=True)  # rows of one base side by side, so that each is read once a batch
+        for rows in order.split(ROWS_AT_ONCE) if len(order) else ():
+            scores[rows] = self._importance(contributions[rows], base[rows])
+        return scores
+
+    def _importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """`base` sorted."""
+        change = (contributions / self.scale) @ self.unembedding.folded.T
+        largest = contributions.norm(dim=1).max() / self.scale * self.unembedding.longest_row
+        if largest >= SAFE_EXPONENT and change.abs().max() >= SAFE_EXPONENT:
+            return log_probability_increase(change, self.log_probabilities[base], self.target)
+        raised = change[:, self.target].clone()
+        growth = change.exp_()
+        sums = torch.empty_like(raised)
+        found, counts = base.unique_consecutive(return_counts=True)
+        for one, rows, into in zip(
+            found.tolist(), growth.split(counts.tolist()), sums.split(counts.tolist()), strict=True
+        ):
+            into.copy_(rows @ self.probabilities[one])
+        return raised - sums.log()
+
+
+def log_probability_increase(
+    change: Float[Tensor, "N V"], log_probabilities: Float[Tensor, "N V"], target: int
+) -> Float[Tensor, " N"]:
+    """Imp from the change of the logits and the base's log-probabilities, whatever their size.
+
+    With two tokens of equal probability and a change of (ln 3, 0), p(w) goes from 1/2 to 3/4:
+
+    >>> log_probability_increase(torch.tensor([[math.log(3.0), 0.0]]), torch.full((1, 2), math.log(0.5)), 0)  # ln 1.5
+    tensor([0.4055])
+    """
+    return change[:, target] - torch.logsumexp(log_probabilities + change, dim=-1)

@@ -1,0 +1,97 @@
+"""Text -> token ids, and a target -> one token id, with errors a person can act on."""
+
+from dataclasses import dataclass
+
+from db.errors import AtlasError
+from db.token_text import plain
+from indexer.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class PromptToken:
+    """One token of a prompt or vocabulary. text: as it stands (or its display form, where it is no whole text)."""
+
+    id: int
+    text: str
+    display: str
+
+
+def token_of(model: LanguageModel, token_id: int) -> PromptToken:
+    data = model.tokens.bytes_of(token_id)
+    display = model.tokens.display(token_id)
+    return PromptToken(token_id, plain(data) if data else display, display)
+
+
+def tokenise(model: LanguageModel, prompt: str, limit: int) -> list[int]:
+    """The prompt's token ids, with what the tokenizer puts in front (a BOS token, in Llama).
+
+    Raises:
+        AtlasError: the prompt is empty, or longer than `limit` tokens or than the model's positions.
+    """
+    _require_text(prompt, "prompt")
+    if not prompt.strip():
+        raise AtlasError("The prompt is empty. Type some text whose next token is to be explained.")
+    limit = min(limit, model.dimensions.max_positions)
+    # A token is at least one byte in no tokenizer, but rarely more than some dozens: this keeps a megabyte of text out.
+    if len(prompt) > 200 * limit:
+        raise AtlasError(f"The prompt has {len(prompt):,} characters, far more than {limit} tokens. Shorten it.")
+    ids = [int(token_id) for token_id in model.tokenizer(prompt)["input_ids"]]
+    unknown = [token_id for token_id in ids if token_id >= model.dimensions.vocabulary]
+    if unknown:
+        raise AtlasError(
+            f"The tokenizer of {model.name} makes token {unknown[0]} of this prompt, but the model has only "
+            f"{model.dimensions.vocabulary}. Tokenizer and weights do not belong together; fetch the model again."
+        )
+    if not ids:
+        raise AtlasError("The prompt has no tokens. Type some text whose next token is to be explained.")
+    if len(ids) > limit:
+        raise AtlasError(f"The prompt has {len(ids)} tokens; the limit is {limit}. Shorten it, or raise --max-tokens.")
+    return ids
+
+
+def _require_text(text: str, what: str) -> None:
+    """A shell may hand over bytes that are no UTF-8, as lone surrogates; no tokenizer takes those."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise AtlasError(f"The {what} is not valid Unicode text (character {error.start}). Type it anew.") from error
+
+
+def position_of(position: int | None, tokens: int) -> int:
+    """A position counted from 0, or from the end where negative; the last by default.
+
+    Raises:
+        AtlasError: there is no such position.
+    """
+    place = tokens - 1 if position is None else position + tokens if position < 0 else position
+    if not 0 <= place < tokens:
+        raise AtlasError(
+            f"There is no position {position}: the prompt has {tokens} tokens, positions 0 to {tokens - 1}."
+        )
+    return place
+
+
+def target_of(model: LanguageModel, target: str | int) -> int:
+    """The token id of a target given as text (as it is, or else with a space before it) or as an id.
+
+    Raises:
+        AtlasError: the text is no single token, or the id is outside the vocabulary.
+    """
+    if isinstance(target, int):
+        if not 0 <= target < model.dimensions.vocabulary:
+            raise AtlasError(f"There is no token {target}: ids go from 0 to {model.dimensions.vocabulary - 1}.")
+        return target
+    _require_text(target, "target")
+    if not target:
+        raise AtlasError("The target is empty. Give one token, such as “ Paris”.")
+    pieces: list[int] = []
+    for text in (target, f" {target}"):
+        split = [int(token_id) for token_id in model.tokenizer(text, add_special_tokens=False)["input_ids"]]
+        if len(split) == 1:
+            return split[0]
+        pieces = pieces or split
+    shown = " ".join(model.tokens.display(piece) for piece in pieces[:12])
+    raise AtlasError(
+        f"The target “{target[:40]}” is not one token but {len(pieces)}: {shown}. Choose one token, for instance the "
+        "first."
+    )

@@ -1,0 +1,155 @@
+"""Query neurons and query layers: what switched the value neurons on (METHOD.md, Query neurons; paper section 3.4).
+
+A value neuron is switched on by what it reads: its key vector dotted with the residual stream in front of it. That
+dot product is a sum over everything written there before, so each earlier neuron or sub-layer x has a share, and its
+score is
+
+    Σ over value neurons of  (x · key) / (residual · key) x Imp(value neuron)
+
+The input norm's scale divides both and cancels; its weight is folded into the key, and under LayerNorm the key is
+centred (but not in the notebook convention). A value neuron whose denominator vanishes has no meaningful shares and
+is left out, and counted.
+
+Legend: R = value neurons read from, L = layers, T = tokens, n = FFN neurons of a layer, d = d_model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from db.neuron import Neuron, NeuronKind
+from indexer.architecture import NormKind
+from indexer.forward import ResidualStream
+from indexer.unembedding import Conventions
+from indexer.weights import Weights
+
+VANISHING = 1e-6
+"""|residual · key| below this share of |residual| |key| is no more than float32 rounding of the sum."""
+
+
+@dataclass(frozen=True, eq=False)
+class Readers:
+    """Value neurons as readers of the residual stream.
+
+    Attributes:
+        layer: [R]; the layer each stands in.
+        position: [R]; where it reads: an attention neuron at its source position, an FFN neuron at the analysed one.
+        after_attention: they read after their own layer's attention (FFN neurons) rather than before it.
+        keys: [R, d]; norm weight folded in.
+        weight: [R]; Imp / (residual · key); 0 for those left out.
+        skipped: [R]; left out, because the denominator vanishes.
+    """
+
+    layer: Int[Tensor, " R"]
+    position: Int[Tensor, " R"]
+    after_attention: bool
+    keys: Float[Tensor, "R d"]
+    weight: Float[Tensor, " R"]
+    skipped: Tensor
+
+
+def readers(
+    stream: ResidualStream,
+    weights: Weights,
+    neurons: Sequence[tuple[Neuron, int | None, float]],
+    conventions: Conventions = Conventions.EXACT,
+    key: int = 0,
+) -> Readers:
+    """Value neurons (neuron, source position, Imp), all of one kind, as readers.
+
+    Args:
+        stream: the forward pass.
+        weights: of the model.
+        neurons: at least one.
+        conventions: whether LayerNorm keys are centred.
+        key: which of an FFN's key vectors: 0 is its only one or the gate, 1 the up row.
+    """
+    kind = neurons[0][0].kind
+    after_attention = kind is NeuronKind.FFN
+    layer = torch.tensor([neuron.layer for neuron, _, _ in neurons])
+    position = torch.tensor([stream.position if place is None else place for _, place, _ in neurons])
+    score = torch.tensor([imp for _, _, imp in neurons])
+    keys = torch.stack([key_vector(weights, neuron, conventions, key) for neuron, _, _ in neurons])
+    residual = stream.layer_input[layer, position]
+    if after_attention:
+        residual = residual + stream.attention_output[layer, position]
+    denominator = (residual * keys).sum(dim=1)
+    skipped = denominator.abs() <= VANISHING * residual.norm(dim=1) * keys.norm(dim=1)
+    weight = torch.where(skipped, 0.0, score / torch.where(skipped, 1.0, denominator))
+    return Readers(layer, position, after_attention, keys, weight, skipped)
+
+
+def key_vector(
+    weights: Weights, neuron: Neuron, conventions: Conventions = Conventions.EXACT, key: int = 0
+) -> Float[Tensor, " d"]:
+    """What a neuron reads the residual stream with: its row of the value or key matrix times the norm's weight in
+    front.
+    """
+    architecture = weights.architecture
+    if neuron.kind is NeuronKind.FFN:
+        row = weights.ffn_keys(neuron.layer)[key][neuron.index]
+        row = row * weights.norm_weight(neuron.layer, architecture.ffn_norm)
+    else:
+        assert neuron.head is not None
+        kv_head = neuron.head // weights.dimensions.group
+        row = weights.attention_keys(neuron.layer)[kv_head * weights.dimensions.head_dim + neuron.index]
+        row = row * weights.norm_weight(neuron.layer, architecture.attention_norm)
+    centred = architecture.norm is NormKind.LAYER and conventions is Conventions.EXACT
+    return row - row.mean() if centred else row
+
+
+def query_ffn_scores(stream: ResidualStream, weights: Weights, read: Readers) -> Float[Tensor, "L n"]:
+    """Each earlier FFN neuron's score, in nats; 0 in layers that no reader stands behind."""
+    layers, _, neurons = stream.ffn_activation.shape
+    scores = stream.ffn_activation.new_zeros(layers, neurons)
+    weighted = read.keys * read.weight[:, None]
+    for layer in range(layers):
+        behind = (read.layer > layer).nonzero().flatten()
+        if len(behind):
+            shares = weighted[behind] @ weights.ffn_values(layer).T  # [R', n]
+            scores[layer] = (stream.ffn_activation[layer, read.position[behind]] * shares).sum(dim=0)
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class QueryLayers:
+    """Shares of the embedding and of each sub-layer, in nats; together they are the summed Imp of the readers kept.
+
+    Attributes:
+        embedding: a number.
+        attention: [L].
+        ffn: [L].
+    """
+
+    embedding: float
+    attention: Float[Tensor, " L"]
+    ffn: Float[Tensor, " L"]
+
+    def named(self) -> dict[str, float]:
+        """`embedding`, `attention 0`, `ffn 0`, `attention 1`, …"""
+        pairs = zip(self.attention.tolist(), self.ffn.tolist(), strict=True)
+        shares = {"embedding": self.embedding}
+        for layer, (attention, ffn) in enumerate(pairs):
+            shares |= {f"attention {layer}": attention, f"ffn {layer}": ffn}
+        return shares
+
+
+def query_layers(stream: ResidualStream, read: Readers) -> QueryLayers:
+    """Which sub-layers switched the readers on."""
+    weighted = read.keys * read.weight[:, None]
+    embedding = (stream.layer_input[0, read.position] * weighted).sum()
+    layer = torch.arange(stream.attention_output.shape[0])[:, None]
+
+    def shares(written: Float[Tensor, "L T d"], seen: Tensor) -> Float[Tensor, " L"]:
+        dots = (written[:, read.position] * weighted).sum(dim=2)  # [L, R]
+        return torch.where(seen, dots, 0.0).sum(dim=1)
+
+    before = layer < read.layer
+    return QueryLayers(
+        embedding=float(embedding),
+        attention=shares(stream.attention_output, layer <= read.layer if read.after_attention else before),
+        ffn=shares(stream.ffn_output, before),
+    )

@@ -1,0 +1,151 @@
+"""What an analysis yields: small immutable results. Scores in nats, activations signed, neurons the most extreme
+first.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from app.attribution.layers import LayerScores
+from app.attribution.prompt import PromptToken
+from app.attribution.query import QueryLayers
+from app.attribution.value_neurons import Certificate
+from db.neuron import Neuron, NeuronKind
+from indexer.unembedding import Conventions
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A token and its probability of coming next, under the model itself."""
+
+    token: PromptToken
+    probability: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """The explained token. log_probability in nats."""
+
+    token: PromptToken
+    probability: float
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class ValueNeuron:
+    """One neuron on this prompt.
+
+    Attributes:
+        neuron: which.
+        position: the source position it was active at; None for FFN neurons, which act at the analysed position.
+        score: its log-probability increase (in a contrast: its share of the difference of logits), nats.
+        activation: what its value vector was multiplied by; signed.
+    """
+
+    neuron: Neuron
+    position: int | None
+    score: float
+    activation: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueryNeuron:
+    """An FFN neuron and the share of the value neurons' scores that it switched on, nats."""
+
+    neuron: Neuron
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What switched the value neurons on.
+
+    Attributes:
+        ffn_neurons: FFN neurons behind the top attention value neurons, best first.
+        attention_layers: sub-layers behind the top attention value neurons.
+        ffn_layers: sub-layers behind the top FFN value neurons, by the only key or the gate, and by the up row of
+            gated FFNs.
+        skipped: value neurons left out of any of these for a vanishing denominator.
+        readers: attention value neurons, and FFN value neurons, that were read from.
+    """
+
+    ffn_neurons: tuple[QueryNeuron, ...]
+    attention_layers: QueryLayers
+    ffn_layers: tuple[QueryLayers, ...]
+    skipped: int
+    readers: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """Why the target and not the distractor: shares of log p(w) - log p(w′), a difference of logits, which is linear.
+
+    With the norm frozen, embedding + Σ attention + Σ ffn + constant = logit_difference, exactly.
+
+    Attributes:
+        distractor: w′.
+        logit_difference: log p(w) - log p(w′), nats; under the notebook convention, of the logits without β.
+        embedding, constant: shares of the embedding, and of what does not depend on the prompt (norm and head biases).
+        layers: shares of the sub-layers.
+        heads: [L, H].
+        positions: [L, H, T]; of each head's source positions.
+        ffn_neurons, attention_neurons: those that favour the target most, of all neurons.
+        ffn_opposing, attention_opposing: those that favour the distractor most.
+    """
+
+    distractor: Target
+    logit_difference: float
+    embedding: float
+    constant: float
+    layers: LayerScores
+    heads: Float[Tensor, "L H"]
+    positions: Float[Tensor, "L H T"]
+    ffn_neurons: tuple[ValueNeuron, ...]
+    attention_neurons: tuple[ValueNeuron, ...]
+    ffn_opposing: tuple[ValueNeuron, ...]
+    attention_opposing: tuple[ValueNeuron, ...]
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """load: reading the model; forward: the hooked pass; total: the whole analysis with its pass, without loading."""
+
+    load: float
+    forward: float
+    total: float
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What one prompt yields.
+
+    Attributes:
+        heads: [L, H].
+        ffn_value_neurons, attention_value_neurons: those that raised the target most.
+        ffn_suppressing_neurons, attention_suppressing_neurons: those that lowered it most; empty where not asked for.
+        certificates: how each kind's top k was found; `suppressing_certificates` likewise, empty where not asked for.
+        query: None where neurons were left out.
+        contrast: None without a distractor.
+    """
+
+    model: str
+    family: str
+    unembedding_hash: str
+    conventions: Conventions
+    prompt: str
+    tokens: tuple[PromptToken, ...]
+    position: int
+    target: Target
+    predictions: tuple[Prediction, ...]
+    layers: LayerScores
+    heads: Float[Tensor, "L H"]
+    ffn_value_neurons: tuple[ValueNeuron, ...]
+    attention_value_neurons: tuple[ValueNeuron, ...]
+    ffn_suppressing_neurons: tuple[ValueNeuron, ...]
+    attention_suppressing_neurons: tuple[ValueNeuron, ...]
+    certificates: dict[NeuronKind, Certificate]
+    suppressing_certificates: dict[NeuronKind, Certificate]
+    query: Query | None
+    contrast: Contrast | None
+    seconds: Seconds

@@ -1,0 +1,203 @@
+"""One prompt, run once: what every question about it shares, and the questions that are asked one at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from jaxtyping import Float
+from torch import Tensor
+
+from app.attribution.entries import AttentionEntries, Entries, FfnEntries
+from app.attribution.importance import Bases
+from app.attribution.layers import LayerScores, base_points, head_contributions, head_scores, layer_scores
+from app.attribution.prompt import PromptToken, position_of, target_of, token_of, tokenise
+from app.attribution.query import QueryLayers, Readers, query_ffn_scores, query_layers, readers
+from app.attribution.results import Prediction, QueryNeuron, Target, ValueNeuron
+from app.attribution.settings import Settings
+from app.attribution.value_neurons import Certificate, Ranking, certified_bottom, certified_top
+from db.neuron import Neuron, NeuronKind
+from indexer.forward import ResidualStream
+from indexer.language_model import LanguageModel
+
+PREDICTIONS = 10
+
+Ranges = Callable[[NeuronKind, int], Float[Tensor, " neurons"]]
+"""(kind, layer) -> highest minus lowest logit of each value vector, in neuron order: what a catalogue knows."""
+
+
+@dataclass(frozen=True, eq=False)
+class PromptRun:
+    """One forward pass of one prompt, and the bases of its target. Make one with `run_prompt`.
+
+    Attributes:
+        model: the model.
+        prompt: the text.
+        settings: what is asked.
+        token_ids: of the whole prompt; `stream` ends at the analysed position.
+        stream: the forward pass.
+        target_id: w.
+        distractor_id: w′, or None.
+    """
+
+    model: LanguageModel
+    prompt: str
+    settings: Settings
+    token_ids: tuple[int, ...]
+    stream: ResidualStream
+    target_id: int
+    distractor_id: int | None = None
+
+    @cached_property
+    def tokens(self) -> tuple[PromptToken, ...]:
+        return tuple(token_of(self.model, token_id) for token_id in self.token_ids)
+
+    @cached_property
+    def log_probabilities(self) -> Float[Tensor, " V"]:
+        """The model's own, at the analysed position, in nats."""
+        return self.stream.logits.log_softmax(-1)
+
+    def token_probability(self, token_id: int) -> Target:
+        """A token with its probability of coming next."""
+        log_probability = float(self.log_probabilities[token_id])
+        return Target(token_of(self.model, token_id), float(self.log_probabilities[token_id].exp()), log_probability)
+
+    def predictions(self, count: int = PREDICTIONS) -> tuple[Prediction, ...]:
+        """The most probable next tokens."""
+        best = self.log_probabilities.topk(min(count, self.log_probabilities.shape[0]))
+        pairs = zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
+        return tuple(Prediction(token_of(self.model, token_id), probability) for token_id, probability in pairs)
+
+    @cached_property
+    def scale(self) -> float:
+        """The final norm's, frozen at the final hidden state."""
+        return float(self.model.unembedding.scale(self.stream.layer_input[-1, self.stream.position]))
+
+    @cached_property
+    def at_attention(self) -> Bases:
+        """Layer inputs, one base a layer."""
+        return self._bases(base_points(self.stream)[0])
+
+    @cached_property
+    def at_ffn(self) -> Bases:
+        """Layer inputs plus attention outputs, one base a layer."""
+        return self._bases(base_points(self.stream)[1])
+
+    def bases(self, kind: NeuronKind) -> Bases:
+        return self.at_ffn if kind is NeuronKind.FFN else self.at_attention
+
+    def _bases(self, points: Float[Tensor, "L d"]) -> Bases:
+        return Bases.at(points, self.target_id, self.scale, self.model.unembedding, self.settings.conventions)
+
+    @cached_property
+    def ffn(self) -> FfnEntries:
+        return FfnEntries.of(self.stream, self.model.weights)
+
+    @cached_property
+    def attention(self) -> AttentionEntries:
+        return AttentionEntries.of(self.stream, self.model.weights)
+
+    def entries(self, kind: NeuronKind) -> Entries:
+        return self.ffn if kind is NeuronKind.FFN else self.attention
+
+    def layer_scores(self) -> LayerScores:
+        """Log-probability increase of every attention and FFN layer."""
+        hidden = self.stream.layer_input[-1, self.stream.position]
+        logits = self.model.unembedding.logits(hidden, self.scale, self.settings.conventions)
+        final = logits.log_softmax(-1)[self.target_id]
+        return layer_scores(self.at_attention.log_target, self.at_ffn.log_target, final)
+
+    @cached_property
+    def head_contributions(self) -> Float[Tensor, "L H d"]:
+        return head_contributions(self.stream, self.model.weights)
+
+    def head_scores(self) -> Float[Tensor, "L H"]:
+        """Log-probability increase of every head."""
+        return head_scores(self.head_contributions, self.at_attention)
+
+    def raising(self, kind: NeuronKind, k: int) -> tuple[tuple[ValueNeuron, ...], Certificate]:
+        """The k value neurons of a kind that raise the target most."""
+        entries, bases = self.entries(kind), self.bases(kind)
+        ranking = certified_top(entries.dot(bases.gradient), self._exact(kind), k)
+        return self._named(kind, ranking), ranking.certificate
+
+    def lowering(self, kind: NeuronKind, k: int, ranges: Ranges | None) -> tuple[tuple[ValueNeuron, ...], Certificate]:
+        """The k value neurons of a kind that lower the target most.
+
+        Args:
+            kind: which neurons.
+            k: how many.
+            ranges: what the catalogue knows; None bounds by norms, and scores most neurons.
+        """
+        entries, bases = self.entries(kind), self.bases(kind)
+        layers = range(self.model.dimensions.layers)
+        if ranges is None:
+            longest = 2 * self.model.unembedding.longest_row
+            spans = [entries.values(layer).norm(dim=1) * longest for layer in layers]
+        else:
+            spans = [ranges(kind, layer).to(bases.gradient) for layer in layers]
+        width = entries.scaled(spans) / self.scale
+        lower = entries.dot(bases.gradient) - width.square() / 8
+        ranking = certified_bottom(lower, self._exact(kind), k, "norms" if ranges is None else "catalogue")
+        return self._named(kind, ranking), ranking.certificate
+
+    def _exact(self, kind: NeuronKind) -> Callable[[Tensor], Tensor]:
+        entries, bases = self.entries(kind), self.bases(kind)
+        return lambda chosen: bases.importance(entries.contributions(chosen), entries.layer(chosen))
+
+    def _named(self, kind: NeuronKind, ranking: Ranking) -> tuple[ValueNeuron, ...]:
+        entries = self.entries(kind)
+        activations = entries.activation(ranking.entries).tolist()
+        triples = zip(ranking.entries.tolist(), ranking.scores.tolist(), activations, strict=True)
+        return tuple(ValueNeuron(*entries.name(entry), score, activation) for entry, score, activation in triples)
+
+    def readers(self, neurons: tuple[ValueNeuron, ...], key: int = 0) -> Readers:
+        """Value neurons of one kind as readers of the residual stream."""
+        named = [(one.neuron, one.position, one.score) for one in neurons]
+        return readers(self.stream, self.model.weights, named, self.settings.conventions, key)
+
+    def query_neurons(self, read: Readers, k: int) -> tuple[QueryNeuron, ...]:
+        """The k FFN neurons that did most to switch the readers on."""
+        scores = query_ffn_scores(self.stream, self.model.weights, read)
+        best = scores.flatten().topk(min(k, scores.numel()))
+        width = scores.shape[1]
+        return tuple(
+            QueryNeuron(Neuron.ffn(*divmod(entry, width)), score)
+            for entry, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        )
+
+    def query_layers(self, read: Readers) -> QueryLayers:
+        """The sub-layers that switched the readers on."""
+        return query_layers(self.stream, read)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and settings found sound. target and distractor: token ids; a target of None is the top prediction."""
+
+    token_ids: tuple[int, ...]
+    position: int
+    target: int | None
+    distractor: int | None
+
+
+def check_question(model: LanguageModel, prompt: str, settings: Settings) -> Question:
+    """Everything that can be wrong with what a person typed, before the model runs.
+
+    Raises:
+        AtlasError: the prompt, the position, the target or the distractor is unusable; the message says why.
+    """
+    ids = tokenise(model, prompt, settings.max_tokens)
+    return Question(
+        token_ids=tuple(ids),
+        position=position_of(settings.position, len(ids)),
+        target=None if settings.target is None else target_of(model, settings.target),
+        distractor=None if settings.distractor is None else target_of(model, settings.distractor),
+    )
+
+
+def run_prompt(model: LanguageModel, prompt: str, settings: Settings) -> PromptRun:
+    """Check and run; raises as `check_question` does."""
+    question = check_question(model, prompt, settings)
+    stream = model.forward(list(question.token_ids[: question.position + 1]))
+    target = int(stream.logits.argmax()) if question.target is None else question.target
+    return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor)

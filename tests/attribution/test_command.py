@@ -1,0 +1,201 @@
+"""The analysis from the shell: one JSON object on standard output, or one clear line on standard error and status 2."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from app.attribution import analyse
+from app.attribution.__main__ import main
+from app.attribution.forms import to_json
+from indexer.build import build
+from tests import models
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch) -> Path:
+    """Run where no catalogue and no model lies by chance."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    return empty
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """A checkpoint folder that a test may spoil."""
+    return shutil.copytree(models.folder("llama"), tmp_path / "spoilt")
+
+
+def refusal(capsys, *arguments: str) -> str:
+    """The one line that the command refuses with."""
+    assert main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_json_is_one_object_and_nothing_else(name, capsys):
+    arguments = [models.PROMPT, "--model", str(models.folder(name)), "--top", "5", "--target", " the", "--json"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    given = json.loads(out)
+    expected = to_json(analyse(models.language_model(name), models.PROMPT, top=5, target=" the"))
+    assert given["model"] == name
+    assert given["tokens"] == expected["tokens"]
+    assert given["target"] == expected["target"]
+    assert given["seconds"]["load"] > 0
+    for kind in ("ffn_value_neurons", "attention_value_neurons"):
+        assert [one["neuron"] for one in given[kind]] == [one["neuron"] for one in expected[kind]]
+        assert [one["score"] for one in given[kind]] == pytest.approx([one["score"] for one in expected[kind]], abs=1e-5)
+
+
+def test_as_a_program_it_prints_the_object_and_nothing_else(elsewhere):
+    command = [sys.executable, "-m", "app.attribution", models.PROMPT, "--model", str(models.folder("gpt2")), "--json"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["prompt"] == models.PROMPT
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_options_reach_the_analysis(capsys):
+    folder = str(models.folder("gpt2"))
+    arguments = ["--model", folder, "--json", "--top", "2", "--position", "-2", "--conventions", "notebook"]
+    assert main([models.PROMPT, *arguments]) == 0
+    given = json.loads(capsys.readouterr().out)
+    assert given["position"] == len(given["tokens"]) - 2
+    assert given["conventions"] == "notebook"
+    assert [len(given[f"{kind}_value_neurons"]) for kind in ("ffn", "attention")] == [2, 2]
+
+
+def test_without_json_a_person_can_read_it(capsys):
+    assert main([models.PROMPT, "--model", str(models.folder("llama")), "--top", "3", "--target", " the"]) == 0
+    out = capsys.readouterr().out
+    analysis = analyse(models.language_model("llama"), models.PROMPT, top=3, target=" the")
+    best, target = analysis.ffn_value_neurons[0], analysis.target
+    (row,) = [line for line in out.splitlines() if line.split()[:1] == [best.neuron.label]]
+    assert f"{best.score:+.4f}" in row
+    assert f"{target.probability:.4f}" in out
+    assert "␣the" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([""], "The prompt is empty"),
+        (["  \n "], "The prompt is empty"),
+        ([models.PROMPT, "--max-tokens", "3"], "The prompt has 7 tokens; the limit is 3"),
+        (["the " * 300], "the limit is 64"),
+        ([models.PROMPT, "--target", " hydrogen"], "is not one token"),
+        ([models.PROMPT, "--target", ""], "The target is empty"),
+        ([models.PROMPT, "--position", "7"], "There is no position 7"),
+        (["caf\udce9"], "prompt"),  # what a shell hands over for bytes that are not UTF-8
+        ([models.PROMPT, "--target", "\udce9"], "target"),
+        ([models.PROMPT, "--catalogue", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_questions_get_one_line_and_status_2(arguments, said, capsys):
+    assert said in refusal(capsys, *arguments, "--model", str(models.folder("llama")), "--json")
+
+
+@pytest.mark.parametrize("arguments", [[models.PROMPT, "--top", "-1"], [models.PROMPT, "--conventions", "mine"], []])
+def test_wrong_options_are_refused_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_a_folder_without_safetensors(copy, capsys):
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    line = refusal(capsys, models.PROMPT, "--model", str(copy))
+    assert "no safetensors file" in line
+    assert str(copy) in line
+
+
+def test_a_cut_safetensors_file(copy, capsys):
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert str(copy) in refusal(capsys, models.PROMPT, "--model", str(copy))
+
+
+def test_a_folder_without_config(copy, capsys):
+    (copy / "config.json").unlink()
+    assert "has no config.json" in refusal(capsys, models.PROMPT, "--model", str(copy))
+
+
+def test_a_config_that_is_no_json(copy, capsys):
+    (copy / "config.json").write_text('{"model_type": "llama"')
+    assert "config" in refusal(capsys, models.PROMPT, "--model", str(copy))
+
+
+def test_a_folder_without_tokenizer(copy, capsys):
+    for path in copy.glob("tokenizer*"):
+        path.unlink()
+    assert "tokenizer" in refusal(capsys, models.PROMPT, "--model", str(copy))
+
+
+def test_a_family_without_a_row(copy, capsys):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": "opt", "architectures": ["OPTForCausalLM"]}))
+    assert AutoConfig.from_pretrained(copy).model_type == "opt"
+    line = refusal(capsys, models.PROMPT, "--model", str(copy))
+    assert "“opt”" in line
+    assert "llama" in line
+
+
+def test_no_such_model(capsys):
+    assert "no folder" in refusal(capsys, models.PROMPT, "--model", "no/such/model/anywhere")
+
+
+def test_weights_that_are_not_numbers(copy, capsys):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    weights["model.layers.2.mlp.down_proj.weight"][3, 4] = torch.nan
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    line = refusal(capsys, models.PROMPT, "--model", str(copy))
+    assert "FFN identity fails at layer 2" in line or "residual identity fails at layer 2" in line
+
+
+def test_the_catalogue_of_another_model(tmp_path, capsys):
+    built = build(models.checkpoint("mistral"), tmp_path / "catalogue", depth=3)
+    for catalogue in (built.path, built.path.parent):
+        arguments = [models.PROMPT, "--model", str(models.folder("llama")), "--catalogue", str(catalogue)]
+        line = refusal(capsys, *arguments)
+        assert "another unembedding" in line
+        assert "mistral" in line
+        assert "llama" in line
+
+
+def test_with_its_catalogue_the_report_shows_the_tokens_that_a_neuron_raises(tmp_path, capsys):
+    from db.catalogue import Catalogue
+    from db.token_text import shorten
+
+    built = build(models.checkpoint("llama"), tmp_path / "catalogue", depth=6)
+    arguments = ["--model", str(models.folder("llama")), "--catalogue", str(built.path), "--top", "4", "--target", " the"]
+    assert main([models.PROMPT, *arguments]) == 0
+    out = capsys.readouterr().out
+    analysis = analyse(models.language_model("llama"), models.PROMPT, top=4, target=" the")
+    with Catalogue.open(built.path) as catalogue:
+        for one in analysis.ffn_value_neurons:
+            card = catalogue.neuron(one.neuron)
+            # an activation above zero raises what the neuron promotes, one below zero what it suppresses
+            raised = card.top if one.activation > 0 else card.bottom
+            (row,) = [line for line in out.splitlines() if line.split()[:1] == [one.neuron.label]]
+            assert row.endswith("raises " + " ".join(shorten(entry.token.display, 16) for entry in raised[:5]))

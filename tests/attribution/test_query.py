@@ -1,0 +1,185 @@
+"""Query neurons and layers, target against distractor, and the certified bottom k: each against plain loops."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from app.attribution import Conventions, analyse
+from app.attribution.query import readers
+from db.neuron import Neuron, NeuronKind
+from tests import models, plain
+
+CLOSE = 1e-5  # nats
+TARGET, DISTRACTOR = 270, 41
+ALL = 10**6
+
+
+def ids_of(name: str) -> list[int]:
+    return models.language_model(name).tokenizer(models.PROMPT)["input_ids"]
+
+
+@pytest.mark.parametrize("conventions", Conventions)
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_query_neurons_are_those_of_the_loops(name, conventions):
+    model, folder, ids = models.language_model(name), models.folder(name), ids_of(name)
+    analysis = analyse(model, models.PROMPT, top=ALL, query_top=9, target=TARGET, conventions=conventions)
+    at = [plain.run(folder, ids, position) for position in range(len(ids))]
+    expected = torch.zeros(models.LAYERS, models.SIZES[name][2], dtype=torch.float64)
+    for one in analysis.attention_value_neurons[:9]:
+        head, index, layer, position = one.neuron.head, one.neuron.index, one.neuron.layer, one.position
+        assert head is not None
+        assert position is not None
+        key = plain.attention_key(folder, layer, head, index, centre=conventions is Conventions.EXACT)
+        denominator = at[position].residual[layer][position] @ key
+        for earlier in range(layer):
+            part = at[position].layers[earlier]
+            for k in range(expected.shape[1]):
+                written = part.ffn_activation[k] * part.ffn_values[k]
+                expected[earlier, k] += (written @ key) / denominator * one.score
+    assert analysis.query is not None
+    assert analysis.query.skipped == 0
+    found = {one.neuron: one.score for one in analysis.query.ffn_neurons}
+    assert len(found) == expected.numel()
+    for neuron, score in found.items():
+        assert score == pytest.approx(float(expected[neuron.layer, neuron.index]), rel=1e-4, abs=CLOSE)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_query_layers_are_those_of_the_loops(name):
+    model, folder, ids = models.language_model(name), models.folder(name), ids_of(name)
+    analysis = analyse(model, models.PROMPT, top=5, query_top=9, target=TARGET)
+    ranked = analyse(model, models.PROMPT, top=100, target=TARGET)
+    run = plain.run(folder, ids)
+    query = analysis.query
+    assert query is not None
+
+    def shares(neurons, keys, position_of) -> tuple[dict[str, float], float]:
+        """Each part's share, and the rounding to expect: a small sum of large parts loses the digits that they share."""
+        expected: dict[str, float] = {}
+        rounding = 0.0
+        for one, key in zip(neurons, keys, strict=True):
+            layer, place = one.neuron.layer, position_of(one)
+            parts = {"embedding": run.residual[0][place]}
+            for earlier in range(models.LAYERS):
+                if earlier < layer or (earlier == layer and one.position is None):
+                    parts[f"attention {earlier}"] = run.layers[earlier].attention_output[place]
+                if earlier < layer:
+                    parts[f"ffn {earlier}"] = run.layers[earlier].ffn_output[place]
+            read = {part: float(vector @ key) for part, vector in parts.items()}
+            for part, product in read.items():
+                expected[part] = expected.get(part, 0.0) + product / sum(read.values()) * one.score
+            rounding += 1e-6 * (sum(map(abs, read.values())) / sum(read.values())) ** 2 * abs(one.score)
+        return expected, rounding
+
+    top = ranked.attention_value_neurons[:9]
+    keys = [plain.attention_key(folder, n.neuron.layer, int(n.neuron.head or 0), n.neuron.index) for n in top]
+    expected = [shares(top, keys, lambda one: one.position)]
+    top = ranked.ffn_value_neurons[:100]
+    both = [plain.ffn_keys(folder, n.neuron.layer, n.neuron.index) for n in top]
+    expected += [shares(top, [keys[i] for keys in both], lambda _one: run.position) for i in range(len(both[0]))]
+
+    found = [query.attention_layers.named(), *(layers.named() for layers in query.ffn_layers)]
+    assert len(found) == len(expected)
+    for got, (want, rounding) in zip(found, expected, strict=True):
+        assert got == pytest.approx({part: want.get(part, 0.0) for part in got}, rel=1e-5, abs=CLOSE + rounding)
+
+
+def test_a_vanishing_denominator_is_left_out_and_counted():
+    model, ids = models.language_model("llama"), ids_of("llama")
+    stream = model.forward(ids)
+    neurons = [(Neuron.attention(1, 0, 3), 2, 0.5), (Neuron.attention(1, 3, 4), 2, 0.25)]
+    plainly = readers(stream, model.weights, neurons)
+    assert plainly.skipped.tolist() == [False, False]
+    # take from the residual stream what the first neuron reads: its denominator is then rounding alone
+    key = plainly.keys[0]
+    inputs = stream.layer_input.clone()
+    for _ in range(3):  # until float32 finds no more of it
+        inputs[1, 2] -= (inputs[1, 2] @ key) / (key @ key) * key
+    changed = readers(replace(stream, layer_input=inputs), model.weights, neurons)
+    assert changed.skipped.tolist() == [True, False]
+    assert changed.weight[0] == 0
+
+
+@pytest.mark.parametrize("conventions", Conventions)
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_the_shares_of_a_contrast_add_up_to_the_difference_of_logits(name, conventions):
+    model, run = models.language_model(name), plain.run(models.folder(name), ids_of(name))
+    analysis = analyse(model, models.PROMPT, top=ALL, target=TARGET, distractor=DISTRACTOR, conventions=conventions)
+    found = analysis.contrast
+    assert found is not None
+    exact = conventions is Conventions.EXACT
+    scale = run.head.scale(run.residual[-1][-1])
+
+    def difference(vectors: torch.Tensor) -> torch.Tensor:
+        logits = run.head.logits(vectors, scale, beta=False)
+        return logits[..., TARGET] - logits[..., DISTRACTOR]
+
+    def near(got: torch.Tensor, expected: torch.Tensor) -> None:
+        torch.testing.assert_close(got.double(), expected, atol=1e-4, rtol=0)
+
+    whole = run.head.logits(run.residual[-1][-1], scale, beta=exact)
+    total = found.embedding + float(found.layers.attention.sum() + found.layers.ffn.sum()) + found.constant
+    assert total == pytest.approx(float(whole[TARGET] - whole[DISTRACTOR]), abs=1e-4)
+    assert total == pytest.approx(found.logit_difference, abs=1e-4)
+    for number, layer in enumerate(run.layers):
+        entries = layer.attention_activation[..., None] * layer.attention_values[:, None]  # [H, T, D, d]
+        near(found.positions[number], difference(entries.sum(dim=2)))
+        near(found.heads[number], difference(entries.sum(dim=(1, 2))))
+        near(found.layers.attention[number], difference(layer.attention_output[-1]))
+        near(found.layers.ffn[number], difference(layer.ffn_output[-1]))
+    every = torch.stack([difference(layer.ffn_activation[:, None] * layer.ffn_values) for layer in run.layers])
+    for one in found.ffn_neurons:
+        assert one.score == pytest.approx(float(every[one.neuron.layer, one.neuron.index]), abs=CLOSE)
+
+
+def test_exchanging_target_and_distractor_turns_the_signs_round():
+    model = models.language_model("gpt2")
+    one = analyse(model, models.PROMPT, top=20, target=TARGET, distractor=DISTRACTOR).contrast
+    other = analyse(model, models.PROMPT, top=20, target=DISTRACTOR, distractor=TARGET).contrast
+    assert one is not None
+    assert other is not None
+    assert one.logit_difference == -other.logit_difference
+    assert torch.equal(one.heads, -other.heads)
+    assert [n.neuron for n in one.ffn_neurons] == [n.neuron for n in other.ffn_opposing]
+    assert [n.score for n in one.attention_neurons] == [-n.score for n in other.attention_opposing]
+
+
+@pytest.mark.parametrize("bounds", ["catalogue", "norms"])
+@pytest.mark.parametrize("top", [1, 25])
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_the_certified_bottom_is_the_exhaustive_bottom(name, top, bounds):
+    model, folder = models.language_model(name), models.folder(name)
+    head = plain.head_of(folder)
+
+    def ranges(kind: NeuronKind, layer: int) -> torch.Tensor:
+        logits = head.logits(plain.value_vectors(folder, layer)[0 if kind is NeuronKind.FFN else 1], beta=False)
+        return (logits.amax(dim=1) - logits.amin(dim=1)).float() * (1 + 1e-5)
+
+    analysis = analyse(
+        model,
+        models.PROMPT,
+        top=top,
+        target=TARGET,
+        suppressing=True,
+        ranges=ranges if bounds == "catalogue" else None,
+    )
+    scores = plain.run(folder, ids_of(name)).scores(TARGET)
+    for kind, every, found in (
+        (NeuronKind.FFN, scores.ffn_neurons, analysis.ffn_suppressing_neurons),
+        (NeuronKind.ATTENTION, scores.attention_neurons, analysis.attention_suppressing_neurons),
+    ):
+        lowest = every.flatten().sort().values[:top].tolist()
+        assert [one.score for one in found] == pytest.approx(lowest, abs=CLOSE)
+        for one in found:
+            own = (
+                every[one.neuron.layer, one.neuron.index]
+                if kind is NeuronKind.FFN
+                else every[one.neuron.layer, one.neuron.head, one.position, one.neuron.index]
+            )
+            assert one.score == pytest.approx(float(own), abs=CLOSE)
+        certificate = analysis.suppressing_certificates[kind]
+        assert certificate.proven
+        assert certificate.bound == bounds
+        assert top <= certificate.scored <= certificate.total == every.numel()

@@ -1,0 +1,208 @@
+"""Small random checkpoints of every family, saved as a person would have them: config, tokenizer and safetensors in a folder.
+
+Norm weights, biases and ε are far from their defaults, so that whoever forgets one of them is found out; every size is
+asserted, so that a misspelt option cannot leave a full-size model.
+"""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from indexer.checkpoint import Checkpoint
+from indexer.language_model import LanguageModel, load_model
+
+torch.set_num_threads(1)  # for models this small, threads spend their time waiting for each other: four times as long
+
+VOCABULARY = 323  # rows of the unembedding: more than the tokenizer's tokens, and no multiple of 16
+TOKENS = 300
+LAYERS = 3
+D_MODEL = 32
+HEADS = 4
+MAX_POSITIONS = 64
+
+PROMPT = "The river runs to the sea"
+SENTENCES = (
+    "The river runs to the sea, and the sea is blue.",
+    "The road to the hill is long; the hill is far from the sea.",
+    "A blue river and a long road: where the river ends, the road ends.",
+    "Who runs to the hill? The rain runs to the river, the river to the sea.",
+)
+
+_SHARED: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": D_MODEL,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": MAX_POSITIONS,
+    "rms_norm_eps": 0.02,
+}
+_GPT2: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "n_embd": D_MODEL,
+    "n_layer": LAYERS,
+    "n_head": HEADS,
+    "n_positions": MAX_POSITIONS,
+    "layer_norm_epsilon": 0.02,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+CONFIGS: dict[str, Any] = {
+    # heads x head_dim = 48, not d
+    "llama": LlamaConfig(**_SHARED, head_dim=12, tie_word_embeddings=False),
+    # heads x head_dim = n = d: square matrices, which may be transposed without anyone noticing
+    "llama-square": LlamaConfig(
+        **_SHARED | {"intermediate_size": D_MODEL}, attention_bias=True, mlp_bias=True, tie_word_embeddings=True
+    ),
+    # a window shorter than the prompt, and one key-value head for all
+    "mistral": MistralConfig(**_SHARED | {"num_key_value_heads": 1}, head_dim=10, sliding_window=4),
+    "qwen2": Qwen2Config(**_SHARED, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**_SHARED, head_dim=12, tie_word_embeddings=False),
+    "gpt2": GPT2Config(**_GPT2),
+    "gpt2-narrow": GPT2Config(**_GPT2, n_inner=40, scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False),
+}
+# kv heads, head_dim, FFN neurons a layer
+SIZES = {
+    "llama": (2, 12, 48),
+    "llama-square": (2, 8, 32),
+    "mistral": (1, 10, 48),
+    "qwen2": (2, 8, 48),
+    "qwen3": (2, 12, 48),
+    "gpt2": (4, 8, 128),
+    "gpt2-narrow": (4, 8, 40),
+}
+FAMILIES = tuple(CONFIGS)
+LAYER_NORM_FAMILIES = ("gpt2", "gpt2-narrow")
+RMS_NORM_FAMILIES = tuple(name for name in FAMILIES if name not in LAYER_NORM_FAMILIES)
+# Biases that every model of the variant must have.
+_BIASES = {
+    "llama-square": ("q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"),
+    "qwen2": ("q_proj", "v_proj"),
+    "gpt2": ("c_attn", "c_proj", "c_fc", "ln_1", "ln_2", "ln_f"),
+    "gpt2-narrow": ("c_attn", "c_proj", "c_fc", "ln_1", "ln_2", "ln_f"),
+}
+
+_FOLDERS = tempfile.TemporaryDirectory(prefix="atlas-models-")
+
+
+@cache
+def folder(name: str) -> Path:
+    """The checkpoint's folder; made once a run, not to be changed (copy it first)."""
+    return save(name, Path(_FOLDERS.name) / name)
+
+
+@cache
+def checkpoint(name: str) -> Checkpoint:
+    return Checkpoint(name, folder(name))
+
+
+@cache
+def language_model(name: str) -> LanguageModel:
+    """The checkpoint, loaded; shared by all tests, which leave it as it was."""
+    return load_model(checkpoint(name))
+
+
+def save(name: str, into: Path, seed: int = 0) -> Path:
+    """Draw the variant's weights and save it with its tokenizer."""
+    model = random_model(name, seed)
+    model.save_pretrained(into)
+    tokenizer = byte_level_tokenizer(bos=name not in LAYER_NORM_FAMILIES)
+    tokenizer.save_pretrained(into)
+    loaded = AutoTokenizer.from_pretrained(into)
+    assert loaded(PROMPT)["input_ids"] == tokenizer(PROMPT)["input_ids"]
+    return into
+
+
+def random_model(name: str, seed: int = 0) -> Any:
+    """A model whose every parameter is drawn so that it matters: layers, norms, biases."""
+    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32, attn_implementation="eager").eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter_name, parameter in sorted(model.named_parameters()):
+            draw = torch.randn(parameter.shape, generator=generator)
+            if "norm" in parameter_name or ".ln_" in parameter_name:
+                draw = 1 + 0.3 * draw if parameter_name.endswith("weight") else 0.3 * draw
+            elif parameter_name.endswith("bias"):
+                draw = 0.3 * draw
+            elif parameter_name.endswith(("embed_tokens.weight", "wte.weight", "wpe.weight", "lm_head.weight")):
+                draw = 0.5 * draw
+            else:
+                draw = 1.5 * draw / D_MODEL**0.5
+            parameter.copy_(draw)
+    _assert_as_meant(name, model)
+    return model
+
+
+def _assert_as_meant(name: str, model: Any) -> None:
+    kv_heads, head_dim, ffn_neurons = SIZES[name]
+    state = dict(model.named_parameters(remove_duplicate=False))
+    assert state["lm_head.weight"].shape == (VOCABULARY, D_MODEL)
+    assert any("norm" in key or ".ln_" in key for key in state)
+    if name in LAYER_NORM_FAMILIES:
+        assert len(model.transformer.h) == LAYERS
+        assert state["transformer.wpe.weight"].shape == (MAX_POSITIONS, D_MODEL)
+        assert state["transformer.h.2.attn.c_attn.weight"].shape == (D_MODEL, 3 * D_MODEL)
+        assert state["transformer.h.2.mlp.c_proj.weight"].shape == (ffn_neurons, D_MODEL)
+    else:
+        assert len(model.model.layers) == LAYERS
+        assert state["model.layers.2.self_attn.v_proj.weight"].shape == (kv_heads * head_dim, D_MODEL)
+        assert state["model.layers.2.self_attn.o_proj.weight"].shape == (D_MODEL, HEADS * head_dim)
+        assert state["model.layers.2.mlp.down_proj.weight"].shape == (D_MODEL, ffn_neurons)
+    for part in _BIASES.get(name, ()):
+        biases = [value for key, value in state.items() if key.endswith(f"{part}.bias")]
+        assert biases, f"{name} has no bias in {part}"
+        assert all(value.abs().max() > 0.1 for value in biases)
+    with torch.no_grad():
+        logits = model(torch.arange(8)[None]).logits[0]
+    assert 1 < logits.std(dim=-1).min(), "the logits are flat: no test on them would prove anything"
+    assert logits.std(dim=-1).max() < 20, "the logits are extreme: one token has all the probability"
+
+
+def byte_level_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
+    """GPT-2's kind: byte-level BPE, here with 300 tokens; `bos`: puts <s> in front, as Llama's do."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=TOKENS,
+        special_tokens=["<s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    assert tokenizer.get_vocab_size() == TOKENS
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>")
+
+
+def sentencepiece_tokenizer(extra: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """Llama-2's kind: BPE with “▁” for the space and <0x0A> for the bytes of what has no piece.
+
+    `extra`: further pieces, as a large vocabulary has them.
+    """
+    single = sorted({character for sentence in SENTENCES for character in sentence.replace(" ", "▁")})
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *single]
+    merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("s", "e"), ("se", "a"), ("▁", "sea")]
+    pieces += ["".join(merge) for merge in merges] + list(extra)
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
