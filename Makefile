@@ -17,11 +17,11 @@ CACHES := .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run index app test check format clean venv venv-test python
+.PHONY: help run index app reproduce test check format clean venv venv-test python
 
 help: ## list the targets
 	@echo "Neuron Atlas. Targets:"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo "Settings: PORT=$(PORT)  MODEL=$(MODEL) (demo, a folder or a hub id)  PYTHON=$(PYTHON)  PIP_ARGS=  PYTEST_ARGS="
 
 run: index app ## install, fetch the demo model, build its catalogue, serve the app
@@ -34,6 +34,9 @@ app: ## serve what is there on PORT
 	@[ -f "$(RUN_STAMP)" ] || { echo "make app: nothing is installed in $(VENV) yet. Run: make run" >&2; exit 1; }
 	@echo "Serving on port $(PORT); stop with Ctrl-C."
 	@exec $(PY) -m streamlit run app/main.py --server.port "$(PORT)"
+
+reproduce: venv ## the paper's published figures beside ours; MODEL=folder or hub id of GPT2-large or Llama-7B
+	@$(PY) -m app.attribution.reproduce "$(MODEL)"
 
 test: venv-test index ## run every test: unit, pages, browser
 	$(PY) -m pytest $(PYTEST_ARGS)

@@ -1,14 +1,21 @@
-"""One prompt explained, from the shell: ``python -m app.attribution "The capital of France is" --top 300 --json``."""
+"""Prompts explained, from the shell: ``python -m app.attribution "The capital of France is" --top 300 --json``."""
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from db.errors import AtlasError
+
+if TYPE_CHECKING:
+    from app.attribution.run import PromptRun, Ranges
+    from app.attribution.settings import Settings
+    from db.catalogue import Catalogue
+    from indexer.language_model import LanguageModel
 
 DEFAULT_TOP = 300
 
@@ -19,35 +26,27 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m app.attribution",
         description="Which layers, heads and neurons raised the target token of a prompt. Scores in nats.",
     )
-    arguments.add_argument("prompt", help="the text whose next token is explained")
-    arguments.add_argument(
-        "--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)"
-    )
-    arguments.add_argument("--target", metavar="TEXT", help="the token to explain (default: the top prediction)")
-    arguments.add_argument(
-        "--position", type=int, metavar="N", help="token position, from 0 or from the end (default: last)"
-    )
-    arguments.add_argument(
-        "--top", type=_count, default=DEFAULT_TOP, metavar="K", help="neurons of each kind (default: 300)"
-    )
-    arguments.add_argument(
-        "--query-top", type=_count, metavar="K", help="value neurons that feed the query step (default: 30)"
-    )
-    arguments.add_argument(
-        "--distractor", metavar="TEXT", help="a token to hold the target against: why this and not that"
-    )
-    arguments.add_argument(
-        "--suppressing",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also the neurons that lower the target most (default: yes; slow without a catalogue)",
-    )
-    arguments.add_argument("--conventions", choices=["exact", "notebook"], default="exact", help="see README, Glossary")
-    arguments.add_argument("--max-tokens", type=_count, metavar="N", help="longest prompt accepted (default: 256)")
-    arguments.add_argument(
-        "--catalogue", type=Path, metavar="DIR", help="catalogue for the neurons' tokens (default: catalogue/)"
-    )
-    arguments.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    add = arguments.add_argument
+    asked = arguments.add_mutually_exclusive_group(required=True)
+    asked.add_argument("prompt", nargs="?", help="the text whose next token is explained")
+    asked.add_argument("--prompts", type=Path, metavar="FILE", help="many: a text file, or JSONL with optional targets")
+    add("--out", type=Path, metavar="FILE", help="with --prompts: .jsonl or .parquet, one row a prompt")
+    add("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)")
+    add("--target", metavar="TEXT", help="the token to explain (default: the top prediction)")
+    add("--distractor", metavar="TEXT", help="a token to hold the target against: why this and not that")
+    add("--position", type=int, metavar="N", help="token position, from 0 or from the end (default: last)")
+    add("--top", type=_count, default=DEFAULT_TOP, metavar="K", help="neurons of each kind; 0 for none (default: 300)")
+    add("--query-top", type=_count, metavar="K", help="value neurons that feed the query step (default: 30)")
+    suppressing = "also the neurons that lower the target most (default: yes; slow without a catalogue)"
+    add("--suppressing", action=argparse.BooleanOptionalAction, default=True, help=suppressing)
+    add("--conventions", choices=["exact", "notebook"], default="exact", help="see README, Method")
+    add("--max-tokens", type=_count, metavar="N", help="longest prompt accepted (default: 256)")
+    add("--catalogue", type=Path, metavar="DIR", help="catalogue for the neurons' tokens (default: catalogue/)")
+    add("--head", action="append", metavar="L23.H4", help="also a head's source positions and attention pattern")
+    add("--lens", action="store_true", help="also the logit lens over layers and positions")
+    add("--query-of", action="append", metavar="L29.H1.N46@4", help="also what switched on one value neuron alone")
+    add("--through", action="append", metavar="L11.F1229:L23.H4", help="also a query neuron read through a head")
+    add("--json", action="store_true", help="one JSON object on standard output")
     return arguments
 
 
@@ -61,27 +60,68 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 0
+    except KeyboardInterrupt:
+        print("Stopped; with --prompts, the same command goes on from the prompts that are finished.", file=sys.stderr)
+        return 130
     return 0
 
 
 def _run(options: argparse.Namespace) -> str:
-    # torch takes seconds to import: not before the arguments are known to be good
-    from app.attribution.analysis import analyse, load
-    from app.attribution.forms import to_json
-    from app.attribution.joining import require_same_model, stored_ranges
-    from app.attribution.run import check_question
-    from app.attribution.settings import MAX_TOKENS, QUERY_TOP, Settings
-    from indexer.unembedding import Conventions
-
-    if not options.prompt.strip():
+    if options.prompts is None and not options.prompt.strip():
         raise AtlasError("The prompt is empty. Type some text whose next token is to be explained.")
+    if (options.prompts is None) != (options.out is None):
+        raise AtlasError("--prompts FILE and --out FILE go together: what to read, and where to write the analyses.")
+    from app.attribution.analysis import load  # torch takes seconds to import: not before the arguments are known good
+
     started = time.perf_counter()
     model = load(options.model)
     loaded = time.perf_counter() - started
-    catalogue = _catalogue(options.catalogue, model.name)
-    if catalogue is not None:
-        require_same_model(model, catalogue)
-    settings = Settings(
+    catalogue = _catalogue(options.catalogue, model)
+    if options.prompts is not None:
+        return _many(options, model, catalogue)
+    return _one(options, model, catalogue, loaded)
+
+
+def _one(options: argparse.Namespace, model: "LanguageModel", catalogue: "Catalogue | None", loaded: float) -> str:
+    from app.attribution.analysis import analyse
+    from app.attribution.forms import to_json
+    from app.attribution.run import check_question
+    from app.attribution.text_report import text_report
+
+    settings = _settings(options)
+    check_question(model, options.prompt, settings)
+    analysis = analyse(model, options.prompt, settings, ranges=_ranges(catalogue, settings))
+    analysis = replace(analysis, seconds=replace(analysis.seconds, load=loaded))
+    details = _details(options, model, settings)
+    if options.json:
+        return json.dumps(to_json(analysis) | details, ensure_ascii=False, allow_nan=False)
+    shown = [json.dumps(details, ensure_ascii=False, indent=2)] if details else []
+    return "\n".join([text_report(analysis, catalogue), *shown])
+
+
+def _many(options: argparse.Namespace, model: "LanguageModel", catalogue: "Catalogue | None") -> str:
+    from app.attribution.aggregate import aggregate
+    from app.attribution.batch import analyse_batch, read_prompts
+
+    settings = _settings(options)
+    ranges = _ranges(catalogue, settings)
+    rows = analyse_batch(model, read_prompts(options.prompts), settings, options.out, ranges=ranges, progress=_bar)
+    failed = [row for row in rows if "error" in row]
+    for row in failed[:5]:
+        print(f"not analysed: “{row['prompt'][:60]}”: {row['error']}", file=sys.stderr)
+    print(f"{options.out}: {len(rows) - len(failed)} of {len(rows)} prompts analysed.", file=sys.stderr)
+    table = aggregate(rows)
+    if options.json:
+        return table.to_json(orient="records", force_ascii=False) or "[]"
+    best = table.groupby("role", sort=False).head(10)
+    return best.to_string(index=False, float_format=lambda number: f"{number:.3f}") if len(best) else "no neurons"
+
+
+def _settings(options: argparse.Namespace) -> "Settings":
+    from app.attribution.settings import MAX_TOKENS, QUERY_TOP, Settings
+    from indexer.unembedding import Conventions
+
+    return Settings(
         top=options.top,
         query_top=QUERY_TOP if options.query_top is None else options.query_top,
         target=options.target,
@@ -91,33 +131,74 @@ def _run(options: argparse.Namespace) -> str:
         conventions=Conventions(options.conventions),
         max_tokens=MAX_TOKENS if options.max_tokens is None else options.max_tokens,
     )
-    check_question(model, options.prompt, settings)
-    if catalogue is None and options.suppressing and options.top:
+
+
+def _details(options: argparse.Namespace, model: "LanguageModel", settings: "Settings") -> dict[str, Any]:
+    """What the drill-down options ask for, beside the analysis."""
+    from app.attribution.details import (
+        head_json,
+        lens_json,
+        own_query_json,
+        parse_head,
+        parse_place,
+        parse_through,
+        through_json,
+    )
+    from app.attribution.heads import through_head
+    from app.attribution.run import run_prompt
+
+    details: dict[str, Any] = {}
+    if options.through:
+        details["through_heads"] = [through_json(through_head(model, *parse_through(text))) for text in options.through]
+    if not (options.head or options.lens or options.query_of):
+        return details
+    run: PromptRun = run_prompt(model, options.prompt, settings)
+    if options.head:
+        details["head_details"] = [head_json(run, *parse_head(text)) for text in options.head]
+    if options.lens:
+        details["logit_lens"] = lens_json(run)
+    if options.query_of:
+        details["own_queries"] = [own_query_json(run, *parse_place(text)) for text in options.query_of]
+    return details
+
+
+def _ranges(catalogue: "Catalogue | None", settings: "Settings") -> "Ranges | None":
+    """What the catalogue knows of extreme logits; without one, say once that the bottom k will be slow."""
+    if catalogue is not None:
+        from app.attribution.joining import stored_ranges
+
+        return stored_ranges(catalogue)
+    if settings.suppressing and settings.top:
         print(
             "No catalogue of this model: the neurons that lower the target are bounded by norms alone, and most are "
             "scored. "
             "--no-suppressing leaves them out; `python -m indexer build MODEL` makes it quick.",
             file=sys.stderr,
         )
-    analysis = analyse(model, options.prompt, settings, ranges=None if catalogue is None else stored_ranges(catalogue))
-    analysis = replace(analysis, seconds=replace(analysis.seconds, load=loaded))
-    if options.json:
-        return json.dumps(to_json(analysis), ensure_ascii=False, allow_nan=False)
-    from app.attribution.text_report import text_report
-
-    return text_report(analysis, catalogue)
+    return None
 
 
-def _catalogue(given: Path | None, model: str):  # type: ignore[no-untyped-def]
+def _catalogue(given: Path | None, model: "LanguageModel") -> "Catalogue | None":
     """The catalogue asked for, or the model's own where there is one; None without."""
+    from app.attribution.joining import require_same_model
     from db.catalogue import Catalogue
-    from db.library import find_catalogue
+    from db.library import DEFAULT_ROOT, find_catalogue
 
-    if given is not None:
-        return Catalogue.open(find_catalogue(given, None if (given / "CURRENT").exists() or given.is_file() else model))
-    if not (Path("catalogue") / model / "CURRENT").is_file():
+    if given is None and not (DEFAULT_ROOT / model.name / "CURRENT").is_file():
         return None
-    return Catalogue.open(find_catalogue(Path("catalogue"), model))
+    root = DEFAULT_ROOT if given is None else given
+    named = (
+        root.is_file() or (root / "CURRENT").exists()
+    )  # a build, or one model's folder, rather than a folder of them
+    catalogue = Catalogue.open(find_catalogue(root, None if named else model.name))
+    require_same_model(model, catalogue)
+    return catalogue
+
+
+def _bar(places: Iterable[int], done: int, total: int) -> Iterable[int]:
+    from tqdm import tqdm
+
+    return tqdm(places, initial=done, total=total, unit="prompt", file=sys.stderr)
 
 
 def _count(text: str) -> int:

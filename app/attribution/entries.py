@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
 from indexer.forward import ResidualStream
 from indexer.weights import Weights
@@ -47,6 +48,13 @@ class Entries(Protocol):
 
     def name(self, entry: int) -> tuple[Neuron, int | None]:
         """The neuron, and the source position for attention."""
+
+    def numbers(self, neuron: Neuron) -> list[int]:
+        """The neuron's entries: one, or one a source position.
+
+        Raises:
+            AtlasError: there is no such neuron of this kind.
+        """
 
     def values(self, layer: int) -> Float[Tensor, "neurons d"]:
         """The layer's value vectors, in neuron order."""
@@ -86,6 +94,14 @@ class FfnEntries:
 
     def name(self, entry: int) -> tuple[Neuron, int | None]:
         return Neuron.ffn(*divmod(entry, self.activations.shape[1])), None
+
+    def numbers(self, neuron: Neuron) -> list[int]:
+        layers, width = self.activations.shape
+        if neuron.layer >= layers or neuron.index >= width:
+            raise AtlasError(
+                f"There is no neuron {neuron.label}: layers are 0–{layers - 1}, FFN neurons 0–{width - 1}."
+            )
+        return [neuron.layer * width + neuron.index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +143,17 @@ class AttentionEntries:
         rest, index = divmod(entry, width)
         rest, position = divmod(rest, tokens)
         return Neuron.attention(*divmod(rest, heads), index), position
+
+    def numbers(self, neuron: Neuron) -> list[int]:
+        layers, heads, tokens, width = self.activations.shape
+        assert neuron.head is not None
+        if neuron.layer >= layers or neuron.head >= heads or neuron.index >= width:
+            raise AtlasError(
+                f"There is no neuron {neuron.label}: layers are 0–{layers - 1}, heads 0–{heads - 1}, dimensions "
+                f"0–{width - 1}."
+            )
+        first = (neuron.layer * heads + neuron.head) * tokens
+        return [(first + position) * width + neuron.index for position in range(tokens)]
 
     def _by_head(self, numbers: list[Float[Tensor, " a"]]) -> Float[Tensor, "L H 1 D"]:
         _, heads, _, width = self.activations.shape

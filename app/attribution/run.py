@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -149,6 +150,27 @@ class PromptRun:
         activations = entries.activation(ranking.entries).tolist()
         triples = zip(ranking.entries.tolist(), ranking.scores.tolist(), activations, strict=True)
         return tuple(ValueNeuron(*entries.name(entry), score, activation) for entry, score, activation in triples)
+
+    def value_neuron(self, neuron: Neuron, position: int | None = None) -> ValueNeuron:
+        """One chosen neuron on this prompt; an attention neuron without a position at the one of its highest score.
+
+        Raises:
+            AtlasError: there is no such neuron, or no such position.
+        """
+        active = self.value_neurons(neuron)
+        if neuron.kind is NeuronKind.FFN or position is None:
+            return max(active, key=lambda one: one.score)
+        return active[position_of(position, len(active))]
+
+    def value_neurons(self, neuron: Neuron) -> tuple[ValueNeuron, ...]:
+        """One chosen neuron on this prompt: an FFN neuron once, an attention neuron once a source position, in order.
+
+        Raises:
+            AtlasError: there is no such neuron.
+        """
+        entries = torch.tensor(self.entries(neuron.kind).numbers(neuron))
+        unproven = Certificate(len(entries), len(entries), True)
+        return self._named(neuron.kind, Ranking(entries, self._exact(neuron.kind)(entries), unproven))
 
     def readers(self, neurons: tuple[ValueNeuron, ...], key: int = 0) -> Readers:
         """Value neurons of one kind as readers of the residual stream."""

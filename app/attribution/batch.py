@@ -1,0 +1,187 @@
+"""Many prompts: read a file of them, analyse each, write the results, and go on where a killed run stopped.
+
+Finished rows are appended to ``OUT.part`` as JSON lines, each flushed before the next prompt begins; ``OUT.part.stamp``
+says of which prompts, model and settings they are. The next run with the same question keeps every whole row; one with
+another question starts over. When all are done the rows become ``OUT``: the lines themselves, or Parquet, by its
+ending.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from app.attribution.analysis import analyse
+from app.attribution.forms import to_json
+from app.attribution.run import Ranges
+from app.attribution.settings import Settings
+from db.errors import AtlasError
+from indexer.language_model import LanguageModel
+
+ENDINGS = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class PromptLine:
+    """One prompt of a file, with the target, distractor and position it names; None leaves the settings' own."""
+
+    prompt: str
+    target: str | int | None = None
+    distractor: str | int | None = None
+    position: int | None = None
+
+    def applied(self, settings: Settings) -> Settings:
+        """The settings with what this line names."""
+        named = {name: value for name, value in asdict(self).items() if name != "prompt" and value is not None}
+        return replace(settings, **named)
+
+
+def read_prompts(path: Path) -> list[PromptLine]:
+    """Prompts of a text file (one a line) or a JSONL file (``{"prompt": …, "target": …}``, the rest optional).
+
+    Raises:
+        AtlasError: the file cannot be read, is empty, or a line is no such object; the message names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AtlasError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise AtlasError(f"{path} holds no prompts. Write one a line, or JSON lines such as {_EXAMPLE}.")
+    if path.suffix.lower() not in (".jsonl", ".ndjson"):
+        return [PromptLine(line) for _, line in numbered]
+    return [_parsed(path, number, line) for number, line in numbered]
+
+
+_EXAMPLE = '{"prompt": "The capital of France is", "target": " Paris"}'
+
+
+def _parsed(path: Path, number: int, line: str) -> PromptLine:
+    try:
+        found = json.loads(line)
+        if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
+            raise TypeError("no object with a prompt")
+        for name in ("target", "distractor"):
+            if not isinstance(found.get(name), str | int | None) or isinstance(found.get(name), bool):
+                raise TypeError(f"the {name} is neither a text nor a token id")
+        if not isinstance(found.get("position"), int | None) or isinstance(found.get("position"), bool):
+            raise TypeError("the position is no whole number")
+    except (ValueError, TypeError) as error:
+        raise AtlasError(f"{path}, line {number}: {error}. Expected a JSON object such as {_EXAMPLE}.") from error
+    return PromptLine(found["prompt"], found.get("target"), found.get("distractor"), found.get("position"))
+
+
+def analyse_batch(
+    model: LanguageModel,
+    prompts: list[PromptLine],
+    settings: Settings,
+    out: Path,
+    *,
+    ranges: Ranges | None = None,
+    progress: Callable[[Iterable[int], int, int], Iterable[int]] = lambda places, _done, _total: places,
+) -> list[dict[str, Any]]:
+    """Analyse every prompt and write `out`; a prompt that cannot be analysed becomes ``{"prompt": …, "error": …}``.
+
+    Args:
+        model: the model.
+        prompts: in the order of the rows.
+        settings: for all of them; each line may name its own target, distractor and position.
+        out: the file to write; its ending, .jsonl or .parquet, chooses the form.
+        ranges: see `analyse`.
+        progress: wraps the places still to do, given how many are done and how many there are.
+
+    Returns:
+        The rows, one a prompt.
+
+    Raises:
+        AtlasError: the ending is unknown, or the file cannot be written.
+    """
+    if out.suffix.lower() not in ENDINGS:
+        raise AtlasError(f"--out {out}: the ending chooses the form, and must be one of {', '.join(ENDINGS)}.")
+    part, stamp = out.with_name(out.name + ".part"), out.with_name(out.name + ".part.stamp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        rows = _finished_rows(part, stamp, _fingerprint(model, prompts, settings))
+        with part.open("a", encoding="utf-8") as file:
+            for place in progress(range(len(rows), len(prompts)), len(rows), len(prompts)):
+                row = _row(model, prompts[place], settings, ranges)
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+                file.flush()
+                rows.append(row)
+        if out.suffix.lower() == ".parquet":
+            _write_parquet(rows, part)
+        part.replace(out)
+        stamp.unlink(missing_ok=True)
+    except OSError as error:
+        raise AtlasError(
+            f"{out} cannot be written ({error.strerror or error}). Make room or choose another place; what is done "
+            "is kept "
+            f"in {part.name}, and the same command goes on from there."
+        ) from error
+    return rows
+
+
+def _row(model: LanguageModel, line: PromptLine, settings: Settings, ranges: Ranges | None) -> dict[str, Any]:
+    try:
+        return to_json(analyse(model, line.prompt, line.applied(settings), ranges=ranges))
+    except AtlasError as error:
+        return {"prompt": line.prompt, "error": str(error)}
+
+
+def _fingerprint(model: LanguageModel, prompts: list[PromptLine], settings: Settings) -> str:
+    asked = [model.name, model.unembedding.hash, asdict(settings), [asdict(line) for line in prompts]]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _finished_rows(part: Path, stamp: Path, fingerprint: str) -> list[dict[str, Any]]:
+    """The whole rows of an earlier run of the same question; the file is cut back to them."""
+    rows: list[dict[str, Any]] = []
+    if part.is_file() and stamp.is_file() and stamp.read_text() == fingerprint:
+        whole = 0
+        for line in part.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n"):  # the kill came while it was written
+                break
+            rows.append(json.loads(line))
+            whole += len(line)
+        os.truncate(part, whole)
+        return rows
+    part.unlink(missing_ok=True)
+    stamp.write_text(fingerprint)
+    return rows
+
+
+def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    """The same objects as nested columns; `path` is replaced."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    complete = [{name: row.get(name) for name in names} for row in rows]
+    temporary = path.with_name(path.name + ".parquet")
+    pq.write_table(pa.Table.from_pylist(complete), temporary)
+    temporary.replace(path)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file that `analyse_batch` wrote.
+
+    Raises:
+        AtlasError: it is no such file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            yield from pq.read_table(path).to_pylist()
+        else:
+            with path.open(encoding="utf-8") as file:
+                yield from (json.loads(line) for line in file if line.strip())
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise AtlasError(
+            f"{path} is no file of analyses ({error}). Make one with --prompts FILE --out FILE."
+        ) from error

@@ -1,0 +1,217 @@
+"""One step further into a run prompt: the questions of the drill-down as JSON and data frames, for the shell and the
+pages.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from app.attribution.heads import ThroughHead, head_pattern, source_positions, source_scores
+from app.attribution.lens import LogitLens, logit_lens
+from app.attribution.results import Analysis, Query, QueryNeuron, ValueNeuron
+from app.attribution.run import PromptRun
+from db.errors import AtlasError
+from db.neuron import Neuron, NeuronKind
+
+OWN_QUERY = 30
+
+
+def overlap(analysis: Analysis) -> dict[str, list[str]]:
+    """FFN neurons that stand in the value list only, in the query list only, or in both; each in its list's order."""
+    value = [one.neuron.label for one in analysis.ffn_value_neurons]
+    query = [] if analysis.query is None else [one.neuron.label for one in analysis.query.ffn_neurons]
+    return {
+        "both": [label for label in value if label in set(query)],
+        "value_only": [label for label in value if label not in set(query)],
+        "query_only": [label for label in query if label not in set(value)],
+    }
+
+
+def own_query(
+    run: PromptRun, neuron: Neuron, position: int | None = None, k: int = OWN_QUERY
+) -> tuple[ValueNeuron, Query]:
+    """What switched on one chosen value neuron alone.
+
+    Args:
+        run: the prompt.
+        neuron: an attention or FFN neuron.
+        position: an attention neuron's source position; None takes the one where its score is largest.
+        k: how many query neurons.
+
+    Raises:
+        AtlasError: there is no such neuron or position.
+    """
+    one = run.value_neuron(neuron, position)
+    keys = range(len(run.model.architecture.ffn_keys)) if neuron.kind is NeuronKind.FFN else range(1)
+    reading = [run.readers((one,), key) for key in keys]
+    layers = tuple(run.query_layers(each) for each in reading)
+    is_ffn = neuron.kind is NeuronKind.FFN
+    return one, Query(
+        ffn_neurons=run.query_neurons(reading[0], k),
+        attention_layers=layers[0],
+        ffn_layers=layers if is_ffn else (),
+        skipped=int(any(bool(each.skipped.any()) for each in reading)),
+        readers=(0, 1) if is_ffn else (1, 0),
+    )
+
+
+def head_json(run: PromptRun, layer: int, head: int) -> dict[str, Any]:
+    """A head's source positions and attention pattern."""
+    rows = source_positions(run, layer, head)
+    return {
+        "layer": layer,
+        "head": head,
+        "positions": [
+            {
+                "position": row.position,
+                "token": row.token.text,
+                "score": row.score,
+                "attention_weight": row.attention_weight,
+                "input_tokens": [token.text for token in row.input_tokens],
+                "key_tokens": [token.text for token in row.key_tokens],
+                "value_tokens": [token.text for token in row.value_tokens],
+            }
+            for row in rows
+        ],
+        "pattern": head_pattern(run, layer, head).tolist(),
+    }
+
+
+def lens_json(run: PromptRun) -> dict[str, Any]:
+    """The logit lens: [layer][position], the last row being the model's own output."""
+    lens = logit_lens(run)
+    return {
+        "top": [[token.text for token in row] for row in lens.top],
+        "top_probability": lens.top_probability.tolist(),
+        "target_probability": lens.target_probability.tolist(),
+    }
+
+
+def own_query_json(run: PromptRun, neuron: Neuron, position: int | None = None) -> dict[str, Any]:
+    """One value neuron, its query neurons and its query layers (by gate and by up row for gated FFNs)."""
+    one, query = own_query(run, neuron, position)
+    where = {} if one.position is None else {"position": one.position}
+    result = {
+        "neuron": one.neuron.label,
+        **where,
+        "score": one.score,
+        "activation": one.activation,
+        "query_ffn_neurons": [{"neuron": each.neuron.label, "score": each.score} for each in query.ffn_neurons],
+        "query_layers": query.attention_layers.named(),
+        "query_skipped": query.skipped,
+    }
+    if len(query.ffn_layers) > 1:
+        result["query_layers_up"] = query.ffn_layers[1].named()
+    return result
+
+
+def through_json(through: ThroughHead) -> dict[str, Any]:
+    """A query neuron read directly and through a head."""
+    named = ("promotes", "suppresses", "directly_promotes", "directly_suppresses")
+    tokens = {name: [token.text for token in getattr(through, name)] for name in named}
+    return {"neuron": through.neuron.label, "layer": through.layer, "head": through.head, **tokens}
+
+
+def positions_frame(run: PromptRun, layer: int, head: int) -> pd.DataFrame:
+    """Columns: position, token, score (nats), attention_weight, input_tokens, key_tokens, value_tokens (display
+    forms).
+    """
+    rows = source_positions(run, layer, head)
+    return pd.DataFrame(
+        {
+            "position": [row.position for row in rows],
+            "token": [row.token.display for row in rows],
+            "score": [row.score for row in rows],
+            "attention_weight": [row.attention_weight for row in rows],
+            "input_tokens": [[token.display for token in row.input_tokens] for row in rows],
+            "key_tokens": [[token.display for token in row.key_tokens] for row in rows],
+            "value_tokens": [[token.display for token in row.value_tokens] for row in rows],
+        }
+    )
+
+
+def layer_positions_frame(run: PromptRun, layer: int) -> pd.DataFrame:
+    """Every head of a layer at every source position. Columns: head, position, token, score (nats)."""
+    parts = []
+    for head in range(run.model.dimensions.heads):
+        scores = source_scores(run, layer, head).tolist()
+        parts += [(head, place, run.tokens[place].display, score) for place, score in enumerate(scores)]
+    return pd.DataFrame(parts, columns=["head", "position", "token", "score"])
+
+
+def pattern_frame(run: PromptRun, layer: int, head: int) -> pd.DataFrame:
+    """A head's attention pattern. Columns: query, key (positions), query_token, key_token, weight; key <= query."""
+    pattern = head_pattern(run, layer, head).tolist()
+    rows = [
+        (query, key, run.tokens[query].display, run.tokens[key].display, weight)
+        for query, row in enumerate(pattern)
+        for key, weight in enumerate(row[: query + 1])
+    ]
+    return pd.DataFrame(rows, columns=["query", "key", "query_token", "key_token", "weight"])
+
+
+def lens_frame(run: PromptRun, lens: LogitLens | None = None) -> pd.DataFrame:
+    """The logit lens. Columns: layer (the last is the output), position, token, top, top_probability,
+    target_probability.
+    """
+    lens = logit_lens(run) if lens is None else lens
+    rows = [
+        (layer, place, run.tokens[place].display, token.display, top, target)
+        for layer, (tokens, tops, targets) in enumerate(
+            zip(lens.top, lens.top_probability.tolist(), lens.target_probability.tolist(), strict=True)
+        )
+        for place, (token, top, target) in enumerate(zip(tokens, tops, targets, strict=True))
+    ]
+    return pd.DataFrame(rows, columns=["layer", "position", "token", "top", "top_probability", "target_probability"])
+
+
+def query_neurons_frame(found: tuple[QueryNeuron, ...]) -> pd.DataFrame:
+    """Columns: neuron, layer, score (nats)."""
+    rows = [(one.neuron.label, one.neuron.layer, one.score) for one in found]
+    return pd.DataFrame(rows, columns=["neuron", "layer", "score"])
+
+
+def query_layers_frame(query: Query) -> pd.DataFrame:
+    """Columns: readers ("attention", "ffn", "ffn up"), part ("embedding", "attention", "ffn"), layer, score (nats)."""
+    named = {"attention": query.attention_layers}
+    named |= dict(zip(("ffn", "ffn up"), query.ffn_layers, strict=False))
+    rows: list[tuple[str, str, int | None, float]] = []
+    for readers, shares in named.items():
+        rows.append((readers, "embedding", None, shares.embedding))
+        for part, scores in (("attention", shares.attention), ("ffn", shares.ffn)):
+            rows += [(readers, part, layer, score) for layer, score in enumerate(scores.tolist())]
+    return pd.DataFrame(rows, columns=["readers", "part", "layer", "score"]).astype({"layer": "Int64"})
+
+
+def parse_head(text: str) -> tuple[int, int]:
+    """Layer and head of a label such as L23.H4.
+
+    Raises:
+        AtlasError: it is none.
+    """
+    parts = text.strip().upper().split(".")
+    if len(parts) == 2 and parts[0][:1] == "L" and parts[1][:1] == "H" and all(p[1:].isdecimal() for p in parts):
+        return int(parts[0][1:]), int(parts[1][1:])
+    raise AtlasError(f"“{text[:40]}” is no head label. Heads are written L23.H4 (layer, head).")
+
+
+def parse_place(text: str) -> tuple[Neuron, int | None]:
+    """A value neuron, with its source position after an @: L29.F864, or L29.H1.N46@4.
+
+    Raises:
+        AtlasError: it is none.
+    """
+    label, at, position = text.partition("@")
+    if at and not position.strip().isdecimal():
+        raise AtlasError(f"“{text[:40]}” names no position; an attention neuron at one is written L29.H1.N46@4.")
+    return Neuron.parse(label), int(position) if at else None
+
+
+def parse_through(text: str) -> tuple[Neuron, int, int]:
+    """A query neuron and a head, with a colon between: L11.F1229:L23.H4.
+
+    Raises:
+        AtlasError: it is none.
+    """
+    neuron, _, head = text.partition(":")
+    return Neuron.parse(neuron), *parse_head(head)

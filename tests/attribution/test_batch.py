@@ -1,0 +1,153 @@
+"""Many prompts: what is written, what a killed run leaves, and what is made of it all."""
+
+import json
+from itertools import islice
+
+import pyarrow.parquet as pq
+import pytest
+
+from app.attribution import Settings, analyse
+from app.attribution.__main__ import main
+from app.attribution.aggregate import aggregate
+from app.attribution.batch import PromptLine, analyse_batch, read_prompts, read_rows
+from app.attribution.forms import to_json
+from db.errors import AtlasError
+from tests import models
+
+PROMPTS = [PromptLine(models.PROMPT), PromptLine("The road is long", target=41), PromptLine("A blue river", position=1)]
+SETTINGS = Settings(top=7, suppressing=True)
+
+
+def without_seconds(row):
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
+def singly(model):
+    return [without_seconds(to_json(analyse(model, line.prompt, line.applied(SETTINGS)))) for line in PROMPTS]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_each_row_is_the_json_of_the_single_prompt(tmp_path, ending):
+    model, out = models.language_model("llama"), tmp_path / f"out{ending}"
+    rows = analyse_batch(model, PROMPTS, SETTINGS, out)
+    expected = singly(model)
+    assert [without_seconds(row) for row in rows] == expected
+    assert [without_seconds(row) for row in read_rows(out)] == expected
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]  # nothing is left beside it
+    assert expected[1]["target"]["id"] == 41
+    assert expected[2]["position"] == 1
+
+
+def test_a_killed_run_goes_on_from_its_whole_rows(tmp_path):
+    model, out = models.language_model("llama"), tmp_path / "out.jsonl"
+
+    class KilledError(Exception):
+        pass
+
+    def killed_after_two(places, _done, _total):
+        yield from islice(places, 2)
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        analyse_batch(model, PROMPTS, SETTINGS, out, progress=killed_after_two)
+    part = tmp_path / "out.jsonl.part"
+    assert len(part.read_text().splitlines()) == 2
+    assert not out.exists()
+    part.write_text(part.read_text()[:-40])  # and the second row was cut short
+    seen = []
+
+    def watched(places, done, total):
+        seen.append((list(places), done, total))
+        return seen[0][0]
+
+    analyse_batch(model, PROMPTS, SETTINGS, out, progress=watched)
+    assert seen == [([1, 2], 1, 3)]
+    assert [without_seconds(row) for row in read_rows(out)] == singly(model)
+
+
+def test_rows_of_another_question_are_not_taken_over(tmp_path):
+    model, out = models.language_model("llama"), tmp_path / "out.jsonl"
+    (tmp_path / "out.jsonl.part").write_text('{"prompt": "old"}\n')
+    (tmp_path / "out.jsonl.part.stamp").write_text("another")
+    rows = analyse_batch(model, PROMPTS[:1], SETTINGS, out)
+    assert [row["prompt"] for row in rows] == [models.PROMPT]
+
+
+def test_a_prompt_that_cannot_be_analysed_does_not_stop_the_others(tmp_path):
+    model, out = models.language_model("gpt2"), tmp_path / "out.parquet"
+    rows = analyse_batch(model, [PromptLine(" sea" * 100), PromptLine(models.PROMPT)], SETTINGS, out)
+    assert "64" in rows[0]["error"]
+    assert rows[1]["ffn_value_neurons"]
+    assert pq.read_table(out).column("error").to_pylist()[1] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.txt", b"", "holds no prompts"),
+        ("p.txt", b"\xff\xfe", "UTF-8"),
+        ("p.jsonl", b'{"prompt": "a"}\n{"promt": "b"}\n', "line 2"),
+        ("p.jsonl", b"[1]\n", "line 1"),
+        ("p.jsonl", b'{"prompt": "a", "target": true}\n', "target"),
+        ("p.jsonl", b'{"prompt": "a", "position": 1.5}\n', "position"),
+    ],
+)
+def test_unusable_files_are_named_with_the_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(AtlasError, match=message):
+        read_prompts(tmp_path / name)
+
+
+def test_text_files_hold_a_prompt_a_line(tmp_path):
+    (tmp_path / "p.txt").write_text("one  two\n\n three\n")
+    assert read_prompts(tmp_path / "p.txt") == [PromptLine("one  two"), PromptLine(" three")]
+
+
+def test_an_unknown_ending_is_refused_before_anything_is_run(tmp_path):
+    with pytest.raises(AtlasError, match=r"\.jsonl, \.parquet"):
+        analyse_batch(models.language_model("llama"), PROMPTS, SETTINGS, tmp_path / "out.csv")
+
+
+def test_neurons_are_counted_once_a_prompt_with_their_strongest_position():
+    rows = [
+        {
+            "ffn_value_neurons": [{"neuron": "L1.F2", "score": 0.5, "activation": 1.0}],
+            "attention_value_neurons": [
+                {"neuron": "L0.H0.N1", "position": 0, "score": 0.2, "activation": 3.0},
+                {"neuron": "L0.H0.N1", "position": 1, "score": 0.4, "activation": -1.0},
+            ],
+        },
+        {"prompt": "bad", "error": "too long"},
+        {
+            "ffn_value_neurons": [
+                {"neuron": "L1.F2", "score": 0.1, "activation": -2.0},
+                {"neuron": "L1.F3", "score": 0.9, "activation": 1.0},
+            ],
+            "attention_value_neurons": None,
+        },
+    ]
+    table = aggregate(rows)
+    assert table[["role", "neuron", "prompts", "share"]].values.tolist() == [
+        ["FFN value", "L1.F2", 2, 1.0],
+        ["FFN value", "L1.F3", 1, 0.5],
+        ["attention value", "L0.H0.N1", 1, 0.5],
+    ]
+    # (0.5 + 0.1) / 2, 0.9, and the stronger of the two positions; activations likewise
+    assert table["mean_score"].tolist() == pytest.approx([0.3, 0.9, 0.4])
+    assert table["mean_activation"].tolist() == pytest.approx([-0.5, 1.0, -1.0])
+
+
+def test_no_rows_make_an_empty_table():
+    assert aggregate([]).empty
+
+
+def test_the_shell_writes_the_file_and_prints_the_aggregate(tmp_path, capsys):
+    source, out = tmp_path / "p.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps({"prompt": models.PROMPT}) + "\n" + json.dumps({"prompt": "The sea"}) + "\n")
+    folder = str(models.folder("llama"))
+    assert main(["--prompts", str(source), "--out", str(out), "--model", folder, "--top", "5", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert {row["role"] for row in table} >= {"FFN value", "attention value", "FFN query"}
+    assert len(list(read_rows(out))) == 2
+    assert main(["--prompts", str(source), "--model", folder]) == 2
+    assert "--out" in capsys.readouterr().err

@@ -1,0 +1,203 @@
+"""The drill-down: heads and their source positions, patterns, the lens, single neurons, a neuron through a head."""
+
+import json
+
+import pytest
+import torch
+
+from app.attribution import Settings, analyse, run_prompt
+from app.attribution.__main__ import main
+from app.attribution.details import (
+    head_json,
+    layer_positions_frame,
+    lens_frame,
+    overlap,
+    own_query,
+    parse_head,
+    parse_place,
+    parse_through,
+    pattern_frame,
+    positions_frame,
+    query_layers_frame,
+)
+from app.attribution.heads import head_pattern, source_contributions, source_positions, source_scores, through_head
+from app.attribution.lens import logit_lens
+from db.errors import AtlasError
+from db.neuron import Neuron, NeuronKind
+from tests import models, plain
+
+ALL = 10**6
+
+
+def run_of(name, **settings):
+    return run_prompt(models.language_model(name), models.PROMPT, Settings(target=270, **settings))
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_source_positions_sum_to_the_head_and_heads_to_the_layer(name):
+    run = run_of(name)
+    bias = [run.model.weights.attention_bias(layer) for layer in range(models.LAYERS)]
+    for layer in range(models.LAYERS):
+        whole = torch.zeros(models.D_MODEL)
+        for head in range(models.HEADS):
+            parts = source_contributions(run, layer, head)
+            torch.testing.assert_close(parts.sum(dim=0), run.head_contributions[layer, head], atol=1e-5, rtol=1e-5)
+            whole += parts.sum(dim=0)
+        whole += 0 if bias[layer] is None else bias[layer]
+        torch.testing.assert_close(whole, run.stream.attention_output[layer, -1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_source_scores_are_the_increase_by_that_position_alone(name):
+    run = run_of(name)
+    reference = plain.run(models.folder(name), run.token_ids)
+    layer, head = 1, 2
+    base = run.stream.layer_input[layer, -1].double()
+    scale = float(reference.head.scale(reference.residual[-1][-1]))
+
+    def log_p(vector):
+        return float(reference.head.logits(vector.double(), scale).log_softmax(-1)[270])
+
+    expected = [log_p(base + part.double()) - log_p(base) for part in source_contributions(run, layer, head)]
+    assert source_scores(run, layer, head).tolist() == pytest.approx(expected, abs=1e-4)
+    rows = source_positions(run, layer, head)
+    assert [row.attention_weight for row in rows] == run.stream.attention_weight[layer, head].tolist()
+    assert [row.token.id for row in rows] == list(run.token_ids)
+    frame = layer_positions_frame(run, layer)
+    assert frame[frame["head"] == head]["score"].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_a_head_pattern_is_causal_and_ends_with_the_analysed_row(name):
+    run = run_of(name)
+    pattern = head_pattern(run, 2, 1)
+    tokens = len(run.token_ids)
+    assert pattern.shape == (tokens, tokens)
+    torch.testing.assert_close(pattern.sum(dim=1), torch.ones(tokens))
+    assert not pattern.triu(1).any()
+    torch.testing.assert_close(pattern[-1], run.stream.attention_weight[2, 1])
+    assert pattern_frame(run, 2, 1)["weight"].sum() == pytest.approx(tokens, abs=1e-4)
+    assert not run.model.module._forward_hooks
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_the_lens_ends_at_the_model_s_own_output(name):
+    run = run_of(name)
+    lens = logit_lens(run)
+    best = run.predictions(1)[0]
+    assert lens.top[-1][-1].id == best.token.id
+    assert float(lens.top_probability[-1, -1]) == pytest.approx(best.probability, abs=1e-5)
+    assert float(lens.target_probability[-1, -1]) == pytest.approx(run.token_probability(270).probability, abs=1e-5)
+    assert lens.top_probability.shape == (models.LAYERS + 1, len(run.token_ids))
+    assert len(lens_frame(run, lens)) == lens.top_probability.numel()
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_the_readers_own_queries_sum_to_the_whole_query(name):
+    run = run_of(name)
+    analysis = analyse(run.model, models.PROMPT, top=ALL, query_top=3, target=270)
+    assert analysis.query is not None
+    alone: dict[Neuron, float] = {}
+    for one in analysis.attention_value_neurons[:3]:
+        chosen, query = own_query(run, one.neuron, one.position, k=ALL)
+        assert (chosen.neuron, chosen.position) == (one.neuron, one.position)
+        assert chosen.score == pytest.approx(one.score, abs=1e-5)
+        for each in query.ffn_neurons:
+            alone[each.neuron] = alone.get(each.neuron, 0.0) + each.score
+    for each in analysis.query.ffn_neurons:
+        assert alone[each.neuron] == pytest.approx(each.score, rel=1e-3, abs=1e-4)
+
+
+def test_an_attention_neuron_without_a_position_is_taken_at_its_strongest():
+    run = run_of("llama")
+    neuron = Neuron.attention(1, 2, 3)
+    every = run.value_neurons(neuron)
+    assert [one.position for one in every] == list(range(len(run.token_ids)))
+    assert run.value_neuron(neuron).score == max(one.score for one in every)
+    assert run.value_neuron(neuron, -1) == every[-1]
+
+
+def test_through_a_head_is_the_product_of_its_matrices():
+    model = models.language_model("gpt2")
+    neuron, layer, head = Neuron.ffn(0, 5), 2, 3
+    found = through_head(model, neuron, layer, head, shown=4)
+    module = model.module.get_submodule("transformer.h")
+    wide, width = models.D_MODEL, models.D_MODEL // models.HEADS
+    columns = slice(2 * wide + head * width, 2 * wide + (head + 1) * width)
+    value = module[0].mlp.c_proj.weight[5]
+    normed = (value - value.mean()) * module[layer].ln_1.weight
+    moved = normed @ module[layer].attn.c_attn.weight[:, columns]
+    moved = moved @ module[layer].attn.c_proj.weight[head * width : (head + 1) * width]
+    final = (moved - moved.mean()) * model.module.transformer.ln_f.weight
+    logits = model.module.lm_head.weight @ final
+    assert [token.id for token in found.promotes] == logits.topk(4).indices.tolist()
+    assert [token.id for token in found.suppresses] == logits.topk(4, largest=False).indices.tolist()
+
+
+def test_heads_and_neurons_that_cannot_be_are_refused():
+    run = run_of("llama")
+    for layer, head in ((3, 0), (0, 4), (-1, 0)):
+        with pytest.raises(AtlasError, match="layers 0–2 and heads 0–3"):
+            head_json(run, layer, head)
+    with pytest.raises(AtlasError, match="earlier layers"):
+        through_head(run.model, Neuron.ffn(2, 0), 2, 0)
+    with pytest.raises(AtlasError, match="FFN neuron"):
+        through_head(run.model, Neuron.attention(0, 0, 0), 2, 0)
+    for neuron in (Neuron.ffn(3, 0), Neuron.ffn(0, 48), Neuron.attention(0, 4, 0), Neuron.attention(0, 0, 12)):
+        with pytest.raises(AtlasError, match=r"0–"):
+            own_query(run, neuron)
+    with pytest.raises(AtlasError, match="position 99"):
+        own_query(run, Neuron.attention(0, 0, 0), 99)
+
+
+def test_labels_are_read_and_refused():
+    assert parse_head(" l23.h4 ") == (23, 4)
+    assert parse_place("L29.H1.N46@4") == (Neuron.attention(29, 1, 46), 4)
+    assert parse_place("L29.F864") == (Neuron.ffn(29, 864), None)
+    assert parse_through("L11.F1229:L23.H4") == (Neuron.ffn(11, 1229), 23, 4)
+    for text in ("L2", "H1.L2", "L1.H", "L1.H²", ""):
+        with pytest.raises(AtlasError, match="head label"):
+            parse_head(text)
+    with pytest.raises(AtlasError, match="position"):
+        parse_place("L1.H1.N1@x")
+
+
+def test_overlap_parts_the_two_lists():
+    analysis = analyse(models.language_model("llama"), models.PROMPT, top=12)
+    parts = overlap(analysis)
+    assert analysis.query is not None
+    value = {one.neuron.label for one in analysis.ffn_value_neurons}
+    query = {one.neuron.label for one in analysis.query.ffn_neurons}
+    assert set(parts["both"]) == value & query
+    assert set(parts["value_only"]) == value - query
+    assert set(parts["query_only"]) == query - value
+
+
+def test_frames_hold_what_the_results_hold():
+    run = run_of("llama")
+    analysis = analyse(run.model, models.PROMPT, top=12, target=270)
+    assert analysis.query is not None
+    frame = query_layers_frame(analysis.query)
+    behind = frame[frame["readers"] == "attention"]["score"].sum()
+    assert behind == pytest.approx(sum(analysis.query.attention_layers.named().values()), abs=1e-5)
+    rows = positions_frame(run, 1, 2)
+    assert rows["token"].tolist() == [token.display for token in run.tokens]
+    assert rows["attention_weight"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_shell_gives_the_details(capsys):
+    words = ["--model", str(models.folder("llama")), "--top", "3", "--no-suppressing", "--json"]
+    words += ["--head", "L1.H2", "--lens", "--query-of", "L2.H1.N3", "--query-of", "L2.F5", "--through", "L0.F1:L2.H3"]
+    assert main([models.PROMPT, *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    run = run_prompt(models.language_model("llama"), models.PROMPT, Settings())
+    assert found["head_details"][0]["pattern"][-1] == pytest.approx(
+        run.stream.attention_weight[1, 2].tolist(), abs=1e-6
+    )
+    assert len(found["logit_lens"]["top"]) == models.LAYERS + 1
+    assert [one["neuron"] for one in found["own_queries"]] == ["L2.H1.N3", "L2.F5"]
+    assert "query_layers_up" in found["own_queries"][1]
+    assert found["through_heads"][0]["neuron"] == "L0.F1"
+    assert NeuronKind.FFN in {Neuron.parse(one["neuron"]).kind for one in found["query_ffn_neurons"]}
+    assert main([models.PROMPT, *words, "--head", "L9.H0"]) == 2
+    assert "L9.H0" in capsys.readouterr().err
