@@ -1,4 +1,4 @@
-"""Small random checkpoints of every family, saved as a person would have them: config, tokenizer and safetensors in a folder.
+"""Small random checkpoints of every family, saved as people have them: config, tokenizer and safetensors in a folder.
 
 Norm weights, biases and ε are far from their defaults, so that whoever forgets one of them is found out; every size is
 asserted, so that a misspelt option cannot leave a full-size model.
@@ -170,7 +170,7 @@ def _assert_as_meant(name: str, model: Any) -> None:
         assert all(value.abs().max() > 0.1 for value in biases)
     with torch.no_grad():
         logits = model(torch.arange(8)[None]).logits[0]
-    assert 1 < logits.std(dim=-1).min(), "the logits are flat: no test on them would prove anything"
+    assert logits.std(dim=-1).min() > 1, "the logits are flat: no test on them would prove anything"
     assert logits.std(dim=-1).max() < 20, "the logits are extreme: one token has all the probability"
 
 

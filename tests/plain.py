@@ -1,7 +1,7 @@
-"""The method once more, written plainly and separately, to compare with: full matrices, no bounds, no batches, no hooks.
+"""The method once more, written plainly and separately, to compare with: full matrices, no bounds, no hooks.
 
-A model is run by transformers; what its neurons did is then computed again, layer by layer, from its own modules, and must
-meet the library's hidden states and logits before anything is compared with it. Scores are taken in float64 as
+A model is run by transformers; what its neurons did is then computed again, layer by layer, from its own modules, and
+must meet the library's hidden states and logits before anything is compared with it. Scores are taken in float64 as
 log_softmax(base + c) - log_softmax(base).
 """
 
@@ -132,7 +132,7 @@ class Run:
 
 
 def run(folder: Path, ids: Sequence[int], position: int | None = None) -> Run:
-    """The whole prompt through the model, tokens after the analysed one included; read at `position` (default: last)."""
+    """The whole prompt through the model, tokens after the analysed one included; read at `position` or the last."""
     at = len(ids) - 1 if position is None else position
     model = _model(folder)
     is_gpt2 = model.config.model_type == "gpt2"
@@ -280,22 +280,23 @@ def _layer(
 
 
 def attention_key(folder: Path, layer: int, head: int, index: int, *, centre: bool = True) -> Tensor:
-    """What attention neuron (layer, head, index) reads with: its value-projection row ⊙ the input norm's weight, [d]."""
+    """[d]; what attention neuron (layer, head, index) reads with: value-projection row ⊙ the input norm's weight."""
     model = _model(folder)
     if model.config.model_type == "gpt2":
         block, width = model.transformer.h[layer], model.config.n_embd
         column = 2 * width + head * (width // model.config.n_head) + index
-        key = (block.attn.c_attn.weight[:, column] * block.ln_1.weight).detach().double()
+        key: Tensor = (block.attn.c_attn.weight[:, column] * block.ln_1.weight).detach().double()
         return key - key.mean() if centre else key
     block = model.model.layers[layer]
     group = head // (model.config.num_attention_heads // model.config.num_key_value_heads)
     width = block.self_attn.v_proj.weight.shape[0] // model.config.num_key_value_heads
     row = block.self_attn.v_proj.weight[group * width + index]
-    return (row * block.input_layernorm.weight).detach().double()
+    read: Tensor = (row * block.input_layernorm.weight).detach().double()
+    return read
 
 
 def ffn_keys(folder: Path, layer: int, index: int, *, centre: bool = True) -> list[Tensor]:
-    """What FFN neuron (layer, index) reads with: GPT-2's one key, or the gate row and the up row; norm weight folded in, [d]."""
+    """[d] each; what FFN neuron (layer, index) reads with: its one key, or gate row and up row; ⊙ the norm's weight."""
     model = _model(folder)
     if model.config.model_type == "gpt2":
         block = model.transformer.h[layer]

@@ -15,14 +15,14 @@ is bounded by norms alone, max z - min z <= 2 |c| max|row| / s, which is sound b
 scored.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-BATCH = 64
+BATCH = 128  # entries scored between two looks at the bounds
 WINDOW = 2048  # bounds sorted at first; far more than a search usually visits
 
 
@@ -81,12 +81,27 @@ def certified_top(bounds: Float[Tensor, " N"], exact: Exact, k: int) -> Ranking:
     # Rounding may put a bound a hair below the score it bounds; the slack keeps the proof honest.
     slack = 1e-6 * (1 + bounds.abs().max())
     visited, scores = bounds.new_empty(0, dtype=torch.long), bounds.new_empty(0)
-    for batch, bound in _descending(bounds, first=k):
-        if scores.shape[0] and scores.topk(k).values[-1] >= bound + slack:
-            break
-        visited, scores = torch.cat([visited, batch]), torch.cat([scores, exact(batch)])
+    while visited.shape[0] < total:
+        # The bounds in order, but only as far as a search usually goes; more where that was not enough.
+        left = bounds.index_fill(0, visited, -torch.inf) if len(visited) else bounds
+        ordered = left.topk(min(total - len(visited), max(WINDOW, 2 * k, 8 * len(visited))))
+        done = 0
+        while done < ordered.values.shape[0]:
+            size = k - done if len(scores) < k else _still_open(ordered.values[done:], scores, k, slack)
+            if size == 0:
+                best = scores.topk(k)
+                return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, True))
+            batch = ordered.indices[done : done + size]
+            visited, scores = torch.cat([visited, batch]), torch.cat([scores, exact(batch)])
+            done += len(batch)
     best = scores.topk(k)
-    return Ranking(visited[best.indices], best.values, Certificate(scores.shape[0], total, True))
+    return Ranking(visited[best.indices], best.values, Certificate(total, total, True))
+
+
+def _still_open(bounds: Float[Tensor, " m"], scores: Float[Tensor, " n"], k: int, slack: Tensor) -> int:
+    """How many of the next entries may yet be among the best: as the k-th best only rises, no more than these."""
+    kth = scores.topk(k).values[-1]
+    return min(int((bounds + slack > kth).sum()), BATCH)
 
 
 def certified_bottom(lower_bounds: Float[Tensor, " N"], exact: Exact, k: int, bound: str) -> Ranking:
@@ -94,20 +109,3 @@ def certified_bottom(lower_bounds: Float[Tensor, " N"], exact: Exact, k: int, bo
     turned = certified_top(-lower_bounds, lambda entries: -exact(entries), k)
     proof = turned.certificate
     return Ranking(turned.entries, -turned.scores, Certificate(proof.scored, proof.total, proof.proven, bound))
-
-
-def _descending(bounds: Tensor, first: int) -> Iterator[tuple[Tensor, float]]:
-    """Entries in order of their bounds in batches, each with its largest bound. Sorts only as far as it is asked to go
-    on.
-    """
-    total, done, size = bounds.shape[0], 0, first
-    window = min(total, max(WINDOW, 2 * first))
-    ordered = bounds.topk(window)
-    while done < total:
-        if done + size > window < total:
-            window = min(total, 8 * window)
-            ordered = bounds.topk(window)
-        batch = ordered.indices[done : done + size]
-        yield batch, float(ordered.values[done])
-        done += batch.shape[0]
-        size = BATCH

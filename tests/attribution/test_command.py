@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch) -> Path:
+def elsewhere(tmp_path: Path, monkeypatch) -> Path:
     """Run where no catalogue and no model lies by chance."""
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -31,7 +31,7 @@ def elsewhere(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def copy(tmp_path) -> Path:
     """A checkpoint folder that a test may spoil."""
-    return shutil.copytree(models.folder("llama"), tmp_path / "spoilt")
+    return Path(shutil.copytree(models.folder("llama"), tmp_path / "spoilt"))
 
 
 def refusal(capsys, *arguments: str) -> str:
@@ -39,10 +39,9 @@ def refusal(capsys, *arguments: str) -> str:
     assert main(list(arguments)) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    lines = err.splitlines()
-    assert len(lines) == 1, err
-    assert lines[0].startswith("error: ")
-    return lines[0]
+    (line,) = str(err).splitlines()
+    assert line.startswith("error: ")
+    return line
 
 
 @pytest.mark.parametrize("name", models.FAMILIES)
@@ -59,7 +58,9 @@ def test_json_is_one_object_and_nothing_else(name, capsys):
     assert given["seconds"]["load"] > 0
     for kind in ("ffn_value_neurons", "attention_value_neurons"):
         assert [one["neuron"] for one in given[kind]] == [one["neuron"] for one in expected[kind]]
-        assert [one["score"] for one in given[kind]] == pytest.approx([one["score"] for one in expected[kind]], abs=1e-5)
+        assert [one["score"] for one in given[kind]] == pytest.approx(
+            [one["score"] for one in expected[kind]], abs=1e-5
+        )
 
 
 def test_as_a_program_it_prints_the_object_and_nothing_else(elsewhere):
@@ -188,7 +189,16 @@ def test_with_its_catalogue_the_report_shows_the_tokens_that_a_neuron_raises(tmp
     from db.token_text import shorten
 
     built = build(models.checkpoint("llama"), tmp_path / "catalogue", depth=6)
-    arguments = ["--model", str(models.folder("llama")), "--catalogue", str(built.path), "--top", "4", "--target", " the"]
+    arguments = [
+        "--model",
+        str(models.folder("llama")),
+        "--catalogue",
+        str(built.path),
+        "--top",
+        "4",
+        "--target",
+        " the",
+    ]
     assert main([models.PROMPT, *arguments]) == 0
     out = capsys.readouterr().out
     analysis = analyse(models.language_model("llama"), models.PROMPT, top=4, target=" the")

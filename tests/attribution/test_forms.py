@@ -1,4 +1,4 @@
-"""The JSON object of the shell and the data frames of the pages hold the analysis' figures, under the promised names."""
+"""The shell's JSON object and the pages' data frames hold the analysis' figures, under the promised names."""
 
 import json
 

@@ -11,16 +11,18 @@ from indexer.forward import ResidualStream
 from indexer.unembedding import Conventions
 from tests import models, plain
 
-CLOSE = 1e-4  # residual streams have entries of the order of 10 and pass through a few float32 sums of some dozens of terms
+CLOSE = (
+    1e-4  # residual streams have entries of the order of 10 and pass through a few float32 sums of some dozens of terms
+)
 
 
 @pytest.fixture(params=models.FAMILIES)
 def name(request) -> str:
-    return request.param
+    return str(request.param)
 
 
 def ids_of(name: str, prompt: str = models.PROMPT) -> list[int]:
-    return models.language_model(name).tokenizer(prompt)["input_ids"]
+    return list(models.language_model(name).tokenizer(prompt)["input_ids"])
 
 
 def near(got, expected, atol: float = CLOSE) -> None:

@@ -16,7 +16,7 @@ ALL = 10**6
 
 
 def ids_of(name: str) -> list[int]:
-    return models.language_model(name).tokenizer(models.PROMPT)["input_ids"]
+    return list(models.language_model(name).tokenizer(models.PROMPT)["input_ids"])
 
 
 @pytest.mark.parametrize("conventions", Conventions)
@@ -56,7 +56,7 @@ def test_query_layers_are_those_of_the_loops(name):
     assert query is not None
 
     def shares(neurons, keys, position_of) -> tuple[dict[str, float], float]:
-        """Each part's share, and the rounding to expect: a small sum of large parts loses the digits that they share."""
+        """Each part's share, and the rounding to expect: a small sum of large parts loses digits."""
         expected: dict[str, float] = {}
         rounding = 0.0
         for one, key in zip(neurons, keys, strict=True):

@@ -93,7 +93,9 @@ def test_activations_keep_their_sign_and_place(name):
         assert one.activation == pytest.approx(float(activation), abs=CLOSE)
     for one in analysis.attention_value_neurons:
         activations = expected.layers[one.neuron.layer].attention_activation
-        assert one.activation == pytest.approx(float(activations[one.neuron.head, one.position, one.neuron.index]), abs=CLOSE)
+        assert one.activation == pytest.approx(
+            float(activations[one.neuron.head, one.position, one.neuron.index]), abs=CLOSE
+        )
     assert any(one.activation < 0 for one in analysis.attention_value_neurons)
 
 
@@ -101,7 +103,7 @@ def test_activations_keep_their_sign_and_place(name):
 def test_more_than_there_are_gives_all_of_them(name):
     model = models.language_model(name)
     analysis = analyse(model, models.PROMPT, top=10**6)
-    kv_heads, width, ffn = models.SIZES[name]
+    _, width, ffn = models.SIZES[name]
     tokens = len(analysis.tokens)
     totals = {
         NeuronKind.FFN: models.LAYERS * ffn,
