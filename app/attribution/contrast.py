@@ -1,4 +1,4 @@
-"""Target against distractor: shares of a difference of logits (METHOD.md; the "logit minus" of arXiv 2402.02872).
+"""Target against distractor: shares of a difference of logits (README, Method; the "logit minus" of arXiv 2402.02872).
 
 log p(w) - log p(w′) = logit_w - logit_w′, in which the softmax's sum cancels. With the norm frozen a contribution c
 has the share c · (folded_w - folded_w′) / s of it: linear, so exact at once for layers, heads, source positions and

@@ -156,7 +156,7 @@ def through_head(model: LanguageModel, neuron: Neuron, layer: int, head: int, sh
     """What an FFN neuron says once a later head has moved it: value vector, input norm, the head's value and output
     matrices.
 
-    Shallow neurons that read as noise directly become readable (METHOD.md, Query neurons).
+    Shallow neurons that read as noise directly become readable (README, Method, Query neurons).
 
     Raises:
         AtlasError: the head does not exist, or does not come after the neuron.

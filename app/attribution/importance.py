@@ -1,4 +1,4 @@
-"""Log-probability increase, and its bound. Pure tensors -> scores (METHOD.md, Importance; paper eq. 7).
+"""Log-probability increase, and its bound. Pure tensors -> scores (README, Method, Importance; paper eq. 7).
 
     Imp(c | base) = log p(w | base + c) - log p(w | base),    p = softmax of the frozen-norm logits
 
@@ -12,11 +12,14 @@ Legend: B = base points, N = contributions, d = d_model, V = vocabulary. Scores 
 """
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from app.attribution.screened import PROBABLE, TOLERANCE, Tail, weighted_sums
+from indexer.projection import bf16_is_faster
 from indexer.unembedding import Conventions, Unembedding
 
 SAFE_EXPONENT = 80.0
@@ -24,6 +27,11 @@ SAFE_EXPONENT = 80.0
 
 ROWS_AT_ONCE = 128
 """Rows of V logits held at a time: 25 MB at a vocabulary of 49,152."""
+
+
+@cache
+def _bf16_is_faster(width: int) -> bool:
+    return bf16_is_faster(width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +74,46 @@ class Bases:
         """log p(w | base), in nats."""
         return self.log_probabilities[:, self.target]
 
-    def importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-        """Imp(contributions[i] | point base[i]), exactly, in nats."""
+    def importance(
+        self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"], *, screen: bool = False
+    ) -> Float[Tensor, " N"]:
+        """Imp(contributions[i] | point base[i]), exactly, in nats.
+
+        `screen`: try bf16 first, where it is quicker here (see `app.attribution.screened`); worth it for the small
+        changes of neurons, not for the large ones of heads.
+        """
         scores = contributions.new_empty(contributions.shape[0])
         order = base.argsort(stable=True)  # rows of one base side by side, so that each is read once a batch
+        if screen and len(order) and self.screens:
+            unsure = []
+            for rows in order.split(ROWS_AT_ONCE):
+                scores[rows], sure = self._screened(contributions[rows], base[rows])
+                unsure.append(rows[~sure])
+            order = torch.cat(unsure)
         for rows in order.split(ROWS_AT_ONCE) if len(order) else ():
             scores[rows] = self._importance(contributions[rows], base[rows])
         return scores
+
+    @cached_property
+    def screens(self) -> bool:
+        """Whether screening in bf16 is quicker here, and there is a tail to screen."""
+        vocabulary, width = self.unembedding.folded.shape
+        return vocabulary > 2 * PROBABLE and _bf16_is_faster(width)
+
+    @cached_property
+    def _tail(self) -> Tail:
+        return Tail.of(self.probabilities, self.unembedding)
+
+    def _screened(
+        self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]
+    ) -> tuple[Float[Tensor, " N"], Tensor]:
+        """Scores, and which of them are proven to be within the tolerance; `base` sorted."""
+        raised = (contributions @ self.unembedding.folded[self.target]) / self.scale
+        linear = raised - (contributions * self.gradient[base]).sum(dim=1)  # Σ p z, exactly
+        curvature, error = self._tail.curvature(contributions / self.scale, base)
+        total = 1 + linear + curvature
+        sure = (total > 2 * error) & (error <= TOLERANCE * (total - error))
+        return raised - total.clamp_min(1e-30).log(), sure
 
     def _importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """`base` sorted."""
@@ -81,14 +122,7 @@ class Bases:
         if largest >= SAFE_EXPONENT and change.abs().max() >= SAFE_EXPONENT:
             return log_probability_increase(change, self.log_probabilities[base], self.target)
         raised = change[:, self.target].clone()
-        growth = change.exp_()
-        sums = torch.empty_like(raised)
-        found, counts = base.unique_consecutive(return_counts=True)
-        for one, rows, into in zip(
-            found.tolist(), growth.split(counts.tolist()), sums.split(counts.tolist()), strict=True
-        ):
-            into.copy_(rows @ self.probabilities[one])
-        return raised - sums.log()
+        return raised - weighted_sums(change.exp_(), self.probabilities, base).log()
 
 
 def log_probability_increase(

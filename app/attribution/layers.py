@@ -1,4 +1,4 @@
-"""Log-probability increase of whole sub-layers and of heads (METHOD.md, Importance)."""
+"""Log-probability increase of whole sub-layers and of heads (README, Method, Importance)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Query neurons and query layers: what switched the value neurons on (METHOD.md, Query neurons; paper section 3.4).
+"""Query neurons and query layers: what switched the value neurons on (README, Method; paper section 3.4).
 
 A value neuron is switched on by what it reads: its key vector dotted with the residual stream in front of it. That
 dot product is a sum over everything written there before, so each earlier neuron or sub-layer x has a share, and its

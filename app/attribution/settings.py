@@ -8,7 +8,7 @@ MAX_TOKENS = 256
 TOP = 300
 QUERY_TOP = 30
 FFN_READERS = 100
-"""FFN value neurons behind which the query layers are looked for (METHOD.md, Query neurons)."""
+"""FFN value neurons behind which the query layers are looked for (README, Method, Query neurons)."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Settings:
         target: the token to explain, as text or id; None is the top prediction.
         distractor: a token to hold it against, as text or id; None for no contrast.
         position: the token whose prediction is explained, counted from 0 or from the end; None is the last.
-        conventions: see METHOD's two conventions.
+        conventions: see README's two conventions.
         suppressing: also find the neurons that lower the target most; without a catalogue this scores most neurons.
         max_tokens: longest prompt accepted, in tokens.
     """

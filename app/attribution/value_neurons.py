@@ -1,5 +1,5 @@
 """The value neurons that raise the target most, and those that lower it most: the certified top and bottom k
-(METHOD.md).
+(README, Method).
 
 Every neuron is bounded by one dot product, Imp(c) <= c · g. Walking down the bounds in batches and scoring exactly,
 one may stop as soon as the k-th best exact score is at least the next bound: no neuron further down can do better.

@@ -1,0 +1,127 @@
+"""What a page is made of beyond Streamlit's own: token chips, prediction bars and neuron tables.
+
+One small component draws all three (app/frontend), so that a token looks the same everywhere. Texts reach the page as
+data and are set as text, never as HTML or Markdown. Everything that can be clicked is a link (:mod:`app.navigation`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+import streamlit as st
+
+from app.navigation import follow
+from app.palette import ATTENTION, FFN, LEGEND, PROMOTES, SUPPRESSES
+from db.token_text import shorten
+
+Tone = Literal["plain", "promotes", "suppresses", "link"]
+_FRONTEND = Path(__file__).parent / "frontend"
+_COLOURS = f":host {{ --promotes: {PROMOTES}; --suppresses: {SUPPRESSES}; --attention: {ATTENTION}; --ffn: {FFN}; }}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A token in display form, or a link of the same size."""
+
+    text: str
+    tone: Tone = "plain"
+    """Which end of a neuron it stands at; plain where it stands at none; "link" for what is no token."""
+    faint: bool = False
+    current: bool = False
+    """The one that is chosen."""
+    href: str = ""
+    hint: str = ""
+    removes: bool = False
+    """Following the link takes the token away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A prediction: its chip, its length from 0 to 1 and the length in words."""
+
+    chip: Chip
+    share: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a neuron table; what is not set is not drawn."""
+
+    text: str = ""
+    dot: str = ""
+    """A kind, shown by its colour before the text."""
+    tone: Tone | None = None
+    """The end that its chips stand at, marked before them."""
+    chips: tuple[Chip, ...] = ()
+    share: float = 0.0
+    """A bar around zero, from -1 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Heading and role: "name", "token", "source", "bar", "number" or "tokens"."""
+
+    title: str
+    role: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row that opens ``href``."""
+
+    href: str
+    cells: tuple[Cell, ...]
+
+
+def chip(display: str, href: str = "", *, tone: Tone = "plain", hint: str = "", **more: bool) -> Chip:
+    """A chip for a token's display text, shortened; the hint holds it in full."""
+    return Chip(shorten(display, 28), tone, href=href, hint=f"{display}  {hint}".strip(), **more)
+
+
+def link(text: str, href: str, current: bool = False) -> Chip:
+    """A link that is no token."""
+    return Chip(shorten(text, 60), "link", href=href, hint=text, current=current)
+
+
+def chips(items: Iterable[Chip], *, key: str, here: str, label: str) -> None:
+    """A line of tokens that wraps."""
+    _mount({"view": "chips", "label": label, "items": [asdict(item) for item in items]}, key, here)
+
+
+def bars(items: Sequence[Bar], *, key: str, here: str, label: str) -> None:
+    """Predictions, the most probable first."""
+    _mount({"view": "bars", "label": label, "items": [asdict(item) for item in items]}, key, here)
+
+
+def neuron_table(columns: Sequence[Column], rows: Sequence[TableRow], *, key: str, here: str, label: str) -> None:
+    """Neurons, a row each; a row opens its neuron."""
+    data = {"columns": [asdict(column) for column in columns], "rows": [asdict(row) for row in rows]}
+    _mount({"view": "table", "label": label, **data}, key, here)
+
+
+def legend(*names: str) -> None:
+    """What the colours of the part above or below mean."""
+    entries = (
+        f'<span style="white-space:nowrap;margin-right:1.1em"><span aria-hidden="true" style="display:inline-block;'
+        f'width:.7em;height:.7em;border-radius:.2em;background:{colour};margin-right:.4em"></span>{escape(words)}</span>'
+        for colour, words in map(LEGEND.__getitem__, names)
+    )
+    st.html(f'<div style="font-size:.8rem;opacity:.8">{"".join(entries)}</div>')
+
+
+@cache
+def _sources() -> tuple[str, str]:
+    return _COLOURS + (_FRONTEND / "atlas.css").read_text("utf-8"), (_FRONTEND / "atlas.js").read_text("utf-8")
+
+
+def _mount(data: dict[str, Any], key: str, here: str) -> None:
+    css, js = _sources()
+    mount = st.components.v2.component("neuron_atlas", css=css, js=js)
+    result = mount(data=data, key=key, on_opened_change=lambda: None)
+    if isinstance(result.opened, str):
+        follow(result.opened, here)

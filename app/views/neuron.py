@@ -1,0 +1,172 @@
+"""Neuron: what one component writes, and where it stands among its layer; on a prompt, which of its ends was active."""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from app import charts, navigation
+from app.components import Chip, Tone, chip, chips, legend, link
+from app.examples import NEURONS
+from app.notices import warn
+from app.palette import KIND_NAMES
+from app.selection import NeuronSelection
+from app.standing import Standing, standing_of
+from app.views.on_prompt import active_end
+from app.views.shared import footer, limits, open_catalogue, search_link, sync, title
+from app.wording import literal, percent, signed
+from db.answers import NeuronCard, TokenLogit
+from db.catalogue import Catalogue
+from db.errors import AtlasError
+from db.frames import card_frame
+from db.neuron import Neuron, Sign
+
+HERE = "neuron"
+_CHIPS = 24
+_BARS = 20
+_SIGN_RULE = (
+    "Sign rule: a positive activation raises the promoted tokens and lowers the suppressed ones; a negative activation "
+    "does the opposite."
+)
+_FIGURES = {
+    "norm": ("norm of the value vector", "norm"),
+    "std": ("standard deviation of its logits", "logits"),
+    "top_z": ("z of its most promoted token", "z"),
+    "bottom_z": ("z of its most suppressed token", "z"),
+}
+
+
+def draw() -> None:
+    """The page."""
+    atlas = open_catalogue()
+    selection, notices = NeuronSelection.read(navigation.params(), limits(atlas))
+    try:
+        card = _card(selection, atlas)
+    except AtlasError as error:
+        title("Neuron", "One component of the model: its tokens, its figures and its layer.")
+        warn(notices)
+        _field(selection)
+        warn([str(error)])
+        _examples("Neurons to look at:")
+    else:
+        _page(card, selection, notices, atlas)
+    footer(atlas, HERE)
+
+
+def _card(selection: NeuronSelection, atlas: Catalogue) -> NeuronCard | None:
+    return atlas.neuron(Neuron.parse(selection.label)) if selection.label else None
+
+
+def _page(card: NeuronCard | None, selection: NeuronSelection, notices: list[str], atlas: Catalogue) -> None:
+    if card is None:
+        title("Neuron", "One component of the model: its tokens, its figures and its layer.")
+        warn(notices)
+        _field(selection)
+        _examples(
+            "Type a label such as L29.F1499 (layer, FFN index) or L21.H8.N7 (layer, head, dimension), or look at one "
+            "of these:"
+        )
+        return
+    neuron = card.neuron
+    title(f"{neuron.label} · {_describe(neuron)}", _SIGN_RULE)
+    warn(notices)
+    layer = atlas.layer_statistics(neuron.layer, neuron.kind)
+    standing = standing_of(neuron, layer)
+    _paths(selection, standing)
+    active = active_end(neuron, selection.origin, atlas) if selection.origin.prompt else None
+    _ends(card, active)
+    st.subheader(f"Among the {len(layer):,} {KIND_NAMES[neuron.kind]} neurons of layer {neuron.layer}", anchor=False)
+    _figures(card, standing)
+    columns = st.columns(4, gap="small")
+    for column, (name, (words, unit)) in zip(columns, _FIGURES.items(), strict=True):
+        with column:
+            chart = charts.standing(layer, name, standing.figures[name], words, unit)
+            st.altair_chart(chart, width="stretch", alt=f"Histogram of the layer: {words}")
+    st.caption("Grey: all neurons of this kind in the layer. The upright line: this neuron.")
+    with st.expander("All stored tokens as a data table, with CSV export"):
+        st.dataframe(card_frame(card), hide_index=True)
+
+
+def _describe(neuron: Neuron) -> str:
+    where = f"layer {neuron.layer}" if neuron.head is None else f"head {neuron.head} in layer {neuron.layer}"
+    return f"{KIND_NAMES[neuron.kind]} neuron of {where}"
+
+
+def _field(selection: NeuronSelection) -> None:
+    sync("neuron_label", selection.label)
+
+    def changed() -> None:
+        navigation.show(replace(selection, label=(st.session_state["neuron_label"] or "").strip()))
+
+    st.text_input(
+        "Neuron",
+        key="neuron_label",
+        max_chars=40,
+        placeholder="L29.F1499",
+        on_change=changed,
+        label_visibility="collapsed",
+    )
+
+
+def _examples(lead: str) -> None:
+    st.caption(lead)
+    links = [link(label, navigation.href(HERE, NeuronSelection(label))) for label in NEURONS]
+    chips(links, key="examples", here=HERE, label="neurons to look at")
+
+
+def _paths(selection: NeuronSelection, standing: Standing) -> None:
+    """To another neuron by label, to the next one, and back to the prompt."""
+    left, right = st.columns([2, 5], gap="medium", vertical_alignment="center")
+    with left:
+        _field(selection)
+    neighbours = (("← ", standing.before, ""), ("", standing.after, " →"))
+    links = [
+        link(f"{lead}{neuron.label}{tail}", navigation.href(HERE, replace(selection, label=neuron.label)))
+        for lead, neuron, tail in neighbours
+        if neuron is not None
+    ]
+    if selection.origin.prompt:
+        links.append(link("↩ Back to the prompt", navigation.href("prompt", selection.origin)))
+    with right:
+        chips(links, key="paths", here=HERE, label="other neurons")
+
+
+def _ends(card: NeuronCard, active: Sign | None) -> None:
+    """Both ends; the one that raised its tokens on the prompt first and strong, the other faint."""
+    order = (Sign.SUPPRESSES, Sign.PROMOTES) if active is Sign.SUPPRESSES else (Sign.PROMOTES, Sign.SUPPRESSES)
+    frame = card_frame(card)
+    for column, sign in zip(st.columns(2, gap="large"), order, strict=True):
+        faint = active is not None and sign is not active
+        with column:
+            state = "" if active is None else ", lowered on this prompt" if faint else ", raised on this prompt"
+            st.subheader(("Promotes" if sign is Sign.PROMOTES else "Suppresses") + state, anchor=False)
+            entries = card.top if sign is Sign.PROMOTES else card.bottom
+            links = [_token(entry, sign, faint) for entry in entries[:_CHIPS]]
+            chips(links, key=f"end_{sign}", here=HERE, label=f"tokens it {sign}")
+            st.altair_chart(
+                charts.token_bars(frame, sign, _BARS, faint=faint),
+                width="stretch",
+                alt=f"Logits of the tokens it {sign}",
+            )
+    legend("promotes", "suppresses")
+    st.caption("A token opens the search for it.")
+
+
+def _token(entry: TokenLogit, sign: Sign, faint: bool) -> Chip:
+    token = entry.token
+    tone: Tone = "promotes" if sign is Sign.PROMOTES else "suppresses"
+    hint = f"logit {signed(entry.logit)}, z {signed(entry.z)}"
+    return chip(token.display, search_link(token.token_id), tone=tone, hint=hint, faint=faint)
+
+
+def _figures(card: NeuronCard, standing: Standing) -> None:
+    share = standing.larger["norm"]
+    st.markdown(
+        literal(
+            f"Its value vector has norm {card.norm:.2f}, larger than {percent(share)} of the others. Over the "
+            f"vocabulary its logits have mean {signed(card.mean)} and standard deviation {card.std:.2f}."
+        )
+    )
+
+
+if __name__ == "__main__":
+    draw()

@@ -1,0 +1,34 @@
+"""Running a page in the test's own process, and reading what it shows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+
+
+def run_page(page: str, /, **params: str) -> AppTest:
+    """Run a page; fails on anything that escapes to Streamlit."""
+    app = AppTest.from_file(str(MAIN), default_timeout=60)
+    for name, value in params.items():
+        app.query_params[name] = value
+    app.switch_page(f"views/{page}.py").run()
+    assert not app.exception, app.exception
+    return app
+
+
+def component(app: AppTest, key: str) -> dict[str, Any]:
+    """The data that one of our components was given."""
+    for element in app.get("bidi_component"):
+        proto = element.proto
+        if proto.id.endswith(f"-{key}"):
+            data: dict[str, Any] = json.loads(proto.json)
+            return data
+    raise AssertionError(f"no component {key!r} on the page")
+
+
+def texts(app: AppTest) -> str:
+    """All that the notices say."""
+    return " ".join(element.value for element in (*app.error, *app.warning, *app.info)).replace("\\", "")

@@ -1,0 +1,107 @@
+"""Words, colours, charts and the place of a neuron in its layer: pure functions, no page."""
+
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from app import charts, palette
+from app.navigation import PAGES
+from app.standing import standing_of
+from app.views.neuron_tables import raised_first
+from app.wording import literal, nats, percent, signed
+from db.answers import NeuronTokens, Token
+from db.neuron import Neuron, Sign
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain words", "plain words"),
+        ("$x$", r"\$x\$"),
+        (":red[x]", r"\:red\[x\]"),
+        (":smile:", "\\:\u2060smile\\:"),
+        ("<b>\n</b>", r"\<b\> \<\/b\>"),
+        ("`a` *b* _c_ [d](e)", r"\`a\` \*b\* \_c\_ \[d\]\(e\)"),
+        ("␣Paris – 日本", "␣Paris – 日本"),
+    ],
+)
+def test_literal_leaves_nothing_for_markdown_to_read(text, shown):
+    assert literal(text) == shown
+
+
+def test_numbers():
+    assert [signed(-3.256), signed(0.5), signed(-0.001)] == ["−3.26", "+0.50", "0.00"]
+    assert [nats(0.2634), nats(-1.204)] == ["+0.263", "−1.20"]
+    assert [percent(0.7712), percent(0.0031), percent(0.00001)] == ["77.1 %", "0.31 %", "< 0.01 %"]
+
+
+def _luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["PROMOTES", "SUPPRESSES", "ATTENTION", "FFN", "NEUTRAL", "MARK"])
+def test_every_colour_stands_out_on_the_page(theme, name):
+    config = tomllib.loads((CHECKOUT / ".streamlit" / "config.toml").read_text())
+    pair = sorted(map(_luminance, (getattr(palette, name), config["theme"][theme]["backgroundColor"])))
+    assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 3
+
+
+def test_a_token_that_repeats_keeps_a_bar_of_its_own():
+    card = pd.DataFrame(
+        {
+            "sign": "promotes",
+            "rank": [1, 2],
+            "token_id": [5, 6],
+            "token": ["x" * 40, "x" * 41],
+            "logit": [2.0, 1.0],
+            "z": 0.0,
+        }
+    )
+    labels = charts.token_bars(card, Sign.PROMOTES, 10).data["label"]
+    assert labels.nunique() == 2
+
+
+def test_the_head_map_is_even_around_zero():
+    frame = pd.DataFrame({"layer": [0, 0], "head": [0, 1], "score": [-0.2, 0.05]})
+    assert charts.head_map(frame).to_dict()["encoding"]["color"]["scale"]["domain"] == [-0.2, 0, 0.2]
+
+
+@pytest.mark.parametrize("scores", [[], [0.0, 0.0]])
+def test_charts_of_nothing_are_still_charts(scores):
+    frame = pd.DataFrame({"layer": range(len(scores)), "head": 0, "part": "ffn", "score": scores})
+    charts.head_map(frame).to_dict()
+    charts.layer_bars(frame).to_dict()
+
+
+def _layer(heads: list[int | None]) -> pd.DataFrame:
+    frame = pd.DataFrame({"index": range(len(heads)), "head": pd.array(heads, "Int64"), "norm": [1.0, 3.0, 2.0]})
+    return frame.assign(std=1.0, top_z=[4.0, 5.0, 6.0], bottom_z=[-9.0, -1.0, -2.0])
+
+
+def test_where_a_neuron_stands():
+    standing = standing_of(Neuron.ffn(4, 2), _layer([None] * 3))
+    assert standing.larger == {"norm": 0.5, "std": 0.0, "top_z": 1.0, "bottom_z": 0.5}
+    assert (standing.before, standing.after) == (Neuron.ffn(4, 1), None)
+
+
+def test_the_neighbour_of_a_heads_last_dimension_is_the_next_heads_first():
+    layer = _layer([0, 0, 1]).assign(index=[0, 1, 0])
+    assert standing_of(Neuron.attention(1, 0, 1), layer).after == Neuron.attention(1, 1, 0)
+
+
+def test_the_sign_of_the_activation_says_which_end_comes_first():
+    ends = NeuronTokens((Token(0, "up", "up", False),), (Token(1, "down", "down", False),))
+    positive, negative = raised_first(ends, 2.0), raised_first(ends, -2.0)
+    assert [(one.text, one.faint) for one in positive] == [("up", False), ("down", True)]
+    assert [(one.text, one.faint) for one in negative] == [("down", False), ("up", True)]
+
+
+def test_every_page_has_its_file():
+    assert all((CHECKOUT / "app" / path).is_file() for path in PAGES.values())

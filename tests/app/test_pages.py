@@ -1,0 +1,158 @@
+"""Each page, run without a browser: what it shows is what the library says, and nothing in an address breaks it."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from app.attribution import analyse, load
+from db.catalogue import Catalogue
+from db.filters import Filters
+from db.library import find_catalogue
+from db.neuron import Neuron, Sign
+from tests.app.running import component, texts
+
+PAGES = ("start", "search", "neuron", "prompt")
+PROMPT = "The river runs to"
+HOSTILE = "<script>alert(1)</script>$x$:red[a]:smile:`*_\u202e\x00'; DROP TABLE token; --"
+PARAMETERS = ("q", "t", "sign", "kind", "layers", "order", "page", "p", "target", "at", "k", "rule", "n", "model")
+
+
+@pytest.fixture
+def catalogue(small_folders):
+    with Catalogue.open(find_catalogue(small_folders[1])) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def analysis(small_folders):
+    return analyse(load(str(small_folders[0] / "llama")), PROMPT)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_without_parameters(small_page, page):
+    app = small_page(page)
+    assert app.title
+    assert not app.warning
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("value", ["", "nonsense", "-1", "99999999999999999999", "x" * 100_000, HOSTILE, "0,1,2"])
+def test_any_value_of_any_parameter_is_survived(toy_page, page, value):
+    app = toy_page(page, **dict.fromkeys(PARAMETERS, value))
+    assert app.title
+    assert "fault of ours" not in texts(app)
+
+
+@pytest.mark.parametrize("value", ["nonsense", "99999999999999999999", HOSTILE])
+@pytest.mark.parametrize("name", ["target", "at", "k", "rule"])
+def test_a_prompt_survives_wrong_company(small_page, name, value):
+    app = small_page("prompt", p=PROMPT, **{name: value})
+    assert f"{name}=" in texts(app)
+    assert component(app, "predictions")["items"]
+
+
+def test_search_lists_what_the_catalogue_finds(small_page, catalogue):
+    ids = [token.token_id for token in catalogue.resolve("river").matched]
+    hits = catalogue.search_token(ids, Filters(sign=Sign.PROMOTES), limit=50)
+    app = small_page("search", q="river", sign="promotes")
+    rows = component(app, "hits")["rows"]
+    assert [row["cells"][0]["text"] for row in rows] == [hit.neuron.label for hit in hits]
+    assert {row["cells"][1]["tone"] for row in rows} == {"promotes"}
+    tokens = list(catalogue.tokens(ids).values())
+    assert Filters(sign=Sign.PROMOTES).describe(tokens) in app.markdown[0].value.replace("\\", "")
+
+
+def test_a_removed_token_is_searched_for_no_more(small_page, catalogue):
+    chips = component(small_page("search", t="70,71,72"), "tokens")["items"]
+    assert [chip["text"] for chip in chips] == [token.display for token in catalogue.tokens([70, 71, 72]).values()]
+    assert parse_qs(urlsplit(chips[1]["href"]).query) == {"t": ["70,72"]}
+
+
+def test_a_text_of_several_tokens_offers_its_pieces(small_page):
+    app = small_page("search", q="river blue")
+    assert "not one token" in texts(app)
+    assert all(item["href"].startswith("search?t=") for item in component(app, "pieces")["items"])
+
+
+def test_the_pages_of_a_result_go_on_where_the_last_one_ended(small_page, catalogue):
+    every = catalogue.search_token([70, 71, 72], limit=1000)
+    assert len(every) > 50, "the example has to have a second page"
+    rows = component(small_page("search", t="70,71,72", page="2"), "hits")["rows"]
+    assert [row["cells"][0]["text"] for row in rows] == [hit.neuron.label for hit in every[50:100]]
+
+
+def test_a_condition_goes_into_the_address(small_page):
+    app = small_page("search", q="river")
+    app.text_input(key="search_text").set_value("road").run()
+    assert app.query_params["q"] == "road"
+    app.slider(key="search_layers").set_value((1, 2)).run()
+    assert app.query_params["layers"] == "1-2"
+    assert not app.exception
+
+
+def test_a_neuron_shows_its_card(small_page, catalogue):
+    card = catalogue.neuron(Neuron.ffn(1, 3))
+    app = small_page("neuron", n="l1.f3")
+    assert app.title[0].value.replace("\\", "") == "L1.F3 · FFN neuron of layer 1"
+    for end, entries in (("promotes", card.top), ("suppresses", card.bottom)):
+        shown = [item["text"] for item in component(app, f"end_{end}")["items"]]
+        assert shown == [entry.token.display for entry in entries[: len(shown)]]
+
+
+@pytest.mark.parametrize("label", ["L99.F0", "L0.F9999", "hello", "L0", "$x$"])
+def test_an_unknown_neuron_is_named_with_what_to_do(small_page, label):
+    app = small_page("neuron", n=label)
+    assert label in texts(app)
+
+
+def test_a_prompt_is_explained(small_page, analysis):
+    app = small_page("prompt", p=PROMPT)
+    assert [item["text"] for item in component(app, "tokens")["items"]] == [token.display for token in analysis.tokens]
+    shown = [bar["chip"]["text"] for bar in component(app, "predictions")["items"]]
+    assert shown == [one.token.display for one in analysis.predictions]
+    for kind, found in (("ffn", analysis.ffn_value_neurons), ("attention", analysis.attention_value_neurons)):
+        rows = component(app, f"neurons_{kind}")["rows"]
+        assert [row["cells"][0]["text"] for row in rows] == [one.neuron.label for one in found]
+
+
+def test_a_neuron_opened_from_a_prompt_shows_its_part_in_it(small_page, analysis):
+    rows = component(small_page("prompt", p=PROMPT), "neurons_ffn")["rows"]
+    params = {name: values[0] for name, values in parse_qs(urlsplit(rows[0]["href"]).query).items()}
+    app = small_page("neuron", **params)
+    first = analysis.ffn_value_neurons[0]
+    heads = [element.value for element in app.subheader]
+    raised = "Promotes" if first.activation > 0 else "Suppresses"
+    assert heads[0].startswith(f"{raised}, raised on this prompt")
+    back = component(app, "paths")["items"][-1]["href"]
+    assert parse_qs(urlsplit(back).query) == {"p": [PROMPT]}
+
+
+def test_a_typed_target_goes_into_the_address(small_page, catalogue):
+    app = small_page("prompt", p=PROMPT)
+    app.text_input(key="prompt_target").set_value(" the").run()
+    assert catalogue.token(int(app.query_params["target"])).display == "␣the"
+    app.text_input(key="prompt_target").set_value("river blue hill").run()
+    assert "not one token" in texts(app)
+
+
+@pytest.mark.parametrize("prompt", ["   ", "word " * 400])
+def test_an_unusable_prompt_is_one_notice(small_page, prompt):
+    app = small_page("prompt", p=prompt)
+    assert len(app.error) == 1
+
+
+def test_without_its_model_a_catalogue_still_serves(toy_page):
+    assert component(toy_page("search", q="Paris"), "tokens")["items"]
+    assert len(toy_page("prompt", p="Paris").error) == 1
+
+
+def test_without_a_catalogue_the_page_says_what_to_run(tmp_path, monkeypatch, toy_page):
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(tmp_path))
+    assert "make index" in texts(toy_page("search"))
+
+
+def test_a_defect_of_ours_is_one_notice_and_a_line_in_the_log(toy_page, monkeypatch, caplog):
+    monkeypatch.setattr("app.resources.catalogue", lambda *_: 1 / 0)
+    app = toy_page("search")
+    assert "fault of ours" in texts(app)
+    assert "ZeroDivisionError" in caplog.text

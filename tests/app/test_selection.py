@@ -1,0 +1,101 @@
+"""A selection survives the address; whatever else stands there is left out with a notice."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from app.selection import MAX_TOKENS, MAX_TOP, Limits, NeuronSelection, PromptSelection, Rule, SearchSelection
+from db.filters import Order
+from db.neuron import NeuronKind, Sign
+
+LIMITS = Limits(vocabulary=1000, layers=12)
+WORDS = some.text(some.characters(exclude_categories=["Cs"]), max_size=50)
+TOKENS = some.lists(some.integers(0, 999), unique=True, max_size=MAX_TOKENS).map(tuple)
+LAYERS = some.tuples(some.integers(0, 11), some.integers(0, 11)).map(lambda pair: (min(pair), max(pair)))
+
+SEARCHES = some.builds(
+    SearchSelection,
+    text=WORDS,
+    tokens=some.none() | TOKENS,
+    sign=some.none() | some.sampled_from(Sign),
+    kind=some.none() | some.sampled_from(NeuronKind),
+    layers=some.none() | LAYERS,
+    order=some.sampled_from(Order),
+    page=some.integers(1, 1000),
+)
+PROMPTS = some.builds(
+    PromptSelection,
+    prompt=WORDS,
+    target=some.none() | some.integers(0, 999),
+    position=some.none() | some.integers(0, 255),
+    top=some.integers(1, MAX_TOP),
+    rule=some.sampled_from(Rule),
+)
+_NAMES = ["q", "t", "sign", "kind", "layers", "order", "page", "p", "target", "at", "k", "rule", "n"]
+NEURONS = some.builds(
+    NeuronSelection,
+    label=some.sampled_from(["L0.F1", "L11.H2.N3", "nonsense", ""]),
+    origin=PROMPTS.map(lambda prompt: prompt if prompt.prompt else PromptSelection()),
+)
+
+
+@given(SEARCHES)
+def test_a_search_comes_back_from_its_address(selection):
+    assert SearchSelection.read(selection.params(), LIMITS) == (selection, [])
+
+
+@given(PROMPTS)
+def test_a_prompt_comes_back_from_its_address(selection):
+    assert PromptSelection.read(selection.params(), LIMITS) == (selection, [])
+
+
+@given(NEURONS)
+def test_a_neuron_comes_back_from_its_address(selection):
+    assert NeuronSelection.read(selection.params(), LIMITS) == (selection, [])
+
+
+@given(some.dictionaries(some.sampled_from(_NAMES), some.text()))
+def test_reading_never_fails(params):
+    for kind in (SearchSelection, PromptSelection, NeuronSelection):
+        selection, _ = kind.read(params, LIMITS)
+        assert kind.read(selection.params(), LIMITS) == (selection, [])
+
+
+def test_defaults_are_left_out_of_the_address():
+    assert SearchSelection().params() == PromptSelection().params() == NeuronSelection().params() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("t", "5,x", "token ids from 0 to 999"),
+        ("t", "1000", "token ids from 0 to 999"),
+        ("t", ",".join(map(str, range(MAX_TOKENS + 1))), f"up to {MAX_TOKENS}"),
+        ("t", "9" * 100_000, "token ids"),
+        ("sign", "ups", "promotes or suppresses"),
+        ("kind", "FFN", "ffn or attention"),
+        ("layers", "3", "within 0-11"),
+        ("layers", "5-12", "within 0-11"),
+        ("layers", "5-2", "within 0-11"),
+        ("order", "size", "z or rank or logit"),
+        ("page", "0", "from 1"),
+        ("page", "١", "whole number"),
+        ("q", "x" * 1001, "1,001 characters"),
+        ("q", "\ud800", "Unicode"),
+    ],
+)
+def test_what_cannot_be_meant_is_left_out_and_named(name, value, expected):
+    selection, notices = SearchSelection.read({name: value}, LIMITS)
+    assert selection == SearchSelection()
+    (notice,) = notices
+    assert expected in notice
+    assert len(notice) < 250
+
+
+def test_a_notice_shows_hostile_text_as_marks():
+    _, (notice,) = SearchSelection.read({"kind": "a\u202eb\n"}, LIMITS)
+    assert "a⟨U+202E⟩b↵" in notice
+
+
+def test_a_repeated_token_counts_once():
+    assert SearchSelection.read({"t": "3,3,1"}, LIMITS)[0].tokens == (3, 1)

@@ -1,0 +1,146 @@
+"""A served app and a real browser, for the journeys that AppTest cannot make (clicking a row or a chart's mark).
+
+A test takes ``served_app`` (its address) and ``page``; the size of the window is ``desktop`` unless the test asks for
+others: ``@pytest.mark.parametrize("viewport", ["desktop", "phone"])``. A picture of the last state of every page is
+left in tests/artefacts/; ``screenshot("name")`` takes more on the way.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ARTEFACTS = CHECKOUT / "tests" / "artefacts"
+VIEWPORTS = {"desktop": (1280, 900), "phone": (390, 844)}
+START_SECONDS = 60
+STOP_SECONDS = 10
+TALLEST_PICTURE = 5000  # pixels
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",  # the tests may run as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def served_app(demo_catalogue_dir: Path) -> Iterator[str]:
+    """The address of the app, served from this checkout on a free port until the tests are over."""
+    ARTEFACTS.mkdir(exist_ok=True)
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "streamlit", "run", "app/main.py"]
+    command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
+    log = ARTEFACTS / "streamlit.log"
+    with log.open("wb") as output:
+        # A session of its own, so that whatever it starts ends with it.
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            _wait_until_healthy(process, address, log)
+            yield address
+        finally:
+            _stop(process)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_executable: str) -> Iterator[Browser]:
+    """A headless Chromium; one a module, because Playwright keeps an event loop running as long as it lives."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_executable, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def viewport() -> str:
+    """The name of the window's size in ``VIEWPORTS``."""
+    return "desktop"
+
+
+@pytest.fixture
+def page(browser: Browser, viewport: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A fresh window without history or storage."""
+    width, height = VIEWPORTS[viewport]
+    context = browser.new_context(viewport={"width": width, "height": height}, is_mobile=viewport == "phone")
+    page = context.new_page()
+    page.set_default_timeout(30_000)  # the first page that needs the model waits for it to load
+    try:
+        yield page
+        _picture(page, _file_name(request))
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def screenshot(page: Page, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """``screenshot("results")`` saves what the page shows now; the file carries the test's name too."""
+    return lambda name: _picture(page, f"{_file_name(request)}-{name}")
+
+
+def _file_name(request: pytest.FixtureRequest) -> str:
+    """The test's name with its parameters, as a file name."""
+    return re.sub(r"[^\w-]+", "-", request.node.name).strip("-")
+
+
+def _picture(page: Page, name: str) -> Path:
+    """The whole page: Streamlit scrolls inside it, so the window is made as tall as what it holds for a moment."""
+    ARTEFACTS.mkdir(exist_ok=True)
+    path = ARTEFACTS / f"{name}.png"
+    window = page.viewport_size
+    inner_height = page.evaluate("document.querySelector('[data-testid=stMain]')?.scrollHeight ?? 0")
+    if window and inner_height > window["height"]:
+        page.set_viewport_size({"width": window["width"], "height": min(inner_height, TALLEST_PICTURE)})
+        page.wait_for_timeout(300)  # charts and tables draw themselves anew
+    page.screenshot(path=path)
+    if window:
+        page.set_viewport_size(window)
+    return path
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    """Return once the server answers; fail with the end of its log when it ends or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    state = f"ended with status {process.returncode}" if process.returncode is not None else "does not answer"
+    tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+    pytest.fail(f"The app {state} within {START_SECONDS} s. The end of {log}:\n{tail}", pytrace=False)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its children: politely, then for good."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, sign)
+        try:
+            process.wait(STOP_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            continue

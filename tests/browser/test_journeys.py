@@ -1,0 +1,173 @@
+"""The journeys that AppTest cannot make: clicking rows and chips, and opening an address elsewhere."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from app.attribution import Analysis, analyse, load
+from db.catalogue import Catalogue
+from db.filters import Filters
+from db.library import find_catalogue
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=30_000)  # the first page that needs the model waits for it
+both_sizes = pytest.mark.parametrize("viewport", ["desktop", "phone"])
+Screenshot = Callable[[str], Path]
+PROMPT = "The capital of France is"
+HOSTILE = "<img src=x onerror=alert(1)> $x^2$ :red[a] :smile: `b` **c** \u202ed"
+
+
+@pytest.fixture(scope="session")
+def catalogue(demo_catalogue_dir: Path) -> Catalogue:
+    return Catalogue.open(find_catalogue(demo_catalogue_dir, "SmolLM2-135M-Instruct"))
+
+
+@pytest.fixture(scope="session")
+def analysis(demo_model_dir: Path) -> Analysis:
+    return analyse(load(str(demo_model_dir)), PROMPT)
+
+
+def settled(page: Page) -> None:
+    """Wait until the page is drawn and no run is under way."""
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    expect(page.get_by_test_id("stSpinner")).to_have_count(0)
+
+
+def labels(page: Page, table: str) -> list[str]:
+    """The neurons of a table, in order."""
+    names = page.get_by_role("region", name=table).locator("td.name a")
+    expect(names.first).to_be_visible()
+    return names.all_text_contents()
+
+
+def in_address(page: Page) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def fits(page: Page) -> bool:
+    """Nothing hangs over the side of the window."""
+    main = page.get_by_test_id("stMain")
+    return bool(main.evaluate("main => main.scrollWidth <= main.clientWidth && main.clientWidth <= window.innerWidth"))
+
+
+def same_elsewhere(browser: Browser, page: Page, table: str) -> None:
+    """The address, opened in another browser profile, shows the same rows."""
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(page.url)
+    settled(other)
+    assert labels(other, table) == labels(page, table)
+    context.close()
+
+
+@both_sizes
+def test_from_a_search_to_a_neuron(
+    served_app: str, page: Page, browser: Browser, catalogue: Catalogue, screenshot: Screenshot
+) -> None:
+    page.goto(f"{served_app}/search")
+    field = page.get_by_label("Token or concept")
+    field.fill(" Python")
+    field.press("Enter")
+    ids = [token.token_id for token in catalogue.resolve(" Python").matched]
+    expected = [hit.neuron.label for hit in catalogue.search_token(ids, Filters(), limit=50)]
+    expect(page.get_by_role("region", name="found neurons")).to_be_visible()
+    settled(page)
+    assert labels(page, "found neurons") == expected
+    assert in_address(page) == {"q": " Python"}
+    assert fits(page)
+    screenshot("results")
+    same_elsewhere(browser, page, "found neurons")
+
+    page.get_by_role("region", name="found neurons").locator("td.name a").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(expected[0])
+    settled(page)
+    assert urlsplit(page.url).path == "/neuron"
+    assert in_address(page) == {"n": expected[0]}
+    expect(page.get_by_role("group", name="tokens it suppresses").get_by_text("␣Python", exact=True)).to_be_visible()
+    assert fits(page)
+
+
+@both_sizes
+def test_from_a_prompt_to_a_neuron_and_back(
+    served_app: str, page: Page, browser: Browser, analysis: Analysis, screenshot: Screenshot
+) -> None:
+    page.goto(f"{served_app}/prompt")
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    page.get_by_role("button", name="Explain").click()
+    expect(page.get_by_role("region", name="attention neurons")).to_be_visible()
+    settled(page)
+    assert labels(page, "ffn neurons") == [one.neuron.label for one in analysis.ffn_value_neurons]
+    assert labels(page, "attention neurons") == [one.neuron.label for one in analysis.attention_value_neurons]
+    assert in_address(page) == {"p": PROMPT}
+    expect(page.get_by_role("group", name="most probable next tokens")).to_contain_text("␣Paris")
+    assert fits(page)
+    screenshot("explained")
+    same_elsewhere(browser, page, "ffn neurons")
+
+    first = analysis.attention_value_neurons[0]
+    page.get_by_role("region", name="attention neurons").locator("td.name a").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(first.neuron.label)
+    settled(page)
+    raised = "Promotes" if first.activation > 0 else "Suppresses"
+    expect(page.get_by_role("heading", name=f"{raised}, raised on this prompt")).to_be_visible()
+    assert in_address(page) == {"n": first.neuron.label, "p": PROMPT}
+    assert fits(page)
+    screenshot("neuron")
+
+    page.get_by_role("link", name="Back to the prompt").click()
+    expect(page.get_by_role("region", name="ffn neurons")).to_be_visible()
+    assert in_address(page) == {"p": PROMPT}
+
+
+def test_a_prediction_and_a_token_of_the_prompt_can_be_chosen(served_app: str, page: Page, analysis: Analysis) -> None:
+    page.goto(f"{served_app}/prompt?p={quote(PROMPT)}")
+    second = analysis.predictions[1].token
+    page.get_by_role("group", name="most probable next tokens").locator("a").nth(1).click()
+    expect(page.get_by_text(f"Explained: “{second.display}”")).to_be_visible()
+    assert in_address(page) == {"p": PROMPT, "target": str(second.id)}
+    page.get_by_role("group", name="tokens of the prompt").locator("a").nth(1).click()
+    expect(page.get_by_role("group", name="tokens of the prompt").locator("[aria-current]")).to_have_text("␣capital")
+    assert in_address(page) == {"p": PROMPT, "at": "1"}
+    page.go_back()
+    expect(page.get_by_text(f"Explained: “{second.display}”")).to_be_visible()
+
+
+def test_text_shows_as_it_stands(served_app: str, page: Page) -> None:
+    page.on("dialog", lambda _: pytest.fail("a script from the address ran"))
+    page.goto(f"{served_app}/search?q={quote(HOSTILE)}")
+    settled(page)
+    notice = page.get_by_test_id("stAlert")
+    expect(notice).to_contain_text("$x^2$")
+    shown = notice.inner_text().replace("\u2060", "")
+    assert ":red[a]␣:smile:␣`b`" in shown
+    page.goto(f"{served_app}/prompt?p={quote(HOSTILE)}")
+    settled(page)
+    tokens = page.get_by_role("group", name="tokens of the prompt").locator("a").all_text_contents()
+    assert "".join(tokens).replace("␣", " ").startswith("<img src=x onerror=alert(1)> $x^2$ :red[a] :smile: `b`")
+
+
+@pytest.mark.parametrize("address", ["search?t=%ff%fe", "neuron?n=%00", "prompt?p=%ed%a0%80", "search?" + "q=a&" * 500])
+def test_a_broken_address_is_survived(served_app: str, page: Page, address: str) -> None:
+    page.goto(f"{served_app}/{address}")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    settled(page)
+    expect(page.get_by_text("by a fault of ours")).to_have_count(0)
+    expect(page.get_by_text(re.compile("Traceback|uncaught"))).to_have_count(0)
+
+
+def test_the_start_page_is_quick_and_then_explains_its_example(served_app: str, page: Page) -> None:
+    page.goto(served_app)
+    settled(page)  # the process is warm from here on
+    started = time.perf_counter()
+    page.goto(served_app)
+    expect(page.get_by_role("group", name="prompts to explain")).to_be_visible()
+    assert time.perf_counter() - started < 3
+    expect(page.get_by_role("group", name="its tokens").first).to_contain_text("␣water")
+    page.get_by_role("link", name="Thank you very").click()
+    expect(page.get_by_role("region", name="ffn neurons")).to_be_visible()
+    assert in_address(page) == {"p": "Thank you very"}
