@@ -65,8 +65,7 @@ class Checkpoint:
 
     def weights(self) -> Weights:
         """The matrices, read tensor by tensor; the model is never instantiated."""
-        tied = bool(getattr(self.config, "tie_word_embeddings", False))
-        return file_weights(self.folder, self.architecture, self.dimensions, tied=tied)
+        return file_weights(self.folder, self.architecture, self.dimensions)
 
     def epsilon(self) -> float:
         return float(getattr(self.config, self.architecture.epsilon))

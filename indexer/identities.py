@@ -1,4 +1,4 @@
-"""Does the architecture row fit the model? The identities of METHOD, on one short probe.
+"""Does the architecture row fit the model? The identities (README, Method), on one short probe.
 
 1. residual: layer input + attention output + FFN output = the next layer's input
 2. FFN: Σ activation × value vector + output bias = FFN output
@@ -32,11 +32,8 @@ def check_identities(stream: ResidualStream, weights: Weights, unembedding: Unem
         allowed = TOLERANCE * max(expected.abs().max().item(), 1e-6)
         if not deviation <= allowed:  # also refuses NaN
             where = "" if layer is None else f" at layer {layer}"
-            raise AtlasError(
-                f"This model does not fit the architecture row of “{family}”: the {identity} identity fails{where} "
-                "(off by "
-                f"{deviation:.3g}, allowed {allowed:.3g}). Figures for it would be wrong, so it is refused; its row in "
-                "indexer/architecture.py needs mending."
+            raise _unfit(
+                family, f"the {identity} identity fails{where} (off by {deviation:.3g}, allowed {allowed:.3g})"
             )
 
     for layer in range(stream.ffn_activation.shape[0]):
@@ -53,6 +50,37 @@ def check_identities(stream: ResidualStream, weights: Weights, unembedding: Unem
 
     hidden = stream.layer_input[-1, -1]
     demand("final norm", None, unembedding.logits(hidden, unembedding.scale(hidden)), stream.logits)
+
+
+def check_shapes(weights: Weights, family: str) -> None:
+    """Are the row's matrices there, and of the sizes that the config gives?
+
+    Raises:
+        AtlasError: one is missing or of another shape; the message names it and the layer.
+    """
+    size, row = weights.dimensions, weights.architecture
+    kv_width = size.kv_heads * size.head_dim
+    expected = {
+        row.ffn_output: (weights.ffn_values, (size.ffn_neurons, size.d_model)),
+        row.attention_output: (weights.attention_values, (size.attention_neurons, size.d_model)),
+        row.value: (weights.attention_keys, (kv_width, size.d_model)),
+        row.key: (weights.attention_key_rows, (kv_width, size.d_model)),
+    }
+    for layer in range(size.layers):
+        for part, (read, shape) in expected.items():
+            try:
+                found = tuple(read(layer).shape)
+            except AtlasError as error:
+                raise _unfit(family, f"layer {layer} has no “{part}” ({error})") from error
+            if found != shape:
+                raise _unfit(family, f"“{part}” at layer {layer} is {found}, and {shape} was expected")
+
+
+def _unfit(family: str, why: str) -> AtlasError:
+    return AtlasError(
+        f"This model does not fit the architecture row of “{family}”: {why}. Figures for it would be wrong, so it is "
+        "refused; its row in indexer/architecture.py needs mending."
+    )
 
 
 def probe_tokens(vocabulary: int, length: int = 6) -> Tensor:

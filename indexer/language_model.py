@@ -12,7 +12,7 @@ from db.errors import AtlasError
 from indexer.architecture import Architecture, Dimensions, dimensions_of
 from indexer.checkpoint import Checkpoint
 from indexer.forward import ResidualStream, capture
-from indexer.identities import check_identities, probe_tokens
+from indexer.identities import check_identities, check_shapes, probe_tokens
 from indexer.tokens import TokenBytes
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights, live_weights
@@ -51,11 +51,10 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
     """
     architecture, config = checkpoint.architecture, checkpoint.config
     if layers is not None:
-        config = type(config).from_dict(
-            {**config.to_dict(), "num_hidden_layers": min(layers, config.num_hidden_layers)}
-        )
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[: config.num_hidden_layers]
+        fewer = {**config.to_dict(), "num_hidden_layers": min(layers, config.num_hidden_layers)}
+        if fewer.get("layer_types"):  # one a layer, and a config checks it when it is made
+            fewer["layer_types"] = fewer["layer_types"][: fewer["num_hidden_layers"]]
+        config = type(config).from_dict(fewer)
     module = _load_module(checkpoint, config)
     dimensions = dimensions_of(config)
     weights = live_weights(module, architecture, dimensions)
@@ -70,6 +69,7 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
         weights=weights,
         unembedding=Unembedding.from_weights(weights, checkpoint.epsilon()),
     )
+    check_shapes(weights, model.family)
     stream = model.forward(probe_tokens(dimensions.vocabulary).tolist())
     check_identities(stream, weights, model.unembedding, model.family)
     return model

@@ -35,8 +35,12 @@ class TokenBytes:
         self._pieces: dict[int, str] = {index: piece for piece, index in tokenizer.get_vocab().items()}
         self._special = {int(index) for index in tokenizer.all_special_ids}
         self._verbatim = self._special | {int(index) for index in getattr(tokenizer, "added_tokens_decoder", {})}
-        # Byte-level vocabularies write the space as "Ġ"; SentencePiece ones as "▁".
-        self._byte_level = any(piece.startswith("Ġ") for piece in self._pieces.values())
+        # Byte-level vocabularies write every byte as one of 256 characters, the space as "Ġ"; SentencePiece ones
+        # write the space as "▁", and may hold "Ġ" as the Maltese letter that it is.
+        ordinary = [piece for token_id, piece in self._pieces.items() if token_id not in self._verbatim]
+        self._byte_level = any(piece.startswith("Ġ") for piece in ordinary) and not any(
+            "▁" in piece for piece in ordinary
+        )
 
     def __len__(self) -> int:
         return max(self._pieces, default=-1) + 1

@@ -2,7 +2,7 @@
 
 The norm is folded into the head once: with s the norm's frozen scale, logits(x) = folded · x / s + constant, where
 folded = U·diag(γ), its rows mean-centred for LayerNorm (which is the same as centring x), and constant = U·β + head
-bias (METHOD.md, Frozen final norm). This is the only holder of final norm and head, and its hash ties a catalogue to
+bias (README, Method). This is the only holder of final norm and head, and its hash ties a catalogue to
 its model.
 """
 
@@ -82,6 +82,17 @@ class Unembedding:
     def longest_row(self) -> float:
         """The largest norm of a folded row: |v · row| <= |v| x this, for every token."""
         return float(self.folded.norm(dim=1).max())
+
+    @cached_property
+    def rounded(self) -> Tensor:
+        """[V, d]; the folded rows in bfloat16, for products that are only to screen."""
+        return self.folded.bfloat16()
+
+    @cached_property
+    def longest_rounding(self) -> float:
+        """The largest norm of what bfloat16 rounds off a folded row."""
+        slices = zip(self.folded.split(8192), self.rounded.split(8192), strict=True)
+        return max(float((row - rounded.float()).norm(dim=1).max()) for row, rounded in slices)
 
     @cached_property
     def hash(self) -> str:

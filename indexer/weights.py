@@ -107,10 +107,11 @@ def live_weights(model: torch.nn.Module, architecture: Architecture, dimensions:
     return Weights(architecture, dimensions, read)
 
 
-def file_weights(folder: Path, architecture: Architecture, dimensions: Dimensions, *, tied: bool) -> Weights:
+def file_weights(folder: Path, architecture: Architecture, dimensions: Dimensions) -> Weights:
     """Weights read from `folder`'s safetensors files one tensor at a time; nothing is kept.
 
-    `tied`: the head is the embedding, even where the files hold a stale head of their own.
+    The head is the one in the files, else the embedding: transformers keeps a head that a file holds, even where the
+    config says that the two are tied.
 
     Raises:
         AtlasError: no safetensors in the folder, or a damaged file.
@@ -118,8 +119,6 @@ def file_weights(folder: Path, architecture: Architecture, dimensions: Dimension
     where = _tensor_files(folder)
 
     def read(name: str) -> Tensor | None:
-        if tied and name == f"{architecture.head}.weight":
-            return None
         # Files saved from a bare base model lack the first part of every name: "h.0..." for "transformer.h.0...".
         stored = name if name in where else name.partition(".")[2]
         if stored not in where:
@@ -142,8 +141,11 @@ def safetensors_files(folder: Path) -> list[Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        files = [folder / Path(name).name for name in names]
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            files = [folder / Path(name).name for name in names]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(index, error) from error
     else:
         files = sorted(folder.glob("*.safetensors"))
     missing = [file.name for file in files if not file.is_file()]
@@ -155,6 +157,23 @@ def safetensors_files(folder: Path) -> list[Path]:
             "save_pretrained(..., safe_serialization=True)."
         )
     return files
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in the folder's files, from their headers alone.
+
+    Raises:
+        AtlasError: no safetensors in the folder, or a damaged file.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in safetensors_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = file.keys()
+                shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in names})
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, error) from error
+    return shapes
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:

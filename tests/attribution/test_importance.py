@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -142,6 +142,7 @@ def vectors(rows: int, width: int, largest: float):
     scale=st.sampled_from([1.0, 2.0, 7.0]),
     target=st.integers(0, 4),
 )
+@settings(deadline=None)
 def test_the_score_is_that_of_float64_and_never_above_its_bound(rows, base, contributions, scale, target):
     folded = torch.from_numpy(rows)
     bases = Bases.at(torch.from_numpy(base), target, scale, Unembedding(folded, None, None, NormKind.RMS, 0.0))
@@ -158,6 +159,7 @@ def test_the_score_is_that_of_float64_and_never_above_its_bound(rows, base, cont
 
 
 @given(base=vectors(1, 3, 4.0), activation=st.sampled_from([0.0, -0.0]))
+@settings(deadline=None)
 def test_a_neuron_that_is_not_active_scores_nothing(base, activation):
     generator = torch.Generator().manual_seed(2)
     head = unembedding(torch.randn(6, 3, generator=generator).tolist())
