@@ -39,7 +39,7 @@ class TokenBytes:
         # write the space as "▁", and may hold "Ġ" as the Maltese letter that it is.
         ordinary = [piece for token_id, piece in self._pieces.items() if token_id not in self._verbatim]
         self._byte_level = any(piece.startswith("Ġ") for piece in ordinary) and not any(
-            "▁" in piece for piece in ordinary
+            piece.startswith("▁") and len(piece) > 1 for piece in ordinary
         )
 
     def __len__(self) -> int:

@@ -63,16 +63,15 @@ def test_a_few_layers_are_enough_to_check_a_row(name):
 
 
 WRONG_ROWS: dict[str, tuple[str, dict[str, Any], str]] = {
-    # square matrices: only the figures can tell
-    "transposed": ("llama-square", {"conv1d": True}, "FFN identity fails at layer 0"),
-    # others: the shapes do not fit
+    # the shapes do not fit
+    "transposed, partly square": ("llama-square", {"conv1d": True}, "layer 0"),
     "transposed, not square": ("llama", {"conv1d": True}, "layer 0"),
     "not transposed": ("gpt2", {"conv1d": False}, "layer 0"),
     "wrong norm": ("llama", {"norm": NormKind.LAYER}, "final norm identity fails"),
     "wrong norm, GPT-2": ("gpt2", {"norm": NormKind.RMS}, "final norm identity fails"),
     "values not in the last third": (
         "gpt2",
-        {"value": "attn.c_proj", "fused_value": False},
+        {"key": "attn.c_proj", "value": "attn.c_proj", "fused_value": False},
         "attention identity fails",
     ),
     "FFN output and attention output exchanged": (
