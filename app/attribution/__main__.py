@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("--suppressing", action=argparse.BooleanOptionalAction, default=True, help=suppressing)
     add("--conventions", choices=["exact", "notebook"], default="exact", help="see README, Method")
     add("--max-tokens", type=_count, metavar="N", help="longest prompt accepted (default: 256)")
+    add("--memory-mb", type=_count, metavar="N", help="memory that scoring may take (default: 512)")
     add("--catalogue", type=Path, metavar="DIR", help="catalogue for the neurons' tokens (default: catalogue/)")
     add("--head", action="append", metavar="L23.H4", help="also a head's source positions and attention pattern")
     add("--lens", action="store_true", help="also the logit lens over layers and positions")
@@ -118,7 +119,7 @@ def _many(options: argparse.Namespace, model: "LanguageModel", catalogue: "Catal
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
-    from app.attribution.settings import MAX_TOKENS, QUERY_TOP, Settings
+    from app.attribution.settings import MAX_TOKENS, MEMORY_MB, QUERY_TOP, Settings
     from indexer.unembedding import Conventions
 
     return Settings(
@@ -130,6 +131,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
         position=options.position,
         conventions=Conventions(options.conventions),
         max_tokens=MAX_TOKENS if options.max_tokens is None else options.max_tokens,
+        memory_mb=MEMORY_MB if options.memory_mb is None else options.memory_mb,
     )
 
 

@@ -5,13 +5,14 @@ has the share c · (folded_w - folded_w′) / s of it: linear, so exact at once 
 neurons.
 """
 
-import torch
-from torch import Tensor
+from dataclasses import replace
 
-from app.attribution.entries import Entries
+import torch
+
 from app.attribution.layers import LayerScores
-from app.attribution.results import Contrast, ValueNeuron
+from app.attribution.results import Contrast
 from app.attribution.run import PromptRun
+from db.neuron import NeuronKind
 
 
 def contrast(run: PromptRun, distractor: int, k: int) -> Contrast:
@@ -21,11 +22,10 @@ def contrast(run: PromptRun, distractor: int, k: int) -> Contrast:
     here = stream.position
     constant = unembedding.constant(run.settings.conventions)
     final = unembedding.logits(stream.layer_input[-1, here], run.scale, run.settings.conventions)
-    favouring, opposing = {}, {}
-    for entries in (run.ffn, run.attention):
-        shares = entries.dot(direction.expand(run.model.dimensions.layers, -1))
-        favouring[entries.kind] = _extreme(entries, shares, k, largest=True)
-        opposing[entries.kind] = _extreme(entries, shares, k, largest=False)
+    favouring = {kind: run.linear(kind, direction, k) for kind in NeuronKind}
+    opposing = {
+        kind: tuple(replace(one, score=-one.score) for one in run.linear(kind, -direction, k)) for kind in NeuronKind
+    }
     positions = []
     for layer in range(run.model.dimensions.layers):
         activation = stream.attention_activation(layer)  # [H, T, D]
@@ -39,15 +39,8 @@ def contrast(run: PromptRun, distractor: int, k: int) -> Contrast:
         layers=LayerScores(stream.attention_output[:, here] @ direction, stream.ffn_output[:, here] @ direction),
         heads=run.head_contributions @ direction,
         positions=torch.stack(positions),
-        ffn_neurons=favouring[run.ffn.kind],
-        attention_neurons=favouring[run.attention.kind],
-        ffn_opposing=opposing[run.ffn.kind],
-        attention_opposing=opposing[run.attention.kind],
+        ffn_neurons=favouring[NeuronKind.FFN],
+        attention_neurons=favouring[NeuronKind.ATTENTION],
+        ffn_opposing=opposing[NeuronKind.FFN],
+        attention_opposing=opposing[NeuronKind.ATTENTION],
     )
-
-
-def _extreme(entries: Entries, shares: Tensor, k: int, *, largest: bool) -> tuple[ValueNeuron, ...]:
-    best = shares.topk(min(k, shares.shape[0]), largest=largest)
-    activations = entries.activation(best.indices).tolist()
-    triples = zip(best.indices.tolist(), best.values.tolist(), activations, strict=True)
-    return tuple(ValueNeuron(*entries.name(entry), share, activation) for entry, share, activation in triples)

@@ -2,6 +2,7 @@
 pages.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -215,3 +216,38 @@ def parse_through(text: str) -> tuple[Neuron, int, int]:
     """
     neuron, _, head = text.partition(":")
     return Neuron.parse(neuron), *parse_head(head)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """How active one neuron is at every position of a prompt, up to the analysed one.
+
+    Attributes:
+        neuron: which.
+        activation: one a position, signed. Of an FFN neuron what its value vector is multiplied by there; of an
+            attention neuron the value v there, before any attention.
+        attention_weight: of an attention neuron, the analysed position's attention to each position, 0 to 1.
+        arriving: of an attention neuron, attention weight x value: what multiplies its value vector at the analysed
+            position.
+    """
+
+    neuron: Neuron
+    activation: tuple[float, ...]
+    attention_weight: tuple[float, ...] | None = None
+    arriving: tuple[float, ...] | None = None
+
+
+def activations(run: PromptRun, neuron: Neuron) -> Activations:
+    """One neuron at every position.
+
+    Raises:
+        AtlasError: there is no such neuron.
+    """
+    run.entries(neuron.kind).numbers(neuron)  # refuses what is out of range
+    stream, layer = run.stream, neuron.layer
+    if neuron.head is None:
+        return Activations(neuron, tuple(stream.ffn_activation[layer, :, neuron.index].tolist()))
+    kv_head = neuron.head // run.model.dimensions.group
+    value = stream.value[layer, :, kv_head, neuron.index]
+    weight = stream.attention_weight[layer, neuron.head]
+    return Activations(neuron, tuple(value.tolist()), tuple(weight.tolist()), tuple((weight * value).tolist()))

@@ -29,13 +29,15 @@ class Entries(Protocol):
     def kind(self) -> NeuronKind:
         """Which kind."""
 
-    def dot(self, directions: Float[Tensor, "L d"]) -> Float[Tensor, " N"]:
-        """contribution · direction of the entry's layer, for every entry."""
+    @property
+    def per_layer(self) -> int:
+        """Entries a layer."""
 
-    def scaled(self, ranges: list[Float[Tensor, " neurons"]]) -> Float[Tensor, " N"]:
-        """|activation| x the number that its neuron has in `ranges` (one tensor a layer, in neuron order), for every
-        entry.
-        """
+    def dot(self, layer: int, direction: Float[Tensor, " d"]) -> Float[Tensor, " entries"]:
+        """contribution · direction, for every entry of the layer."""
+
+    def scaled(self, layer: int, numbers: Float[Tensor, " neurons"]) -> Float[Tensor, " entries"]:
+        """|activation| x its neuron's number (in neuron order), for every entry of the layer."""
 
     def contributions(self, entries: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         """activation x value vector."""
@@ -75,12 +77,15 @@ class FfnEntries:
     def values(self, layer: int) -> Float[Tensor, "n d"]:
         return self.weights.ffn_values(layer)
 
-    def dot(self, directions: Float[Tensor, "L d"]) -> Float[Tensor, " N"]:
-        slopes = torch.stack([self.values(layer) @ direction for layer, direction in enumerate(directions)])
-        return (self.activations * slopes).flatten()
+    @property
+    def per_layer(self) -> int:
+        return self.activations.shape[1]
 
-    def scaled(self, ranges: list[Float[Tensor, " n"]]) -> Float[Tensor, " N"]:
-        return (self.activations.abs() * torch.stack(ranges)).flatten()
+    def dot(self, layer: int, direction: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+        return self.activations[layer] * (self.values(layer) @ direction)
+
+    def scaled(self, layer: int, numbers: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return self.activations[layer].abs() * numbers
 
     def contributions(self, entries: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         index = entries % self.activations.shape[1]
@@ -106,46 +111,54 @@ class FfnEntries:
 
 @dataclass(frozen=True, eq=False)
 class AttentionEntries:
-    """Attention neurons at every source position. activations: [L, H, T, D], α[h, p] · v[kv(h), p, n]."""
+    """Attention neurons at every source position, α[h, p] · v[kv(h), p, n]; computed a layer at a time."""
 
     weights: Weights
-    activations: Float[Tensor, "L H T D"]
+    stream: ResidualStream
     kind = NeuronKind.ATTENTION
 
-    @classmethod
-    def of(cls, stream: ResidualStream, weights: Weights) -> "AttentionEntries":
-        layers = range(stream.attention_weight.shape[0])
-        return cls(weights, torch.stack([stream.attention_activation(layer) for layer in layers]))
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """[L, H, T, D]."""
+        layers, heads, tokens = self.stream.attention_weight.shape
+        return layers, heads, tokens, self.stream.value.shape[3]
+
+    @property
+    def per_layer(self) -> int:
+        _, heads, tokens, width = self.shape
+        return heads * tokens * width
 
     def values(self, layer: int) -> Float[Tensor, "a d"]:
         return self.weights.attention_values(layer)
 
-    def dot(self, directions: Float[Tensor, "L d"]) -> Float[Tensor, " N"]:
-        slopes = [self.values(layer) @ direction for layer, direction in enumerate(directions)]
-        return (self.activations * self._by_head(slopes)).flatten()
+    def dot(self, layer: int, direction: Float[Tensor, " d"]) -> Float[Tensor, " entries"]:
+        slopes = self._by_head(self.values(layer) @ direction)
+        return (self.stream.attention_activation(layer) * slopes).flatten()
 
-    def scaled(self, ranges: list[Float[Tensor, " a"]]) -> Float[Tensor, " N"]:
-        return (self.activations.abs() * self._by_head(ranges)).flatten()
+    def scaled(self, layer: int, numbers: Float[Tensor, " a"]) -> Float[Tensor, " entries"]:
+        return (self.stream.attention_activation(layer).abs() * self._by_head(numbers)).flatten()
 
     def contributions(self, entries: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         layer, head, _, index = self._places(entries)
-        row = head * self.activations.shape[3] + index
+        row = head * self.shape[3] + index
         return gather_by_layer(self.values, layer, row) * self.activation(entries)[:, None]
 
     def layer(self, entries: Int[Tensor, " m"]) -> Int[Tensor, " m"]:
         return self._places(entries)[0]
 
     def activation(self, entries: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        return self.activations.flatten()[entries]
+        layer, head, position, index = self._places(entries)
+        kv_head = head // self.weights.dimensions.group
+        return self.stream.attention_weight[layer, head, position] * self.stream.value[layer, position, kv_head, index]
 
     def name(self, entry: int) -> tuple[Neuron, int | None]:
-        _, heads, tokens, width = self.activations.shape
+        _, heads, tokens, width = self.shape
         rest, index = divmod(entry, width)
         rest, position = divmod(rest, tokens)
         return Neuron.attention(*divmod(rest, heads), index), position
 
     def numbers(self, neuron: Neuron) -> list[int]:
-        layers, heads, tokens, width = self.activations.shape
+        layers, heads, tokens, width = self.shape
         assert neuron.head is not None
         if neuron.layer >= layers or neuron.head >= heads or neuron.index >= width:
             raise AtlasError(
@@ -155,12 +168,11 @@ class AttentionEntries:
         first = (neuron.layer * heads + neuron.head) * tokens
         return [(first + position) * width + neuron.index for position in range(tokens)]
 
-    def _by_head(self, numbers: list[Float[Tensor, " a"]]) -> Float[Tensor, "L H 1 D"]:
-        _, heads, _, width = self.activations.shape
-        return torch.stack(numbers).view(-1, heads, 1, width)
+    def _by_head(self, numbers: Float[Tensor, " a"]) -> Float[Tensor, "H 1 D"]:
+        return numbers.view(self.shape[1], 1, self.shape[3])
 
     def _places(self, entries: Tensor) -> tuple[Tensor, ...]:
-        return torch.unravel_index(entries, self.activations.shape)
+        return torch.unravel_index(entries, self.shape)
 
 
 def gather_by_layer(

@@ -115,15 +115,15 @@ def predictions_frame(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["token_id", "token", "probability"])
 
 
-def layers_frame(analysis: Analysis) -> pd.DataFrame:
-    """Columns: layer, part ("attention" or "ffn"), score (nats)."""
+def layers_frame(analysis: Analysis | Contrast) -> pd.DataFrame:
+    """Columns: layer, part ("attention" or "ffn"), score (nats); of a contrast, shares of the difference of logits."""
     parts = {"attention": analysis.layers.attention, "ffn": analysis.layers.ffn}
     rows = [(layer, part, score) for part, scores in parts.items() for layer, score in enumerate(scores.tolist())]
     return pd.DataFrame(rows, columns=["layer", "part", "score"])
 
 
-def heads_frame(analysis: Analysis) -> pd.DataFrame:
-    """Columns: layer, head, score (nats)."""
+def heads_frame(analysis: Analysis | Contrast) -> pd.DataFrame:
+    """Columns: layer, head, score (nats); of a contrast, shares of the difference of logits."""
     rows = [
         (layer, head, score) for layer, heads in enumerate(analysis.heads.tolist()) for head, score in enumerate(heads)
     ]
@@ -131,11 +131,16 @@ def heads_frame(analysis: Analysis) -> pd.DataFrame:
 
 
 def value_neurons_frame(analysis: Analysis, kind: NeuronKind) -> pd.DataFrame:
+    """The neurons that raised the target most; see `neurons_frame`."""
+    found = analysis.ffn_value_neurons if kind is NeuronKind.FFN else analysis.attention_value_neurons
+    return neurons_frame(analysis, found)
+
+
+def neurons_frame(analysis: Analysis, found: tuple[ValueNeuron, ...]) -> pd.DataFrame:
     """Columns: neuron, layer, head, position, source (that position's token), score (nats), activation (signed).
 
     head, position and source are absent for FFN neurons.
     """
-    found = analysis.ffn_value_neurons if kind is NeuronKind.FFN else analysis.attention_value_neurons
     rows = [
         (
             one.neuron.label,
@@ -151,3 +156,14 @@ def value_neurons_frame(analysis: Analysis, kind: NeuronKind) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["neuron", "layer", "head", "position", "source", "score", "activation"]).astype(
         {"head": "Int64", "position": "Int64"}
     )
+
+
+def layer_counts_frame(analysis: Analysis) -> pd.DataFrame:
+    """How many of the top value neurons stand in each layer. Columns: layer, kind ("ffn" or "attention"), neurons."""
+    rows = [
+        (layer, kind, count)
+        for kind, counts in value_layer_counts(analysis).items()
+        for layer, count in enumerate(counts)
+        if count
+    ]
+    return pd.DataFrame(rows, columns=["layer", "kind", "neurons"])

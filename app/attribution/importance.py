@@ -26,7 +26,18 @@ SAFE_EXPONENT = 80.0
 """e^z in float32 overflows at 88; beyond this the sum is taken as a log-sum-exp, which cannot."""
 
 ROWS_AT_ONCE = 128
-"""Rows of V logits held at a time: 25 MB at a vocabulary of 49,152."""
+"""Rows of V logits held at a time, memory permitting: more would make the products no faster."""
+
+ROUNDING = 5e-7
+"""Of the sums that a screened score is made of, in float32, as a share of their terms."""
+
+COPIES = 4
+"""Copies of such rows that live at the same time, in float32."""
+
+
+def rows_for(megabytes: int, vocabulary: int) -> int:
+    """How many rows of logits fit into the memory allowed; never fewer than 1, never more than are useful."""
+    return max(1, min(ROWS_AT_ONCE, megabytes * 10**6 // (4 * COPIES * vocabulary)))
 
 
 @cache
@@ -45,6 +56,7 @@ class Bases:
         target: w, a token id.
         scale: the frozen norm's scale s.
         unembedding: of the model.
+        rows: contributions scored at a time, which bounds the memory in use.
     """
 
     log_probabilities: Float[Tensor, "B V"]
@@ -53,6 +65,7 @@ class Bases:
     target: int
     scale: float
     unembedding: Unembedding
+    rows: int = ROWS_AT_ONCE
 
     @classmethod
     def at(
@@ -62,12 +75,13 @@ class Bases:
         scale: float,
         unembedding: Unembedding,
         conventions: Conventions = Conventions.EXACT,
+        rows: int = ROWS_AT_ONCE,
     ) -> "Bases":
         """Distributions and gradients at `points`."""
         log_probabilities = unembedding.logits(points, scale, conventions).log_softmax(dim=-1)
         probabilities = log_probabilities.exp()
         gradient = (unembedding.folded[target] - probabilities @ unembedding.folded) / scale
-        return cls(log_probabilities, probabilities, gradient, target, scale, unembedding)
+        return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows)
 
     @property
     def log_target(self) -> Float[Tensor, " B"]:
@@ -86,11 +100,11 @@ class Bases:
         order = base.argsort(stable=True)  # rows of one base side by side, so that each is read once a batch
         if screen and len(order) and self.screens:
             unsure = []
-            for rows in order.split(ROWS_AT_ONCE):
+            for rows in order.split(self.rows):
                 scores[rows], sure = self._screened(contributions[rows], base[rows])
                 unsure.append(rows[~sure])
             order = torch.cat(unsure)
-        for rows in order.split(ROWS_AT_ONCE) if len(order) else ():
+        for rows in order.split(self.rows) if len(order) else ():
             scores[rows] = self._importance(contributions[rows], base[rows])
         return scores
 
@@ -109,9 +123,11 @@ class Bases:
     ) -> tuple[Float[Tensor, " N"], Tensor]:
         """Scores, and which of them are proven to be within the tolerance; `base` sorted."""
         raised = (contributions @ self.unembedding.folded[self.target]) / self.scale
-        linear = raised - (contributions * self.gradient[base]).sum(dim=1)  # Σ p z, exactly
+        bound = (contributions * self.gradient[base]).sum(dim=1)
+        linear = raised - bound  # Σ p z, exactly
         curvature, error = self._tail.curvature(contributions / self.scale, base)
         total = 1 + linear + curvature
+        error = error + ROUNDING * (1 + raised.abs() + bound.abs() + curvature)
         sure = (total > 2 * error) & (error <= TOLERANCE * (total - error))
         return raised - total.clamp_min(1e-30).log(), sure
 

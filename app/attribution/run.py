@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.attribution.entries import AttentionEntries, Entries, FfnEntries
-from app.attribution.importance import Bases
+from app.attribution.importance import Bases, rows_for
 from app.attribution.layers import LayerScores, base_points, head_contributions, head_scores, layer_scores
 from app.attribution.prompt import PromptToken, position_of, target_of, token_of, tokenise
 from app.attribution.query import QueryLayers, Readers, query_ffn_scores, query_layers, readers
 from app.attribution.results import Prediction, QueryNeuron, Target, ValueNeuron
 from app.attribution.settings import Settings
-from app.attribution.value_neurons import Certificate, Ranking, certified_bottom, certified_top
+from app.attribution.value_neurons import Bounds, Certificate, Ranking, certified_bottom, certified_top
 from db.neuron import Neuron, NeuronKind
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
@@ -87,7 +87,9 @@ class PromptRun:
         return self.at_ffn if kind is NeuronKind.FFN else self.at_attention
 
     def _bases(self, points: Float[Tensor, "L d"]) -> Bases:
-        return Bases.at(points, self.target_id, self.scale, self.model.unembedding, self.settings.conventions)
+        unembedding, settings = self.model.unembedding, self.settings
+        rows = rows_for(settings.memory_mb, self.model.dimensions.vocabulary)
+        return Bases.at(points, self.target_id, self.scale, unembedding, settings.conventions, rows)
 
     @cached_property
     def ffn(self) -> FfnEntries:
@@ -95,7 +97,7 @@ class PromptRun:
 
     @cached_property
     def attention(self) -> AttentionEntries:
-        return AttentionEntries.of(self.stream, self.model.weights)
+        return AttentionEntries(self.model.weights, self.stream)
 
     def entries(self, kind: NeuronKind) -> Entries:
         return self.ffn if kind is NeuronKind.FFN else self.attention
@@ -118,7 +120,8 @@ class PromptRun:
     def raising(self, kind: NeuronKind, k: int) -> tuple[tuple[ValueNeuron, ...], Certificate]:
         """The k value neurons of a kind that raise the target most."""
         entries, bases = self.entries(kind), self.bases(kind)
-        ranking = certified_top(entries.dot(bases.gradient), self._exact(kind), k)
+        bounds = self._bounds(kind, lambda layer: entries.dot(layer, bases.gradient[layer]))
+        ranking = certified_top(bounds, self._exact(kind), k)
         return self._named(kind, ranking), ranking.certificate
 
     def lowering(self, kind: NeuronKind, k: int, ranges: Ranges | None) -> tuple[tuple[ValueNeuron, ...], Certificate]:
@@ -130,16 +133,26 @@ class PromptRun:
             ranges: what the catalogue knows; None bounds by norms, and scores most neurons.
         """
         entries, bases = self.entries(kind), self.bases(kind)
-        layers = range(self.model.dimensions.layers)
-        if ranges is None:
-            longest = 2 * self.model.unembedding.longest_row
-            spans = [entries.values(layer).norm(dim=1) * longest for layer in layers]
-        else:
-            spans = [ranges(kind, layer).to(bases.gradient) for layer in layers]
-        width = entries.scaled(spans) / self.scale
-        lower = entries.dot(bases.gradient) - width.square() / 8
-        ranking = certified_bottom(lower, self._exact(kind), k, "norms" if ranges is None else "catalogue")
+        longest = 2 * self.model.unembedding.longest_row
+
+        def lower(layer: int) -> Tensor:
+            spans = entries.values(layer).norm(dim=1) * longest if ranges is None else ranges(kind, layer)
+            width = entries.scaled(layer, spans.to(bases.gradient)) / self.scale
+            return entries.dot(layer, bases.gradient[layer]) - width.square() / 8
+
+        proof = "norms" if ranges is None else "catalogue"
+        ranking = certified_bottom(self._bounds(kind, lower), self._exact(kind), k, proof)
         return self._named(kind, ranking), ranking.certificate
+
+    def _bounds(self, kind: NeuronKind, of_layer: Callable[[int], Tensor]) -> Bounds:
+        return Bounds(of_layer, self.model.dimensions.layers, self.entries(kind).per_layer)
+
+    def linear(self, kind: NeuronKind, direction: Float[Tensor, " d"], k: int) -> tuple[ValueNeuron, ...]:
+        """The k neurons of a kind whose contribution goes furthest along `direction`; exact, since it is linear."""
+        entries = self.entries(kind)
+        bounds = self._bounds(kind, lambda layer: entries.dot(layer, direction))
+        found, values = bounds.best(min(k, bounds.total), torch.empty(0, dtype=torch.long))
+        return self._named(kind, Ranking(found, values, Certificate(bounds.total, bounds.total, True, "linear")))
 
     def _exact(self, kind: NeuronKind) -> Callable[[Tensor], Tensor]:
         entries, bases = self.entries(kind), self.bases(kind)

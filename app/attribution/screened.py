@@ -80,6 +80,7 @@ class Tail:
         bound = error * slope + error.square() * (largest + error).exp() * self.total[base]
 
         near = contributions @ self.probable_rows.T
+        largest = torch.maximum(largest, torch.maximum(near.amax(dim=1), -near.amin(dim=1)))
         probable = weighted_sums(torch.expm1(near) - near, self.probable_mass, base)
         return probable + tail, torch.where(largest < LARGEST_CHANGE, bound, torch.inf)
 

@@ -7,6 +7,7 @@ from indexer.unembedding import Conventions
 MAX_TOKENS = 256
 TOP = 300
 QUERY_TOP = 30
+MEMORY_MB = 512
 FFN_READERS = 100
 """FFN value neurons behind which the query layers are looked for (README, Method, Query neurons)."""
 
@@ -24,6 +25,7 @@ class Settings:
         conventions: see README's two conventions.
         suppressing: also find the neurons that lower the target most; without a catalogue this scores most neurons.
         max_tokens: longest prompt accepted, in tokens.
+        memory_mb: memory that scoring may take beside the model and the forward pass; less makes it slower.
     """
 
     top: int = TOP
@@ -34,3 +36,4 @@ class Settings:
     conventions: Conventions = Conventions.EXACT
     suppressing: bool = False
     max_tokens: int = MAX_TOKENS
+    memory_mb: int = MEMORY_MB

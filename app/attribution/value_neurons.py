@@ -63,7 +63,50 @@ class Ranking:
 Exact = Callable[[Int[Tensor, " m"]], Float[Tensor, " m"]]
 
 
-def certified_top(bounds: Float[Tensor, " N"], exact: Exact, k: int) -> Ranking:
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds that are computed a layer at a time and never all held: memory does not grow with the number of entries.
+
+    Attributes:
+        of_layer: layer -> the bounds of its entries.
+        layers: how many layers.
+        per_layer: entries a layer; entry e is entry e % per_layer of layer e // per_layer.
+    """
+
+    of_layer: Callable[[int], Float[Tensor, " entries"]]
+    layers: int
+    per_layer: int
+
+    @classmethod
+    def dense(cls, bounds: Float[Tensor, " N"]) -> "Bounds":
+        """Bounds that are there already."""
+        return cls(lambda _layer: bounds, 1, bounds.shape[0])
+
+    @property
+    def total(self) -> int:
+        return self.layers * self.per_layer
+
+    def best(self, count: int, without: Int[Tensor, " v"]) -> tuple[Int[Tensor, " m"], Float[Tensor, " m"]]:
+        """The `count` entries of highest bound but for those in `without`, and their bounds, in order."""
+        entries, values = without.new_empty(0), None
+        for layer in range(self.layers):
+            first = layer * self.per_layer
+            bounds = self.of_layer(layer)
+            here = without[(without >= first) & (without < first + self.per_layer)] - first
+            if len(here):
+                bounds = bounds.index_fill(0, here, -torch.inf)
+            best = bounds.topk(min(count, self.per_layer - len(here)))
+            entries = torch.cat([entries, best.indices + first])
+            values = best.values if values is None else torch.cat([values, best.values])
+            if len(entries) > count:
+                kept = values.topk(count)
+                entries, values = entries[kept.indices], kept.values
+        assert values is not None
+        order = values.argsort(descending=True)
+        return entries[order], values[order]
+
+
+def certified_top(bounds: Bounds | Float[Tensor, " N"], exact: Exact, k: int) -> Ranking:
     """The k entries of highest exact score.
 
     Args:
@@ -74,38 +117,38 @@ def certified_top(bounds: Float[Tensor, " N"], exact: Exact, k: int) -> Ranking:
     >>> certified_top(torch.tensor([3.0, 2.0, 9.0]), lambda i: torch.tensor([1.0, 2.0, 5.0])[i], k=1).entries
     tensor([2])
     """
-    total = bounds.shape[0]
+    source = bounds if isinstance(bounds, Bounds) else Bounds.dense(bounds)
+    total = source.total
     k = min(k, total)
-    if k == 0:
-        return Ranking(torch.empty(0, dtype=torch.long), bounds.new_empty(0), Certificate(0, total, True))
-    # Rounding may put a bound a hair below the score it bounds; the slack keeps the proof honest.
-    slack = 1e-6 * (1 + bounds.abs().max())
-    visited, scores = bounds.new_empty(0, dtype=torch.long), bounds.new_empty(0)
-    while visited.shape[0] < total:
+    visited, scores = torch.empty(0, dtype=torch.long), torch.empty(0)
+    slack = 0.0
+    while k and visited.shape[0] < total:
         # The bounds in order, but only as far as a search usually goes; more where that was not enough.
-        left = bounds.index_fill(0, visited, -torch.inf) if len(visited) else bounds
-        ordered = left.topk(min(total - len(visited), max(WINDOW, 2 * k, 8 * len(visited))))
+        entries, ordered = source.best(min(total - len(visited), max(WINDOW, 2 * k, 8 * len(visited))), visited)
+        # Rounding may put a bound a hair below the score it bounds; the slack keeps the proof honest.
+        slack = max(slack, 1e-6 * (1 + float(ordered[0].abs())))
         done = 0
-        while done < ordered.values.shape[0]:
-            size = k - done if len(scores) < k else _still_open(ordered.values[done:], scores, k, slack)
+        while done < len(entries):
+            size = k - done if len(scores) < k else _still_open(ordered[done:], scores, k, slack)
             if size == 0:
                 best = scores.topk(k)
                 return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, True))
-            batch = ordered.indices[done : done + size]
+            batch = entries[done : done + size]
             visited, scores = torch.cat([visited, batch]), torch.cat([scores, exact(batch)])
             done += len(batch)
     best = scores.topk(k)
-    return Ranking(visited[best.indices], best.values, Certificate(total, total, True))
+    return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, True))
 
 
-def _still_open(bounds: Float[Tensor, " m"], scores: Float[Tensor, " n"], k: int, slack: Tensor) -> int:
+def _still_open(bounds: Float[Tensor, " m"], scores: Float[Tensor, " n"], k: int, slack: float) -> int:
     """How many of the next entries may yet be among the best: as the k-th best only rises, no more than these."""
     kth = scores.topk(k).values[-1]
     return min(int((bounds + slack > kth).sum()), BATCH)
 
 
-def certified_bottom(lower_bounds: Float[Tensor, " N"], exact: Exact, k: int, bound: str) -> Ranking:
-    """The k entries of lowest exact score, lowest first; `lower_bounds` bound every entry's score from below."""
-    turned = certified_top(-lower_bounds, lambda entries: -exact(entries), k)
+def certified_bottom(lower: Bounds, exact: Exact, k: int, bound: str) -> Ranking:
+    """The k entries of lowest exact score, lowest first; `lower` bounds every entry's score from below."""
+    upside_down = Bounds(lambda layer: -lower.of_layer(layer), lower.layers, lower.per_layer)
+    turned = certified_top(upside_down, lambda entries: -exact(entries), k)
     proof = turned.certificate
     return Ranking(turned.entries, -turned.scores, Certificate(proof.scored, proof.total, proof.proven, bound))

@@ -2,6 +2,7 @@
 
 import json
 from itertools import islice
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -109,7 +110,7 @@ def test_an_unknown_ending_is_refused_before_anything_is_run(tmp_path):
 
 
 def test_neurons_are_counted_once_a_prompt_with_their_strongest_position():
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "ffn_value_neurons": [{"neuron": "L1.F2", "score": 0.5, "activation": 1.0}],
             "attention_value_neurons": [

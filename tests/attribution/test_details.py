@@ -1,6 +1,7 @@
 """The drill-down: heads and their source positions, patterns, the lens, single neurons, a neuron through a head."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -121,15 +122,16 @@ def test_through_a_head_is_the_product_of_its_matrices():
     model = models.language_model("gpt2")
     neuron, layer, head = Neuron.ffn(0, 5), 2, 3
     found = through_head(model, neuron, layer, head, shown=4)
-    module = model.module.get_submodule("transformer.h")
+    whole: Any = model.module
+    module = whole.transformer.h
     wide, width = models.D_MODEL, models.D_MODEL // models.HEADS
     columns = slice(2 * wide + head * width, 2 * wide + (head + 1) * width)
     value = module[0].mlp.c_proj.weight[5]
     normed = (value - value.mean()) * module[layer].ln_1.weight
     moved = normed @ module[layer].attn.c_attn.weight[:, columns]
     moved = moved @ module[layer].attn.c_proj.weight[head * width : (head + 1) * width]
-    final = (moved - moved.mean()) * model.module.transformer.ln_f.weight
-    logits = model.module.lm_head.weight @ final
+    final = (moved - moved.mean()) * whole.transformer.ln_f.weight
+    logits = whole.lm_head.weight @ final
     assert [token.id for token in found.promotes] == logits.topk(4).indices.tolist()
     assert [token.id for token in found.suppresses] == logits.topk(4, largest=False).indices.tolist()
 

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from app.attribution.importance import ROWS_AT_ONCE, SAFE_EXPONENT, Bases, log_probability_increase
+from app.attribution import analyse
+from app.attribution.importance import ROWS_AT_ONCE, SAFE_EXPONENT, Bases, log_probability_increase, rows_for
 from indexer.architecture import NormKind
 from indexer.unembedding import Conventions, Unembedding
+from tests import models
 
 LN3 = math.log(3)
 
@@ -166,3 +168,13 @@ def test_a_neuron_that_is_not_active_scores_nothing(base, activation):
     bases = Bases.at(torch.from_numpy(base), 1, 1.0, head)
     value = torch.randn(1, 3, generator=generator)
     assert bases.importance(activation * value, torch.tensor([0])).tolist() == pytest.approx([0.0], abs=3e-7)
+
+
+def test_less_memory_gives_the_same_scores_in_smaller_steps():
+    assert rows_for(512, 49_152) == ROWS_AT_ONCE
+    assert rows_for(8, 50_000) == 10  # 8 MB / (4 copies x 4 bytes x 50,000)
+    assert rows_for(0, 50_000) == 1
+    model = models.language_model("llama")
+    one, other = (analyse(model, models.PROMPT, top=20, memory_mb=size) for size in (512, 0))
+    torch.testing.assert_close(one.heads, other.heads, atol=1e-5, rtol=1e-5)
+    assert [neuron.neuron for neuron in one.ffn_value_neurons] == [neuron.neuron for neuron in other.ffn_value_neurons]
