@@ -1,6 +1,6 @@
 """One prompt, run once: what every question about it shares, and the questions that are asked one at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,6 +38,7 @@ class PromptRun:
         stream: the forward pass.
         target_id: w.
         distractor_id: w′, or None.
+        frozen_scale: another run's scale to use in place of one's own, for comparisons.
     """
 
     model: LanguageModel
@@ -47,6 +48,7 @@ class PromptRun:
     stream: ResidualStream
     target_id: int
     distractor_id: int | None = None
+    frozen_scale: float | None = None
 
     @cached_property
     def tokens(self) -> tuple[PromptToken, ...]:
@@ -71,6 +73,8 @@ class PromptRun:
     @cached_property
     def scale(self) -> float:
         """The final norm's, frozen at the final hidden state."""
+        if self.frozen_scale is not None:
+            return self.frozen_scale
         return float(self.model.unembedding.scale(self.stream.layer_input[-1, self.stream.position]))
 
     @cached_property
@@ -174,6 +178,23 @@ class PromptRun:
         if neuron.kind is NeuronKind.FFN or position is None:
             return max(active, key=lambda one: one.score)
         return active[position_of(position, len(active))]
+
+    def strongest(self, kind: NeuronKind, neurons: Sequence[Neuron]) -> list[ValueNeuron]:
+        """Chosen neurons of one kind, each at the source position of its highest score; scored together.
+
+        Raises:
+            AtlasError: there is no such neuron.
+        """
+        numbers = [self.entries(kind).numbers(neuron) for neuron in neurons]
+        if not numbers:
+            return []
+        entries = torch.tensor(numbers)
+        scores = self._exact(kind)(entries.flatten()).view(entries.shape)
+        best = scores.max(dim=1)
+        chosen = entries.gather(1, best.indices[:, None]).flatten()
+        return list(
+            self._named(kind, Ranking(chosen, best.values, Certificate(entries.numel(), entries.numel(), True)))
+        )
 
     def value_neurons(self, neuron: Neuron) -> tuple[ValueNeuron, ...]:
         """One chosen neuron on this prompt: an FFN neuron once, an attention neuron once a source position, in order.
