@@ -49,6 +49,7 @@ class Hit:
     """From 1, the most extreme token of that end."""
     token: Token
     logit: float
+    """As z, mean and std give it back: to six digits that of the neuron's card."""
     z: float
     """(logit − mean) / standard deviation of the neuron's logits over the vocabulary; 0 for a constant neuron."""
 
@@ -85,6 +86,75 @@ class NeuronTokens:
 
     promotes: tuple[Token, ...]
     suppresses: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedToken:
+    """A token of a concept at one end of a neuron."""
+
+    token: Token
+    weight: float
+    """In the concept, from −1 to 1."""
+    rank: int
+    z: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptNeuron:
+    """An end of a neuron that covers a concept."""
+
+    neuron: Neuron
+    sign: Sign
+    score: float
+    """Sum of share · √|z| over the matched tokens (:meth:`db.concepts.Concept.shares`); comparable within a concept."""
+    matched: tuple[MatchedToken, ...]
+    """By rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarNeuron:
+    """A neuron that shares tokens with another."""
+
+    neuron: Neuron
+    similarity: float
+    """From 0 (nothing shared) to 1 (the same tokens at the same ranks)."""
+    opposite: bool
+    """The tokens stand at opposite ends: what one promotes the other suppresses."""
+    shared: tuple[Token, ...]
+    """Tokens of both, by their rank in the neuron that was asked about; promoted ones and suppressed ones mixed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A token near another one."""
+
+    token: Token
+    rank: int
+    """From 1; corrected for hubs, so that cosines need not fall."""
+    cosine: float
+    """Of the folded unembedding's rows less their mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeakedNeuron:
+    """An end of a neuron and the token that stands out there."""
+
+    neuron: Neuron
+    sign: Sign
+    z: float
+    token: Token
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFavour:
+    """How many neurons have a token at an end."""
+
+    token: Token
+    sign: Sign
+    first: int
+    """Neurons where it is the first token of that end."""
+    stored: int
+    """Neurons where it is among the stored tokens of that end."""
 
 
 def sign_of(code: int) -> Sign:

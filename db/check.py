@@ -35,6 +35,7 @@ def check_build(path: Path, stamp: BuildStamp) -> None:
         _check_neurons(connection)
         _check_by_neuron(connection, stamp)
         _check_by_token(connection)
+        _check_neighbours(connection, stamp)
 
 
 def content_hash(path: Path) -> str:
@@ -49,7 +50,7 @@ def content_hash(path: Path) -> str:
             kept = [i for i, column in enumerate(cursor.description or []) if column[0] not in _UNREPRODUCIBLE]
             for row in cursor.fetchall():
                 digest.update(repr([row[i] for i in kept]).encode("utf-8", "surrogatepass"))
-        for table in ("neuron", "neuron_token", "token_neuron"):
+        for table in ("neuron", "neuron_token", "token_neuron", "token_neighbour"):
             # One digest a column, so that the size of the chunks does not matter.
             columns: dict[str, hashlib._Hash] = {}
             for chunk in _chunks(connection, table, _ROWS_AT_ONCE):
@@ -103,9 +104,9 @@ def _check_neurons(connection: duckdb.DuckDBPyConnection) -> None:
     rows = connection.execute("SELECT * FROM neuron").fetchnumpy()
     ids = rows["neuron_id"]
     _require(np.array_equal(ids, np.arange(len(ids))), "neuron ids are not 0, 1, 2, … in order")
-    figures = np.stack([rows["mean"], rows["std"], rows["norm"]])
-    _require(bool(np.isfinite(figures).all()), "a mean, standard deviation or norm is not finite")
-    _require(bool((figures[1:] >= 0).all()), "a standard deviation or norm is negative")
+    figures = np.stack([rows[name] for name in ("mean", "std", "norm", "top_z", "bottom_z")])
+    _require(bool(np.isfinite(figures).all()), "a mean, standard deviation, norm or z is not finite")
+    _require(bool((figures[1:3] >= 0).all()), "a standard deviation or norm is negative")
     # The order that ids promise: in a layer and kind the index counts through each head, and heads follow on.
     misplaced = _one(
         connection,
@@ -154,11 +155,12 @@ def _fail_at(wrong: NDArray[np.bool_], first: int, problem: str) -> None:
 def _check_by_token(connection: duckdb.DuckDBPyConnection) -> None:
     """The second order holds the same rows, strictly sorted."""
     # hash() sums to the same in any order; equal counts were checked before.
-    columns = "neuron_id, sign, rank, token_id, logit"
+    columns = "neuron_id, sign, rank, token_id"
     sums = [_one(connection, f"SELECT sum(hash({columns})) FROM {table}") for table in ("neuron_token", "token_neuron")]
     _require(sums[0] == sums[1], "the rows by token are not the rows by neuron")
     last: NDArray[np.int64] | None = None
     for rows in _chunks(connection, "token_neuron", _ROWS_AT_ONCE):
+        _require(bool(np.isfinite(np.ma.getdata(rows["z"])).all()), "a z is not finite")
         keys = [np.ma.getdata(rows[name]).astype(np.int64) for name in ("token_id", "sign", "rank", "neuron_id")]
         keys[1] = -keys[1]
         table = np.stack(keys)
@@ -170,3 +172,24 @@ def _check_by_token(connection: duckdb.DuckDBPyConnection) -> None:
             step = np.diff(key)
             rises = (step > 0) | ((step == 0) & rises)
         _require(bool(rises.all()), "the rows by token are not in order, or stand twice")
+
+
+def _check_neighbours(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> None:
+    """No neighbours at all, or the same number for every token: ranked, in order, each another token and once."""
+    total = _one(connection, "SELECT count(*) FROM token_neighbour")
+    if total == 0:
+        return
+    each, rest = divmod(total, stamp.vocabulary)
+    _require(rest == 0, f"{total:,} neighbours are not the same number for each of {stamp.vocabulary:,} tokens")
+    first = 0
+    for rows in _chunks(connection, "token_neighbour", max(1, _ROWS_AT_ONCE // each) * each):
+        columns = {name: np.ma.getdata(values).reshape(-1, each) for name, values in rows.items()}
+        tokens = np.arange(first, first + len(columns["rank"]))[:, None]
+        ordered = (columns["token_id"] == tokens).all() and (columns["rank"] == np.arange(1, each + 1)).all()
+        _require(bool(ordered), "the neighbours of a token are not ranked from 1, or not in order")
+        near = columns["neighbour_id"]
+        known = ((near >= 0) & (near < stamp.vocabulary) & (near != tokens)).all()
+        _require(bool(known), "a neighbour is no other token of the vocabulary")
+        _require(bool((np.diff(np.sort(near, axis=1), axis=1) != 0).all()), "a token has one neighbour twice")
+        _require(bool((np.abs(columns["cosine"]) <= 1).all()), "a cosine is not between -1 and 1")
+        first += len(tokens)

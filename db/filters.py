@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, FromClause, Table, func
+from sqlalchemy import ColumnElement, FromClause, func
 
 from db.answers import Token
 from db.errors import AtlasError
@@ -70,30 +70,35 @@ class Filters:
         if self.max_rank is not None and self.max_rank < 1:
             raise AtlasError(f"The largest rank must be 1 or more, not {self.max_rank}: ranks count from 1.")
 
-    def conditions(self, pairs: FromClause, neurons: Table) -> list[ColumnElement[bool]]:
-        """What a row of ``pairs``, joined with its neuron, must fulfil."""
+    def pair_conditions(self, pairs: FromClause) -> list[ColumnElement[bool]]:
+        """The part of the conditions that a row of ``token_neuron`` answers by itself: sign, rank and z."""
         found: list[ColumnElement[bool]] = []
         if self.sign is not None:
             found.append(pairs.c.sign == SIGN_CODES[self.sign])
         if self.max_rank is not None:
             found.append(pairs.c.rank <= self.max_rank)
+        if self.min_z is not None:
+            found.append(pairs.c.z * pairs.c.sign >= self.min_z)
+        return found
+
+    def neuron_conditions(self, neurons: FromClause) -> list[ColumnElement[bool]]:
+        """The part that concerns the neuron: kind, layers, head."""
+        found: list[ColumnElement[bool]] = []
         if self.kind is not None:
             found.append(neurons.c.kind == KIND_CODES[self.kind])
         if self.layers is not None:
             found.append(neurons.c.layer.between(*self.layers))
         if self.head is not None:
             found.append(neurons.c.head == self.head)
-        if self.min_z is not None:
-            found.append(z_score(pairs, neurons) * pairs.c.sign >= self.min_z)
         return found
 
-    def ordering(self, pairs: FromClause, neurons: Table) -> list[ColumnElement[Any]]:
+    def ordering(self, pairs: FromClause, neurons: FromClause) -> list[ColumnElement[Any]]:
         """Best first, to the last tie: strength counts in the sign's own direction, so that both ends mix fairly."""
-        strength = z_score(pairs, neurons) * pairs.c.sign
+        strength = pairs.c.z * pairs.c.sign
         first: dict[Order, list[ColumnElement[Any]]] = {
             Order.Z: [strength.desc(), pairs.c.rank],
             Order.RANK: [pairs.c.rank, strength.desc()],
-            Order.LOGIT: [(pairs.c.logit * pairs.c.sign).desc(), pairs.c.rank],
+            Order.LOGIT: [((pairs.c.z * neurons.c.std + neurons.c.mean) * pairs.c.sign).desc(), pairs.c.rank],
         }
         return [*first[self.order], pairs.c.neuron_id, pairs.c.token_id]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from db.errors import AtlasError
+from db.filters import Filters
 from db.neuron import Neuron, NeuronKind
 from db.questions import Answer, Statement
 from db.tables import KIND_CODES
@@ -73,6 +74,34 @@ class Layout:
                 return block.first + position
         layer = neuron.layer if block is not None else None
         raise AtlasError(f"This catalogue has no neuron {neuron.label}: {self.ranges(layer)}.")
+
+    def spans(self, filters: Filters) -> list[tuple[int, int]] | None:
+        """First and last id of every run of neurons of the filters' kind, layers and head; None for all neurons."""
+        if filters.kind is None and filters.layers is None and filters.head is None:
+            return None
+        low, high = filters.layers or (0, self.layers - 1)
+        found: list[tuple[int, int]] = []
+        for (layer, kind), block in sorted(self._blocks.items(), key=lambda item: item[1].first):
+            if not low <= layer <= high or filters.kind not in (None, kind):
+                continue
+            first, size = block.first, block.size
+            if filters.head is not None:
+                first, size = first + filters.head * block.width, block.width
+                if kind is NeuronKind.FFN or first + size > block.first + block.size:
+                    continue
+            last = first + size - 1
+            if found and found[-1][1] == first - 1:
+                first = found.pop()[0]
+            found.append((first, last))
+        return found
+
+    def neuron(self, neuron_id: int) -> Neuron:
+        """The neuron of a stored id; KeyError for an id that no neuron has."""
+        for (layer, kind), block in self._blocks.items():
+            if 0 <= neuron_id - block.first < block.size:
+                head, index = divmod(neuron_id - block.first, block.width)
+                return Neuron(layer, kind, None if kind is NeuronKind.FFN else head, index)
+        raise KeyError(neuron_id)
 
     def ranges(self, layer: int | None = None) -> str:
         """Which labels exist, in words; of one layer, or of the first where layers differ."""

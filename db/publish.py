@@ -8,9 +8,11 @@ Whatever fails on the way leaves the folder as it was. A reader has either the o
 
 import errno
 import shutil
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -33,15 +35,41 @@ PAIR_FILE = "tokens.parquet"
 ROW_GROUP_ROWS = 24_576
 _BYTES_PER_PAIR = 8  # in one order; 6.8 measured for random tokens
 _SORT_MEMORY = "2GB"  # what does not fit is sorted on disk
+_NO_NEIGHBOURS = pa.table(
+    {
+        "token_id": pa.array([], pa.int32()),
+        "rank": pa.array([], pa.int16()),
+        "neighbour_id": pa.array([], pa.int32()),
+        "cosine": pa.array([], pa.float32()),
+    }
+)
 _ORDERS = {
     "token": "token_id",
     "neuron": "neuron_id",
     "neuron_token": "neuron_id, sign DESC, rank",
     "token_neuron": "token_id, sign DESC, rank, neuron_id",
+    "token_neighbour": "token_id, rank",
 }
+# The shards' columns of table neuron, and what follows from the pairs: z of both first tokens.
+_PAIRS_WITH_Z = """
+    SELECT p.*, coalesce((p.logit - n.mean) / nullif(n.std, 0), 0) AS z
+    FROM build_file.neuron_token p LEFT JOIN (
+        SELECT neuron_id, max(mean) AS mean, max(std) AS std FROM build_file.neuron GROUP BY neuron_id
+    ) n ON n.neuron_id = p.neuron_id
+"""
+_NEURONS_WITH_Z = """
+    SELECT s.*, coalesce((top - s.mean) / nullif(s.std, 0), 0) AS top_z,
+        coalesce((bottom - s.mean) / nullif(s.std, 0), 0) AS bottom_z
+    FROM neuron_source s LEFT JOIN (
+        SELECT neuron_id, max(logit) FILTER (sign = 1) AS top, min(logit) FILTER (sign = -1) AS bottom
+        FROM build_file.neuron_token WHERE rank = 1 GROUP BY neuron_id
+    ) ends ON ends.neuron_id = s.neuron_id
+"""
 
 
-def publish(directory: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path]) -> Path:
+def publish(
+    directory: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path], neighbours: pa.Table | None = None
+) -> Path:
     """Make a model's shards its current build; returns the build's file.
 
     Args:
@@ -50,6 +78,8 @@ def publish(directory: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequen
         tokens: the columns of table ``token``, a row a token.
         shards: folders with ``neurons.parquet`` (columns of table ``neuron``) and ``tokens.parquet`` (of
             ``neuron_token``); together every neuron once, in any order.
+        neighbours: the columns of table ``token_neighbour``; None where they were not computed, and concepts are then
+            not widened.
 
     Raises:
         AtlasError: shards that are missing, damaged or not whole, a full disk, another publisher at work, or an
@@ -61,16 +91,17 @@ def publish(directory: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequen
     if "?" in str(directory):
         # DuckDB takes what follows for a URL's query, and writes its log elsewhere.
         raise AtlasError(f"A catalogue cannot be kept in {directory}: DuckDB needs a path without a question mark.")
-    _check_sources(tokens, shards)
+    neighbours = _NO_NEIGHBOURS if neighbours is None else neighbours
+    _check_sources(tokens, shards, neighbours)
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / ".publishing.duckdb"
     with exclusive(directory):
         _remove(temporary)  # what a killed publisher left
-        needed, free = _needed_bytes(stamp, tokens), shutil.disk_usage(directory).free
+        needed, free = _needed_bytes(stamp, tokens, neighbours), shutil.disk_usage(directory).free
         try:
             if free < needed:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            _load(temporary, stamp, tokens, shards)
+            _load(temporary, stamp, tokens, shards, neighbours)
             check_build(temporary, stamp)
             sync(temporary)
             _settle(temporary, target)
@@ -82,7 +113,8 @@ def publish(directory: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequen
     return target
 
 
-def _check_sources(tokens: pa.Table, shards: Sequence[Path]) -> None:
+def _check_sources(tokens: pa.Table, shards: Sequence[Path], neighbours: pa.Table) -> None:
+    _require_columns("the table of neighbours", neighbours.column_names, tables.token_neighbour)
     _require_columns("the table of tokens", tokens.column_names, tables.token)
     for shard in shards:
         for name, table in ((NEURON_FILE, tables.neuron), (PAIR_FILE, tables.neuron_token)):
@@ -95,12 +127,14 @@ def _check_sources(tokens: pa.Table, shards: Sequence[Path]) -> None:
 
 
 def _require_columns(what: str, found: Sequence[str], table: Table) -> None:
-    missing = [column.name for column in table.columns if column.name not in found]
+    missing = [
+        name for name in (column.name for column in table.columns) if name not in found and name not in tables.DERIVED
+    ]
     if missing:
         raise AtlasError(f"In {what} columns are missing: {', '.join(missing)}. Delete the shards and build again.")
 
 
-def _load(path: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path]) -> None:
+def _load(path: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path], neighbours: pa.Table) -> None:
     spill = path.with_suffix(".spill")
     quoted = str(path).replace("'", "''")
     with duckdb.connect(config={"temp_directory": str(spill), "memory_limit": _SORT_MEMORY}) as connection:
@@ -108,19 +142,29 @@ def _load(path: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path
         connection.execute("USE build_file")
         for table in tables.metadata.sorted_tables:
             connection.execute(str(CreateTable(table).compile(dialect=Dialect())))
-        row = asdict(stamp)
+        row = _build_row(stamp)
         marks = ", ".join("?" for _ in row)
         names = ", ".join(row)
         connection.execute(f"INSERT INTO build_file.build ({names}) VALUES ({marks})", list(row.values()))
         connection.register("token_source", tokens)
+        connection.register("neighbour_source", neighbours)
+        for name, file in (("neuron_source", NEURON_FILE), ("pair_source", PAIR_FILE)):
+            connection.read_parquet([str(shard / file) for shard in shards]).create_view(name)
         _fill(connection, tables.token, "token_source")
-        for table, file in ((tables.neuron, NEURON_FILE), (tables.neuron_token, PAIR_FILE)):
-            connection.read_parquet([str(shard / file) for shard in shards]).create_view(f"{table.name}_source")
-            _fill(connection, table, f"{table.name}_source")
-        _fill(connection, tables.token_neuron, "build_file.neuron_token")
+        _fill(connection, tables.token_neighbour, "neighbour_source")
+        _fill(connection, tables.neuron_token, "pair_source")
+        _fill(connection, tables.neuron, f"({_NEURONS_WITH_Z})")
+        _fill(connection, tables.token_neuron, f"({_PAIRS_WITH_Z})")
         connection.execute("CHECKPOINT build_file")
         connection.execute("USE memory")
         connection.execute("DETACH build_file")
+
+
+def _build_row(stamp: BuildStamp) -> dict[str, Any]:
+    row = asdict(stamp)
+    text = row.pop("tokenizer_json")
+    # A large JSON text, which DuckDB would keep as it is.
+    return {**row, "tokenizer_zlib": None if text is None else zlib.compress(text.encode("utf-8", "surrogatepass"), 9)}
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> None:
@@ -148,9 +192,9 @@ def _same_content(first: Path, second: Path) -> bool:
         return False
 
 
-def _needed_bytes(stamp: BuildStamp, tokens: pa.Table) -> int:
-    pairs = 2 * stamp.depth * stamp.neurons
-    return 2 * pairs * _BYTES_PER_PAIR + stamp.neurons * 32 + 2 * int(tokens.nbytes) + 4_000_000
+def _needed_bytes(stamp: BuildStamp, tokens: pa.Table, neighbours: pa.Table) -> int:
+    pairs = 2 * stamp.depth * stamp.neurons + len(neighbours)
+    return 2 * pairs * _BYTES_PER_PAIR + stamp.neurons * 40 + 2 * int(tokens.nbytes) + 4_000_000
 
 
 def _explained(error: Exception, directory: Path, needed: int, free: int) -> AtlasError:

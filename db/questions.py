@@ -7,13 +7,16 @@ are repeated on both sides of a join, because zone maps prune only what a condit
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, FromClause, Row, Select, and_, func, select
+from sqlalchemy import Column, ColumnElement, FromClause, Row, Select, and_, false, func, or_, select
 
-from db.filters import Filters, z_score
+from db.filters import Filters, Order, z_score
 from db.tables import neuron, neuron_token, token, token_neuron
 
 Statement = Select[*tuple[Any, ...]]
 Answer = Row[*tuple[Any, ...]]
+
+Spans = Sequence[tuple[int, int]] | None
+"""First and last ids of runs of neurons; None for all."""
 
 NEURON_COLUMNS = (neuron.c.kind, neuron.c.layer, neuron.c.head, neuron.c.index)
 TOKEN_COLUMNS = (token.c.token_id, token.c.text, token.c.display, token.c.special)
@@ -34,32 +37,46 @@ def tokens_by_text(texts: Sequence[str]) -> Statement:
     return select(*TOKEN_COLUMNS).where(token.c.text.in_(texts))
 
 
-def hits(token_ids: Sequence[int], filters: Filters, limit: int, offset: int) -> Statement:
-    """Columns: NEURON_COLUMNS, sign, rank, token_id, logit, z; best first."""
+def hits(token_ids: Sequence[int], filters: Filters, spans: Spans, limit: int, offset: int) -> Statement:
+    """Columns: neuron_id, sign, rank, token_id, logit, z; best first."""
     pairs = token_neuron
-    found = (pairs.c.sign, pairs.c.rank, pairs.c.token_id, pairs.c.logit, z_score(pairs, neuron))
-    matching = _matching(select(*NEURON_COLUMNS, *found), token_ids, filters)
-    return matching.order_by(*filters.ordering(pairs, neuron)).limit(limit).offset(offset)
-
-
-def hit_count(token_ids: Sequence[int], filters: Filters) -> Statement:
-    """One row: the number of rows that :func:`hits` has without a limit."""
-    return _matching(select(func.count()), token_ids, filters)
-
-
-def layer_counts(token_ids: Sequence[int], filters: Filters) -> Statement:
-    """Columns: layer, kind, sign, distinct neurons."""
-    groups = (neuron.c.layer, neuron.c.kind, token_neuron.c.sign)
-    counted = select(*groups, func.count(token_neuron.c.neuron_id.distinct()))
-    ordered = (neuron.c.layer, neuron.c.kind, token_neuron.c.sign.desc())
-    return _matching(counted, token_ids, filters).group_by(*groups).order_by(*ordered)
-
-
-def _matching(statement: Statement, token_ids: Sequence[int], filters: Filters) -> Statement:
-    joined = token_neuron.join(neuron, token_neuron.c.neuron_id == neuron.c.neuron_id)
-    return statement.select_from(joined).where(
-        among(token_neuron.c.token_id, token_ids), *filters.conditions(token_neuron, neuron)
+    found = select(pairs.c.neuron_id, pairs.c.sign, pairs.c.rank, pairs.c.token_id, pairs.c.z)
+    if filters.order is Order.LOGIT:
+        found = found.join(neuron, pairs.c.neuron_id == neuron.c.neuron_id)
+    found = found.where(*pair_conditions(token_ids, filters, spans))
+    page = found.order_by(*filters.ordering(pairs, neuron)).limit(limit).offset(offset).subquery("page")
+    logit = page.c.z * neuron.c.std + neuron.c.mean
+    return (
+        select(page.c.neuron_id, page.c.sign, page.c.rank, page.c.token_id, logit, page.c.z)
+        .join(neuron, page.c.neuron_id == neuron.c.neuron_id)
+        .order_by(*filters.ordering(page, neuron))
     )
+
+
+def hit_count(token_ids: Sequence[int], filters: Filters, spans: Spans) -> Statement:
+    """One row: the number of rows that :func:`hits` has without a limit."""
+    return select(func.count()).select_from(token_neuron).where(*pair_conditions(token_ids, filters, spans))
+
+
+def layer_counts(token_ids: Sequence[int], filters: Filters, spans: Spans) -> Statement:
+    """Columns: layer, kind, sign, distinct neurons."""
+    pairs = token_neuron
+    groups = (neuron.c.layer, neuron.c.kind, pairs.c.sign)
+    return (
+        select(*groups, func.count(pairs.c.neuron_id.distinct()))
+        .select_from(pairs.join(neuron, pairs.c.neuron_id == neuron.c.neuron_id))
+        .where(*pair_conditions(token_ids, filters, spans))
+        .group_by(*groups)
+        .order_by(neuron.c.layer, neuron.c.kind, pairs.c.sign.desc())
+    )
+
+
+def pair_conditions(token_ids: Sequence[int], filters: Filters, spans: Spans) -> list[ColumnElement[bool]]:
+    """What a row of ``token_neuron`` must fulfil, without a look at its neuron: that is in the spans of ids."""
+    found = [among(token_neuron.c.token_id, token_ids), *filters.pair_conditions(token_neuron)]
+    if spans is not None:
+        found.append(or_(false(), *(token_neuron.c.neuron_id.between(*span) for span in spans)))
+    return found
 
 
 def card(neuron_id: int) -> Statement:

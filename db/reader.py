@@ -49,7 +49,7 @@ class Reader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _rows(self, statement: Statement) -> Sequence[Answer]:
+    def rows(self, statement: Statement) -> Sequence[Answer]:
         """All rows at once: a result left half read would hold its connection."""
         if self._closed:
             raise AtlasError(f"The catalogue {self.path.name} was closed: open it, or its successor, again.")
@@ -63,7 +63,7 @@ class Reader:
 
     def _check_schema(self) -> None:
         try:
-            versions = self._rows(select(tables.build.c.schema_version))
+            versions = self.rows(select(tables.build.c.schema_version))
             if len(versions) != 1 or versions[0][0] != tables.SCHEMA_VERSION:
                 found = versions[0][0] if versions else "unknown"
                 raise AtlasError(
@@ -72,7 +72,7 @@ class Reader:
                 )
             for table in tables.metadata.sorted_tables:
                 # No bound parameter here: DuckDB imports pandas at the first one, which opening should not wait for.
-                self._rows(select(table).where(false()))
+                self.rows(select(table).where(false()))
         except DBAPIError as error:
             raise AtlasError(
                 f"{self.path} is a database, but not a catalogue of neurons ({reason(error)}). {REBUILD}"

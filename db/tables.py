@@ -1,7 +1,7 @@
 """The tables of a build, declared in SQLAlchemy Core so that they can live in DuckDB or PostgreSQL.
 
-Neuron-token pairs stand twice: ``neuron_token`` sorted by neuron, ``token_neuron`` sorted by (token, rank). Neither has
-a primary key or an index: DuckDB's zone maps answer both look-ups from the order of the rows alone, and a key would
+Neuron-token pairs stand twice: ``neuron_token`` sorted by neuron, ``token_neuron`` sorted by (token, rank). No table
+has a primary key or an index: DuckDB's zone maps answer both look-ups from the order of the rows alone, and a key would
 make the file several times larger. What a key would guarantee is checked once, when the build is published.
 
 Ranks count from 1, the most extreme token of that end. Logits are those of the value vector alone: centred for
@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -44,7 +44,7 @@ build = Table(
     Column("heads", Integer, nullable=False),  # a layer
     Column("head_dim", Integer, nullable=False),
     Column("depth", Integer, nullable=False),  # tokens stored at each end of a neuron
-    Column("tokenizer_json", Text),  # the `tokenizers` file, to split text; absent for slow ones
+    Column("tokenizer_zlib", LargeBinary),  # the `tokenizers` file, deflated, to split text; absent for slow ones
 )
 
 token = Table(
@@ -68,13 +68,26 @@ neuron = Table(
     Column("mean", REAL, nullable=False),  # of the logits over the vocabulary
     Column("std", REAL, nullable=False),  # of the same (population)
     Column("norm", REAL, nullable=False),  # of the value vector, before any folding
+    # How peaked the projection is: z of rank 1 at either end, 0 for a constant neuron. Derived when published.
+    Column("top_z", REAL, nullable=False),
+    Column("bottom_z", REAL, nullable=False),
+)
+DERIVED = frozenset({"top_z", "bottom_z"})  # columns of neuron that no shard has
+
+token_neighbour = Table(  # empty where the build has none; sorted by token_id, rank
+    "token_neighbour",
+    metadata,
+    Column("token_id", Integer, nullable=False),
+    Column("rank", SmallInteger, nullable=False),  # from 1, nearest first, corrected for hubs
+    Column("neighbour_id", Integer, nullable=False),
+    Column("cosine", REAL, nullable=False),  # of the folded rows less their mean, three decimals
 )
 
 KIND_CODES = {"ffn": 0, "attention": 1}
 SIGN_CODES = {"promotes": 1, "suppresses": -1}
 
 
-def _pairs(name: str) -> Table:
+def _pairs(name: str, *figures: str) -> Table:
     return Table(
         name,
         metadata,
@@ -82,9 +95,11 @@ def _pairs(name: str) -> Table:
         Column("sign", SmallInteger, nullable=False),  # see SIGN_CODES
         Column("rank", SmallInteger, nullable=False),
         Column("token_id", Integer, nullable=False),
-        Column("logit", REAL, nullable=False),
+        *(Column(figure, REAL, nullable=False) for figure in figures),
     )
 
 
-neuron_token = _pairs("neuron_token")  # sorted by neuron_id, sign descending, rank
-token_neuron = _pairs("token_neuron")  # sorted by token_id, sign descending, rank, neuron_id
+neuron_token = _pairs("neuron_token", "logit")  # sorted by neuron_id, sign descending, rank
+# Sorted by token_id, sign descending, rank, neuron_id. z = (logit - mean) / std of the neuron, 0 for a constant one:
+# what ranks hits, so that a search need not look up thousands of neurons to show a hundred.
+token_neuron = _pairs("token_neuron", "z")

@@ -1,36 +1,49 @@
 """The offline job: plan of shards -> Parquet, layer by layer -> one published build.
 
-A shard is a layer. It is written under a temporary name and renamed when complete, so that a job that was killed goes
-on from the shards that are there. Peak memory: the unembedding, one layer's value vectors, one chunk of logits.
+A shard is a layer (and one more, the tokens' neighbours). A job that was killed, or ran out of disk, goes on from the
+shards that are whole. Peak memory: the unembedding, one layer's value vectors, one chunk of logits; while one layer is
+written, the next is computed.
 """
 
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from errno import ENOSPC
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from db.builds import build_path, set_current, sync
+from db.check import check_build
 from db.errors import AtlasError
-from db.publish import BuildStamp, current_build, publish
-from db.tables import KIND_CODES, SCHEMA_VERSION, SIGN_CODES
+from db.publish import NEURON_FILE, PAIR_FILE, BuildStamp, current_build, publish
+from db.reader import Reader
+from db.tables import SCHEMA_VERSION
+from indexer.architecture import Dimensions
 from indexer.checkpoint import Checkpoint
 from indexer.language_model import load_model
-from indexer.projection import Projection, Projector
+from indexer.neighbours import COUNT, nearest_tokens
+from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
+from indexer.rows import neuron_rows, pair_rows
+from indexer.shards import clean, is_whole, only_indexer, work_folder, work_folders, write_shard
 from indexer.tokens import token_table
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Raised when the same checkpoint and options would give other contents; part of every build's identity."""
 
 DEPTH = 50
+_PLAN = "plan.json"
+_NEIGHBOUR_FILE = "neighbours.parquet"
+_NEIGHBOUR_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class Built:
         fresh: False when it was there already and nothing was done.
         neurons: neurons in it.
         screened, unproven: neurons screened in bf16, and those of them that needed more than the first round; 0 and 0
-            in float32.
+            in float32, and for layers that an earlier run had finished.
     """
 
     path: Path
@@ -58,6 +71,7 @@ def build(
     *,
     depth: int = DEPTH,
     screen: bool | None = None,
+    memory_mb: int = MEMORY_MB,
     say: Callable[[str], None] = lambda _line: None,
     progress: Callable[[Iterator[int], int], Iterator[int]] = lambda layers, _total: layers,
 ) -> Built:
@@ -67,60 +81,158 @@ def build(
         checkpoint: the model.
         catalogue: the folder of all catalogues.
         depth: tokens kept at each end of a neuron.
-        screen: see `Projector`.
+        screen: see `Projector`; a job that goes on from another's layers keeps to that one's choice.
+        memory_mb: see `Projector`.
         say: told what is being done, a line a stage.
         progress: wraps the iteration over layers (a progress bar).
 
     Raises:
-        AtlasError: the model is unfit (its identities fail, files damaged), or the disk is full. Nothing half-done is
-            published; a
-            later call goes on from the finished layers.
+        AtlasError: the model is unfit (its identities fail, files damaged), the disk is full, or another process is
+            indexing this model. Nothing half-done is published; a later call goes on from the finished layers.
     """
-    size = checkpoint.dimensions
-    weights = checkpoint.weights()
-    unembedding = Unembedding.from_weights(weights, checkpoint.epsilon())
-    stamp = _stamp(checkpoint, unembedding, depth)
-    neurons = stamp.ffn_neurons + stamp.attention_neurons
+    unembedding = Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon())
+    stamp = stamp_of(checkpoint, unembedding, depth)
     directory = catalogue / checkpoint.name
-    if _is_current(directory, stamp.build_id):
-        return Built(current_build(directory), fresh=False, neurons=neurons)
-
-    say(f"Checking that the neurons of {checkpoint.name} are where {stamp.family} keeps them")
-    load_model(checkpoint, layers=2)
-
-    work = directory / f"work-{stamp.build_id}"
-    projector = Projector(unembedding, depth, screen=screen)
-    say(
-        f"Projecting {neurons:,} neurons" + (" (bf16 screening, float32 logits)" if projector.screens else " (float32)")
-    )
+    if _is_current(directory, stamp):
+        return Built(current_build(directory), fresh=False, neurons=stamp.neurons)
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        shards = [work / f"layer-{layer:04d}" for layer in range(size.layers)]
-        for layer in progress(iter(range(size.layers)), size.layers):
-            if not shards[layer].is_dir():
-                _write_shard(shards[layer], weights, projector, layer)
-        say("Sorting, checking and publishing")
-        path = publish(directory, stamp, token_table(checkpoint.tokenizer, size.vocabulary), shards)
+        directory.mkdir(parents=True, exist_ok=True)
+        with only_indexer(directory):
+            if _is_there(directory, stamp):
+                return Built(current_build(directory), fresh=False, neurons=stamp.neurons)
+            return _build(checkpoint, unembedding, stamp, directory, screen, memory_mb, say, progress)
     except OSError as error:
-        if error.errno != ENOSPC:
+        if error.errno not in (ENOSPC, EDQUOT):
             raise
         raise AtlasError(
-            f"The disk is full: {directory} needs about {_disk_needed(neurons, depth) / 1e6:.0f} MB, "
+            f"The disk is full: {directory} needs about {disk_needed(stamp.neurons, stamp.depth) / 1e6:.0f} MB, "
             f"{_free(directory) / 1e6:.0f} MB are free. Make room and run the same command again; finished layers "
             "are kept."
         ) from error
+
+
+def _build(
+    checkpoint: Checkpoint,
+    unembedding: Unembedding,
+    stamp: BuildStamp,
+    directory: Path,
+    screen: bool | None,
+    memory_mb: int,
+    say: Callable[[str], None],
+    progress: Callable[[Iterator[int], int], Iterator[int]],
+) -> Built:
+    work = work_folder(directory, stamp.build_id)
+    for other in work_folders(directory):
+        if other != work:
+            say(f"{other} holds unfinished work of another build; `python -m indexer prune` removes it.")
+    say(f"Checking that the neurons of {checkpoint.name} are where {stamp.family} keeps them")
+    load_model(checkpoint, layers=2)
+
+    work.mkdir(exist_ok=True)
+    clean(work)
+    screen = _planned_screening(work, screen, stamp.d_model)
+    if torch.cuda.is_available():
+        unembedding = replace(unembedding, folded=unembedding.folded.cuda())
+    neighbours = _neighbours(work, unembedding, screen, memory_mb, say)
+    projector = Projector(unembedding, stamp.depth, screen=screen, memory_mb=memory_mb)
+    del unembedding  # the projector has its own, centred
+    how = "bf16 screening, float32 logits" if projector.screens else "float32"
+    say(f"Projecting {stamp.neurons:,} neurons ({how})")
+    shards = _write_layers(work, checkpoint.weights(), projector, progress)
+    say("Sorting, checking and publishing")
+    build_path(directory, stamp.build_id).unlink(missing_ok=True)  # damaged, or it would not have come to this
+    path = publish(directory, stamp, token_table(checkpoint.tokenizer, stamp.vocabulary), shards, neighbours)
     shutil.rmtree(work, ignore_errors=True)
-    return Built(path, fresh=True, neurons=neurons, screened=projector.seen, unproven=projector.unproven)
+    return Built(path, fresh=True, neurons=stamp.neurons, screened=projector.seen, unproven=projector.unproven)
 
 
-def _is_current(directory: Path, build_id: str) -> bool:
+def _is_current(directory: Path, stamp: BuildStamp) -> bool:
     try:
-        return current_build(directory).name == f"build-{build_id}.duckdb"
+        path = current_build(directory)
+        if path != build_path(directory, stamp.build_id):
+            return False
+        Reader.open(path).close()
+        return True
     except AtlasError:
         return False
 
 
-def _stamp(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> BuildStamp:
+def _is_there(directory: Path, stamp: BuildStamp) -> bool:
+    """Whether this build's file was published already, and is whole: then it is made the current one again."""
+    path = build_path(directory, stamp.build_id)
+    if not path.is_file():
+        return False
+    try:
+        check_build(path, stamp)
+    except (AtlasError, duckdb.Error):
+        return False
+    set_current(directory, path)
+    return True
+
+
+def _planned_screening(work: Path, screen: bool | None, d_model: int) -> bool:
+    """Whether to screen: as the shards that are there were made, since mixing would change last digits."""
+    plan = work / _PLAN
+    if screen is None:
+        try:
+            return bool(json.loads(plan.read_text(encoding="utf-8"))["screen"])
+        except (OSError, ValueError, KeyError, TypeError):
+            screen = not torch.cuda.is_available() and bf16_is_faster(d_model)
+    temporary = plan.with_suffix(".json.part")
+    temporary.write_text(json.dumps({"screen": screen}), encoding="utf-8")
+    sync(temporary)
+    temporary.replace(plan)
+    return screen
+
+
+def _neighbours(
+    work: Path, unembedding: Unembedding, screen: bool, memory_mb: int, say: Callable[[str], None]
+) -> pa.Table | None:
+    """Each token's nearest tokens, from their shard where it is whole; None where they would cost too much."""
+    vocabulary = unembedding.folded.shape[0]
+    shard = work / "neighbours"
+    if not is_whole(shard, {_NEIGHBOUR_FILE: vocabulary * min(COUNT, vocabulary - 1)}):
+        say(f"Finding the nearest tokens of each of {vocabulary:,} tokens")
+        chunk = max(1, min(_NEIGHBOUR_CHUNK, memory_mb * 1_000_000 // (vocabulary * 4)))
+        found = nearest_tokens(unembedding, screen=screen, chunk=chunk)
+        if found is None:
+            say("The vocabulary is too large for that: concepts will not be widened.")
+            return None
+        write_shard(shard, {_NEIGHBOUR_FILE: found})
+    return pq.read_table(shard / _NEIGHBOUR_FILE)
+
+
+def _write_layers(
+    work: Path,
+    weights: Weights,
+    projector: Projector,
+    progress: Callable[[Iterator[int], int], Iterator[int]],
+) -> list[Path]:
+    """Make the shards that are not there yet; one layer is written while the next is computed."""
+    size = weights.dimensions
+    neurons = size.ffn_neurons + size.attention_neurons
+    rows = {NEURON_FILE: neurons, PAIR_FILE: neurons * 2 * projector.depth}
+    shards = [work / f"layer-{layer:04d}" for layer in range(size.layers)]
+    pending: Future[None] | None = None
+    with ThreadPoolExecutor(1) as writer:
+        for layer in progress(iter(range(size.layers)), size.layers):
+            if is_whole(shards[layer], rows):
+                continue
+            projection = projector.project(torch.cat([weights.ffn_values(layer), weights.attention_values(layer)]))
+            if pending is not None:
+                pending.result()
+            pending = writer.submit(_write_layer, shards[layer], projection, layer, size)
+        if pending is not None:
+            pending.result()
+    return shards
+
+
+def _write_layer(shard: Path, projection: Projection, layer: int, size: Dimensions) -> None:
+    write_shard(shard, {NEURON_FILE: neuron_rows(projection, layer, size), PAIR_FILE: pair_rows(projection, layer)})
+
+
+def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> BuildStamp:
+    """What a build of this checkpoint says about itself; reads all weight files once, for their hash."""
     size = checkpoint.dimensions
     identity = {
         "checkpoint": checkpoint.identity,
@@ -148,66 +260,7 @@ def _stamp(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> Buil
     )
 
 
-def _write_shard(shard: Path, weights: Weights, projector: Projector, layer: int) -> None:
-    """One layer's neurons and their tokens; the folder appears when both files are complete."""
-    size = weights.dimensions
-    device = projector.rows.device
-    ffn = projector.project(weights.ffn_values(layer).to(device))
-    attention = projector.project(weights.attention_values(layer).to(device))
-    first = layer * (size.ffn_neurons + size.attention_neurons)
-
-    tables = [
-        _neuron_rows(ffn, layer, first, head_dim=None),
-        _neuron_rows(attention, layer, first + size.ffn_neurons, head_dim=size.head_dim),
-    ]
-    pairs = [_pair_rows(ffn, first), _pair_rows(attention, first + size.ffn_neurons)]
-    partial = shard.with_name(shard.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    pq.write_table(pa.concat_tables(tables), partial / "neurons.parquet")
-    pq.write_table(pa.concat_tables(pairs), partial / "tokens.parquet")
-    partial.rename(shard)
-
-
-def _neuron_rows(projection: Projection, layer: int, first: int, *, head_dim: int | None) -> pa.Table:
-    count = projection.mean.shape[0]
-    place = torch.arange(count)
-    head = pa.nulls(count, pa.int16()) if head_dim is None else pa.array((place // head_dim).numpy(), pa.int16())
-    kind = "ffn" if head_dim is None else "attention"
-    return pa.table(
-        {
-            "neuron_id": pa.array((place + first).numpy(), pa.int32()),
-            "kind": pa.array([KIND_CODES[kind]] * count, pa.int16()),
-            "layer": pa.array([layer] * count, pa.int16()),
-            "head": head,
-            "index": pa.array((place if head_dim is None else place % head_dim).numpy(), pa.int32()),
-            "mean": pa.array(projection.mean.cpu().numpy(), pa.float32()),
-            "std": pa.array(projection.std.cpu().numpy(), pa.float32()),
-            "norm": pa.array(projection.norm.cpu().numpy(), pa.float32()),
-        }
-    )
-
-
-def _pair_rows(projection: Projection, first: int) -> pa.Table:
-    """Both ends of every neuron, sorted by neuron, promotes before suppresses, rank."""
-    count, depth = projection.top_tokens.shape
-    tokens = torch.stack([projection.top_tokens, projection.bottom_tokens], dim=1)  # [neuron, end, rank]
-    logits = torch.stack([projection.top_logits, projection.bottom_logits], dim=1)
-    ids = torch.arange(first, first + count).repeat_interleave(2 * depth)
-    signs = torch.tensor([SIGN_CODES["promotes"], SIGN_CODES["suppresses"]]).repeat_interleave(depth).repeat(count)
-    ranks = torch.arange(1, depth + 1).repeat(2 * count)
-    return pa.table(
-        {
-            "neuron_id": pa.array(ids.numpy(), pa.int32()),
-            "sign": pa.array(signs.numpy(), pa.int16()),
-            "rank": pa.array(ranks.numpy(), pa.int16()),
-            "token_id": pa.array(tokens.flatten().cpu().numpy(), pa.int32()),
-            "logit": pa.array(logits.flatten().cpu().numpy(), pa.float32()),
-        }
-    )
-
-
-def _disk_needed(neurons: int, depth: int) -> float:
+def disk_needed(neurons: int, depth: int) -> float:
     """Bytes, roughly: the shards, the sorted tables and DuckDB's room for sorting."""
     return neurons * depth * 2 * (10 + 14 + 16)
 

@@ -6,27 +6,26 @@ Two ways give the same lists: the plain one, a float32 product with the whole un
 Mean and standard deviation over the vocabulary need no logits: with m the mean row and S the rows' covariance, they
 are v·m and sqrt(v·S·v).
 
-Work is dealt out in chunks of neurons, one thread a core: a chunk's many small steps then never wait for each other,
-which on two busy cores costs more than the steps themselves.
+Work is dealt out in chunks of neurons, one thread a core (`indexer.threads`).
 """
 
 import queue
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from indexer.screening import Screen, plain_lists
+from indexer.screening import CentredRows, Screen, plain_lists
+from indexer.threads import in_threads
 from indexer.unembedding import Unembedding
 
 CHUNK = 512
 """Neurons at a time: with more, the product is no faster."""
 MEMORY_MB = 1024
 """For logits, all threads together."""
+TRIALS = 8
 _LEAST_CHUNK = 64
 """Below this, fewer threads are better than smaller chunks."""
 
@@ -55,7 +54,8 @@ class Projector:
     """Projects value vectors through one unembedding; prepared once, used for every layer.
 
     Args:
-        unembedding: the model's folded unembedding, on the device to compute on.
+        unembedding: the model's folded unembedding, on the device to compute on; value vectors are moved there chunk
+            by chunk.
         depth: how many tokens to keep at each end.
         screen: whether to screen in bf16; None measures which is faster here.
         chunk: neurons at a time, at most.
@@ -72,19 +72,16 @@ class Projector:
         memory_mb: int = MEMORY_MB,
     ) -> None:
         rows = unembedding.folded
+        on_cpu = rows.device.type == "cpu"
         self.depth = min(depth, rows.shape[0])
         self.mean_row = rows.mean(dim=0)
-        self.rows = rows - self.mean_row
-        self.covariance = (self.rows.T @ self.rows) / rows.shape[0]
+        self.rows = CentredRows(rows, self.mean_row, Screen.candidates(self.depth))
+        self.covariance = (self.rows.padded.T @ self.rows.padded) / rows.shape[0]
         self._screen: Screen | None = None
-        if Screen.fits(rows.shape[0], self.depth) and (
-            (rows.device.type == "cpu" and bf16_is_faster(rows.shape[1])) if screen is None else screen
-        ):
-            self._screen = Screen(self.rows, self.depth)
-        # Logits, and the half as much again that looking for their extremes takes.
-        bytes_a_neuron = rows.shape[0] * (3 if self.screens else 6)
-        affordable = max(1, memory_mb * 1_000_000 // bytes_a_neuron)
-        cores = torch.get_num_threads() if rows.device.type == "cpu" else 1
+        if screen is not False and on_cpu and Screen.fits(rows.shape[0], self.depth):
+            self._screen = Screen(self.rows, self.depth) if screen or bf16_is_faster(rows.shape[1]) else None
+        affordable = max(1, memory_mb * 1_000_000 // (rows.shape[0] * _bytes_an_entry(self.screens)))
+        cores = torch.get_num_threads() if on_cpu else 1
         self.workers = max(1, min(cores, affordable // _LEAST_CHUNK))
         self.chunk = min(chunk, max(1, affordable // self.workers))
         self._buffers: queue.SimpleQueue[Tensor | None] = queue.SimpleQueue()
@@ -92,6 +89,10 @@ class Projector:
             self._buffers.put(None)
         self.unproven = 0  # neurons that needed more than the first round, of `seen`
         self.seen = 0
+
+    def workspace(self, vocabulary: int) -> float:
+        """Bytes for logits and their search, with so many rows in the unembedding, all threads together."""
+        return self.workers * self.chunk * vocabulary * _bytes_an_entry(self.screens)
 
     @property
     def screens(self) -> bool:
@@ -103,12 +104,13 @@ class Projector:
         # As many even chunks as keep every thread busy to the end.
         rounds = -(-values.shape[0] // (self.chunk * self.workers))
         size = max(1, -(-values.shape[0] // (rounds * self.workers)))
-        chunks = [values[start : start + size].contiguous() for start in range(0, values.shape[0], size)]
-        parts = _in_threads(self._chunk, chunks, self.workers)
+        chunks = [values[start : start + size] for start in range(0, values.shape[0], size)]
+        parts = in_threads(self._chunk, chunks, self.workers)
         return Projection(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _chunk(self, values: Tensor) -> tuple[Tensor, ...]:
-        """The fields of a Projection."""
+        """The fields of a Projection, on the CPU."""
+        values = values.to(self.mean_row.device).contiguous()
         if self._screen is None:
             lists = plain_lists(values, self.rows, self.depth)
         else:
@@ -123,19 +125,13 @@ class Projector:
         mean = values @ self.mean_row
         variance = ((values @ self.covariance) * values).sum(dim=1)
         std = variance.clamp_min(0).sqrt()
-        return top_tokens, top + mean[:, None], bottom_tokens, bottom + mean[:, None], mean, std, values.norm(dim=1)
+        top, bottom, norm = top + mean[:, None], bottom + mean[:, None], values.norm(dim=1)
+        return tuple(found.cpu() for found in (top_tokens, top, bottom_tokens, bottom, mean, std, norm))
 
 
-def _in_threads[T](step: Callable[[Tensor], T], chunks: list[Tensor], workers: int) -> list[T]:
-    """`step` of every chunk, in order; each of the workers has its share of torch's threads."""
-    if workers == 1 or len(chunks) == 1:
-        return [step(chunk) for chunk in chunks]
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-            return list(pool.map(step, chunks))
-    finally:
-        torch.set_num_threads(threads)  # a thread that sets its own number also sets that of threads to come
+def _bytes_an_entry(screens: bool) -> int:
+    """Of memory in use for one logit: itself, and half as much again for looking for the extremes."""
+    return 3 if screens else 6
 
 
 def bf16_is_faster(d_model: int) -> bool:
@@ -144,14 +140,11 @@ def bf16_is_faster(d_model: int) -> bool:
     (On a GPU the plain way is fast enough and needs no proof.)
     """
     left, right = torch.randn(64, d_model), torch.randn(4096, d_model)
-    return _seconds(left, right) > 2 * _seconds(left.bfloat16(), right.bfloat16())
-
-
-def _seconds(left: Tensor, right: Tensor) -> float:
-    left @ right.T
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        left @ right.T
-        best = min(best, time.perf_counter() - start)
-    return best
+    pairs = ((left, right), (left.bfloat16(), right.bfloat16()))
+    best = [float("inf"), float("inf")]
+    for _ in range(TRIALS):  # by turns, so that what else the machine does falls on both
+        for place, (one, other) in enumerate(pairs):
+            started = time.perf_counter()
+            one @ other.T
+            best[place] = min(best[place], time.perf_counter() - started)
+    return best[0] > 2 * best[1]

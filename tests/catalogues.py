@@ -134,6 +134,22 @@ def _pair_table(ids: Sequence[int], logits: NDArray[np.float32], depth: int) -> 
     )
 
 
+def neighbour_table(logits: NDArray[np.float32], count: int) -> pa.Table:
+    """The table ``token_neighbour``: cosine of the tokens' logits over the neurons."""
+    unit = logits / np.linalg.norm(logits, axis=0)
+    cosines = unit.T @ unit
+    np.fill_diagonal(cosines, -2)
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+    return pa.table(
+        {
+            "token_id": pa.array(np.repeat(np.arange(len(nearest)), count), pa.int32()),
+            "rank": pa.array(np.tile(np.arange(1, count + 1), len(nearest)), pa.int16()),
+            "neighbour_id": pa.array(nearest.ravel(), pa.int32()),
+            "cosine": pa.array(np.take_along_axis(cosines, nearest, axis=1).ravel(), pa.float32()),
+        }
+    )
+
+
 def make_catalogue(
     root: Path,
     *,
@@ -146,9 +162,13 @@ def make_catalogue(
     head_dim: int = 3,
     depth: int = 5,
     tokens: Sequence[bytes] = TOKENS,
+    neighbours: int = 12,
     **stamped: object,
 ) -> ToyCatalogue:
-    """Publish ``root/<model>/build-<build_id>.duckdb``; ``stamped`` replaces fields of the stamp."""
+    """Publish ``root/<model>/build-<build_id>.duckdb``; ``stamped`` replaces fields of the stamp.
+
+    ``neighbours`` of each token are stored; none for 0.
+    """
     neurons = toy_neurons(layers, ffn, heads, head_dim)
     random = np.random.default_rng(seed)
     scale = random.uniform(0.5, 3, (len(neurons), 1))
@@ -176,5 +196,6 @@ def make_catalogue(
     stamp = replace(stamp, **stamped)  # type: ignore[arg-type]
     shards = write_shards(root / f"shards-{model}-{build_id}", neurons, logits, depth)
     directory = root / model
-    path = publish(directory, stamp, token_table(tokens), shards)
+    near = neighbour_table(logits, neighbours) if neighbours else None
+    path = publish(directory, stamp, token_table(tokens), shards, near)
     return ToyCatalogue(directory, path, stamp, shards, neurons, logits)

@@ -5,13 +5,14 @@ Exhaustive scoring is written here plainly but fairly: batched products and log-
 """
 
 import argparse
+import resource
 import statistics
 import time
 
 import torch
 from torch import Tensor
 
-from app.attribution.analysis import analyse, load
+from app.attribution import Analysis, analyse, load
 from indexer.language_model import LanguageModel
 
 PROMPT = "The capital of France is"
@@ -44,27 +45,62 @@ def _scores(contributions: Tensor, base: Tensor, target: int, scale: float, mode
     return torch.cat(parts)
 
 
-def main() -> None:
-    """Measure, compare and print."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--model", default="demo")
-    arguments.add_argument("--prompt", default=PROMPT)
-    arguments.add_argument("--top", type=int, default=300)
-    arguments.add_argument("--runs", type=int, default=9)
-    options = arguments.parse_args()
-    model = load(options.model)
-    analysis = analyse(model, options.prompt, top=options.top)
-    analyses = [analyse(model, options.prompt, top=options.top).seconds for _ in range(options.runs)]
-    ours, forward = (statistics.median(getattr(one, part) for one in analyses) for part in ("total", "forward"))
+LENGTHS = (5, 32, 128, 512)
+BATCH_PROMPTS = (
+    "The capital of France is",
+    "The opposite of hot is",
+    "Water is made of hydrogen and",
+    "The largest planet in the solar system is",
+    "Roses are red, violets are",
+    "The Eiffel Tower is in the city of",
+    "She plays the violin and the",
+    "The author of Romeo and Juliet is William",
+)
+
+
+def complete(model: LanguageModel, prompt: str, top: int, max_tokens: int = 512) -> Analysis:
+    """Layers, heads, the top k of both kinds, query neurons and layers; nothing from a catalogue."""
+    return analyse(model, prompt, top=top, max_tokens=max_tokens)
+
+
+def median_seconds(model: LanguageModel, prompt: str, top: int, runs: int) -> tuple[float, float]:
+    """Median seconds of a complete analysis, and of its forward pass."""
+    complete(model, prompt, top)
+    found = [complete(model, prompt, top).seconds for _ in range(runs)]
+    return statistics.median(one.total for one in found), statistics.median(one.forward for one in found)
+
+
+def by_length(model: LanguageModel, top: int, runs: int) -> None:
+    """Seconds and peak extra memory at growing prompt lengths, each in a process of its own."""
+    text = " the quick brown fox jumps over a lazy dog while it rains in the old town" * 64
+    every = model.tokenizer(text)["input_ids"]
+    for length in LENGTHS:
+        prompt = model.tokenizer.decode(every[:length])
+        tokens = len(model.tokenizer(prompt)["input_ids"])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        total, forward = median_seconds(model, prompt, top, runs)
+        extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        print(f"{tokens:5} tokens  {total:7.3f} s   {total / forward:4.1f} forward passes   peak +{extra:,.0f} MB")
+
+
+def batch_rate(model: LanguageModel, top: int) -> None:
+    """Complete analyses a second over short prompts."""
+    started = time.perf_counter()
+    for prompt in BATCH_PROMPTS:
+        complete(model, prompt, top)
+    rate = len(BATCH_PROMPTS) / (time.perf_counter() - started)
+    print(f"batch         {rate:8.2f} complete analyses a second ({len(BATCH_PROMPTS)} prompts of 5 to 10 tokens)")
+
+
+def against_exhaustive(model: LanguageModel, prompt: str, top: int, runs: int) -> None:
+    """The complete analysis against exhaustive scoring of the value neurons alone, and the largest deviation."""
+    ours, forward = median_seconds(model, prompt, top, runs)
+    analysis = complete(model, prompt, top)
     started = time.perf_counter()
     with torch.inference_mode():
-        ffn, attention = exhaustive(model, options.prompt, analysis.target.token.id)
+        ffn, attention = exhaustive(model, prompt, analysis.target.token.id)
     plain = time.perf_counter() - started
-
-    print(f"{model.name}, “{options.prompt}”, top {options.top} of both kinds, {torch.get_num_threads()} threads")
-    print(
-        f"analysis      {ours:8.3f} s  median of {options.runs}; {ours / forward:.1f} forward passes ({forward:.3f} s)"
-    )
+    print(f"analysis      {ours:8.3f} s  median of {runs}; {ours / forward:.1f} forward passes ({forward:.3f} s)")
     print(f"exhaustive    {plain:8.3f} s  {plain / ours:.0f} times as long")
     for name, every, found in (
         ("FFN", ffn, analysis.ffn_value_neurons),
@@ -73,6 +109,25 @@ def main() -> None:
         best = every.topk(len(found)).values
         deviation = (best - torch.tensor([one.score for one in found])).abs().max().item()
         print(f"{name:10} largest deviation from the exhaustive top {len(found)}: {deviation:.1e} nats")
+
+
+def main() -> None:
+    """Measure, compare and print."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--model", default="demo")
+    arguments.add_argument("--prompt", default=PROMPT)
+    arguments.add_argument("--top", type=int, default=300)
+    arguments.add_argument("--runs", type=int, default=9)
+    arguments.add_argument("--only", choices=["exhaustive", "length", "batch"])
+    options = arguments.parse_args()
+    model = load(options.model)
+    print(f"{model.name}, “{options.prompt}”, top {options.top} of both kinds, {torch.get_num_threads()} threads")
+    if options.only in (None, "exhaustive"):
+        against_exhaustive(model, options.prompt, options.top, options.runs)
+    if options.only in (None, "batch"):
+        batch_rate(model, options.top)
+    if options.only in (None, "length"):
+        by_length(model, options.top, max(3, options.runs // 3))
 
 
 if __name__ == "__main__":

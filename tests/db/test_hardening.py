@@ -92,7 +92,7 @@ def test_foreign_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ("UPDATE build SET schema_version = 0", "schema version 0, but this program reads version 1"),
+        ("UPDATE build SET schema_version = 0", "schema version 0, but this program reads version 2"),
         ("DELETE FROM build", "schema version unknown"),
         ("DROP TABLE token_neuron", "not a catalogue of neurons"),
         ("ALTER TABLE neuron DROP COLUMN norm", "not a catalogue of neurons"),

@@ -18,7 +18,7 @@ from db.engine import read_only_connection
 from db.errors import AtlasError
 from db.publish import content_hash, publish
 from db.stamp import BuildStamp
-from tests.catalogues import ToyCatalogue, make_catalogue, token_table
+from tests.catalogues import ToyCatalogue, make_catalogue, neighbour_table, token_table
 
 
 def test_publish_leaves_one_file_and_current(root: Path) -> None:
@@ -38,7 +38,9 @@ def test_content_is_reproducible_whatever_the_order_of_shards(tmp_path: Path) ->
     pairs = pq.read_table(shuffled / "tokens.parquet")
     order = np.random.default_rng(1).permutation(len(pairs))
     pq.write_table(pairs.take(pa.array(order)), shuffled / "tokens.parquet")
-    again = publish(toy.directory, stamp, token_table(), [*toy.shards[:0:-1], shuffled])
+    again = publish(
+        toy.directory, stamp, token_table(), [*toy.shards[:0:-1], shuffled], neighbour_table(toy.logits, 12)
+    )
     assert content_hash(again) == content_hash(toy.path)
     other = make_catalogue(tmp_path / "other", seed=1)
     assert content_hash(other.path) != content_hash(toy.path)
@@ -210,7 +212,8 @@ def test_a_build_is_never_changed(tmp_path: Path) -> None:
     toy = make_catalogue(tmp_path)
     before = toy.path.stat()
     with Catalogue.open(toy.path):  # as a running app has it
-        assert publish(toy.directory, toy.stamp, token_table(), toy.shards) == toy.path
+        same = neighbour_table(toy.logits, 12)
+        assert publish(toy.directory, toy.stamp, token_table(), toy.shards, same) == toy.path
     assert toy.path.stat().st_ino == before.st_ino
     other = make_catalogue(tmp_path / "elsewhere", seed=1)
     with pytest.raises(AtlasError, match="exists with other content"):
@@ -286,3 +289,45 @@ def test_builds_and_prune(tmp_path: Path) -> None:
     assert sorted(path.stem for path in removed) == ["build-broken", "build-one", "build-three"]
     prune(toy.directory)
     assert [build.path.name for build in builds(toy.directory)] == ["build-two.duckdb"]
+
+
+def _with(column: str, change: Change) -> Callable[[pa.Table], pa.Table]:
+    def spoilt(table: pa.Table) -> pa.Table:
+        values = change(table[column].to_numpy().copy())
+        return table.set_column(table.column_names.index(column), column, pa.array(values, table[column].type))
+
+    return spoilt
+
+
+BAD_NEIGHBOURS: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
+    "row lost": (lambda table: table.slice(1), "not the same number for each"),
+    "column lost": (lambda table: table.drop_columns(["cosine"]), "columns are missing: cosine"),
+    "rank twice": (_with("rank", _at(1, 1)), "not ranked from 1"),
+    "foreign token": (_with("token_id", _at(0, 39)), "not ranked from 1"),
+    "itself": (_with("neighbour_id", _at(0, 0)), "no other token"),
+    "beyond the vocabulary": (_with("neighbour_id", _at(0, 40)), "no other token"),
+    "one twice": (_with("neighbour_id", lambda values: _at(1, values[0])(values)), "one neighbour twice"),
+    "no cosine": (_with("cosine", _at(0, 1.5)), "not between"),
+    "not a number": (_with("cosine", _at(0, np.nan)), "not between"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_NEIGHBOURS)
+def test_bad_neighbours_are_refused(tmp_path: Path, name: str) -> None:
+    toy = make_catalogue(tmp_path)
+    spoil, problem = BAD_NEIGHBOURS[name]
+    before = _folder(toy.directory)
+    spoilt = spoil(neighbour_table(toy.logits, 12))
+    with pytest.raises(AtlasError, match=problem):
+        publish(toy.directory, replace(toy.stamp, build_id="two"), token_table(), toy.shards, spoilt)
+    assert _folder(toy.directory) == before
+
+
+def test_derived_figures(toy: ToyCatalogue) -> None:
+    z = (toy.logits - toy.logits.mean(1, keepdims=True)) / toy.logits.std(1, keepdims=True)
+    with read_only_connection(toy.path) as connection:
+        stored = connection.execute("SELECT top_z, bottom_z FROM neuron ORDER BY neuron_id").fetchnumpy()
+        pairs = connection.execute("SELECT neuron_id, token_id, z FROM token_neuron").fetchnumpy()
+    np.testing.assert_allclose(stored["top_z"], z.max(axis=1), atol=1e-5)
+    np.testing.assert_allclose(stored["bottom_z"], z.min(axis=1), atol=1e-5)
+    np.testing.assert_allclose(pairs["z"], z[pairs["neuron_id"], pairs["token_id"]], atol=1e-5)

@@ -59,6 +59,47 @@ def test_tables(toy: ToyCatalogue, capsys: Capture) -> None:
     assert json.loads(capsys.readouterr().out)[0]["build_id"] == "one"
 
 
+def test_concept_json(toy: ToyCatalogue, catalogue: Catalogue, capsys: Capture) -> None:
+    assert run(toy, "concept", "python, -code absent", "--limit", "3", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    concept = catalogue.concept("python, -code absent")
+    neurons = catalogue.concept_neurons(concept, limit=3)
+    assert list(found) == ["tokens", "unmatched", "neurons"]
+    assert [(entry["token_id"], entry["token"]) for entry in found["tokens"]] == [
+        (entry.token.token_id, entry.token.text) for entry in concept.tokens
+    ]
+    assert [entry["weight"] for entry in found["tokens"]] == pytest.approx([e.weight for e in concept.tokens], abs=1e-6)
+    assert found["unmatched"] == ["absent"]
+    assert [(entry["neuron"], entry["sign"], entry["score"]) for entry in found["neurons"]] == [
+        (end.neuron.label, str(end.sign), end.score) for end in neurons
+    ]
+    assert found["neurons"][0]["matched"] == [entry.token.text for entry in neurons[0].matched]
+    assert run(toy, "concept", "python", "--drop", "2", "--add", "9", "--widen", "0", "--json") == 0
+    ids = [entry["token_id"] for entry in json.loads(capsys.readouterr().out)["tokens"]]
+    assert ids == [3, 4, 0, 1, 9]
+
+
+def test_similar_token_and_overview(toy: ToyCatalogue, catalogue: Catalogue, capsys: Capture) -> None:
+    assert run(toy, "similar", "L0.F0", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    alike = catalogue.similar(Neuron.ffn(0, 0))
+    assert [(entry["neuron"], entry["opposite"]) for entry in found] == [(o.neuron.label, o.opposite) for o in alike]
+    assert run(toy, "token", " Paris", "--limit", "2", "--json") == 0
+    page = json.loads(capsys.readouterr().out)
+    assert (page["token_id"], page["token"]) == (7, " Paris")
+    assert [near["token_id"] for near in page["neighbours"]] == [n.token.token_id for n in catalogue.neighbours(7)]
+    assert len(page["promotes"]) == len(page["suppresses"]) == 2
+    assert sum(row["neurons"] for row in page["layers"]) == catalogue.layer_counts([7])["neurons"].sum()
+    assert run(toy, "overview", "--json") == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert sum(row["neurons"] for row in whole["layers"]) == 39
+    assert whole["peaked"][0]["neuron"] == catalogue.most_peaked()[0].neuron.label
+    for command in (("similar", "L0.F0"), ("token", "Paris"), ("overview",), ("concept", "python -x absent")):
+        assert run(toy, *command) == 0
+        out = capsys.readouterr().out
+        assert all(character.isprintable() or character == "\n" for character in out)
+
+
 def test_no_hits(toy: ToyCatalogue, capsys: Capture) -> None:
     assert run(toy, "search", "Paris", "--min-z", "99", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
@@ -75,6 +116,12 @@ def test_no_hits(toy: ToyCatalogue, capsys: Capture) -> None:
         (("search", "x", "--layers", "2-1"), "no range"),
         (("search", "x", "--kind", "ffn", "--head", "1"), "no head"),
         (("neuron", "L0.F99"), "FFN 0–6"),
+        (("similar", "L0.F99"), "FFN 0–6"),
+        (("token", "absent"), "not one token"),
+        (("concept", "-"), "no word"),
+        (("concept", "x", "--widen", "-1"), "count from 0"),
+        (("concept", "x", "--add", "99"), "vocabulary"),
+        (("overview", "--limit", "-1"), "count from 0"),
         (("neuron", "nonsense"), "not a neuron label"),
         (("search", "x", "--model", "absent"), "there are: toy"),
         (("builds", "--model", "absent"), "No catalogue"),

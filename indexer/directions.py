@@ -1,0 +1,185 @@
+"""Neurons by their value vectors themselves: alike by cosine, or ranked for a concept. Needs the weights.
+
+z of a token j under a value vector v is (v · row_j - v · m) / sqrt(v · S v), with m the mean of the folded
+unembedding's rows and S their covariance. The weighted mean of z over a concept's tokens is therefore one product with
+one direction, (sum of w_j (row_j - m) / sum of |w_j|) · v, over the neuron's own deviation: no logits over the
+vocabulary are computed, and every neuron of the model is ranked, not only those whose stored lists hold a token.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from db.errors import AtlasError
+from db.neuron import Neuron, NeuronKind, Sign
+from indexer.architecture import Dimensions
+from indexer.unembedding import Unembedding
+from indexer.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronCosine:
+    """A neuron and the cosine of its value vector with the one asked about."""
+
+    neuron: Neuron
+    cosine: float
+    """In [-1, 1]; near -1 it writes the same with the opposite sign."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptStrength:
+    """An end of a neuron and how strongly it points to a concept."""
+
+    neuron: Neuron
+    sign: Sign
+    mean_z: float
+    """Weighted mean z over the concept's tokens in the sign's own direction, so that more is stronger."""
+
+
+def similar_by_value(weights: Weights, neuron: Neuron, k: int, *, kind: NeuronKind | None = None) -> list[NeuronCosine]:
+    """The `k` neurons whose value vectors have the largest cosine with that of `neuron`, by falling absolute value.
+
+    Args:
+        weights: the model's matrices, read layer by layer.
+        neuron: the one asked about; itself left out.
+        k: how many.
+        kind: only neurons of this kind.
+
+    Raises:
+        AtlasError: no such neuron.
+    """
+    place = _place(weights.dimensions, neuron)
+    own = _values(weights, neuron.layer, neuron.kind)[place]
+    direction = own / own.norm().clamp_min(torch.finfo(own.dtype).tiny)
+    best = _Best(k)
+    for layer, here, values in _blocks(weights, kind, None):
+        lengths = values.norm(dim=1)
+        cosines = (values @ direction) / lengths.where(lengths > 0, torch.ones_like(lengths))
+        scores = cosines.abs()
+        if (layer, here) == (neuron.layer, neuron.kind):
+            scores[place] = float("-inf")
+        best.offer(layer, here, scores, cosines)
+    return [NeuronCosine(_neuron(weights.dimensions, *at), max(-1.0, min(1.0, value))) for at, value in best.found()]
+
+
+def rank_by_direction(
+    weights: Weights,
+    unembedding: Unembedding,
+    token_ids: Sequence[int],
+    token_weights: Sequence[float],
+    k: int,
+    *,
+    kind: NeuronKind | None = None,
+    layers: tuple[int, int] | None = None,
+    sign: Sign | None = None,
+) -> list[ConceptStrength]:
+    """The `k` ends of all neurons that point most strongly to a concept.
+
+    Args:
+        weights: the model's matrices, read layer by layer.
+        unembedding: of the same model.
+        token_ids: the concept's tokens.
+        token_weights: what each counts, negative for tokens to avoid; the sum of absolute values must not be 0.
+        k: how many.
+        kind: only neurons of this kind.
+        layers: first and last layer.
+        sign: only this end.
+
+    Raises:
+        AtlasError: no tokens, tokens beyond the vocabulary, or weights that do not fit.
+    """
+    rows = unembedding.folded
+    direction = _direction(rows, token_ids, token_weights)
+    covariance = _covariance(rows)
+    best = _Best(k)
+    for layer, here, values in _blocks(weights, kind, layers):
+        values = values.to(rows.device)
+        variance = ((values @ covariance) * values).sum(dim=1).clamp_min(0)
+        deviation = variance.sqrt()
+        mean_z = (values @ direction) / deviation.where(deviation > 0, torch.ones_like(deviation))
+        scores = {None: mean_z.abs(), Sign.PROMOTES: mean_z, Sign.SUPPRESSES: -mean_z}[sign]
+        best.offer(layer, here, scores, mean_z)
+    return [
+        ConceptStrength(_neuron(weights.dimensions, *at), Sign.PROMOTES if value > 0 else Sign.SUPPRESSES, abs(value))
+        for at, value in best.found()
+        if sign is None or (value > 0) == (sign is Sign.PROMOTES)
+    ]
+
+
+def _direction(
+    rows: Float[Tensor, "V d"], token_ids: Sequence[int], token_weights: Sequence[float]
+) -> Float[Tensor, " d"]:
+    size, total = rows.shape[0], sum(abs(weight) for weight in token_weights)
+    if len(token_ids) != len(token_weights) or not token_ids or total == 0:
+        raise AtlasError("A concept needs at least one token, and a weight for each that is not 0 for all.")
+    if not all(0 <= token_id < size for token_id in token_ids):
+        raise AtlasError(f"A token of the concept is outside the vocabulary of 0-{size - 1}.")
+    shares = torch.tensor(list(token_weights), dtype=rows.dtype, device=rows.device) / total
+    chosen: Tensor = rows[torch.tensor(list(token_ids), device=rows.device)]
+    return shares @ (chosen - rows.mean(dim=0))
+
+
+def _covariance(rows: Float[Tensor, "V d"]) -> Float[Tensor, "d d"]:
+    mean = rows.mean(dim=0)
+    total = rows.new_zeros(rows.shape[1], rows.shape[1])
+    for start in range(0, rows.shape[0], 8192):  # in slices: a centred copy of all rows would double their memory
+        part = rows[start : start + 8192] - mean
+        total.addmm_(part.T, part)
+    return total / rows.shape[0]
+
+
+class _Best:
+    """The k largest scores met so far, each with its place (layer, kind, position) and a value."""
+
+    def __init__(self, k: int) -> None:
+        self._k = max(0, k)
+        self._kept: list[tuple[float, tuple[int, NeuronKind, int], float]] = []
+
+    def offer(self, layer: int, kind: NeuronKind, scores: Tensor, values: Tensor) -> None:
+        top = scores.topk(min(self._k, len(scores)))
+        for score, position in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+            if score > float("-inf"):
+                self._kept.append((score, (layer, kind, position), float(values[position])))
+        # A stable sort: of equal scores the first neuron stands first.
+        self._kept = sorted(self._kept, key=lambda entry: -entry[0])[: self._k]
+
+    def found(self) -> list[tuple[tuple[int, NeuronKind, int], float]]:
+        return [(at, value) for _, at, value in self._kept]
+
+
+def _blocks(
+    weights: Weights, kind: NeuronKind | None, layers: tuple[int, int] | None
+) -> Iterator[tuple[int, NeuronKind, Float[Tensor, "neuron d"]]]:
+    first, last = layers or (0, weights.dimensions.layers - 1)
+    for layer in range(max(0, first), min(last, weights.dimensions.layers - 1) + 1):
+        for here in NeuronKind:
+            if kind in (None, here):
+                yield layer, here, _values(weights, layer, here)
+
+
+def _values(weights: Weights, layer: int, kind: NeuronKind) -> Float[Tensor, "neuron d"]:
+    return weights.ffn_values(layer) if kind is NeuronKind.FFN else weights.attention_values(layer)
+
+
+def _place(size: Dimensions, neuron: Neuron) -> int:
+    """The neuron's row in its layer's value matrix."""
+    if neuron.head is None:
+        fits, place = neuron.index < size.ffn_neurons, neuron.index
+    else:
+        fits = neuron.head < size.heads and neuron.index < size.head_dim
+        place = neuron.head * size.head_dim + neuron.index
+    if neuron.layer >= size.layers or not fits:
+        raise AtlasError(
+            f"The model has no neuron {neuron.label}: it has layers 0-{size.layers - 1}, FFN 0-{size.ffn_neurons - 1}, "
+            f"heads 0-{size.heads - 1}, dimensions 0-{size.head_dim - 1}."
+        )
+    return place
+
+
+def _neuron(size: Dimensions, layer: int, kind: NeuronKind, position: int) -> Neuron:
+    if kind is NeuronKind.FFN:
+        return Neuron.ffn(layer, position)
+    return Neuron.attention(layer, *divmod(position, size.head_dim))

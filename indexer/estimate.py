@@ -1,0 +1,150 @@
+"""What indexing a model will cost, before anything of it is loaded: from its config, its files' headers and a trial.
+
+The trial projects a few hundred random value vectors through a random unembedding of the model's width (and of its
+vocabulary, up to a limit), sorts some random rows, and scales up. It takes a second or two.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import torch
+
+from db.errors import AtlasError
+from indexer.architecture import NormKind
+from indexer.build import disk_needed
+from indexer.checkpoint import Checkpoint
+from indexer.projection import MEMORY_MB, Projector
+from indexer.unembedding import Unembedding
+from indexer.weights import safetensors_files, tensor_shapes
+
+_TRIAL_ENTRIES = 2**25  # of the random unembedding: 134 MB
+_TRIAL_NEURONS = 512  # a thread
+_TRIAL_ROWS = 400_000
+# Measured on several builds: what the trial leaves out.
+_SORTS = 2.6  # publishing takes so many times the trial's sort, a row: two orders, encoding, checks
+_STARTING_SECONDS = 3.0  # imports, the model's check, tokens
+_HASHED_BYTES_A_SECOND = 1.2e9
+_PROCESS_BYTES = 620e6  # Python, torch and transformers, before any weight
+_PUBLISHING_BYTES = 2.4e9  # DuckDB's limit for sorting, and what is checked at once
+_FILE_BYTES_A_ROW = 13.6  # in both orders
+_FILE_BYTES_A_TOKEN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What `build` is expected to take. Bytes and seconds."""
+
+    model: str
+    neurons: int
+    rows: int
+    """Neuron-token rows, in one of the two orders."""
+    screened: bool
+    """In bf16, on this machine."""
+    threads: int
+    indexing_seconds: float
+    publishing_seconds: float
+    seconds: float
+    """All of it, with the start and the checks."""
+    peak_memory: float
+    file_size: float
+    disk_while_building: float
+
+
+def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) -> Estimate:
+    """Estimate a build of `checkpoint`; no tensor is read.
+
+    Raises:
+        AtlasError: the family is unknown, the files are missing or damaged, or do not hold what the config promises.
+    """
+    size = checkpoint.dimensions
+    depth = min(depth, size.vocabulary)
+    neurons = size.layers * (size.ffn_neurons + size.attention_neurons)
+    rows = 2 * depth * neurons
+    weight_bytes = _checked_files(checkpoint)
+
+    seconds_a_neuron, projector = _projecting(size.vocabulary, size.d_model, depth, memory_mb)
+    indexing = neurons * seconds_a_neuron
+    publishing = rows * _sorting_seconds_a_row() * _SORTS
+    starting = _STARTING_SECONDS + (0 if checkpoint.revision else weight_bytes / _HASHED_BYTES_A_SECOND)
+
+    head = 4.0 * size.vocabulary * size.d_model
+    layer = 4.0 * (size.ffn_neurons + size.attention_neurons) * (size.d_model + 4 * depth)
+    # While it is prepared: as it is in the file, folded, centred and in bf16.
+    projecting = head * (3.5 if projector.screens else 3) + 2 * layer + projector.workspace(size.vocabulary)
+    checking = 3 * head + 2 * 4.0 * size.d_model * (4 * size.d_model + 3 * size.ffn_neurons)
+    publishing_bytes = 2 * head + min(_PUBLISHING_BYTES, 100.0 * rows)
+    return Estimate(
+        model=checkpoint.name,
+        neurons=neurons,
+        rows=rows,
+        screened=projector.screens,
+        threads=torch.get_num_threads(),
+        indexing_seconds=indexing,
+        publishing_seconds=publishing,
+        seconds=starting + indexing + publishing,
+        peak_memory=_PROCESS_BYTES + max(projecting, checking, publishing_bytes),
+        file_size=rows * _FILE_BYTES_A_ROW + neurons * 32 + size.vocabulary * _FILE_BYTES_A_TOKEN,
+        disk_while_building=disk_needed(neurons, depth),
+    )
+
+
+def _checked_files(checkpoint: Checkpoint) -> int:
+    """The weight files' bytes, after a look at their headers."""
+    size, shapes = checkpoint.dimensions, tensor_shapes(checkpoint.folder)
+    embedding = f"{checkpoint.architecture.embedding}.weight"
+    found = shapes.get(embedding) or shapes.get(embedding.partition(".")[2])
+    if found != (size.vocabulary, size.d_model):
+        raise AtlasError(
+            f"The config of {checkpoint.folder} promises an embedding of {size.vocabulary} × {size.d_model}, the files "
+            f"hold {'none' if found is None else ' × '.join(map(str, found))}. Fetch the model again."
+        )
+    return sum(path.stat().st_size for path in safetensors_files(checkpoint.folder))
+
+
+def _projecting(vocabulary: int, d_model: int, depth: int, memory_mb: int) -> tuple[float, Projector]:
+    """Seconds a neuron, and a projector as the build's will be."""
+    trial = min(vocabulary, max(4096, _TRIAL_ENTRIES // d_model))
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(trial, d_model, generator=generator)
+    if torch.cuda.is_available():
+        rows = rows.cuda()
+    projector = Projector(Unembedding(rows, None, None, NormKind.RMS, 0.0), depth, memory_mb=memory_mb)
+    values = torch.randn(_TRIAL_NEURONS * projector.workers, d_model, generator=generator)
+    projector.project(values)  # the first time, memory is fetched
+    best = float("inf")
+    for _ in range(2):
+        started = time.perf_counter()
+        projector.project(values)
+        best = min(best, time.perf_counter() - started)
+    return best / len(values) * vocabulary / trial, projector
+
+
+def _sorting_seconds_a_row() -> float:
+    with duckdb.connect() as connection:
+        started = time.perf_counter()
+        connection.execute(
+            "CREATE TABLE sorted AS SELECT range::INTEGER AS neuron_id, (hash(range) % 50000)::INTEGER AS token_id, "
+            f"(hash(range) % 97)::FLOAT AS logit FROM range({_TRIAL_ROWS}) ORDER BY token_id, neuron_id"
+        )
+        return (time.perf_counter() - started) / _TRIAL_ROWS
+
+
+def described(found: Estimate, path: Path) -> list[str]:
+    """The estimate in lines for a person."""
+    how = "bf16 screening, float32 logits" if found.screened else "float32"
+    return [
+        f"{found.model}: {found.neurons:,} neurons, {found.rows:,} rows ({how}, {found.threads} threads)",
+        f"time    about {_duration(found.seconds)}: indexing {_duration(found.indexing_seconds)}, "
+        f"publishing {_duration(found.publishing_seconds)}",
+        f"memory  about {found.peak_memory / 1e9:.1f} GB at most",
+        f"disk    about {found.file_size / 1e6:,.0f} MB in {path}, {found.disk_while_building / 1e6:,.0f} MB while it "
+        "is built",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,131 @@
+"""Each token's nearest tokens: cosine between the folded unembedding's rows, less their mean. Pure tensors.
+
+Rows share a large mean direction, under which every token resembles every other; without it, tokens that a model uses
+alike stand close: " Paris" by " London", "python" by " Python". What remains is that frequent tokens (" the", " (")
+are near everything: by cosine alone, most of the twenty nearest tokens of " war" are such hubs. So of the tokens
+nearest by cosine those are kept, in this order, that are nearest by
+
+    2 cos(x, y) - r(x) - r(y),   r = mean cosine of a token with its own ten nearest
+
+(cross-domain similarity local scaling, Conneau et al. 2018): to be near y counts for less where everything is near y.
+
+Where the CPU multiplies bf16 matrices faster, the product only chooses: every stored cosine is computed in float32.
+"""
+
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from indexer.extremes import Pyramid, levels_for, padded
+from indexer.projection import bf16_is_faster
+from indexer.screening import sampled_products
+from indexer.unembedding import Unembedding
+
+COUNT = 20
+"""Neighbours a token: what concept search widens a word by, at about 4 bytes each in the catalogue."""
+
+LIMIT = 8e13
+"""Largest V x V x d that is computed: some minutes of bf16 products on two cores."""
+
+_POOL = 96  # nearest by cosine, of which the best by the corrected measure are kept
+_SPARE = 8  # kept beyond count until the exact cosines are known
+_OWN = 10  # nearest tokens whose mean cosine is a token's r
+_DECIMALS = 3  # of the stored cosine: they pack into a third of the room, and nothing hangs on the fourth
+
+
+def nearest_tokens(
+    unembedding: Unembedding,
+    count: int = COUNT,
+    *,
+    screen: bool | None = None,
+    chunk: int = 1024,
+    limit: float = LIMIT,
+) -> pa.Table | None:
+    """The `count` nearest other tokens of every token, as the catalogue's table ``token_neighbour``.
+
+    Args:
+        unembedding: the model's folded unembedding.
+        count: neighbours a token; fewer where the vocabulary is smaller.
+        screen: whether to choose in bf16; None measures which is faster here.
+        chunk: tokens at a time; the memory in use beside two copies of the rows is about chunk x V x 4 bytes, and
+            V x 800 bytes for the tokens to choose from.
+        limit: largest V x V x d.
+
+    Returns:
+        Columns token_id, rank (from 1, by the corrected measure), neighbour_id, cosine (in [-1, 1], rounded to three
+        decimals), sorted by token_id and rank; rows that are zero have cosine 0 with everything. None beyond `limit`.
+    """
+    vocabulary, width = unembedding.folded.shape
+    if vocabulary * vocabulary * float(width) > limit:
+        return None
+    unit = _unit_rows(unembedding.folded)
+    count = min(count, vocabulary - 1)
+    pool = min(max(_POOL, count + _SPARE), vocabulary - 1)
+    fast = bf16_is_faster(width) if screen is None else screen
+    tokens, cosines = _pools(unit.bfloat16() if fast else unit, pool, chunk)
+    own = cosines.topk(min(_OWN, pool), dim=1).values.mean(dim=1) if pool else cosines.new_zeros(vocabulary)
+    kept, exact = [], []
+    for start in range(0, vocabulary, chunk):
+        part = slice(start, start + chunk)
+        nearest = _best(tokens[part].long(), cosines[part], own, count + _SPARE)[0].sort(dim=1).values
+        found = _best(nearest, sampled_products(unit[part], unit, nearest), own, count)
+        kept.append(found[0].cpu())
+        exact.append(found[1].cpu())
+    return _table(torch.cat(kept), torch.cat(exact))
+
+
+def _unit_rows(rows: Float[Tensor, "V d"]) -> Float[Tensor, "V d"]:
+    """The rows less their mean, each of length 1; rows that are the mean stay zero."""
+    centred = rows - rows.mean(dim=0)
+    lengths = centred.norm(dim=1, keepdim=True)
+    return centred.div_(lengths.where(lengths > 0, torch.ones_like(lengths)))
+
+
+def _pools(unit: Float[Tensor, "V d"], pool: int, chunk: int) -> tuple[Int[Tensor, "V m"], Float[Tensor, "V m"]]:
+    """The nearest other tokens of each by cosine, in no order, and these cosines as the product gives them."""
+    vocabulary = unit.shape[0]
+    tokens = torch.empty(vocabulary, pool, dtype=torch.int32, device=unit.device)
+    cosines = torch.empty(vocabulary, pool, device=unit.device)
+    levels = 0 if unit.is_cuda else levels_for(vocabulary, pool)
+    height = padded(vocabulary, levels)
+    for start in range(0, vocabulary, chunk):
+        part = slice(start, min(start + chunk, vocabulary))
+        width = part.stop - start
+        products = unit.new_full((height, width), -2.0)
+        torch.mm(unit, unit[part].T, out=products[:vocabulary])
+        products[start : part.stop].diagonal().fill_(-2.0)  # below every cosine
+        tokens[part] = _nearest(products, vocabulary, pool, levels)
+        cosines[part] = products.gather(0, tokens[part].long().T).T.float()
+    return tokens, cosines
+
+
+def _nearest(products: Float[Tensor, "V c"], vocabulary: int, pool: int, levels: int) -> Int[Tensor, "c m"]:
+    """Where each column's largest entries stand."""
+    if levels:
+        places, least = Pyramid(products, levels).largest(pool)
+        if bool((least > 0).all()):  # what the pyramid needs
+            return places
+    return products[:vocabulary].topk(pool, dim=0).indices.T.int()
+
+
+def _best(
+    tokens: Int[Tensor, "token m"], cosines: Float[Tensor, "token m"], own: Float[Tensor, " V"], count: int
+) -> tuple[Int[Tensor, "token k"], Float[Tensor, "token k"]]:
+    """The best by the corrected measure; the row token's own r is the same for all and left out."""
+    corrected = 2 * cosines - own[tokens]
+    order = corrected.topk(min(count, tokens.shape[1]), dim=1).indices
+    return tokens.gather(1, order), cosines.gather(1, order)
+
+
+def _table(tokens: Int[Tensor, "V k"], cosines: Float[Tensor, "V k"]) -> pa.Table:
+    vocabulary, count = tokens.shape
+    rounded = cosines.clamp(-1, 1).double().round(decimals=_DECIMALS)
+    return pa.table(
+        {
+            "token_id": pa.array(torch.arange(vocabulary).repeat_interleave(count).numpy(), pa.int32()),
+            "rank": pa.array(torch.arange(1, count + 1).repeat(vocabulary).numpy(), pa.int16()),
+            "neighbour_id": pa.array(tokens.flatten().numpy(), pa.int32()),
+            "cosine": pa.array(rounded.flatten().numpy(), pa.float32()),
+        }
+    )

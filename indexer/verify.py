@@ -1,0 +1,166 @@
+"""Is a catalogue what its model gives? Counts and order of all rows; and a sample of neurons, derived again.
+
+The derivation here is the plainest there is, one float64 product with the whole unembedding and a comparison with
+every token, and shares nothing with the way the build was made but the reading of the weights.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from db.catalogue import Catalogue
+from db.check import check_build
+from db.engine import read_only_connection
+from db.errors import AtlasError
+from db.stamp import BuildStamp
+from indexer.build import stamp_of
+from indexer.checkpoint import Checkpoint
+from indexer.unembedding import Unembedding
+
+CLOSE = 1e-5
+"""Allowed deviation of a logit, as a share of |value vector| × the longest row; float32 products stay below 1e-6."""
+_MUST_AGREE = (
+    "model",
+    "family",
+    "checkpoint",
+    "unembedding_hash",
+    "tokenizer_hash",
+    "tokenizer_json",
+    "layers",
+    "d_model",
+    "vocabulary",
+    "ffn_neurons",
+    "attention_neurons",
+    "heads",
+    "head_dim",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What `verify` found to be right."""
+
+    path: Path
+    neurons: int
+    """All, whose rows were counted and whose order was checked."""
+    sampled: int
+    """Derived again."""
+    deviation: float
+    """The largest, of all sampled logits and statistics, as a share of |value vector| × the longest row."""
+
+
+def verify(path: Path, checkpoint: Checkpoint, *, sample: int = 200, seed: int | None = None) -> Verified:
+    """Check a build's file against its stamp, against itself, and against its checkpoint.
+
+    Args:
+        path: the build.
+        checkpoint: the model that it says it is of.
+        sample: neurons to derive again, drawn from all alike.
+        seed: of the draw; None draws others every time.
+
+    Raises:
+        AtlasError: the first thing that differs, by name.
+    """
+    with Catalogue.open(path) as catalogue:
+        stamp = catalogue.info
+    try:
+        check_build(path, stamp)
+    except AtlasError as error:
+        problem = str(error).partition(": ")[2].rpartition(". ")[0] or str(error)
+        raise _differs(path, problem) from error
+    except duckdb.Error as error:
+        raise _differs(path, f"it cannot be read ({str(error).splitlines()[0][:160]})") from error
+
+    unembedding = Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon())
+    expected = stamp_of(checkpoint, unembedding, stamp.depth)
+    for name in _MUST_AGREE:
+        if getattr(stamp, name) != getattr(expected, name):
+            told, found = (str(getattr(one, name))[:60] for one in (stamp, expected))
+            raise _differs(path, f"its stamp has {name} {told}, the checkpoint {found}")
+
+    generator = np.random.default_rng(seed)
+    chosen = np.sort(generator.choice(stamp.neurons, min(sample, stamp.neurons), replace=False))
+    a_layer = stamp.neurons // stamp.layers
+    worst = 0.0
+    for layer in np.unique(chosen // a_layer):
+        ids = chosen[chosen // a_layer == layer]
+        values = _value_vectors(checkpoint, int(layer), ids % a_layer)
+        worst = max(worst, _compare_layer(path, stamp, ids, values, unembedding))
+    return Verified(path, stamp.neurons, len(chosen), worst)
+
+
+def _value_vectors(checkpoint: Checkpoint, layer: int, places: NDArray[np.int64]) -> Float[Tensor, "n d"]:
+    weights = checkpoint.weights()
+    both = torch.cat([weights.ffn_values(layer), weights.attention_values(layer)])
+    return both[torch.from_numpy(places)]
+
+
+def _compare_layer(
+    path: Path, stamp: BuildStamp, ids: NDArray[np.int64], values: Float[Tensor, "n d"], unembedding: Unembedding
+) -> float:
+    """The largest deviation; AtlasError if one is too large."""
+    stored, statistics = _stored(path, ids)
+    worst = 0.0
+    for place, neuron in enumerate(ids):
+        vector = values[place].double()
+        logits = torch.cat([rows.double() @ vector for rows in unembedding.folded.split(16_384)]).numpy()
+        scale = max(float(vector.norm()) * unembedding.longest_row, 1e-30)
+        own = {"mean": logits.mean(), "std": logits.std(), "norm": float(vector.norm())}
+        for name, value in own.items():
+            # The norm is no logit: a share of itself.
+            deviation = abs(statistics[name][place] - value) / (max(value, 1e-30) if name == "norm" else scale)
+            worst = max(worst, float(deviation))
+            if not deviation <= CLOSE:
+                raise _differs(path, f"neuron {neuron} has {name} {statistics[name][place]:.6g}, not {value:.6g}")
+        rows = stored[place * 2 * stamp.depth : (place + 1) * 2 * stamp.depth]
+        for end, sign in ((rows[: stamp.depth], 1), (rows[stamp.depth :], -1)):
+            worst = max(worst, _compare_end(path, int(neuron), end, sign * logits, sign, scale))
+    return worst
+
+
+def _compare_end(
+    path: Path, neuron: int, rows: NDArray[Any], logits: NDArray[np.float64], sign: int, scale: float
+) -> float:
+    """`logits` with the sign of the end, so that its tokens are the highest."""
+    end = "promotes" if sign > 0 else "suppresses"
+    own = logits[rows["token_id"]]
+    deviation = np.abs(sign * rows["logit"] - own) / scale
+    if not (deviation <= CLOSE).all():
+        first = int(np.argmax(~(deviation <= CLOSE)))
+        token, told = rows["token_id"][first], rows["logit"][first]
+        raise _differs(
+            path, f"neuron {neuron} {end} token {token} with a logit of {told:.6g}, not {sign * own[first]:.6g}"
+        )
+    others = logits.copy()
+    others[rows["token_id"]] = -np.inf
+    missing = int(others.argmax())
+    if others[missing] > own.min() + CLOSE * scale:
+        raise _differs(path, f"neuron {neuron} {end} token {missing}, which its list lacks")
+    return float(deviation.max())
+
+
+def _stored(path: Path, ids: NDArray[np.int64]) -> tuple[NDArray[Any], dict[str, Any]]:
+    """The sampled neurons' rows in the order of ids, ends and ranks; and their statistics."""
+    wanted = ", ".join(map(str, ids))
+    with read_only_connection(path) as connection:
+        pairs = connection.execute(
+            f"SELECT token_id, logit FROM neuron_token WHERE neuron_id IN ({wanted}) "
+            "ORDER BY neuron_id, sign DESC, rank"
+        ).fetchnumpy()
+        statistics = connection.execute(
+            f"SELECT mean, std, norm FROM neuron WHERE neuron_id IN ({wanted}) ORDER BY neuron_id"
+        ).fetchnumpy()
+    rows = np.zeros(len(pairs["logit"]), [("token_id", np.int64), ("logit", np.float64)])
+    rows["token_id"], rows["logit"] = pairs["token_id"], pairs["logit"]
+    return rows, statistics
+
+
+def _differs(path: Path, what: str) -> AtlasError:
+    return AtlasError(f"{path} is not what its model gives: {what}. Delete it and build again.")

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from indexer.architecture import NormKind
+from indexer.neighbours import nearest_tokens
+from indexer.unembedding import Unembedding
+
+
+def unembedding(rows: Tensor) -> Unembedding:
+    return Unembedding(rows, None, None, NormKind.RMS, 1e-5)
+
+
+def random_rows(vocabulary: int, width: int, seed: int = 0) -> Tensor:
+    """Rows in clusters, with a common direction, and some that stand near everything."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(40, width, generator=generator)
+    rows = centres[torch.arange(vocabulary) % 40] + torch.randn(vocabulary, width, generator=generator) + 3
+    rows[:5] = rows.mean(dim=0) + 0.5 * torch.randn(5, width, generator=generator)
+    return rows
+
+
+def brute_force(rows: Tensor, count: int, pool: int) -> tuple[Tensor, Tensor]:
+    centred = (rows - rows.mean(dim=0)).double()
+    lengths = centred.norm(dim=1, keepdim=True)
+    unit = centred / lengths.where(lengths > 0, torch.ones_like(lengths))
+    cosines = unit @ unit.T
+    cosines.fill_diagonal_(-2)
+    own = cosines.topk(min(10, pool), dim=1).values.mean(dim=1)
+    near = cosines.topk(pool, dim=1)
+    corrected = 2 * near.values - own[near.indices]
+    order = corrected.topk(count, dim=1).indices
+    return near.indices.gather(1, order), near.values.gather(1, order)
+
+
+def columns(rows: Tensor, **options: object) -> dict[str, np.ndarray]:
+    table = nearest_tokens(unembedding(rows), **options)  # type: ignore[arg-type]
+    assert table is not None
+    assert table.column_names == ["token_id", "rank", "neighbour_id", "cosine"]
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def test_equals_brute_force():
+    rows = random_rows(900, 24)
+    found = columns(rows, count=12, screen=False, chunk=128)
+    tokens, cosines = brute_force(rows, 12, 96)
+    assert found["token_id"].tolist() == np.repeat(np.arange(900), 12).tolist()
+    assert found["rank"].tolist() == np.tile(np.arange(1, 13), 900).tolist()
+    np.testing.assert_allclose(found["cosine"], cosines.flatten().numpy(), atol=6e-4)
+    assert (found["neighbour_id"] == tokens.flatten().numpy()).mean() > 0.999
+
+
+def test_screened_lists_are_the_plain_ones_but_for_ties():
+    rows = random_rows(2000, 48, seed=1)
+    plain, screened = columns(rows, screen=False), columns(rows, screen=True)
+    same = [
+        len(set(a) & set(b))
+        for a, b in zip(
+            plain["neighbour_id"].reshape(2000, -1), screened["neighbour_id"].reshape(2000, -1), strict=True
+        )
+    ]
+    assert np.mean(same) > 0.98 * 20
+    exact = {(a, b): c for a, b, c in zip(plain["token_id"], plain["neighbour_id"], plain["cosine"], strict=True)}
+    for a, b, c in zip(screened["token_id"], screened["neighbour_id"], screened["cosine"], strict=True):
+        assert abs(exact.get((a, b), c) - c) <= 0.0011  # float32 cosines in both
+
+
+def test_hubs_stand_back():
+    rows = random_rows(900, 24)
+    found = columns(rows, count=12, screen=False)
+    by_cosine = brute_force(rows, 12, 12)[0]
+    counted = np.bincount(found["neighbour_id"], minlength=900).max()
+    assert counted < torch.bincount(by_cosine.flatten(), minlength=900).max()
+
+
+@pytest.mark.parametrize("vocabulary", [2, 3, 30, 111])
+@pytest.mark.parametrize("screen", [False, True])
+def test_small_vocabularies(vocabulary, screen):
+    found = columns(random_rows(max(vocabulary, 6), 8)[:vocabulary], screen=screen)
+    count = min(20, vocabulary - 1)
+    near = found["neighbour_id"].reshape(vocabulary, count)
+    for token, others in enumerate(near):
+        assert token not in others
+        assert len(set(others)) == count
+
+
+def test_rows_without_direction():
+    rows = random_rows(200, 16)
+    rows[17] = 0
+    rows -= rows.mean(dim=0)
+    rows[17] = rows.mean(dim=0)
+    found = columns(rows, screen=False)
+    assert np.isfinite(found["cosine"]).all()
+    assert np.abs(found["cosine"]).max() <= 1
+
+
+def test_equal_rows():
+    rows = random_rows(300, 16)
+    rows[100:200] = rows[100]  # as the unused rows of a padded vocabulary are
+    found = columns(rows, screen=True)
+    near = found["neighbour_id"].reshape(300, -1)
+    assert all(token not in others for token, others in enumerate(near))
+
+
+def test_beyond_the_limit():
+    assert nearest_tokens(unembedding(random_rows(50, 8)), limit=1000) is None

@@ -1,0 +1,151 @@
+"""Shards are believed only when whole; one indexer at a time; leftovers are told of, and pruned."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from db.errors import AtlasError
+from db.publish import content_hash, current_build
+from indexer import build as module
+from indexer.__main__ import main
+from indexer.build import build
+from indexer.projection import Projector
+from indexer.shards import STAMP, is_whole, only_indexer, write_shard
+from tests import models
+
+ROWS = {"a.parquet": 3, "b.parquet": 1}
+TABLES = {"a.parquet": pa.table({"x": [1, 2, 3]}), "b.parquet": pa.table({"y": [1]})}
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE: dict[str, Any] = {
+    "a byte": lambda shard: flip_a_byte(shard / "a.parquet"),
+    "cut short": lambda shard: (shard / "a.parquet").write_bytes((shard / "a.parquet").read_bytes()[:-1]),
+    "empty": lambda shard: (shard / "b.parquet").write_bytes(b""),
+    "missing": lambda shard: (shard / "b.parquet").unlink(),
+    "no stamp": lambda shard: (shard / STAMP).unlink(),
+    "half a stamp": lambda shard: (shard / STAMP).write_text('{"a.parquet": {"rows"'),
+    "a stamp that is no table": lambda shard: (shard / STAMP).write_text("[]"),
+    "gone": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_only_a_whole_shard_is_believed(damage, tmp_path):
+    write_shard(tmp_path / "shard", TABLES)
+    assert is_whole(tmp_path / "shard", ROWS)
+    assert not is_whole(tmp_path / "shard", ROWS | {"a.parquet": 4})
+    DAMAGE[damage](tmp_path / "shard")
+    assert not is_whole(tmp_path / "shard", ROWS)
+    write_shard(tmp_path / "shard", TABLES)
+    assert is_whole(tmp_path / "shard", ROWS)
+    assert [path.name for path in tmp_path.iterdir()] == ["shard"]
+
+
+def stopped_after(layers: int, catalogue: Path, depth: int = 5) -> Path:
+    """A build that was stopped; its work folder."""
+
+    def stop(every, _total):
+        for _ in range(layers):
+            yield next(every)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(models.checkpoint("llama"), catalogue, depth=depth, progress=stop)
+    return next((catalogue / "llama").glob("work-*"))
+
+
+def test_a_damaged_shard_is_made_again(tmp_path, monkeypatch):
+    whole = build(models.checkpoint("llama"), tmp_path / "whole", depth=5)
+    work = stopped_after(3, tmp_path / "killed")
+    flip_a_byte(work / "layer-0001" / "tokens.parquet")
+    (work / "layer-0002.part").mkdir()
+    (work / "layer-0002.part" / "tokens.parquet").write_bytes(b"half")
+    written = []
+
+    def noted(shard, tables):
+        written.append(shard.name)
+        write_shard(shard, tables)
+
+    monkeypatch.setattr(module, "write_shard", noted)
+    resumed = build(models.checkpoint("llama"), tmp_path / "killed", depth=5)
+    assert written == ["layer-0001"]
+    assert content_hash(resumed.path) == content_hash(whole.path)
+    assert not work.exists()
+
+
+def test_a_resumed_job_screens_as_it_began(tmp_path, monkeypatch):
+    """Which way is faster is measured, and may come out otherwise the next time."""
+    measured = iter([True, False])
+    monkeypatch.setattr(module, "bf16_is_faster", lambda _width: next(measured))
+    stopped_after(1, tmp_path, depth=1)
+    made: list[Projector] = []
+
+    class Noted(Projector):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(module, "Projector", Noted)
+    build(models.checkpoint("llama"), tmp_path, depth=1)
+    assert made[0].screens
+
+
+def test_a_second_indexer_is_told_so(tmp_path, capsys):
+    (tmp_path / "llama").mkdir()
+    with only_indexer(tmp_path / "llama"):
+        assert main(["build", str(models.folder("llama")), "--catalogue", str(tmp_path), "--depth", "5"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: Another process is indexing into {tmp_path / 'llama'}")
+    assert main(["build", str(models.folder("llama")), "--catalogue", str(tmp_path), "--depth", "5"]) == 0
+
+
+def test_other_work_is_told_of_and_pruned(tmp_path, capsys):
+    work = stopped_after(1, tmp_path, depth=4)
+    lines: list[str] = []
+    builds = [build(models.checkpoint("llama"), tmp_path, depth=depth, say=lines.append).path for depth in (5, 6, 7)]
+    assert sum(str(work) in line for line in lines) == 3
+    assert work.is_dir()
+    assert main(["prune", "--catalogue", str(tmp_path), "--keep", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    pruned, old = (Path(line.split()[1]) for line in out.splitlines())
+    assert pruned == work
+    assert old in builds[:2]  # of the same second
+    assert not work.exists()
+    assert [path for path in builds if not path.exists()] == [old]
+    assert main(["prune", "--catalogue", str(tmp_path), "--model", "llama"]) == 0
+    assert current_build(tmp_path / "llama") == builds[2]
+    assert [path for path in builds if path.exists()] == [builds[2]]
+
+
+@pytest.mark.parametrize("arguments", [["--keep", "0"], ["--model", "nobody"]])
+def test_pruning_with_bad_arguments(arguments, tmp_path, capsys):
+    stopped_after(1, tmp_path)
+    assert main(["prune", "--catalogue", str(tmp_path), *arguments]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_unfinished_work_alone_can_be_pruned(tmp_path):
+    work = stopped_after(1, tmp_path)
+    assert main(["prune", "--catalogue", str(tmp_path)]) == 0
+    assert not work.exists()
+    with pytest.raises(AtlasError):
+        current_build(tmp_path / "llama")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here: the CPU's path is tested alone")
+def test_a_gpu_publishes_the_same_lists(tmp_path):
+    from indexer.verify import verify
+
+    built = build(models.checkpoint("llama"), tmp_path, depth=10)
+    assert verify(built.path, models.checkpoint("llama"), sample=10_000).sampled == built.neurons
