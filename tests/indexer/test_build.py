@@ -116,7 +116,7 @@ def test_the_stamp_says_what_was_built(tmp_path):
         texts = {catalogue.token(token_id).text for token_id in model.tokenizer(models.PROMPT)["input_ids"]}
         assert texts == {"<s>", "The", " river", " runs", " to", " the", " sea"}
         assert catalogue.token(models.VOCABULARY - 1).special  # a row that no token uses
-        (match,) = catalogue.resolve(" sea").matched
+        match = catalogue.resolve(" sea").matched[0]  # the exact text comes first
         assert match.token_id == model.tokenizer(" sea", add_special_tokens=False)["input_ids"][0]
     assert (info.model, info.family, info.layers, info.d_model) == ("qwen2", "qwen2", models.LAYERS, models.D_MODEL)
     assert (info.ffn_neurons, info.attention_neurons) == (3 * 48, 3 * 4 * 8)
