@@ -2,7 +2,7 @@
 pages.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -31,7 +31,8 @@ def overlap(analysis: Analysis) -> dict[str, list[str]]:
 def own_query(
     run: PromptRun, neuron: Neuron, position: int | None = None, k: int = OWN_QUERY
 ) -> tuple[ValueNeuron, Query]:
-    """What switched on one chosen value neuron alone.
+    """What switched on one chosen value neuron alone; scores add up to its own, so they are mostly negative where it
+    lowered the target.
 
     Args:
         run: the prompt.
@@ -48,12 +49,21 @@ def own_query(
     layers = tuple(run.query_layers(each) for each in reading)
     is_ffn = neuron.kind is NeuronKind.FFN
     return one, Query(
-        ffn_neurons=run.query_neurons(reading[0], k),
+        ffn_neurons=_behind(run, one, k),
         attention_layers=layers[0],
         ffn_layers=layers if is_ffn else (),
         skipped=int(any(bool(each.skipped.any()) for each in reading)),
         readers=(0, 1) if is_ffn else (1, 0),
     )
+
+
+def _behind(run: PromptRun, one: ValueNeuron, k: int) -> tuple[QueryNeuron, ...]:
+    """The FFN neurons that did most to switch one neuron on. Behind one that lowered the target those are the ones of
+    the most negative score: the shares of a negative score are negative.
+    """
+    sign = -1 if one.score < 0 else 1
+    found = run.query_neurons(run.readers((replace(one, score=sign * one.score),)), k)
+    return tuple(replace(each, score=sign * each.score) for each in found)
 
 
 def head_json(run: PromptRun, layer: int, head: int) -> dict[str, Any]:

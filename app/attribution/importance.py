@@ -11,7 +11,8 @@ and, being concave in c, at most c · g with g = ∇ log p(w | base) = (folded_w
 Legend: B = base points, N = contributions, d = d_model, V = vocabulary. Scores are in nats.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import torch
@@ -25,7 +26,7 @@ from indexer.unembedding import Conventions, Unembedding
 SAFE_EXPONENT = 80.0
 """e^z in float32 overflows at 88; beyond this the sum is taken as a log-sum-exp, which cannot."""
 
-ROWS_AT_ONCE = 128
+ROWS_AT_ONCE = 384
 """Rows of V logits held at a time, memory permitting: more would make the products no faster."""
 
 ROUNDING = 5e-7
@@ -38,6 +39,11 @@ COPIES = 4
 def rows_for(megabytes: int, vocabulary: int) -> int:
     """How many rows of logits fit into the memory allowed; never fewer than 1, never more than are useful."""
     return max(1, min(ROWS_AT_ONCE, megabytes * 10**6 // (4 * COPIES * vocabulary)))
+
+
+def _evenly(order: Int[Tensor, " N"], most: int) -> Sequence[Int[Tensor, " m"]]:
+    """Parts of about equal size, none above `most`: a product of a few rows takes nearly as long as one of many."""
+    return order.tensor_split(-(-len(order) // most)) if len(order) else ()
 
 
 @cache
@@ -83,6 +89,19 @@ class Bases:
         gradient = (unembedding.folded[target] - probabilities @ unembedding.folded) / scale
         return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows)
 
+    def split(self, first: int) -> "tuple[Bases, Bases]":
+        """The first so many points, and the rest; what was computed together is shared."""
+        parts = [
+            replace(
+                self,
+                log_probabilities=self.log_probabilities[part],
+                probabilities=self.probabilities[part],
+                gradient=self.gradient[part],
+            )
+            for part in (slice(None, first), slice(first, None))
+        ]
+        return parts[0], parts[1]
+
     @property
     def log_target(self) -> Float[Tensor, " B"]:
         """log p(w | base), in nats."""
@@ -100,11 +119,11 @@ class Bases:
         order = base.argsort(stable=True)  # rows of one base side by side, so that each is read once a batch
         if screen and len(order) and self.screens:
             unsure = []
-            for rows in order.split(self.rows):
+            for rows in _evenly(order, self.rows):
                 scores[rows], sure = self._screened(contributions[rows], base[rows])
                 unsure.append(rows[~sure])
             order = torch.cat(unsure)
-        for rows in order.split(self.rows) if len(order) else ():
+        for rows in _evenly(order, self.rows):
             scores[rows] = self._importance(contributions[rows], base[rows])
         return scores
 

@@ -78,22 +78,25 @@ class PromptRun:
         return float(self.model.unembedding.scale(self.stream.layer_input[-1, self.stream.position]))
 
     @cached_property
+    def _all_bases(self) -> tuple[Bases, Bases]:
+        unembedding, settings = self.model.unembedding, self.settings
+        points = torch.cat(base_points(self.stream))  # together, so that the unembedding is read once
+        rows = rows_for(settings.memory_mb, self.model.dimensions.vocabulary)
+        bases = Bases.at(points, self.target_id, self.scale, unembedding, settings.conventions, rows)
+        return bases.split(self.model.dimensions.layers)
+
+    @property
     def at_attention(self) -> Bases:
         """Layer inputs, one base a layer."""
-        return self._bases(base_points(self.stream)[0])
+        return self._all_bases[0]
 
-    @cached_property
+    @property
     def at_ffn(self) -> Bases:
         """Layer inputs plus attention outputs, one base a layer."""
-        return self._bases(base_points(self.stream)[1])
+        return self._all_bases[1]
 
     def bases(self, kind: NeuronKind) -> Bases:
         return self.at_ffn if kind is NeuronKind.FFN else self.at_attention
-
-    def _bases(self, points: Float[Tensor, "L d"]) -> Bases:
-        unembedding, settings = self.model.unembedding, self.settings
-        rows = rows_for(settings.memory_mb, self.model.dimensions.vocabulary)
-        return Bases.at(points, self.target_id, self.scale, unembedding, settings.conventions, rows)
 
     @cached_property
     def ffn(self) -> FfnEntries:

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 BATCH = 128  # entries scored between two looks at the bounds
+HELD = 2**21  # bounds held at a time: 8 MB
 WINDOW = 2048  # bounds sorted at first; far more than a search usually visits
 
 
@@ -88,22 +89,24 @@ class Bounds:
 
     def best(self, count: int, without: Int[Tensor, " v"]) -> tuple[Int[Tensor, " m"], Float[Tensor, " m"]]:
         """The `count` entries of highest bound but for those in `without`, and their bounds, in order."""
-        entries, values = without.new_empty(0), None
+        entries, values = without.new_empty(0), torch.empty(0)
+        parts: list[Tensor] = []
+        start = 0
         for layer in range(self.layers):
-            first = layer * self.per_layer
-            bounds = self.of_layer(layer)
-            here = without[(without >= first) & (without < first + self.per_layer)] - first
+            parts.append(self.of_layer(layer))
+            held = (layer + 1) * self.per_layer - start
+            if held < HELD and layer + 1 < self.layers:
+                continue
+            bounds = torch.cat(parts)
+            here = without[(without >= start) & (without < start + held)] - start
             if len(here):
-                bounds = bounds.index_fill(0, here, -torch.inf)
-            best = bounds.topk(min(count, self.per_layer - len(here)))
-            entries = torch.cat([entries, best.indices + first])
-            values = best.values if values is None else torch.cat([values, best.values])
-            if len(entries) > count:
-                kept = values.topk(count)
-                entries, values = entries[kept.indices], kept.values
-        assert values is not None
-        order = values.argsort(descending=True)
-        return entries[order], values[order]
+                bounds[here] = -torch.inf
+            best = bounds.topk(min(count, held - len(here)))
+            entries, values = torch.cat([entries, best.indices + start]), torch.cat([values, best.values])
+            kept = values.topk(min(count, len(values)))  # in order
+            entries, values = entries[kept.indices], kept.values
+            parts, start = [], start + held
+        return entries, values
 
 
 def certified_top(bounds: Bounds | Float[Tensor, " N"], exact: Exact, k: int) -> Ranking:
@@ -129,7 +132,7 @@ def certified_top(bounds: Bounds | Float[Tensor, " N"], exact: Exact, k: int) ->
         slack = max(slack, 1e-6 * (1 + float(ordered[0].abs())))
         done = 0
         while done < len(entries):
-            size = k - done if len(scores) < k else _still_open(ordered[done:], scores, k, slack)
+            size = _first_batch(k) - done if len(scores) < k else _still_open(ordered[done:], scores, k, slack)
             if size == 0:
                 best = scores.topk(k)
                 return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, True))
@@ -138,6 +141,11 @@ def certified_top(bounds: Bounds | Float[Tensor, " N"], exact: Exact, k: int) ->
             done += len(batch)
     best = scores.topk(k)
     return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, True))
+
+
+def _first_batch(k: int) -> int:
+    """Some more than k: a second round for the few that are nearly always still open would cost more."""
+    return k + min(k, max(8, k // 12))
 
 
 def _still_open(bounds: Float[Tensor, " m"], scores: Float[Tensor, " n"], k: int, slack: float) -> int:
