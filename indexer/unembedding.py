@@ -84,17 +84,6 @@ class Unembedding:
         return float(self.folded.norm(dim=1).max())
 
     @cached_property
-    def rounded(self) -> Tensor:
-        """[V, d]; the folded rows in bfloat16, for products that are only to screen."""
-        return self.folded.bfloat16()
-
-    @cached_property
-    def longest_rounding(self) -> float:
-        """The largest norm of what bfloat16 rounds off a folded row."""
-        slices = zip(self.folded.split(8192), self.rounded.split(8192), strict=True)
-        return max(float((row - rounded.float()).norm(dim=1).max()) for row, rounded in slices)
-
-    @cached_property
     def hash(self) -> str:
         """SHA-256 of the folded rows' bytes, in float32."""
         return hashlib.sha256(self.folded.cpu().contiguous().numpy().data).hexdigest()

@@ -11,16 +11,13 @@ and, being concave in c, at most c · g with g = ∇ log p(w | base) = (folded_w
 Legend: B = base points, N = contributions, d = d_model, V = vocabulary. Scores are in nats.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from app.attribution.screened import PROBABLE, TOLERANCE, Tail, weighted_sums
-from indexer.projection import bf16_is_faster
+from app.attribution.workspace import room
 from indexer.unembedding import Conventions, Unembedding
 
 SAFE_EXPONENT = 80.0
@@ -29,9 +26,6 @@ SAFE_EXPONENT = 80.0
 ROWS_AT_ONCE = 384
 """Rows of V logits held at a time, memory permitting: more would make the products no faster."""
 
-ROUNDING = 5e-7
-"""Of the sums that a screened score is made of, in float32, as a share of their terms."""
-
 COPIES = 4
 """Copies of such rows that live at the same time, in float32."""
 
@@ -39,16 +33,6 @@ COPIES = 4
 def rows_for(megabytes: int, vocabulary: int) -> int:
     """How many rows of logits fit into the memory allowed; never fewer than 1, never more than are useful."""
     return max(1, min(ROWS_AT_ONCE, megabytes * 10**6 // (4 * COPIES * vocabulary)))
-
-
-def _evenly(order: Int[Tensor, " N"], most: int) -> Sequence[Int[Tensor, " m"]]:
-    """Parts of about equal size, none above `most`: a product of a few rows takes nearly as long as one of many."""
-    return order.tensor_split(-(-len(order) // most)) if len(order) else ()
-
-
-@cache
-def _bf16_is_faster(width: int) -> bool:
-    return bf16_is_faster(width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,57 +91,27 @@ class Bases:
         """log p(w | base), in nats."""
         return self.log_probabilities[:, self.target]
 
-    def importance(
-        self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"], *, screen: bool = False
-    ) -> Float[Tensor, " N"]:
-        """Imp(contributions[i] | point base[i]), exactly, in nats.
-
-        `screen`: try bf16 first, where it is quicker here (see `app.attribution.screened`); worth it for the small
-        changes of neurons, not for the large ones of heads.
-        """
-        scores = contributions.new_empty(contributions.shape[0])
-        order = base.argsort(stable=True)  # rows of one base side by side, so that each is read once a batch
-        if screen and len(order) and self.screens:
-            unsure = []
-            for rows in _evenly(order, self.rows):
-                scores[rows], sure = self._screened(contributions[rows], base[rows])
-                unsure.append(rows[~sure])
-            order = torch.cat(unsure)
-        for rows in _evenly(order, self.rows):
-            scores[rows] = self._importance(contributions[rows], base[rows])
-        return scores
-
-    @cached_property
-    def screens(self) -> bool:
-        """Whether screening in bf16 is quicker here, and there is a tail to screen."""
-        vocabulary, width = self.unembedding.folded.shape
-        return vocabulary > 2 * PROBABLE and _bf16_is_faster(width)
-
-    @cached_property
-    def _tail(self) -> Tail:
-        return Tail.of(self.probabilities, self.unembedding)
-
-    def _screened(
-        self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]
-    ) -> tuple[Float[Tensor, " N"], Tensor]:
-        """Scores, and which of them are proven to be within the tolerance; `base` sorted."""
-        raised = (contributions @ self.unembedding.folded[self.target]) / self.scale
-        bound = (contributions * self.gradient[base]).sum(dim=1)
-        linear = raised - bound  # Σ p z, exactly
-        curvature, error = self._tail.curvature(contributions / self.scale, base)
-        total = 1 + linear + curvature
-        error = error + ROUNDING * (1 + raised.abs() + bound.abs() + curvature)
-        sure = (total > 2 * error) & (error <= TOLERANCE * (total - error))
-        return raised - total.clamp_min(1e-30).log(), sure
+    def importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """Imp(contributions[i] | point base[i]), exactly, in nats."""
+        if not len(contributions):
+            return contributions.new_empty(0)
+        # Parts of about equal size: a product of a few rows takes nearly as long as one of many.
+        parts = -(-len(contributions) // self.rows)
+        pairs = zip(contributions.tensor_split(parts), base.tensor_split(parts), strict=True)
+        return torch.cat([self._importance(*pair) for pair in pairs])
 
     def _importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-        """`base` sorted."""
-        change = (contributions / self.scale) @ self.unembedding.folded.T
-        largest = contributions.norm(dim=1).max() / self.scale * self.unembedding.longest_row
-        if largest >= SAFE_EXPONENT and change.abs().max() >= SAFE_EXPONENT:
-            return log_probability_increase(change, self.log_probabilities[base], self.target)
-        raised = change[:, self.target].clone()
-        return raised - weighted_sums(change.exp_(), self.probabilities, base).log()
+        folded = self.unembedding.folded
+        # [V, N] and not [N, V]: the product is quicker this way round, and so are the passes over it.
+        with room(folded.shape[0], contributions.shape[0], folded) as change:
+            torch.mm(folded, (contributions / self.scale).T, out=change)
+            largest = contributions.norm(dim=1).max() / self.scale * self.unembedding.longest_row
+            if largest >= SAFE_EXPONENT and change.abs().max() >= SAFE_EXPONENT:
+                return log_probability_increase(change.T, self.log_probabilities[base], self.target)
+            raised = change[self.target].clone()
+            # All bases at once: one product is quicker than one a base.
+            sums = (self.probabilities @ change.exp_()).gather(0, base[None]).squeeze(0)
+            return raised - sums.log()
 
 
 def log_probability_increase(

@@ -163,7 +163,7 @@ class PromptRun:
 
     def _exact(self, kind: NeuronKind) -> Callable[[Tensor], Tensor]:
         entries, bases = self.entries(kind), self.bases(kind)
-        return lambda chosen: bases.importance(entries.contributions(chosen), entries.layer(chosen), screen=True)
+        return lambda chosen: bases.importance(entries.contributions(chosen), entries.layer(chosen))
 
     def _named(self, kind: NeuronKind, ranking: Ranking) -> tuple[ValueNeuron, ...]:
         entries = self.entries(kind)
