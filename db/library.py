@@ -6,6 +6,7 @@ from db.builds import CURRENT, current_build
 from db.errors import AtlasError
 
 DEFAULT_ROOT = Path("catalogue")
+SOURCE = "SOURCE"
 
 
 def find_catalogue(root: Path = DEFAULT_ROOT, model: str | None = None) -> Path:
@@ -47,6 +48,17 @@ def models(root: Path = DEFAULT_ROOT) -> list[str]:
 def model_folders(root: Path = DEFAULT_ROOT) -> list[Path]:
     """The folder of every model; ``root`` itself where it is one."""
     return [root] if _is_model_folder(root) else [root / name for name in models(root)]
+
+
+def remember_source(directory: Path, source: str) -> None:
+    """Note where the model of a catalogue came from on this machine, for who wants to load it."""
+    (directory / SOURCE).write_text(source + "\n", encoding="utf-8")
+
+
+def source_of(build: Path) -> str | None:
+    """Where the model of a build came from: a folder, a hub id or “demo”; None where that is not noted."""
+    note = build.parent / SOURCE
+    return note.read_text(encoding="utf-8").strip() or None if note.is_file() else None
 
 
 def _is_model_folder(folder: Path) -> bool:

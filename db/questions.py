@@ -32,6 +32,11 @@ def tokens_by_id(ids: Sequence[int]) -> Statement:
     return select(*TOKEN_COLUMNS).where(among(token.c.token_id, ids))
 
 
+def token_bytes(token_id: int) -> Statement:
+    """One row: the bytes."""
+    return select(token.c.bytes).where(token.c.token_id == token_id)
+
+
 def tokens_by_text(texts: Sequence[str]) -> Statement:
     """Columns: TOKEN_COLUMNS."""
     return select(*TOKEN_COLUMNS).where(token.c.text.in_(texts))

@@ -82,6 +82,15 @@ class Tokens(Reader):
         """
         return self.tokens([token_id])[token_id]
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """What a token stands for exactly; no bytes for a row of the unembedding that no token uses.
+
+        Raises:
+            AtlasError: no such id in the vocabulary.
+        """
+        self.known_ids([token_id])
+        return bytes(self.rows(questions.token_bytes(token_id))[0][0])
+
     def tokens(self, ids: Iterable[int]) -> dict[int, Token]:
         """Tokens by id, in the order given.
 

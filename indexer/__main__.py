@@ -96,6 +96,7 @@ def _estimate(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
+    from db.library import remember_source
     from indexer.build import build
     from indexer.checkpoint import locate
 
@@ -105,6 +106,7 @@ def _build(options: argparse.Namespace) -> int:
     built = build(
         checkpoint, options.catalogue, depth=options.depth, memory_mb=options.memory_mb, say=_say, progress=_bar
     )
+    remember_source(built.path.parent, checkpoint.source)
     if not built.fresh:
         _say(f"Nothing to do: {built.path} is the catalogue of this checkpoint ({built.neurons:,} neurons).")
         return 0
@@ -120,14 +122,15 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from db.library import find_catalogue
+    from db.library import find_catalogue, source_of
     from indexer.checkpoint import locate
     from indexer.verify import verify
 
     if options.sample < 1:
         raise AtlasError(f"--sample {options.sample}: derive at least one neuron again.")
     path = find_catalogue(options.catalogue, options.model)
-    found = verify(path, locate(options.checkpoint or path.parent.resolve().name), sample=options.sample)
+    model = options.checkpoint or source_of(path) or path.parent.resolve().name
+    found = verify(path, locate(model), sample=options.sample)
     print(
         f"{found.path}: {found.neurons:,} neurons whole and in order; {found.sampled:,} derived again, all alike "
         f"(to {found.deviation:.1g} of their scale)."

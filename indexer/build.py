@@ -5,13 +5,11 @@ shards that are whole. Peak memory: the unembedding, one layer's value vectors, 
 written, the next is computed.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
@@ -25,9 +23,9 @@ from db.check import check_build
 from db.errors import AtlasError
 from db.publish import NEURON_FILE, PAIR_FILE, BuildStamp, current_build, publish
 from db.reader import Reader
-from db.tables import SCHEMA_VERSION
 from indexer.architecture import Dimensions
 from indexer.checkpoint import Checkpoint
+from indexer.fingerprint import stamp_of
 from indexer.language_model import load_model
 from indexer.neighbours import COUNT, nearest_tokens
 from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
@@ -36,9 +34,6 @@ from indexer.shards import clean, is_whole, only_indexer, work_folder, work_fold
 from indexer.tokens import token_table
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights
-
-CODE_VERSION = "2"
-"""Raised when the same checkpoint and options would give other contents; part of every build's identity."""
 
 DEPTH = 50
 _PLAN = "plan.json"
@@ -90,8 +85,10 @@ def build(
         AtlasError: the model is unfit (its identities fail, files damaged), the disk is full, or another process is
             indexing this model. Nothing half-done is published; a later call goes on from the finished layers.
     """
-    unembedding = Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon())
-    stamp = stamp_of(checkpoint, unembedding, depth)
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(lambda: checkpoint.identity)  # hashes all weight files, while the tokenizer is read
+        unembedding = Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon())
+        stamp = stamp_of(checkpoint, unembedding, depth)
     directory = catalogue / checkpoint.name
     if _is_current(directory, stamp):
         return Built(current_build(directory), fresh=False, neurons=stamp.neurons)
@@ -229,35 +226,6 @@ def _write_layers(
 
 def _write_layer(shard: Path, projection: Projection, layer: int, size: Dimensions) -> None:
     write_shard(shard, {NEURON_FILE: neuron_rows(projection, layer, size), PAIR_FILE: pair_rows(projection, layer)})
-
-
-def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> BuildStamp:
-    """What a build of this checkpoint says about itself; reads all weight files once, for their hash."""
-    size = checkpoint.dimensions
-    identity = {
-        "checkpoint": checkpoint.identity,
-        "unembedding_hash": unembedding.hash,
-        "tokenizer_hash": checkpoint.tokenizer_hash,
-        "schema_version": SCHEMA_VERSION,
-        "code_version": CODE_VERSION,
-        "depth": min(depth, size.vocabulary),
-    }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return BuildStamp(
-        build_id=digest[:16],
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=checkpoint.name,
-        family=str(checkpoint.config.model_type),
-        layers=size.layers,
-        d_model=size.d_model,
-        vocabulary=size.vocabulary,
-        ffn_neurons=size.layers * size.ffn_neurons,
-        attention_neurons=size.layers * size.attention_neurons,
-        heads=size.heads,
-        head_dim=size.head_dim,
-        tokenizer_json=checkpoint.tokenizer_json,
-        **identity,  # type: ignore[arg-type]
-    )
 
 
 def disk_needed(neurons: int, depth: int) -> float:

@@ -31,6 +31,12 @@ class Checkpoint:
     name: str
     folder: Path
     revision: str | None = None  # the hub's commit, where it came from one
+    hub_id: str | None = None  # likewise its name there
+
+    @property
+    def source(self) -> str:
+        """What `locate` finds this checkpoint by, from any folder: its hub id or its absolute path."""
+        return self.hub_id or str(self.folder.resolve())
 
     @cached_property
     def config(self) -> Any:
@@ -130,7 +136,7 @@ def _from_hub(model: str) -> Checkpoint:
             "network, or give the path of a folder with config.json, the tokenizer and *.safetensors."
         ) from error
     safetensors_files(folder)
-    return Checkpoint(model.rpartition("/")[2], folder, revision=folder.name)
+    return Checkpoint(model.rpartition("/")[2], folder, revision=folder.name, hub_id=model)
 
 
 def _first_line(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from db.errors import AtlasError
 from indexer.architecture import NormKind
 from indexer.build import disk_needed
 from indexer.checkpoint import Checkpoint
+from indexer.neighbours import LIMIT
 from indexer.projection import MEMORY_MB, Projector
 from indexer.unembedding import Unembedding
 from indexer.weights import safetensors_files, tensor_shapes
@@ -24,12 +25,13 @@ _TRIAL_NEURONS = 512  # a thread
 _TRIAL_ROWS = 400_000
 # Measured on several builds: what the trial leaves out.
 _SORTS = 2.6  # publishing takes so many times the trial's sort, a row: two orders, encoding, checks
+_NEIGHBOURS = 0.4  # a token's neighbours take so much of a neuron's lists
 _STARTING_SECONDS = 3.0  # imports, the model's check, tokens
 _HASHED_BYTES_A_SECOND = 1.2e9
 _PROCESS_BYTES = 620e6  # Python, torch and transformers, before any weight
 _PUBLISHING_BYTES = 2.4e9  # DuckDB's limit for sorting, and what is checked at once
 _FILE_BYTES_A_ROW = 13.6  # in both orders
-_FILE_BYTES_A_TOKEN = 60
+_FILE_BYTES_A_TOKEN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Estimate:
     """In bf16, on this machine."""
     threads: int
     indexing_seconds: float
+    """Of the neurons, and of the tokens' neighbours."""
     publishing_seconds: float
     seconds: float
     """All of it, with the start and the checks."""
@@ -65,7 +68,8 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     weight_bytes = _checked_files(checkpoint)
 
     seconds_a_neuron, projector = _projecting(size.vocabulary, size.d_model, depth, memory_mb)
-    indexing = neurons * seconds_a_neuron
+    near = size.vocabulary if size.vocabulary**2 * size.d_model <= LIMIT else 0
+    indexing = (neurons + near * _NEIGHBOURS) * seconds_a_neuron
     publishing = rows * _sorting_seconds_a_row() * _SORTS
     starting = _STARTING_SECONDS + (0 if checkpoint.revision else weight_bytes / _HASHED_BYTES_A_SECOND)
 

@@ -12,6 +12,8 @@ nearest by cosine those are kept, in this order, that are nearest by
 Where the CPU multiplies bf16 matrices faster, the product only chooses: every stored cosine is computed in float32.
 """
 
+import threading
+
 import pyarrow as pa
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +22,7 @@ from torch import Tensor
 from indexer.extremes import Pyramid, levels_for, padded
 from indexer.projection import bf16_is_faster
 from indexer.screening import sampled_products
+from indexer.threads import in_threads
 from indexer.unembedding import Unembedding
 
 COUNT = 20
@@ -89,24 +92,33 @@ def _pools(unit: Float[Tensor, "V d"], pool: int, chunk: int) -> tuple[Int[Tenso
     cosines = torch.empty(vocabulary, pool, device=unit.device)
     levels = 0 if unit.is_cuda else levels_for(vocabulary, pool)
     height = padded(vocabulary, levels)
-    for start in range(0, vocabulary, chunk):
-        part = slice(start, min(start + chunk, vocabulary))
-        width = part.stop - start
-        products = unit.new_full((height, width), -2.0)
+    workers = 1 if unit.is_cuda else torch.get_num_threads()
+    each = max(1, chunk // workers)
+    buffers = threading.local()  # memory that is new to the process costs as much as the product
+
+    def search(part: slice) -> None:
+        width = part.stop - part.start
+        if getattr(buffers, "products", None) is None:
+            buffers.products = unit.new_empty(height * each)
+        products = buffers.products[: height * width].view(height, width)
+        products[vocabulary:] = -2.0  # below every cosine
         torch.mm(unit, unit[part].T, out=products[:vocabulary])
-        products[start : part.stop].diagonal().fill_(-2.0)  # below every cosine
+        products[part].diagonal().fill_(-2.0)
         tokens[part] = _nearest(products, vocabulary, pool, levels)
         cosines[part] = products.gather(0, tokens[part].long().T).T.float()
+
+    in_threads(search, [slice(at, min(at + each, vocabulary)) for at in range(0, vocabulary, each)], workers)
     return tokens, cosines
 
 
 def _nearest(products: Float[Tensor, "V c"], vocabulary: int, pool: int, levels: int) -> Int[Tensor, "c m"]:
     """Where each column's largest entries stand."""
-    if levels:
-        places, least = Pyramid(products, levels).largest(pool)
-        if bool((least > 0).all()):  # what the pyramid needs
-            return places
-    return products[:vocabulary].topk(pool, dim=0).indices.T.int()
+    if not levels:
+        return products[:vocabulary].topk(pool, dim=0).indices.T.int()
+    places, least = Pyramid(products, levels).largest(pool)
+    for column in (~(least > 0)).nonzero().flatten():  # where so many are not above zero, a pyramid fails
+        places[column] = products[:vocabulary, column].contiguous().topk(pool).indices.int()
+    return places
 
 
 def _best(

@@ -4,6 +4,7 @@ The derivation here is the plainest there is, one float64 product with the whole
 every token, and shares nothing with the way the build was made but the reading of the weights.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from db.check import check_build
 from db.engine import read_only_connection
 from db.errors import AtlasError
 from db.stamp import BuildStamp
-from indexer.build import stamp_of
 from indexer.checkpoint import Checkpoint
+from indexer.fingerprint import stamp_of
 from indexer.unembedding import Unembedding
 
 CLOSE = 1e-5
 """Allowed deviation of a logit, as a share of |value vector| × the longest row; float32 products stay below 1e-6."""
+_AT_ONCE = 32
 _MUST_AGREE = (
     "model",
     "family",
@@ -108,9 +110,9 @@ def _compare_layer(
     """The largest deviation; AtlasError if one is too large."""
     stored, statistics = _stored(path, ids)
     worst = 0.0
-    for place, neuron in enumerate(ids):
+    logits_of = _every_logit(unembedding, values)
+    for place, (neuron, logits) in enumerate(zip(ids, logits_of, strict=True)):
         vector = values[place].double()
-        logits = torch.cat([rows.double() @ vector for rows in unembedding.folded.split(16_384)]).numpy()
         scale = max(float(vector.norm()) * unembedding.longest_row, 1e-30)
         own = {"mean": logits.mean(), "std": logits.std(), "norm": float(vector.norm())}
         for name, value in own.items():
@@ -123,6 +125,13 @@ def _compare_layer(
         for end, sign in ((rows[: stamp.depth], 1), (rows[stamp.depth :], -1)):
             worst = max(worst, _compare_end(path, int(neuron), end, sign * logits, sign, scale))
     return worst
+
+
+def _every_logit(unembedding: Unembedding, values: Float[Tensor, "n d"]) -> Iterator[NDArray[np.float64]]:
+    """The logits of each value vector over the whole vocabulary, in float64."""
+    for some in values.double().split(_AT_ONCE):
+        slices = [rows.double() @ some.T for rows in unembedding.folded.split(8192)]
+        yield from torch.cat(slices).T.contiguous().numpy()
 
 
 def _compare_end(

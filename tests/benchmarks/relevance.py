@@ -99,7 +99,8 @@ def main() -> None:
         if not catalogue.has_neighbours:
             print("This build holds no neighbours: concepts are not widened.\n")
         print(f"Everyday concepts:\n\n{table(catalogue, TOPICS, options.widen)}\n")
-        print(f"Further concepts, not used for choosing the settings (but seen while they were chosen):\n\n{table(catalogue, UNSEEN, options.widen)}")
+        print("Further concepts, not used for choosing the settings (but seen while they were chosen):\n")
+        print(table(catalogue, UNSEEN, options.widen))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from db.errors import AtlasError
-from db.library import find_catalogue, models
+from db.library import find_catalogue, models, remember_source, source_of
 from tests.catalogues import make_catalogue
 
 
@@ -54,3 +54,10 @@ def test_a_current_that_leads_nowhere(tmp_path: Path, name: str, problem: str) -
     (toy.directory / "CURRENT").write_text(name)
     with pytest.raises(AtlasError, match=problem):
         find_catalogue(tmp_path)
+
+
+def test_where_the_model_came_from_is_noted_beside_the_builds(tmp_path):
+    toy = make_catalogue(tmp_path)
+    assert source_of(toy.path) is None
+    remember_source(toy.directory, "owner/name")
+    assert source_of(find_catalogue(tmp_path)) == "owner/name"
