@@ -3,10 +3,12 @@
 Tokens are labels of ranks or indices, never positions of their own: two places that show the same token stay apart.
 """
 
+import json
+
 import altair as alt
 import pandas as pd
 
-from app.palette import DIVERGING, KIND_NAMES, KINDS, MARK, NEUTRAL, SIGNS
+from app.palette import ATTENTION, KIND_NAMES, KINDS, MARK, NEUTRAL, SIGNS
 from db.neuron import Sign
 from db.token_text import shorten
 
@@ -14,73 +16,98 @@ _LAYER = alt.Axis(labelAngle=0, labelOverlap="parity", title="layer", ticks=Fals
 _KIND_LABEL = "datum.label == 'ffn' ? 'FFN' : datum.label"
 _TOKEN_WIDTH = 130
 _TOKEN_ROW = 20
+_EVERY_LABEL = 24
+_NUMBERED = 16
+_EMBEDDING = -1  # its place before layer 0
 _FIGURE_SPACE = "\u2007"
 
 
-def layer_bars(frame: pd.DataFrame) -> alt.Chart:
-    """Score of each layer's attention and FFN, side by side. Columns: layer, part, score (nats)."""
-    chart: alt.Chart = (
-        alt.Chart(frame.assign(name=frame["part"].map(KIND_NAMES)), title=_title("Layers: attention beside FFN"))
-        .mark_bar()
-        .encode(
-            x=alt.X("layer:O", axis=_LAYER),
-            xOffset=alt.XOffset("part:N", sort=list(KINDS)),
-            y=alt.Y("score:Q", title="score (nats)"),
-            color=_kind_colour("part"),
-            tooltip=[
-                alt.Tooltip("layer:O"),
-                alt.Tooltip("name:N", title="part"),
-                alt.Tooltip("score:Q", title="score (nats)", format="+.3f"),
-            ],
-        )
-        .properties(height=400)
-    )
-    return chart
+def attention_pattern(frame: pd.DataFrame) -> alt.Chart:
+    """One head's attention from every position (downwards) to every earlier one; positions are labelled by tokens.
 
-
-def head_map(frame: pd.DataFrame) -> alt.Chart:
-    """Score of every head, around zero; the colour grows with its logarithm, or one strong head would hide all others.
-
-    Columns: layer, head, score (nats).
+    Columns: query, key, query_token, key_token, weight (0 to 1).
     """
-    most = max(float(frame["score"].abs().max()), 1e-6) if len(frame) else 1.0
-    heads = int(frame["head"].nunique())
+    names = {
+        **dict(zip(frame["key"].tolist(), frame["key_token"], strict=True)),
+        **dict(zip(frame["query"].tolist(), frame["query_token"], strict=True)),
+    }
+    labels = json.dumps({str(place): f"{place} {shorten(token, 10)}" for place, token in names.items()})
+    places = sorted(names)
+    axis = alt.Axis(
+        labelExpr=f"({labels})[datum.value]",
+        labelFont="monospace",
+        labelOverlap=False if len(places) <= _EVERY_LABEL else "parity",
+        ticks=False,
+        labelLimit=110,
+    )
     chart: alt.Chart = (
-        alt.Chart(frame, title=_title("Attention heads"))
+        alt.Chart(frame, title=_title("Attention pattern"))
         .mark_rect()
         .encode(
-            x=alt.X("layer:O", axis=_LAYER),
-            y=alt.Y("head:O", title="head", axis=alt.Axis(labelOverlap="parity", ticks=False)),
+            x=alt.X("key:O", title="to position", axis=axis, scale=alt.Scale(domain=places)),
+            y=alt.Y("query:O", title="from position", axis=axis, scale=alt.Scale(domain=places)),
             color=alt.Color(
-                "score:Q",
-                scale=alt.Scale(
-                    type="symlog", constant=most / 8, domain=[-most, 0, most], range=list(DIVERGING), interpolate="rgb"
-                ),
-                legend=alt.Legend(
-                    title="score (nats), logarithmic colour: lowers | raises",
-                    titleLimit=320,
-                    orient="top",
-                    format="+.2f",
-                    values=[-most, 0, most],
-                    gradientLength=220,
-                    gradientThickness=10,
-                ),
+                "weight:Q",
+                scale=alt.Scale(domain=[0, 1], range=["#88888814", ATTENTION], interpolate="rgb"),
+                legend=alt.Legend(title="attention weight", orient="top", gradientLength=160, gradientThickness=10),
             ),
             tooltip=[
-                alt.Tooltip("layer:O"),
-                alt.Tooltip("head:O"),
-                alt.Tooltip("score:Q", title="score (nats)", format="+.3f"),
+                alt.Tooltip("query:O", title="from position"),
+                alt.Tooltip("query_token:N", title="its token"),
+                alt.Tooltip("key:O", title="to position"),
+                alt.Tooltip("key_token:N", title="its token"),
+                alt.Tooltip("weight:Q", title="weight", format=".3f"),
             ],
         )
-        .properties(height=170 + max(160, min(24 * heads, 640)))
+        .properties(height=200 + max(150, min(24 * len(places), 420)))
     )
     return chart
 
 
-def layer_distribution(frame: pd.DataFrame, layers: int) -> alt.Chart:
+def query_layers(frame: pd.DataFrame, title: str) -> alt.Chart:
+    """Shares of the embedding and of each sub-layer. Columns: part, layer (absent for the embedding), score (nats)."""
+    rows = frame.assign(
+        place=frame["layer"].fillna(_EMBEDDING).astype(int), name=frame["part"].map(KIND_NAMES).fillna(frame["part"])
+    )
+    parts = {"embedding": NEUTRAL, **KINDS}
+    axis = alt.Axis(
+        labelAngle=0,
+        labelOverlap=False,
+        title="layer; emb: the embedding",
+        ticks=False,
+        labelExpr=f"datum.value == {_EMBEDDING} ? 'emb' : datum.value % {_every(rows)} ? '' : datum.value",
+    )
+    chart: alt.Chart = (
+        alt.Chart(rows, title=_title(title))
+        .mark_bar()
+        .encode(
+            x=alt.X("place:O", axis=axis),
+            y=alt.Y("sum(score):Q", title="share (nats)"),
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(domain=list(parts), range=list(parts.values())),
+                legend=alt.Legend(title=None, orient="top", labelExpr=_KIND_LABEL, symbolType="square"),
+            ),
+            tooltip=[
+                alt.Tooltip("name:N", title="part"),
+                alt.Tooltip("layer:O"),
+                alt.Tooltip("sum(score):Q", title="share (nats)", format="+.3f"),
+            ],
+        )
+        .properties(height=300)
+    )
+    return chart
+
+
+def _every(rows: pd.DataFrame) -> int:
+    """Which layers are numbered: every one, or of many every fourth."""
+    return 1 if rows["place"].max() < _NUMBERED else 4
+
+
+def layer_distribution(frame: pd.DataFrame, layers: int, title: str = "Found neurons by layer") -> alt.Chart:
     """How many neurons of each layer were found, by kind. Columns: layer, kind, neurons."""
     chart: alt.Chart = (
-        alt.Chart(frame.assign(name=frame["kind"].map(KIND_NAMES)), title=_title("Found neurons by layer"))
+        alt.Chart(frame.assign(name=frame["kind"].map(KIND_NAMES)), title=_title(title))
         .mark_bar()
         .encode(
             x=alt.X("layer:O", axis=_LAYER, scale=alt.Scale(domain=list(range(layers)))),

@@ -14,12 +14,15 @@ from typing import Any, Literal
 import streamlit as st
 
 from app.navigation import follow
-from app.palette import ATTENTION, FFN, LEGEND, PROMOTES, SUPPRESSES
+from app.palette import ATTENTION, FFN, LEGEND, MARK, NEUTRAL, PROMOTES, SUPPRESSES
 from db.token_text import shorten
 
-Tone = Literal["plain", "promotes", "suppresses", "link"]
+Tone = Literal["plain", "promotes", "suppresses", "avoided", "link"]
 _FRONTEND = Path(__file__).parent / "frontend"
-_COLOURS = f":host {{ --promotes: {PROMOTES}; --suppresses: {SUPPRESSES}; --attention: {ATTENTION}; --ffn: {FFN}; }}\n"
+_COLOURS = (
+    f":host {{ --promotes: {PROMOTES}; --suppresses: {SUPPRESSES}; --attention: {ATTENTION}; --ffn: {FFN}; "
+    f"--neutral: {NEUTRAL}; --avoided: {MARK}; }}\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Chip:
     hint: str = ""
     removes: bool = False
     """Following the link takes the token away."""
+    note: str = ""
+    """A small figure after the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Heading and role: "name", "token", "source", "bar", "number" or "tokens"."""
+    """Heading and role: "name", "token", "source", "bar", "number", "tokens", "list" (one of several lists of tokens),
+    "action" (links of their own).
+    """
 
     title: str
     role: str
     hint: str = ""
+    href: str = ""
+    """The table sorted by this column, or the other way round."""
+    sorted: Literal["", "ascending", "descending"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +88,9 @@ class TableRow:
     cells: tuple[Cell, ...]
 
 
-def chip(display: str, href: str = "", *, tone: Tone = "plain", hint: str = "", **more: bool) -> Chip:
+def chip(display: str, href: str = "", *, tone: Tone = "plain", hint: str = "", note: str = "", **more: bool) -> Chip:
     """A chip for a token's display text, shortened; the hint holds it in full."""
-    return Chip(shorten(display, 28), tone, href=href, hint=f"{display}  {hint}".strip(), **more)
+    return Chip(shorten(display, 28), tone, href=href, hint=f"{display}  {hint}".strip(), note=note, **more)
 
 
 def link(text: str, href: str, current: bool = False) -> Chip:
@@ -88,20 +98,20 @@ def link(text: str, href: str, current: bool = False) -> Chip:
     return Chip(shorten(text, 60), "link", href=href, hint=text, current=current)
 
 
-def chips(items: Iterable[Chip], *, key: str, here: str, label: str) -> None:
-    """A line of tokens that wraps."""
-    _mount({"view": "chips", "label": label, "items": [asdict(item) for item in items]}, key, here)
+def chips(items: Iterable[Chip], *, key: str, here: str, label: str, focus: str = "") -> None:
+    """A line of tokens that wraps; where `focus` is new, it is scrolled into view."""
+    mount({"view": "chips", "label": label, "focus": focus, "items": [asdict(item) for item in items]}, key, here)
 
 
 def bars(items: Sequence[Bar], *, key: str, here: str, label: str) -> None:
     """Predictions, the most probable first."""
-    _mount({"view": "bars", "label": label, "items": [asdict(item) for item in items]}, key, here)
+    mount({"view": "bars", "label": label, "items": [asdict(item) for item in items]}, key, here)
 
 
 def neuron_table(columns: Sequence[Column], rows: Sequence[TableRow], *, key: str, here: str, label: str) -> None:
     """Neurons, a row each; a row opens its neuron."""
     data = {"columns": [asdict(column) for column in columns], "rows": [asdict(row) for row in rows]}
-    _mount({"view": "table", "label": label, **data}, key, here)
+    mount({"view": "table", "label": label, **data}, key, here)
 
 
 def legend(*names: str) -> None:
@@ -119,9 +129,10 @@ def _sources() -> tuple[str, str]:
     return _COLOURS + (_FRONTEND / "atlas.css").read_text("utf-8"), (_FRONTEND / "atlas.js").read_text("utf-8")
 
 
-def _mount(data: dict[str, Any], key: str, here: str) -> None:
+def mount(data: dict[str, Any], key: str, here: str) -> None:
+    """Draw one of the views of app/frontend/atlas.js, and follow the link that was clicked in it."""
     css, js = _sources()
-    mount = st.components.v2.component("neuron_atlas", css=css, js=js)
-    result = mount(data=data, key=key, on_opened_change=lambda: None)
+    draw = st.components.v2.component("neuron_atlas", css=css, js=js)
+    result = draw(data=data, key=key, on_opened_change=lambda: None)
     if isinstance(result.opened, str):
         follow(result.opened, here)

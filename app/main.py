@@ -21,8 +21,11 @@ def main() -> None:
         [
             st.Page(PAGES["start"], title="Neuron Atlas", icon=":material/hub:", default=True),
             st.Page(PAGES["search"], title="Search", icon=":material/search:", url_path="search"),
+            st.Page(PAGES["token"], title="Token", icon=":material/match_word:", url_path="token"),
             st.Page(PAGES["neuron"], title="Neuron", icon=":material/scatter_plot:", url_path="neuron"),
             st.Page(PAGES["prompt"], title="Prompt", icon=":material/short_text:", url_path="prompt"),
+            st.Page(PAGES["many"], title="Many prompts", icon=":material/format_list_bulleted:", url_path="many"),
+            st.Page(PAGES["overview"], title="Overview", icon=":material/bar_chart:", url_path="overview"),
         ],
         position="top",
     )

@@ -13,8 +13,11 @@ import streamlit as st
 PAGES = {
     "start": "views/start.py",
     "search": "views/search.py",
+    "token": "views/token.py",
+    "overview": "views/overview.py",
     "neuron": "views/neuron.py",
     "prompt": "views/prompt.py",
+    "many": "views/many.py",
 }
 _SHARED = "model"
 
@@ -44,7 +47,7 @@ def follow(link: str, here: str) -> None:
     page = "start" if path == "./" else path
     if page not in PAGES:
         return
-    params = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=20))
+    params = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=40))
     if page == here:
         st.query_params.from_dict(params)
         st.rerun()

@@ -16,9 +16,6 @@ KINDS = {"attention": ATTENTION, "ffn": FFN}
 KIND_NAMES = {"attention": "attention", "ffn": "FFN"}
 SIGNS = {"promotes": PROMOTES, "suppresses": SUPPRESSES}
 
-DIVERGING = (SUPPRESSES, "#88888818", PROMOTES)
-"""From lowered over nothing to raised; the middle is see-through, so that zero is the page's own colour."""
-
 LEGEND = {
     "attention": (ATTENTION, "attention"),
     "ffn": (FFN, "FFN"),

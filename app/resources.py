@@ -1,32 +1,32 @@
-"""What all sessions share: the catalogue, the model and what was computed with them. All caches and locks are here.
+"""What all sessions share: the catalogues, the model, and the workshop in which it works (:mod:`app.explaining`).
 
 Nothing of torch is imported before a page needs the model: that takes seconds.
 """
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import streamlit as st
 
-from app.selection import PromptSelection
+from app.work import Report, Shelf, Workshop
 from db.catalogue import Catalogue
-from db.errors import AtlasError
-from db.library import DEFAULT_ROOT, find_catalogue, models
-from db.stamp import BuildStamp
+from db.library import DEFAULT_ROOT, find_catalogue, models, source_of
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from app.attribution.results import Analysis
+    from app.attribution.run import PromptRun, Ranges
     from indexer.language_model import LanguageModel
 
-_ANALYSES = 64
-_BUSY_SECONDS = 120
+_ROOM = {"analysis": 64, "detail": 128, "row": 120, "aggregate": 8, "direction": 32}
+_RUNS = 8
+"""A run holds the prompt's whole residual stream and the base distributions: some 50 MB on a small model."""
 
-_analysing = threading.Lock()
-"""One analysis at a time: each wants all cores and some hundred megabytes."""
+_ANSWERS = 24
+"""Whole results, and what the overview shows; one of a hundred thousand rows takes some 30 MB."""
 
 _loaded: set[str] = set()
 """The models in memory."""
@@ -61,15 +61,35 @@ def _open(path: str) -> Catalogue:
     return Catalogue.open(Path(path))
 
 
-def is_loaded(stamp: BuildStamp) -> bool:
-    """Whether the model is in memory already, so that an analysis takes no longer than the analysis."""
-    return _source(stamp) in _loaded
+def remembered(key: Hashable, make: Callable[[], T]) -> T:
+    """What `make` returns; the last few are kept by key. For what the catalogue answers in a moment: two sessions may
+    make it at once.
+    """
+    shelf, lock = _answers()
+    with lock:
+        found = shelf.get(key)
+    if found is None:
+        found = make()
+        with lock:
+            shelf.put(key, found)
+    answer: T = found
+    return answer
 
 
-def _source(stamp: BuildStamp) -> str:
-    """Where a catalogue's model is: in ``ATLAS_MODELS``, or ``models/``, else wherever its name leads."""
-    folder = Path(os.environ.get("ATLAS_MODELS", "models")) / stamp.model
-    return str(folder) if folder.is_dir() else stamp.model
+@st.cache_resource(show_spinner=False)
+def _answers() -> "tuple[Shelf[Any], Lock]":
+    return Shelf(_ANSWERS), Lock()
+
+
+def is_loaded(atlas: Catalogue) -> bool:
+    """Whether the model is in memory already."""
+    return _source(atlas) in _loaded
+
+
+def _source(atlas: Catalogue) -> str:
+    """Where a catalogue's model is: in ``ATLAS_MODELS`` or ``models/``, else where it was built from."""
+    folder = Path(os.environ.get("ATLAS_MODELS", "models")) / atlas.info.model
+    return str(folder) if folder.is_dir() else source_of(atlas.path) or atlas.info.model
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
@@ -90,52 +110,35 @@ def model_of(atlas: Catalogue) -> "LanguageModel":
     """
     from app.attribution.joining import require_same_model
 
-    model = _load(_source(atlas.info))
+    model = _load(_source(atlas))
     require_same_model(model, atlas)
     return model
 
 
-def analysis(atlas: Catalogue, chosen: PromptSelection) -> "Analysis":
-    """The analysis of a prompt, from the cache where it was made before.
+def ready(atlas: Catalogue, report: Report) -> "LanguageModel":
+    """The same, saying so where it has to be loaded first."""
+    if _source(atlas) not in _loaded:
+        report(f"Loading {atlas.info.model}, once …")
+    return model_of(atlas)
 
-    Raises:
-        AtlasError: the prompt, the position or the target is unusable, or the model is not to be had.
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def ranges_of(build_id: str, _atlas: Catalogue) -> "Ranges":
+    """What a build knows of its neurons' extreme logits."""
+    from app.attribution.joining import stored_ranges
+
+    return stored_ranges(_atlas)
+
+
+@st.cache_resource(show_spinner=False)
+def workshop() -> Workshop:
+    """Where the model works, one prompt at a time."""
+    return Workshop(_ROOM)
+
+
+@st.cache_resource(show_spinner=False)
+def runs() -> "Shelf[PromptRun]":
+    """The last prompts that were run, for the questions that are asked one at a time. Only the workshop's thread may
+    touch it.
     """
-    return _analysis(atlas.info.build_id, chosen, atlas)
-
-
-@st.cache_resource(max_entries=_ANALYSES, show_spinner=False)
-def _analysis(build_id: str, chosen: PromptSelection, _atlas: Catalogue) -> "Analysis":
-    from app.attribution import Conventions, Settings, analyse
-
-    settings = Settings(
-        top=chosen.top,
-        query_top=0,  # not shown yet
-        target=chosen.target,
-        position=chosen.position,
-        conventions=Conventions(chosen.rule.value),
-    )
-    model = model_of(_atlas)
-    with _turn():
-        return analyse(model, chosen.prompt, settings)
-
-
-def target_id(atlas: Catalogue, text: str) -> int:
-    """The token that a typed target stands for.
-
-    Raises:
-        AtlasError: it is not one token.
-    """
-    from app.attribution.prompt import target_of
-
-    return target_of(model_of(atlas), text)
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    if not _analysing.acquire(timeout=_BUSY_SECONDS):
-        raise AtlasError("Other prompts are being analysed and this one waited too long. Try again in a minute.")
-    try:
-        yield
-    finally:
-        _analysing.release()
+    return Shelf(_RUNS)

@@ -1,4 +1,4 @@
-// Draws chips, prediction bars and neuron tables. Every text is set as text. Whatever can be clicked is a link: a plain click
+// Draws chips, prediction bars, neuron tables and the charts that can be clicked. Every text is set as text. Whatever can be clicked is a link: a plain click
 // is told to Python, which keeps the session; a click with a modifier, or without scripts, opens the same address anew.
 
 function make(tag, className, text) {
@@ -22,6 +22,7 @@ function chip(item, open) {
   const names = ["chip", item.tone, item.faint && "faint", item.current && "current"].filter(Boolean).join(" ");
   const element = item.href ? link(make("a", names), item.href, open) : make("span", names);
   element.append(make("span", "", item.text));
+  if (item.note) element.append(make("small", "note", item.note));
   if (item.hint) element.title = item.hint;
   if (item.current) element.setAttribute("aria-current", "true");
   if (item.removes) {
@@ -69,7 +70,7 @@ function balance(cell, bothWays) {
   return whole;
 }
 
-function mark(tone) {
+function end(tone) {
   const element = make("span", `mark ${tone}`, tone === "promotes" ? "▲" : "▼");
   element.title = tone;
   element.setAttribute("role", "img");
@@ -87,7 +88,7 @@ function cellOf(column, cell, href, bothWays, open) {
     element.append(balance(cell, bothWays));
   } else if (cell.chips.length) {
     const line = make("span", "line");
-    if (cell.tone) line.append(mark(cell.tone));
+    if (cell.tone) line.append(end(cell.tone));
     if (cell.text) line.append(make("span", "place", cell.text));
     for (const item of cell.chips) line.append(chip(item, open));
     element.append(line);
@@ -105,7 +106,10 @@ function table(data, open) {
   const whole = make("table");
   const head = make("tr");
   for (const column of data.columns) {
-    const title = make("th", column.role, column.title);
+    const arrow = { ascending: " ▲", descending: " ▼" }[column.sorted] ?? "";
+    const title = make("th", column.role, column.href ? undefined : column.title);
+    if (column.href) title.append(link(make("a", "", column.title + arrow), column.href, open));
+    if (column.sorted) title.setAttribute("aria-sort", column.sorted);
     title.scope = "col";
     if (column.hint) title.title = column.hint;
     head.append(title);
@@ -124,19 +128,162 @@ function table(data, open) {
   return scroll;
 }
 
-const VIEWS = { chips, bars, table };
+// Charts: a column or a cell is a link where it leads somewhere.
+
+function mark(item, className, open) {
+  const element = item.href ? link(make("a", className), item.href, open) : make("span", className);
+  if (item.hint) {
+    element.title = item.hint;
+    if (item.href) element.setAttribute("aria-label", item.hint);
+  }
+  if (item.current) element.setAttribute("aria-current", "true");
+  return element;
+}
+
+// Among many links the Tab key stops at one; the arrow keys lead on from there.
+function roam(root, across) {
+  const links = [...root.querySelectorAll("a")];
+  const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across };
+  const first = links.find((one) => one.hasAttribute("aria-current")) ?? links[0];
+  for (const one of links) one.tabIndex = one === first ? 0 : -1;
+  root.addEventListener("keydown", (event) => {
+    const next = links[links.indexOf(event.target) + (steps[event.key] ?? 0)];
+    if (!steps[event.key] || !next) return;
+    event.preventDefault();
+    event.target.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  });
+}
+
+function columns(data, open) {
+  const whole = make("div", data.groups.length > 16 ? "columns many" : "columns");
+  whole.setAttribute("role", "group");
+  whole.setAttribute("aria-label", data.label);
+  const ticks = make("div", "ticks");
+  const field = make("div", "field");
+  const rules = make("div", "rules");
+  field.append(rules);
+  for (const tick of data.ticks) {
+    const number = make("span", "", tick.text);
+    number.style.bottom = `${100 * tick.at}%`;
+    const rule = make("i", tick.text.match(/[1-9]/) ? "rule" : "rule zero");
+    rule.style.bottom = `${100 * tick.at}%`;
+    ticks.append(number);
+    rules.append(rule);
+  }
+  const groups = make("div", "groups");
+  for (const group of data.groups) {
+    const column = mark(group, "group", open);
+    const room = make("span", "room");
+    group.bars.forEach((bar, place) => {
+      const length = make("b", bar.tone);
+      length.style.bottom = `${100 * bar.low}%`;
+      length.style.height = `${100 * (bar.high - bar.low)}%`;
+      length.style.left = `${(100 * place) / group.bars.length}%`;
+      length.style.width = `${100 / group.bars.length}%`;
+      room.append(length);
+    });
+    column.append(room, make("span", "under", group.text));
+    groups.append(column);
+  }
+  roam(groups, data.groups.length);
+  field.append(groups);
+  const plot = make("div", "plot");
+  plot.append(ticks, field);
+  whole.append(make("div", "unit", data.unit), plot, make("div", "axis", data.axis));
+  return whole;
+}
+
+function key(scale) {
+  const whole = make("div", scale.low ? "key both" : "key");
+  if (scale.low) whole.append(make("span", "", scale.low));
+  whole.append(make("i"), make("span", "", scale.high), make("span", "what", scale.title));
+  return whole;
+}
+
+function tinted(element, share) {
+  element.style.setProperty("--strength", `${Math.round(78 * Math.abs(share))}%`);
+  if (share < 0) element.classList.add("down");
+  return element;
+}
+
+function grid(data, open) {
+  const whole = make("div", "map");
+  const [down, along] = data.axes;
+  const worded = data.lines.some((line) => line.squares.some((square) => square.text));
+  const scroll = make("div", "sheet");
+  const cells = make("div", worded ? "cells worded" : "cells");
+  cells.setAttribute("role", "group");
+  cells.setAttribute("aria-label", data.label);
+  cells.style.setProperty("--across", data.places.length);
+  for (const line of data.lines) {
+    cells.append(make("span", "side", line.text));
+    for (const square of line.squares) {
+      const cell = tinted(mark(square, "cell", open), square.share);
+      if (square.text) cell.append(make("span", "", square.text));
+      cells.append(cell);
+    }
+  }
+  cells.append(make("span", "side corner", down));
+  for (const place of data.places) cells.append(make("span", "foot", place));
+  roam(cells, data.places.length);
+  scroll.append(cells);
+  whole.append(key(data.scale), scroll, make("div", "axis", along));
+  return whole;
+}
+
+function coloured(data) {
+  const whole = make("div", "coloured");
+  const text = make("div", "pieces");
+  text.setAttribute("role", "group");
+  text.setAttribute("aria-label", data.label);
+  for (const piece of data.pieces) text.append(tinted(mark(piece, "piece", () => {}), piece.share));
+  [...text.children].forEach((element, place) => (element.textContent = data.pieces[place].text));
+  whole.append(text, key(data.scale));
+  return whole;
+}
+
+// A grid wider than its room begins with what is chosen, else with its end: late layers and the explained position.
+function reveal(fresh) {
+  const sheet = fresh.querySelector(".sheet");
+  if (!sheet) return;
+  const chosen = sheet.querySelector("[aria-current]");
+  const show = () => (sheet.scrollLeft = chosen ? chosen.offsetLeft - sheet.clientWidth / 2 : sheet.scrollWidth);
+  requestAnimationFrame(show);
+}
+
+// To another page as the browser's own back button would go there: one entry in the history. Switching pages from Python makes
+// two, of which the first is this page with the other's parameters.
+function toOtherPage(href) {
+  const target = new URL(href, window.location.href);
+  if (target.pathname === window.location.pathname) return false;
+  window.history.pushState({}, "", target);
+  window.dispatchEvent(new PopStateEvent("popstate", { state: {} }));
+  return true;
+}
+
+const VIEWS = { chips, bars, table, columns, grid, coloured };
 
 export default function ({ data, parentElement, setTriggerValue }) {
-  const open = (href) => setTriggerValue("opened", href);
+  const open = (href) => href && (toOtherPage(href) || setTriggerValue("opened", href));
   const fresh = make("div", "atlas");
+  const focus = data.focus ?? "";
+  fresh.dataset.focus = focus;
   fresh.append(VIEWS[data.view](data, open));
   const old = parentElement.querySelector(".atlas");
+  if (focus && old?.dataset.focus !== focus) {
+    // What was asked for by a click far above is brought into view, once.
+    setTimeout(() => (parentElement.host ?? parentElement).scrollIntoView({ block: "center", behavior: "smooth" }), 150);
+  }
   if (!old) {
     parentElement.append(fresh);
+    reveal(fresh);
     return;
   }
-  const place = old.querySelector(".scroll")?.scrollTop ?? 0;
+  const before = old.querySelector(".scroll, .sheet");
+  const [left, top] = [before?.scrollLeft ?? 0, before?.scrollTop ?? 0];
   old.replaceWith(fresh);
-  const scroll = fresh.querySelector(".scroll");
-  if (scroll) scroll.scrollTop = place;
+  const scroll = fresh.querySelector(".scroll, .sheet");
+  if (scroll) [scroll.scrollLeft, scroll.scrollTop] = [left, top];
 }

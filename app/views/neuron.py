@@ -11,6 +11,8 @@ from app.notices import warn
 from app.palette import KIND_NAMES
 from app.selection import NeuronSelection
 from app.standing import Standing, standing_of
+from app.views.alike import alike
+from app.views.neuron_trial import trial
 from app.views.on_prompt import active_end
 from app.views.shared import footer, limits, open_catalogue, search_link, sync, title
 from app.wording import literal, percent, signed
@@ -74,6 +76,8 @@ def _page(card: NeuronCard | None, selection: NeuronSelection, notices: list[str
     _paths(selection, standing)
     active = active_end(neuron, selection.origin, atlas) if selection.origin.prompt else None
     _ends(card, active)
+    trial(neuron, selection, atlas)
+    alike(neuron, selection, atlas)
     st.subheader(f"Among the {len(layer):,} {KIND_NAMES[neuron.kind]} neurons of layer {neuron.layer}", anchor=False)
     _figures(card, standing)
     columns = st.columns(4, gap="small")

@@ -2,36 +2,29 @@
 
 import streamlit as st
 
-from app import resources
+from app import explaining
 from app.components import chip, chips
 from app.notices import fail
 from app.selection import PromptSelection
+from app.views.shared import progress
 from app.wording import literal, nats, signed
 from db.catalogue import Catalogue
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind, Sign
+from db.neuron import Neuron, Sign
 
-_SHOWN = 5
-
-
-def running(atlas: Catalogue) -> str:
-    """What the wait is for."""
-    if resources.is_loaded(atlas.info):
-        return "Running the prompt and scoring its neurons …"
-    return f"Loading {atlas.info.model} (once), then scoring the prompt's neurons …"
+_SHOWN = 3
 
 
 def active_end(neuron: Neuron, origin: PromptSelection, atlas: Catalogue) -> Sign | None:
-    """Draw the neuron's part in the prompt; returns the end whose tokens it raised, None where it had no part."""
+    """Draw the neuron's part in the prompt; returns the end whose tokens it raised, None where that is not known."""
     try:
-        with st.spinner(literal(running(atlas))):
-            analysis = resources.analysis(atlas, origin)
+        with progress() as watch:
+            analysis = explaining.analysis(atlas, origin, watch)
+        active = explaining.on_prompt(atlas, origin, neuron)
     except AtlasError as error:
         fail(error)
         return None
-    ffn = neuron.kind is NeuronKind.FFN
-    listed = analysis.ffn_value_neurons if ffn else analysis.attention_value_neurons
-    found = [one for one in listed if one.neuron == neuron]
+    found = sorted(active, key=lambda one: abs(one.score), reverse=True)
     with st.container(border=True):
         target = literal(f"“{analysis.target.token.display}”")
         st.markdown(f"**On the prompt**, explaining {target}")
@@ -39,9 +32,6 @@ def active_end(neuron: Neuron, origin: PromptSelection, atlas: Catalogue) -> Sig
             chip(token.display, current=place == analysis.position) for place, token in enumerate(analysis.tokens)
         ]
         chips(tokens, key="origin", here="neuron", label="the prompt")
-        if not found:
-            st.markdown(f"This neuron is not among the {len(listed)} that raised the target most.")
-            return None
         for one in found[:_SHOWN]:
             source = (
                 ""
@@ -54,5 +44,5 @@ def active_end(neuron: Neuron, origin: PromptSelection, atlas: Catalogue) -> Sig
                 + literal(f"{source}, activation {signed(one.activation)}: it raised its {raised} tokens.")
             )
         if len(found) > _SHOWN:
-            st.caption(f"and from {len(found) - _SHOWN} more positions")
+            st.caption(f"and less from {len(found) - _SHOWN} more positions")
     return Sign.PROMOTES if found[0].activation > 0 else Sign.SUPPRESSES

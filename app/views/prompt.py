@@ -1,24 +1,22 @@
-"""Prompt: which layers, heads and neurons raised the target token."""
+"""Prompt: which layers, heads and neurons raised the target token. Where, then what, then why, then how sure."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import charts, navigation, resources
-from app.components import Bar, bars, chip, chips, link
+from app import explaining, navigation
+from app.components import chips, link
 from app.examples import PROMPTS
 from app.notices import fail, warn
+from app.reading import reading_of
 from app.selection import MAX_TOP, PromptSelection, Rule
-from app.views.neuron_tables import neuron_tables
-from app.views.on_prompt import running
-from app.views.shared import footer, limits, open_catalogue, sync, title
-from app.wording import literal, nats, percent
+from app.views.prompt_certainty import certainty
+from app.views.prompt_neurons import neurons
+from app.views.prompt_target import predictions, tokens
+from app.views.prompt_where import layers, where
+from app.views.shared import footer, limits, open_catalogue, progress, sync, title
 from db.catalogue import Catalogue
 from db.errors import AtlasError
-
-if TYPE_CHECKING:
-    from app.attribution.results import Analysis
 
 HERE = "prompt"
 
@@ -70,111 +68,21 @@ def _form(selection: PromptSelection) -> None:
 
 def _explained(selection: PromptSelection, atlas: Catalogue) -> None:
     try:
-        with st.spinner(literal(running(atlas))):
-            analysis = resources.analysis(atlas, selection)
+        with progress() as watch:
+            analysis = explaining.analysis(atlas, selection, watch)
     except AtlasError as error:
         fail(error)
         return
-    _tokens(analysis, selection)
+    reading = reading_of(analysis)
+    tokens(analysis, selection)
     left, right = st.columns([2, 3], gap="large")
     with left:
-        _predictions(analysis, selection, atlas)
+        predictions(reading, selection, atlas)
     with right:
-        _layers(analysis)
-    _heads(analysis)
-    neuron_tables(analysis, selection, atlas)
-    _certainty(analysis)
-
-
-def _tokens(analysis: "Analysis", selection: PromptSelection) -> None:
-    last = len(analysis.tokens) - 1
-    items = [
-        chip(
-            token.display,
-            navigation.href(HERE, replace(selection, position=None if place == last else place, target=None)),
-            hint=f"position {place}, token {token.id}",
-            current=place == analysis.position,
-        )
-        for place, token in enumerate(analysis.tokens)
-    ]
-    st.caption(f"{last + 1} tokens. The framed one is where the next token is explained; click another to move there.")
-    chips(items, key="tokens", here=HERE, label="tokens of the prompt")
-
-
-def _predictions(analysis: "Analysis", selection: PromptSelection, atlas: Catalogue) -> None:
-    target = analysis.target
-    st.subheader("What comes next", anchor=False)
-    st.caption(
-        literal(f"Explained: “{target.token.display}”, {percent(target.probability)}, ")
-        + f"log-probability {literal(nats(target.log_probability))} nats. Click another to explain that."
-    )
-    rows = [
-        Bar(
-            chip(
-                one.token.display,
-                navigation.href(HERE, replace(selection, target=one.token.id)),
-                hint=f"token {one.token.id}",
-                current=one.token.id == target.token.id,
-            ),
-            one.probability,
-            percent(one.probability),
-        )
-        for one in analysis.predictions
-    ]
-    bars(rows, key="predictions", here=HERE, label="most probable next tokens")
-    _other_target(selection, atlas)
-
-
-def _other_target(selection: PromptSelection, atlas: Catalogue) -> None:
-    def changed() -> None:
-        text = st.session_state["prompt_target"]
-        if not text:
-            return
-        try:
-            navigation.show(replace(selection, target=resources.target_id(atlas, text)))
-            st.session_state["prompt_target"] = ""
-        except AtlasError as error:
-            st.session_state["prompt_target_error"] = str(error)
-
-    st.text_input(
-        "Another target", key="prompt_target", max_chars=100, placeholder="one token, such as London", on_change=changed
-    )
-    error = st.session_state.pop("prompt_target_error", None)
-    if error:
-        warn([error])
-
-
-def _layers(analysis: "Analysis") -> None:
-    from app.attribution.forms import layers_frame
-
-    frame = layers_frame(analysis)
-    st.altair_chart(charts.layer_bars(frame), width="stretch", alt="Score of attention and FFN by layer")
-    st.caption(
-        "Each bar is the change of the target's log-probability where that part is added to the residual stream."
-    )
-
-
-def _heads(analysis: "Analysis") -> None:
-    from app.attribution.forms import heads_frame
-
-    frame = heads_frame(analysis)
-    st.altair_chart(charts.head_map(frame), width="stretch", alt="Score of every head by layer")
-
-
-def _certainty(analysis: "Analysis") -> None:
-    """How the neurons were found, and how long it took."""
-    parts = []
-    for kind, words in (("ffn", "FFN neurons"), ("attention", "attention neurons × positions")):
-        one = next(found for name, found in analysis.certificates.items() if name == kind)
-        proof = "proven to be the exact top" if one.proven else "not proven to be complete"
-        parts.append(f"{one.scored:,} of {one.total:,} {words} scored exactly, {proof}")
-    seconds = analysis.seconds
-    st.caption(
-        "How sure: "
-        + literal("; ".join(parts))
-        + ". "
-        + literal(f"Analysed in {seconds.total:.2f} s, of which {seconds.forward:.2f} s for the model's forward pass.")
-    )
+        layers(reading, selection)
+    where(reading, selection, atlas)
+    neurons(reading, selection, atlas)
+    certainty(reading)
 
 
 if __name__ == "__main__":

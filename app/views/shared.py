@@ -1,5 +1,8 @@
 """What every page begins and ends with."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import streamlit as st
 
 from app import navigation, resources
@@ -28,7 +31,7 @@ def open_catalogue() -> Catalogue:
 
 def limits(atlas: Catalogue) -> Limits:
     """What the selections are checked against."""
-    return Limits(atlas.info.vocabulary, atlas.info.layers)
+    return Limits(atlas.info.vocabulary, atlas.info.layers, atlas.info.heads)
 
 
 def title(text: str, lead: str) -> None:
@@ -41,6 +44,18 @@ def sync(key: str, value: object) -> None:
     """Give a widget the address's value; not where it has it already, so that half-typed text is left alone."""
     if st.session_state.get(key) != value:
         st.session_state[key] = value
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A line that says what is being done, once that takes a moment; gone when it is done."""
+    slot = st.empty()
+
+    def show(stage: str) -> None:
+        slot.markdown(f":material/hourglass_top: {literal(stage)}")
+
+    yield show
+    slot.empty()
 
 
 def footer(atlas: Catalogue, here: str) -> None:

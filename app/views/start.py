@@ -4,14 +4,13 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import navigation, resources
+from app import explaining, navigation
 from app.components import Bar, bars, chip, chips, legend, link
-from app.examples import CONCEPTS, NEURONS, PROMPTS, WORKED_PROMPT
+from app.examples import CONCEPTS, NEURONS, PROMPTS, WORDS, WORKED_PROMPT
 from app.notices import fail
-from app.selection import NeuronSelection, PromptSelection, SearchSelection
+from app.selection import By, NeuronSelection, PromptSelection, SearchSelection
 from app.views.neuron_tables import raised_first
-from app.views.on_prompt import running
-from app.views.shared import footer, open_catalogue
+from app.views.shared import footer, open_catalogue, progress
 from app.wording import literal, nats, percent, signed
 from db.catalogue import Catalogue
 from db.errors import AtlasError
@@ -28,8 +27,9 @@ def draw() -> None:
     st.title("Neuron Atlas", anchor=False)
     st.markdown(
         "A language model answers by adding up vectors, and each of its **neurons** adds one that raises some tokens "
-        "and lowers others. This atlas holds both ends of every neuron, so that you can **search** them by token. Type "
-        "a **prompt**, and it finds which layers, heads and neurons raised the answer: the exact ones, in a moment."
+        "and lowers others. This atlas holds both ends of every neuron, so that you can **search** them by token or "
+        "concept. Type a **prompt**, and it finds which layers, heads and neurons raised the answer: the exact ones, "
+        "in a moment."
     )
     atlas = open_catalogue()
     left, right = st.columns([3, 2], gap="large")
@@ -47,8 +47,11 @@ def _ways(atlas: Catalogue) -> None:
     links = [link(prompt, navigation.href("prompt", PromptSelection(prompt))) for prompt in PROMPTS]
     chips(links, key="prompts", here=HERE, label="prompts to explain")
     st.subheader("Search a concept", anchor=False)
-    links = [link(word, navigation.href("search", SearchSelection(word))) for word in CONCEPTS]
+    links = [link(words, navigation.href("search", SearchSelection(words, by=By.CONCEPT))) for words in CONCEPTS]
     chips(links, key="concepts", here=HERE, label="concepts to search for")
+    st.subheader("Search a token", anchor=False)
+    links = [link(word, navigation.href("search", SearchSelection(word))) for word in WORDS]
+    chips(links, key="words", here=HERE, label="words to search for")
     st.subheader("Look at a neuron", anchor=False)
     links = [link(label, navigation.href("neuron", NeuronSelection(label))) for label in NEURONS]
     chips(links, key="neurons", here=HERE, label="neurons to look at")
@@ -61,8 +64,8 @@ def _example(atlas: Catalogue) -> None:
     st.subheader("One prompt, explained", anchor=False)
     selection = PromptSelection(WORKED_PROMPT, top=_TOP)
     try:
-        with st.spinner(literal(running(atlas))):
-            analysis = resources.analysis(atlas, selection)
+        with progress() as watch:
+            analysis = explaining.analysis(atlas, selection, watch)
     except AtlasError as error:
         fail(error)
         return

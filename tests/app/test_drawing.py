@@ -8,6 +8,7 @@ import pytest
 
 from app import charts, palette
 from app.navigation import PAGES
+from app.plots import domain, shade
 from app.standing import standing_of
 from app.views.neuron_tables import raised_first
 from app.wording import literal, nats, percent, signed
@@ -68,16 +69,34 @@ def test_a_token_that_repeats_keeps_a_bar_of_its_own():
     assert labels.nunique() == 2
 
 
-def test_the_head_map_is_even_around_zero():
-    frame = pd.DataFrame({"layer": [0, 0], "head": [0, 1], "score": [-0.2, 0.05]})
-    assert charts.head_map(frame).to_dict()["encoding"]["color"]["scale"]["domain"] == [-0.2, 0, 0.2]
+def test_colours_are_even_around_zero_and_zero_has_none():
+    assert shade(-0.2, 0.2) == -shade(0.2, 0.2) == -1
+    assert shade(0.0, 0.2) == shade(0.1, 0.0) == shade(float("nan"), 1.0) == 0
+    assert 0 < shade(0.01, 0.2) < shade(0.1, 0.2) < 1
 
 
-@pytest.mark.parametrize("scores", [[], [0.0, 0.0]])
-def test_charts_of_nothing_are_still_charts(scores):
-    frame = pd.DataFrame({"layer": range(len(scores)), "head": 0, "part": "ffn", "score": scores})
-    charts.head_map(frame).to_dict()
-    charts.layer_bars(frame).to_dict()
+@pytest.mark.parametrize("values", [[], [0.0], [-0.3, 4.2], [-1e-6], [1234.5], [0.1, -7.0], [float("inf"), 1.0]])
+def test_an_axis_holds_zero_and_every_value_and_is_marked_with_round_numbers(values):
+    low, high, marks = domain(values)
+    assert all(low <= value <= high for value in values if value != float("inf"))
+    assert low <= 0 <= high
+    assert 0.0 in marks
+    assert 2 <= len(marks) <= 8
+    assert marks == sorted(set(marks))
+
+
+def test_charts_of_nothing_are_still_charts():
+    pattern = pd.DataFrame(columns=["query", "key", "query_token", "key_token", "weight"])
+    charts.attention_pattern(pattern).to_dict()
+    charts.query_layers(pd.DataFrame({"part": [], "layer": pd.array([], "Int64"), "score": []}), "none").to_dict()
+
+
+def test_a_pattern_keeps_repeated_tokens_apart():
+    frame = pd.DataFrame({"query": [0, 1, 1], "key": [0, 0, 1], "query_token": "a", "key_token": "a", "weight": 0.5})
+    x = charts.attention_pattern(frame).to_dict()["encoding"]["x"]
+    assert x["scale"]["domain"] == [0, 1]
+    assert '"0": "0 a"' in x["axis"]["labelExpr"]
+    assert '"1": "1 a"' in x["axis"]["labelExpr"]
 
 
 def _layer(heads: list[int | None]) -> pd.DataFrame:

@@ -69,7 +69,7 @@ def test_a_removed_token_is_searched_for_no_more(small_page, catalogue):
 
 
 def test_a_text_of_several_tokens_offers_its_pieces(small_page):
-    app = small_page("search", q="river blue")
+    app = small_page("search", q="river blue", by="token")
     assert "not one token" in texts(app)
     assert all(item["href"].startswith("search?t=") for item in component(app, "pieces")["items"])
 

@@ -2,9 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -13,11 +12,10 @@ from app.attribution import Analysis, analyse, load
 from db.catalogue import Catalogue
 from db.filters import Filters
 from db.library import find_catalogue
+from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=30_000)  # the first page that needs the model waits for it
-both_sizes = pytest.mark.parametrize("viewport", ["desktop", "phone"])
-Screenshot = Callable[[str], Path]
 PROMPT = "The capital of France is"
 HOSTILE = "<img src=x onerror=alert(1)> $x^2$ :red[a] :smile: `b` **c** \u202ed"
 
@@ -30,29 +28,6 @@ def catalogue(demo_catalogue_dir: Path) -> Catalogue:
 @pytest.fixture(scope="session")
 def analysis(demo_model_dir: Path) -> Analysis:
     return analyse(load(str(demo_model_dir)), PROMPT)
-
-
-def settled(page: Page) -> None:
-    """Wait until the page is drawn and no run is under way."""
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
-    expect(page.get_by_test_id("stSpinner")).to_have_count(0)
-
-
-def labels(page: Page, table: str) -> list[str]:
-    """The neurons of a table, in order."""
-    names = page.get_by_role("region", name=table).locator("td.name a")
-    expect(names.first).to_be_visible()
-    return names.all_text_contents()
-
-
-def in_address(page: Page) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
-
-
-def fits(page: Page) -> bool:
-    """Nothing hangs over the side of the window."""
-    main = page.get_by_test_id("stMain")
-    return bool(main.evaluate("main => main.scrollWidth <= main.clientWidth && main.clientWidth <= window.innerWidth"))
 
 
 def same_elsewhere(browser: Browser, page: Page, table: str) -> None:
@@ -139,7 +114,7 @@ def test_a_prediction_and_a_token_of_the_prompt_can_be_chosen(served_app: str, p
 
 def test_text_shows_as_it_stands(served_app: str, page: Page) -> None:
     page.on("dialog", lambda _: pytest.fail("a script from the address ran"))
-    page.goto(f"{served_app}/search?q={quote(HOSTILE)}")
+    page.goto(f"{served_app}/search?by=token&q={quote(HOSTILE)}")
     settled(page)
     notice = page.get_by_test_id("stAlert")
     expect(notice).to_contain_text("$x^2$")

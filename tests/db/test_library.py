@@ -56,7 +56,7 @@ def test_a_current_that_leads_nowhere(tmp_path: Path, name: str, problem: str) -
         find_catalogue(tmp_path)
 
 
-def test_where_the_model_came_from_is_noted_beside_the_builds(tmp_path):
+def test_where_the_model_came_from_is_noted_beside_the_builds(tmp_path: Path) -> None:
     toy = make_catalogue(tmp_path)
     assert source_of(toy.path) is None
     remember_source(toy.directory, "owner/name")

@@ -1,0 +1,172 @@
+"""Overview: what a model's neurons are like by layer, which stand out, and which tokens most of them favour."""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from app import finding, navigation, survey_charts
+from app.components import Cell, Column, TableRow, Tone, chip, legend, neuron_table
+from app.exporting import MAX_BUILD_BYTES, copy_command
+from app.notices import warn
+from app.palette import KIND_NAMES
+from app.selection import NeuronSelection, OverviewSelection, TokenSelection
+from app.views.shared import footer, limits, open_catalogue, sync, title
+from app.wording import literal, signed
+from db.answers import PeakedNeuron, Token, TokenFavour
+from db.catalogue import Catalogue
+from db.neuron import NeuronKind, Sign
+from db.token_text import shorten
+
+HERE = "overview"
+_ALL = "both"
+_SIGNS = {_ALL: "both", "promotes": "promotes", "suppresses": "suppresses"}
+_KINDS = {_ALL: "all", "ffn": "FFN", "attention": "attention"}
+_FIGURES = {
+    "norm": ("norm of the value vectors", "norm"),
+    "peak": ("how far the first token stands out", "larger |z| of its two first tokens"),
+}
+_PEAKED = (
+    Column("neuron", "name"),
+    Column("token", "token", "the token that stands out; ▲ promoted, ▼ suppressed"),
+    Column("z-score", "bar", "(logit − mean) / standard deviation of the neuron’s logits over the vocabulary"),
+    Column("the next tokens of that end", "tokens"),
+)
+_FAVOURED = (
+    Column("token", "name"),
+    Column("end", "token"),
+    Column("first token of", "bar", "neurons where it is the first token of that end"),
+    Column("stored for", "number", "neurons where it is among the stored tokens of that end"),
+)
+
+
+def draw() -> None:
+    """The page."""
+    atlas = open_catalogue()
+    info = atlas.info
+    title(
+        f"The neurons of {info.model}",
+        f"{info.ffn_neurons:,} FFN and {info.attention_neurons:,} attention neurons in {info.layers} layers. Each adds "
+        "a vector of its own to the answer: how long those vectors are, and how sharply they point to single tokens.",
+    )
+    selection, notices = OverviewSelection.read(navigation.params(), limits(atlas))
+    warn(notices)
+    _layers(atlas)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        _peaked(selection, atlas)
+    with right:
+        _favoured(atlas)
+    _whole(atlas)
+    footer(atlas, HERE)
+
+
+def _layers(atlas: Catalogue) -> None:
+    frame = finding.overview(atlas)
+    kinds = [kind for kind in ("ffn", "attention") if (frame["kind"] == kind).any()]
+    for name, (words, unit) in _FIGURES.items():
+        for column, kind in zip(st.columns(len(kinds), gap="medium"), kinds, strict=True):
+            with column:
+                chart = survey_charts.bands(frame, name, kind, words, unit)
+                st.altair_chart(chart, width="stretch", alt=f"{KIND_NAMES[kind]}, by layer: {words}")
+    with st.expander("How many neurons each layer has, and the same figures as a data table"):
+        columns = survey_charts.neurons_by_layer(frame, atlas.info.layers)
+        st.altair_chart(columns, width="stretch", alt="Neurons by layer and kind")
+        st.dataframe(frame, hide_index=True)
+
+
+def _peaked(selection: OverviewSelection, atlas: Catalogue) -> None:
+    st.subheader("The most peaked neurons", anchor=False)
+    last = atlas.info.layers - 1
+    sync("overview_sign", str(selection.sign or _ALL))
+    sync("overview_kind", str(selection.kind or _ALL))
+    sync("overview_layers", selection.layers or (0, last))
+
+    def changed() -> None:
+        sign, kind = st.session_state["overview_sign"], st.session_state["overview_kind"]
+        layers = tuple(st.session_state.get("overview_layers", (0, last)))
+        navigation.show(
+            replace(
+                selection,
+                sign=None if sign in (None, _ALL) else Sign(sign),
+                kind=None if kind in (None, _ALL) else NeuronKind(kind),
+                layers=None if layers == (0, last) else layers,
+            )
+        )
+
+    with st.container(horizontal=True, gap="medium"):
+        for label, key, names in (("The neuron", "overview_sign", _SIGNS), ("Kind", "overview_kind", _KINDS)):
+            st.segmented_control(
+                label, list(names), key=key, format_func=names.__getitem__, on_change=changed, required=True
+            )
+        if last > 0:
+            st.slider("Layers", 0, last, key="overview_layers", on_change=changed, width=190)
+    found = finding.most_peaked(atlas, selection.conditions)
+    if not found:
+        st.caption("No neuron fulfils these conditions.")
+        return
+    strongest = atlas.strongest_tokens([one.neuron for one in found], 6)
+    most = max((abs(one.z) for one in found), default=1.0) or 1.0
+    rows = [_peaked_row(one, finding.end_of(strongest[one.neuron], one.sign)[1:], most) for one in found]
+    neuron_table(_PEAKED, rows, key="peaked", here=HERE, label="most peaked neurons")
+    legend("ffn", "attention", "promotes", "suppresses")
+
+
+def _tone(sign: Sign) -> Tone:
+    return "promotes" if sign is Sign.PROMOTES else "suppresses"
+
+
+def _peaked_row(one: PeakedNeuron, others: tuple[Token, ...], most: float) -> TableRow:
+    tone = _tone(one.sign)
+    return TableRow(
+        navigation.href("neuron", NeuronSelection(one.neuron.label)),
+        (
+            Cell(one.neuron.label, dot=one.neuron.kind.value),
+            Cell(tone=tone, chips=(chip(one.token.display, tone=tone),)),
+            Cell(signed(one.z), share=one.z / most),
+            Cell(chips=tuple(chip(token.display, tone=tone) for token in others)),
+        ),
+    )
+
+
+def _favoured(atlas: Catalogue) -> None:
+    st.subheader("Tokens that most neurons favour", anchor=False)
+    st.caption("Often fragments that the model hardly ever saw: their rows lie far out, and many neurons reach them.")
+    found = finding.favourites(atlas)
+    most = max((one.first for one in found), default=1) or 1
+    neuron_table(
+        _FAVOURED, [_favoured_row(one, most) for one in found], key="favoured", here=HERE, label="favoured tokens"
+    )
+
+
+def _favoured_row(one: TokenFavour, most: int) -> TableRow:
+    tone = _tone(one.sign)
+    return TableRow(
+        navigation.href("token", TokenSelection(one.token.token_id)),
+        (
+            Cell(shorten(one.token.display, 20)),
+            Cell(tone=tone, chips=(chip("promoted" if one.sign is Sign.PROMOTES else "suppressed", tone=tone),)),
+            Cell(f"{one.first:,}", share=one.first / most),
+            Cell(f"{one.stored:,}"),
+        ),
+    )
+
+
+def _whole(atlas: Catalogue) -> None:
+    """The build as one file."""
+    path, size = atlas.path, atlas.path.stat().st_size
+    with st.expander("The whole build as one file"):
+        st.markdown(
+            literal(f"{path.name}, {size / 1e6:,.0f} MB, holds everything that these pages show.")
+            + " It is one DuckDB file that is never changed: copy it anywhere, and ask it with"
+            " `python -m db --catalogue FILE …`, or from Python with `Catalogue.open`."
+        )
+        if size <= MAX_BUILD_BYTES:
+            st.download_button(
+                "Download it", data=path.read_bytes, file_name=path.name, on_click="ignore", icon=":material/download:"
+            )
+        st.caption("To copy it where this server runs:")
+        st.code(copy_command(path, atlas.info.model), language="bash", wrap_lines=True)
+
+
+if __name__ == "__main__":
+    draw()

@@ -1,0 +1,90 @@
+"""One head on the prompt page: what it took from each source position, and where it looks from every position."""
+
+from dataclasses import replace
+
+import pandas as pd
+import streamlit as st
+
+from app import charts, explaining, navigation
+from app.address import Head, head_label
+from app.components import Cell, Chip, Column, TableRow, chip, chips, link, neuron_table
+from app.notices import fail
+from app.reading import Reading
+from app.selection import PromptSelection
+from app.wording import literal, nats, percent
+from db.catalogue import Catalogue
+from db.errors import AtlasError
+from db.token_text import shorten
+
+HERE = "prompt"
+_PATTERN_TOKENS = 64
+_SHOWN = 6
+_COLUMNS = (
+    Column("source position", "name", "a click shows only the neurons that this head moved from there"),
+    Column("score (nats)", "bar", "of what the head wrote from this position"),
+    Column("attention", "number", "the analysed position's attention to this one"),
+    Column("input", "list", "strongest tokens of the layer's input at this position (logit lens)"),
+    Column("key", "list", "strongest tokens of what a query must hold to attend here"),
+    Column("value", "list", "strongest tokens of what the head writes when it attends here"),
+)
+
+
+def head_panel(reading: Reading, selection: PromptSelection, head: Head, atlas: Catalogue) -> None:
+    """Source positions beside the attention pattern."""
+    with st.container(border=True):
+        st.markdown(f"**{literal(f'Head {head_label(head)}')}**: {literal(nats(reading.head_score(head)))} nats")
+        close = replace(selection.place, head=None, source=None)
+        leave = link("✕ Close the head", navigation.href(HERE, replace(selection, place=close)))
+        chips([leave], key="close_head", here=HERE, label="leave the head", focus=head_label(head))
+        try:
+            frame = explaining.source_positions(atlas, selection, head)
+            pattern = explaining.pattern(atlas, selection, head)
+        except AtlasError as error:
+            fail(error)
+            return
+        scores = reading.source_scores(head)
+        if scores is not None:
+            frame = frame.assign(score=scores)
+        left, right = st.columns([8, 5], gap="medium")
+        with left:
+            _positions(frame, selection)
+        with right:
+            _pattern(pattern)
+        with st.expander("Both as data tables, with CSV export"):
+            st.dataframe(frame, hide_index=True)
+            st.dataframe(pattern, hide_index=True)
+
+
+def _positions(frame: pd.DataFrame, selection: PromptSelection) -> None:
+    most = float(frame["score"].abs().max()) or 1.0
+    place = selection.place
+    rows = []
+    for row in frame.sort_values("score", key=abs, ascending=False).to_dict("records"):
+        position = int(row["position"])
+        chosen = position == place.source
+        href = navigation.href(HERE, replace(selection, place=replace(place, source=None if chosen else position)))
+        rows.append(
+            TableRow(
+                href,
+                (
+                    Cell(f"{position} {shorten(row['token'], 16)}" + (" ✕" if chosen else "")),
+                    Cell(nats(row["score"]), share=row["score"] / most),
+                    Cell(percent(row["attention_weight"])),
+                    *(Cell(chips=_tokens(row[name])) for name in ("input_tokens", "key_tokens", "value_tokens")),
+                ),
+            )
+        )
+    neuron_table(_COLUMNS, rows, key="positions", here=HERE, label="source positions")
+    st.caption("Strongest first. A row keeps only the attention neurons from that position in the list below.")
+
+
+def _tokens(texts: list[str]) -> tuple[Chip, ...]:
+    return tuple(chip(text) for text in texts[:_SHOWN])
+
+
+def _pattern(frame: pd.DataFrame) -> None:
+    count = int(frame["query"].max()) + 1
+    shown = frame[frame["key"] >= count - _PATTERN_TOKENS]
+    st.altair_chart(charts.attention_pattern(shown), width="stretch", alt="Attention from each position to each")
+    if count > _PATTERN_TOKENS:
+        st.caption(f"The last {_PATTERN_TOKENS} positions; the table has all.")

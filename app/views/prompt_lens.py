@@ -1,0 +1,56 @@
+"""The logit lens on the prompt page: what each layer's input would predict, read as if it were the last."""
+
+from typing import Any
+
+import streamlit as st
+
+from app import explaining
+from app.notices import fail
+from app.plots import Line, Scale, Square, grid
+from app.selection import PromptSelection
+from app.wording import percent
+from db.catalogue import Catalogue
+from db.errors import AtlasError
+from db.token_text import shorten
+
+HERE = "prompt"
+_LENS_TOKENS = 40
+
+
+def lens_map(selection: PromptSelection, atlas: Catalogue) -> None:
+    """Layers upwards, the output on top."""
+    try:
+        frame = explaining.lens(atlas, selection)
+    except AtlasError as error:
+        fail(error)
+        return
+    first = max(0, int(frame["position"].max()) + 1 - _LENS_TOKENS)
+    shown = frame[frame["position"] >= first]
+    last = int(frame["layer"].max())
+    lines = [
+        Line("output" if layer == last else str(layer), tuple(_square(row) for row in rows.to_dict("records")))
+        for layer, rows in reversed(list(shown.groupby("layer")))
+    ]
+    bottom = shown[shown["layer"] == last]
+    names = [f"{place} {token}" for place, token in zip(bottom["position"], bottom["token"], strict=True)]
+    grid(
+        lines,
+        names,
+        Scale("probability of the target; the text is the most probable token", "", "100 %"),
+        axes=("into layer", "position and its token"),
+        key="lens",
+        here=HERE,
+        label="logit lens",
+    )
+    if first:
+        st.caption(f"The last {_LENS_TOKENS} positions; the table has all.")
+    with st.expander("The same as a data table, with CSV export"):
+        st.dataframe(frame, hide_index=True)
+
+
+def _square(row: dict[Any, Any]) -> Square:
+    hint = (
+        f"position {row['position']} “{row['token']}”: {row['top']} {percent(row['top_probability'])}, target "
+        f"{percent(row['target_probability'])}"
+    )
+    return Square(row["target_probability"] ** 0.5, hint, shorten(row["top"], 12))

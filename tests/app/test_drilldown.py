@@ -1,0 +1,194 @@
+"""The drill-down of the prompt page without a browser: what each state shows is what the library says."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from app import explaining
+from app.attribution import analyse, load, run_prompt
+from app.attribution.details import activations, overlap, own_query, positions_frame
+from app.attribution.heads import through_head
+from app.attribution.joining import stored_ranges
+from app.attribution.settings import Settings
+from app.wording import nats
+from db.catalogue import Catalogue
+from db.library import find_catalogue
+from db.neuron import Neuron, NeuronKind
+from tests.app.running import component, texts
+
+PROMPT = "The river runs to"
+DISTRACTOR = 70
+
+
+@pytest.fixture(scope="session")
+def model(small_folders):
+    return load(str(small_folders[0] / "llama"))
+
+
+@pytest.fixture(scope="session")
+def analysis(small_folders, model):
+    with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
+        return analyse(model, PROMPT, suppressing=True, distractor=DISTRACTOR, ranges=stored_ranges(atlas))
+
+
+@pytest.fixture(scope="session")
+def run(model):
+    return run_prompt(model, PROMPT, Settings())
+
+
+def labels(app, key):
+    return [row["cells"][0]["text"] for row in component(app, key)["rows"]]
+
+
+def params_of(href):
+    return {name: values[0] for name, values in parse_qs(urlsplit(href).query).items()}
+
+
+def all_text(app):
+    return " ".join(element.value for element in (*app.markdown, *app.caption, *app.subheader)).replace("\\", "")
+
+
+def test_a_layer_leads_to_its_heads_and_its_neurons(small_page, analysis):
+    bars = component(small_page("prompt", p=PROMPT), "layers")["groups"]
+    assert len(bars) == analysis.heads.shape[0]
+    target = params_of(bars[1]["href"])
+    assert target == {"p": PROMPT, "layer": "1"}
+    app = small_page("prompt", **target)
+    heads = component(app, "layer_heads")["groups"]
+    assert [group["hint"] for group in heads] == [
+        f"L1.H{head}: {nats(score)} nats" for head, score in enumerate(analysis.heads[1].tolist())
+    ]
+    expected = [one.neuron.label for one in analysis.ffn_value_neurons if one.neuron.layer == 1]
+    assert labels(app, "neurons_ffn") == expected
+    assert params_of(component(app, "filtered")["items"][0]["href"]) == {"p": PROMPT}
+    assert params_of(component(app, "layers")["groups"][1]["href"]) == {"p": PROMPT}
+
+
+def test_a_head_leads_to_its_source_positions_and_those_to_its_neurons(small_page, analysis, run):
+    squares = component(small_page("prompt", p=PROMPT), "heads")["lines"][2]["squares"]
+    target = params_of(squares[1]["href"])
+    assert target == {"p": PROMPT, "head": "L1.H2"}
+    app = small_page("prompt", **target)
+    rows = component(app, "positions")["rows"]
+    frame = positions_frame(run, 1, 2).sort_values("score", key=abs, ascending=False)
+    assert [row["cells"][1]["text"] for row in rows] == [nats(score) for score in frame["score"]]
+    assert [row["cells"][5]["chips"][0]["text"] for row in rows] == [tokens[0] for tokens in frame["value_tokens"]]
+    source = params_of(rows[0]["href"])
+    app = small_page("prompt", **source)
+    expected = [
+        one.neuron.label
+        for one in analysis.attention_value_neurons
+        if one.neuron.layer == 1 and one.neuron.head == 2 and str(one.position) == source["from"]
+    ]
+    assert (labels(app, "neurons_attention") if expected else []) == expected
+
+
+@pytest.mark.parametrize("show", ["lowered", "query"])
+def test_the_other_lists(small_page, analysis, show):
+    app = small_page("prompt", p=PROMPT, show=show)
+    if show == "lowered":
+        assert labels(app, "neurons_ffn") == [one.neuron.label for one in analysis.ffn_suppressing_neurons]
+        assert "from the catalogue's stored extreme logits" in all_text(app)
+    else:
+        assert labels(app, "query_neurons") == [one.neuron.label for one in analysis.query.ffn_neurons]
+        both = component(app, "overlap_both")["items"]
+        assert [item["text"] for item in both] == overlap(analysis)["both"][: len(both)]
+
+
+def test_a_value_neuron_leads_to_its_own_query_neurons_and_back_from_its_page(small_page, analysis, run):
+    app = small_page("prompt", p=PROMPT, show="lowered", layer="2")
+    row = component(app, "neurons_attention")["rows"][0]
+    own = params_of(row["cells"][-1]["chips"][0]["href"])
+    assert own["own"].startswith(row["cells"][0]["text"] + "@")
+    app = small_page("prompt", **own)
+    label, position = own["own"].split("@")
+    _, query = own_query(run, Neuron.parse(label), int(position))
+    assert labels(app, "own_query") == [one.neuron.label for one in query.ffn_neurons]
+    neuron = params_of(component(app, "own_query")["rows"][0]["href"])
+    back = component(small_page("neuron", **neuron), "paths")["items"][-1]["href"]
+    assert params_of(back) == own
+
+
+def test_a_query_neuron_is_read_through_a_head(small_page, analysis, model):
+    app = small_page("prompt", p=PROMPT, read="L0.F5", through="L2.H1")
+    expected = through_head(model, Neuron.ffn(0, 5), 2, 1)
+    shown = [item["text"] for item in component(app, "through_promotes")["items"]]
+    assert shown == [token.display for token in expected.promotes]
+    first = next(one.neuron for one in analysis.attention_value_neurons if one.neuron.layer > 0)
+    app = small_page("prompt", p=PROMPT, read="L0.F5")
+    assert f"read through head L{first.layer}.H{first.head}" in all_text(app)
+    app = small_page("prompt", p=PROMPT, read="L2.F5", through="L1.H0")
+    assert "reads only what earlier layers wrote" in texts(app)
+
+
+def test_a_distractor_turns_increases_into_shares(small_page, analysis):
+    app = small_page("prompt", p=PROMPT, **{"not": str(DISTRACTOR)})
+    assert labels(app, "neurons_ffn") == [one.neuron.label for one in analysis.contrast.ffn_neurons]
+    assert nats(analysis.contrast.logit_difference) in all_text(app)
+    assert component(app, "layers")["unit"] == "share (nats)"
+    rows = component(small_page("prompt", p=PROMPT, head="L1.H0", **{"not": str(DISTRACTOR)}), "positions")["rows"]
+    expected = sorted(analysis.contrast.positions[1, 0].tolist(), key=abs, reverse=True)
+    assert [row["cells"][1]["text"] for row in rows] == [nats(share) for share in expected]
+    assert params_of(component(app, "against")["items"][0]["href"]) == {"p": PROMPT}
+
+
+def test_the_lens_has_a_line_a_layer_and_the_output(small_page, analysis):
+    lines = component(small_page("prompt", p=PROMPT, map="lens"), "lens")["lines"]
+    assert [line["text"] for line in lines][:2] == ["output", str(analysis.heads.shape[0] - 1)]
+    assert lines[0]["squares"][-1]["text"] == analysis.predictions[0].token.display
+
+
+def test_the_boxes_do_what_a_click_does(small_page):
+    app = small_page("prompt", p=PROMPT)
+    app.selectbox(key="prompt_layer").set_value(1).run()
+    assert app.query_params["layer"] == "1"
+    app.selectbox(key="prompt_head").set_value(2).run()
+    assert app.query_params["head"] == "L1.H2"
+    app.selectbox(key="prompt_layer").set_value(-1).run()
+    assert "head" not in app.query_params
+    assert not app.exception
+
+
+def test_looking_around_analyses_nothing_anew(small_page, monkeypatch):
+    asked = []
+    small_page("prompt", p=PROMPT)
+    monkeypatch.setattr("app.attribution.explain", lambda *_: asked.append(1))
+    for place in ({"layer": "1"}, {"head": "L1.H2"}, {"show": "query"}, {"map": "lens"}, {"own": "L1.F3"}):
+        assert component(small_page("prompt", p=PROMPT, **place), "predictions")["items"]
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    "value", ["nonsense", "-1", "99999999999999999999", "L99.H0", "L0.F99999", "L1.F3@2", "<b>$x$"]
+)
+@pytest.mark.parametrize("name", ["map", "layer", "head", "from", "show", "own", "read", "through", "not", "try"])
+def test_a_prompt_survives_a_wrong_place(small_page, name, value):
+    for page in ("prompt", "neuron"):
+        app = small_page(page, p=PROMPT, n="L1.F3", head="L1.H0", **{name: value} if name != "head" else {})
+        assert "fault of ours" not in texts(app)
+        assert app.title
+
+
+def test_a_neuron_is_tried_on_a_text(small_page, model):
+    for label in ("L1.F3", "L1.H2.N3"):
+        app = small_page("neuron", n=label, p=PROMPT, **{"try": "The hill is blue"})
+        found = activations(run_prompt(model, "The hill is blue", Settings()), Neuron.parse(label))
+        pieces = component(app, "trial_activation")["pieces"]
+        most = max(map(abs, found.activation))
+        assert [piece["share"] for piece in pieces] == pytest.approx([value / most for value in found.activation])
+    assert component(app, "trial_arriving")["pieces"]
+    app.text_area(key="neuron_trial").set_value("A road").run()
+    assert app.query_params["try"] == "A road"
+    assert app.query_params["n"] == "L1.H2.N3"
+
+
+def test_questions_are_told_apart(small_page, small_folders):
+    """Another position, target or distractor is another analysis; another place is not."""
+    small_page("prompt", p=PROMPT)
+    with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
+        from app.selection import Place, PromptSelection
+
+        first = explaining.analysis(atlas, PromptSelection(PROMPT))
+        assert explaining.analysis(atlas, PromptSelection(PROMPT, place=Place(layer=1))) is first
+        assert explaining.analysis(atlas, PromptSelection(PROMPT, distractor=5)) is not first
+        assert first.certificates[NeuronKind.FFN].proven

@@ -1,0 +1,354 @@
+"""Concepts, tokens, the overview and a neuron's relatives: what they show is the library's, whatever the address."""
+
+import io
+from urllib.parse import parse_qs, urlsplit
+
+import pandas as pd
+import pytest
+import streamlit as st
+
+from app import exporting, finding
+from app.ranking import concept_sentence, order_of
+from app.selection import By, Limits, OverviewSelection, SearchSelection, TokenSelection
+from db.catalogue import Catalogue
+from db.filters import Filters
+from db.library import find_catalogue
+from db.neuron import Neuron, NeuronKind, Sign
+from tests.app.running import component, run_page, texts
+from tests.catalogues import make_catalogue
+
+PAGES = ("search", "token", "overview", "neuron")
+HOSTILE = "<script>alert(1)</script>$x$:red[a]:smile:`*_\u202e\x00'; DROP TABLE token; --"
+NAMES = [
+    "q",
+    "by",
+    "t",
+    "add",
+    "avoid",
+    "drop",
+    "near",
+    "sign",
+    "kind",
+    "layers",
+    "head",
+    "z",
+    "depth",
+    "order",
+    "reverse",
+    "exact",
+    "page",
+    "n",
+    "model",
+]
+LIMITS = Limits(vocabulary=40, layers=3, heads=2)
+
+
+@pytest.fixture
+def toy(toy_root):
+    with Catalogue.open(find_catalogue(toy_root)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def small(small_folders):
+    with Catalogue.open(find_catalogue(small_folders[1])) as opened:
+        yield opened
+
+
+def href(item) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(item["href"]).query).items()}
+
+
+def labels(app, key="hits") -> list[str]:
+    return [row["cells"][0]["text"] for row in component(app, key)["rows"]]
+
+
+def has(app, key) -> bool:
+    return any(element.proto.id.endswith(f"-{key}") for element in app.get("bidi_component"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "value", ["", "nonsense", "-1", "1e308", "9" * 20, "x" * 100_000, HOSTILE, "0,1,2", "nan", "1"]
+)
+def test_any_value_of_any_parameter_is_survived(toy_page, page, value):
+    app = toy_page(page, **dict.fromkeys(NAMES, value))
+    assert app.title
+    assert "fault of ours" not in texts(app)
+
+
+@pytest.mark.parametrize("value", ["nonsense", "-1", "9" * 20, HOSTILE])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("q", "n", "model")])
+def test_a_good_search_survives_wrong_company(toy_page, name, value):
+    app = toy_page("search", **{"q": "Python code", "by": "concept", name: value})
+    assert f"{name}=" in texts(app)
+    assert "fault of ours" not in texts(app)
+
+
+def test_one_token_is_searched_as_a_token_and_several_words_as_a_concept(toy_page):
+    assert has(toy_page("search", q="Paris"), "tokens")
+    assert has(toy_page("search", q="Python code"), "concept_own")
+    assert has(toy_page("search", q="Paris", by="concept"), "concept_own")
+    assert "not one token" in texts(toy_page("search", q="Paris code", by="token"))
+
+
+def test_a_concept_shows_what_the_library_finds(toy_page, toy):
+    concept = toy.concept("Python code")
+    expected = toy.concept_neurons(concept, Filters(sign=Sign.PROMOTES), limit=50)
+    app = toy_page("search", q="Python code", sign="promotes")
+    rows = component(app, "hits")["rows"]
+    assert labels(app) == [found.neuron.label for found in expected]
+    assert [row["cells"][1]["text"] for row in rows] == [f"{found.score:.2f}" for found in expected]
+    assert [row["cells"][2]["text"] for row in rows] == [str(len(found.matched)) for found in expected]
+    shown = {chip["text"] for key in ("own", "near") if has(app, f"concept_{key}") for chip in _items(app, key)}
+    assert {entry.token.display for entry in concept.tokens[:8]} <= shown
+    said = concept_sentence(concept, SearchSelection("Python code", sign=Sign.PROMOTES))
+    assert said.startswith("Neurons that promote “Python”")
+    assert said.endswith(", by score")
+    assert said in app.markdown[0].value.replace("\\", "")
+
+
+def _items(app, key):
+    return component(app, f"concept_{key}")["items"]
+
+
+def test_a_token_of_a_concept_can_be_left_out_and_brought_back(toy_page, toy):
+    first = _items(toy_page("search", q="Python code"), "own")[0]
+    params = href(first)
+    assert first["removes"]
+    app = toy_page("search", **params)
+    assert first["text"] not in [chip["text"] for chip in _items(app, "own")]
+    (back,) = _items(app, "dropped")
+    assert back["text"] == first["text"]
+    assert href(back) == {"q": "Python code"}
+
+
+def test_tokens_can_be_added_to_a_concept_and_to_be_avoided(toy_page, toy):
+    app = toy_page("search", q="Python", by="concept", near="0")
+    app.text_input(key="concept_add").set_value("x").run()
+    token = toy.resolve("x").matched[0]
+    assert app.query_params["add"] == str(token.token_id)
+    assert token.display in [chip["text"] for chip in _items(app, "own")]
+    app.text_input(key="concept_add").set_value("-Paris").run()
+    assert {chip["tone"] for chip in _items(app, "avoided")} == {"avoided"}
+    assert {chip["note"] for chip in _items(app, "avoided")} == {"−1.00"}
+    app.text_input(key="concept_add").set_value("nothing like it").run()
+    assert "not one token" in texts(app)
+    assert not app.exception
+
+
+def test_a_negative_word_is_shown_apart(toy_page):
+    app = toy_page("search", q="Python, -code")
+    assert {chip["text"] for chip in _items(app, "avoided")} >= {"code", "␣code"}
+
+
+def test_a_word_that_is_no_token_says_what_it_splits_into(toy_page, toy):
+    app = toy_page("search", q="Pythonx code")
+    assert [chip["text"] for chip in _items(app, "pieces_0")] == [piece.display for piece in toy.pieces("Pythonx")]
+    assert any("is not one token" in caption.value.replace("\\", "") for caption in app.caption)
+
+
+@pytest.mark.parametrize("text", [" ".join(f"w{number}" for number in range(30)), "- -", ", ,"])
+def test_a_text_that_is_no_concept_is_one_notice(toy_page, text):
+    app = toy_page("search", q=text, by="concept")
+    assert len(app.warning) == 1
+    assert has(app, "concepts")
+
+
+def test_without_neighbours_the_page_says_so(tmp_path, monkeypatch):
+    make_catalogue(tmp_path, neighbours=0)
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(tmp_path))
+    try:
+        app = run_page("search", q="Python code")
+        assert any("holds no neighbours" in caption.value for caption in app.caption)
+        assert component(app, "hits")["rows"]
+        app = run_page("token", q="Paris")
+        assert any("holds no neighbours" in caption.value for caption in app.caption)
+        assert not has(app, "neighbours")
+    finally:
+        st.cache_resource.clear()
+
+
+@pytest.mark.parametrize("order", ["score", "matched", "z", "rank", "neuron", "sign"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_concept_is_sorted_by_any_column(toy_page, toy, order, reverse):
+    app = toy_page("search", q="Python code", order=order, **({"reverse": "1"} if reverse else {}))
+    found = toy.concept_neurons(toy.concept("Python code"), limit=10_000)
+    keys = {
+        "score": lambda one: -one.score,
+        "matched": lambda one: -len(one.matched),
+        "z": lambda one: -max(abs(match.z) for match in one.matched),
+        "rank": lambda one: min(match.rank for match in one.matched),
+        "neuron": lambda one: one.neuron.layer,
+        "sign": lambda one: one.sign is Sign.SUPPRESSES,
+    }
+    place = {(one.neuron.label, str(one.sign)): keys[order](one) for one in found}
+    rows = component(app, "hits")["rows"]
+    values = [place[row["cells"][0]["text"], row["cells"][2]["tone"]] for row in rows]
+    assert values == sorted(values, reverse=reverse)
+    assert len(rows) == min(50, len(found))
+
+
+def test_headings_sort_and_turn_round(toy_page):
+    columns = component(toy_page("search", q="Paris"), "hits")["columns"]
+    by_name = {column["title"]: column for column in columns}
+    assert by_name["z-score"]["sorted"] == "descending"
+    assert href(by_name["rank"]) == {"q": "Paris", "order": "rank"}
+    assert href(by_name["z-score"]) == {"q": "Paris", "reverse": "1"}
+    app = toy_page("search", q="Paris", reverse="1")
+    assert labels(app) == labels(toy_page("search", q="Paris"))[::-1]
+
+
+def test_every_condition_is_the_librarys(toy_page, toy):
+    conditions = Filters(Sign.SUPPRESSES, NeuronKind.ATTENTION, (1, 2), head=1, min_z=0.5, max_rank=4)
+    app = toy_page("search", q="code", sign="suppresses", kind="attention", layers="1-2", head="1", z="0.5", depth="4")
+    tokens = toy.resolve("code").matched
+    expected = toy.search_token([token.token_id for token in tokens], conditions, limit=50)
+    assert expected, "the example has to find something"
+    assert labels(app) == [hit.neuron.label for hit in expected]
+    assert conditions.describe(tokens) in app.markdown[0].value.replace("\\", "")
+
+
+def test_conditions_go_into_the_address(toy_page):
+    app = toy_page("search", q="code")
+    app.number_input(key="search_z").set_value(0.5).run()
+    app.selectbox(key="search_head").set_value(1).run()
+    app.number_input(key="search_depth").set_value(3).run()
+    app.selectbox(key="search_order").set_value("neuron").run()
+    app.checkbox(key="search_reverse").check().run()
+    expected = {"q": "code", "z": "0.5", "head": "1", "depth": "3", "order": "neuron", "reverse": "1"}
+    assert {name: app.query_params[name] for name in expected} == expected
+    app.segmented_control(key="search_by").set_value("concept").run()
+    assert app.query_params["by"] == "concept"
+    assert not app.exception
+
+
+def test_another_text_takes_nothing_of_the_old_one_along(toy_page):
+    app = toy_page("search", q="Python code", add="3", drop="0", sign="promotes", page="2")
+    app.text_input(key="search_text").set_value("Paris").run()
+    assert dict(app.query_params) in ({"q": "Paris", "sign": "promotes"}, {"q": ["Paris"], "sign": ["promotes"]})
+
+
+def test_exact_mode_ranks_all_neurons_with_the_model(small_page, small):
+    from app import resources
+    from indexer.directions import rank_by_direction
+
+    app = small_page("search", q="river blue", exact="1")
+    concept = small.concept("river blue")
+    model, weights = resources.model_of(resources.catalogue()), concept.shares()
+    expected = rank_by_direction(model.weights, model.unembedding, list(weights), list(weights.values()), 50)
+    rows = component(app, "hits")["rows"]
+    assert labels(app) == [one.neuron.label for one in expected]
+    assert [row["cells"][1]["text"] for row in rows] == [f"{one.mean_z:.2f}" for one in expected]
+    assert f"of all {small.info.neurons:,} neurons" in app.markdown[0].value.replace("\\", "")
+
+
+def test_exact_mode_without_the_model_is_a_notice_and_a_way_out(toy_page):
+    app = toy_page("search", q="Python code", exact="1")
+    assert len(app.error) == 1
+    assert href(component(app, "inexact")["items"][0]) == {"q": "Python code"}
+
+
+def test_a_token_shows_what_it_is(toy_page, toy):
+    token = toy.resolve(" Paris").matched[0]
+    app = toy_page("token", t=str(token.token_id))
+    assert app.title[0].value == "Token ␣Paris"
+    assert "20 50 61 72 69 73" in app.caption[0].value
+    near = component(app, "neighbours")["items"]
+    assert [item["text"] for item in near] == [one.token.display for one in toy.neighbours(token.token_id)]
+    assert href(near[0]) == {"t": str(toy.neighbours(token.token_id)[0].token.token_id)}
+    for sign in Sign:
+        hits = toy.search_token([token.token_id], Filters(sign=sign), limit=15)
+        assert not hits or labels(app, f"neurons_{sign}") == [hit.neuron.label for hit in hits]
+
+
+def test_every_token_has_a_page(toy_page, toy):
+    for token_id in range(toy.info.vocabulary):
+        app = toy_page("token", t=str(token_id))
+        assert toy.bytes_of(token_id)[:32].hex(" ").upper() in app.caption[0].value
+        assert not texts(app)
+
+
+def test_a_typed_token_is_found_or_split(toy_page):
+    assert toy_page("token", q="python").title[0].value == "Token python"
+    app = toy_page("token", q="Python Paris")
+    assert "not one token" in texts(app)
+    assert component(app, "pieces")["items"]
+
+
+def test_the_overview_is_the_librarys(toy_page, toy):
+    app = toy_page("overview", kind="ffn")
+    peaked = toy.most_peaked(Filters(kind=NeuronKind.FFN), limit=30)
+    assert labels(app, "peaked") == [one.neuron.label for one in peaked]
+    rows = component(app, "favoured")["rows"]
+    assert [row["cells"][3]["text"] for row in rows] == [f"{one.stored:,}" for one in toy.favourites(limit=30)]
+    assert all(row["href"].startswith("token?t=") for row in rows)
+    app.segmented_control(key="overview_sign").set_value("promotes").run()
+    assert app.query_params["sign"] == "promotes"
+
+
+def test_a_neurons_relatives(toy_page, toy):
+    neuron = Neuron.attention(1, 0, 1)
+    app = toy_page("neuron", n=neuron.label)
+    assert labels(app, "similar") == [one.neuron.label for one in toy.similar(neuron, limit=12)]
+    beside = component(app, "beside")["items"]
+    assert [item["text"] for item in beside] == ["L1.H0.N0", "L1.H0.N1", "L1.H0.N2"]
+    assert [item["current"] for item in beside] == [False, True, False]
+    app.segmented_control(key="neuron_alike").set_value("by value vector").run()
+    assert len(app.error) == 1  # there is no model
+    assert not app.exception
+
+
+def test_relatives_by_value_vector(small_page):
+    app = small_page("neuron", n="L1.F3")
+    app.segmented_control(key="neuron_alike").set_value("by value vector").run()
+    rows = component(app, "similar")["rows"]
+    shares = [abs(row["cells"][1]["share"]) for row in rows]
+    assert len(rows) == 12
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_files_hold_the_whole_result_and_no_formula(toy):
+    frame = pd.DataFrame({"neuron": ["L0.F0"] * 60, "token": ["=1+1"] * 60, "z": [0.1] * 60})
+    csv, json, parquet = (form.write(frame) for form in exporting.FORMS)
+    assert csv.count(b"\r\n") == 61
+    assert b"'=1+1" in csv
+    assert json.count(b'"=1+1"') == 60
+    assert pd.read_parquet(io.BytesIO(parquet)).equals(frame)
+
+
+def test_the_shell_command_asks_for_the_same():
+    selection = SearchSelection("it's -x; rm", sign=Sign.PROMOTES, layers=(1, 2), dropped=(4,), narrow=True)
+    said = exporting.command(selection, By.CONCEPT, "toy")
+    assert said is not None
+    assert (
+        "concept --model toy --promotes --layers 1-2 --widen 0 --drop 4 --to neurons.csv -- 'it'\"'\"'s -x; rm'" in said
+    )
+    assert exporting.command(SearchSelection(tokens=(1,)), By.TOKEN, "toy") is None
+
+
+def test_an_order_that_a_search_has_not_got_is_its_own(toy_page):
+    selection, notices = SearchSelection.read({"q": "Paris", "order": "score"}, LIMITS)
+    assert not notices
+    assert order_of(selection, By.TOKEN) == "z"
+    assert component(toy_page("search", q="Paris", order="score"), "hits")["rows"]
+
+
+@pytest.mark.parametrize("kind", [SearchSelection, TokenSelection, OverviewSelection])
+def test_states_come_back_from_their_addresses(kind):
+    params = {"q": "a", "by": "concept", "add": "1", "avoid": "2", "drop": "3", "near": "0", "sign": "promotes"}
+    params |= {"layers": "0-1", "kind": "attention", "head": "1", "z": "0.0001", "depth": "7", "exact": "1", "t": "5"}
+    selection, notices = kind.read(params, LIMITS)
+    assert not notices
+    assert kind.read(selection.params(), LIMITS) == (selection, [])
+    assert set(selection.params().items()) <= set(params.items())
+
+
+def test_a_head_of_ffn_neurons_is_left_out_with_a_notice():
+    selection, notices = SearchSelection.read({"kind": "ffn", "head": "1"}, LIMITS)
+    assert selection.head is None
+    assert "FFN neurons have no head" in notices[0]
+
+
+def test_neighbours_stay_within_the_head(toy):
+    assert [one.label for one in finding.beside(toy, Neuron.attention(0, 1, 2))] == ["L0.H1.N0", "L0.H1.N1", "L0.H1.N2"]

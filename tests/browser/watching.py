@@ -1,0 +1,34 @@
+"""Watching a page from a browser test: until it is drawn, what its tables hold, what its address says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+
+both_sizes = pytest.mark.parametrize("viewport", ["desktop", "phone"])
+Screenshot = Callable[[str], Path]
+
+
+def settled(page: Page) -> None:
+    """Wait until the page is drawn and no run is under way."""
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    expect(page.get_by_test_id("stSpinner")).to_have_count(0)
+
+
+def labels(page: Page, table: str) -> list[str]:
+    """The neurons of a table, in order."""
+    names = page.get_by_role("region", name=table).locator("td.name a")
+    expect(names.first).to_be_visible()
+    return names.all_text_contents()
+
+
+def in_address(page: Page) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def fits(page: Page) -> bool:
+    """Nothing hangs over the side of the window."""
+    main = page.get_by_test_id("stMain")
+    return bool(main.evaluate("main => main.scrollWidth <= main.clientWidth && main.clientWidth <= window.innerWidth"))
