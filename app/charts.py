@@ -70,12 +70,14 @@ def query_layers(frame: pd.DataFrame, title: str) -> alt.Chart:
         place=frame["layer"].fillna(_EMBEDDING).astype(int), name=frame["part"].map(KIND_NAMES).fillna(frame["part"])
     )
     parts = {"embedding": NEUTRAL, **KINDS}
+    every = _every(rows)
+    unnumbered = f"datum.value % {every} || ({every} > 1 && !datum.value)"  # 0 would touch the embedding's label
     axis = alt.Axis(
         labelAngle=0,
         labelOverlap=False,
         title="layer; emb: the embedding",
         ticks=False,
-        labelExpr=f"datum.value == {_EMBEDDING} ? 'emb' : datum.value % {_every(rows)} ? '' : datum.value",
+        labelExpr=f"datum.value == {_EMBEDDING} ? 'emb' : {unnumbered} ? '' : datum.value",
     )
     chart: alt.Chart = (
         alt.Chart(rows, title=_title(title))

@@ -73,18 +73,14 @@ class Bases:
         gradient = (unembedding.folded[target] - probabilities @ unembedding.folded) / scale
         return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows)
 
-    def split(self, first: int) -> "tuple[Bases, Bases]":
-        """The first so many points, and the rest; what was computed together is shared."""
-        parts = [
-            replace(
-                self,
-                log_probabilities=self.log_probabilities[part],
-                probabilities=self.probabilities[part],
-                gradient=self.gradient[part],
-            )
-            for part in (slice(None, first), slice(first, None))
-        ]
-        return parts[0], parts[1]
+    def part(self, points: slice) -> "Bases":
+        """Some of the points; what was computed for all is shared."""
+        return replace(
+            self,
+            log_probabilities=self.log_probabilities[points],
+            probabilities=self.probabilities[points],
+            gradient=self.gradient[points],
+        )
 
     @property
     def log_target(self) -> Float[Tensor, " B"]:

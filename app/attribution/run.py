@@ -78,22 +78,23 @@ class PromptRun:
         return float(self.model.unembedding.scale(self.stream.layer_input[-1, self.stream.position]))
 
     @cached_property
-    def _all_bases(self) -> tuple[Bases, Bases]:
+    def _all_bases(self) -> Bases:
+        """Layer inputs, layer inputs plus attention outputs, and the final hidden state: the unembedding is read once."""
         unembedding, settings = self.model.unembedding, self.settings
-        points = torch.cat(base_points(self.stream))  # together, so that the unembedding is read once
+        hidden = self.stream.layer_input[-1:, self.stream.position]
+        points = torch.cat([*base_points(self.stream), hidden])
         rows = rows_for(settings.memory_mb, self.model.dimensions.vocabulary)
-        bases = Bases.at(points, self.target_id, self.scale, unembedding, settings.conventions, rows)
-        return bases.split(self.model.dimensions.layers)
+        return Bases.at(points, self.target_id, self.scale, unembedding, settings.conventions, rows)
 
-    @property
+    @cached_property
     def at_attention(self) -> Bases:
         """Layer inputs, one base a layer."""
-        return self._all_bases[0]
+        return self._all_bases.part(slice(None, self.model.dimensions.layers))
 
-    @property
+    @cached_property
     def at_ffn(self) -> Bases:
         """Layer inputs plus attention outputs, one base a layer."""
-        return self._all_bases[1]
+        return self._all_bases.part(slice(self.model.dimensions.layers, -1))
 
     def bases(self, kind: NeuronKind) -> Bases:
         return self.at_ffn if kind is NeuronKind.FFN else self.at_attention
@@ -111,9 +112,7 @@ class PromptRun:
 
     def layer_scores(self) -> LayerScores:
         """Log-probability increase of every attention and FFN layer."""
-        hidden = self.stream.layer_input[-1, self.stream.position]
-        logits = self.model.unembedding.logits(hidden, self.scale, self.settings.conventions)
-        final = logits.log_softmax(-1)[self.target_id]
+        final = self._all_bases.log_target[-1]
         return layer_scores(self.at_attention.log_target, self.at_ffn.log_target, final)
 
     @cached_property

@@ -36,6 +36,7 @@ def test_of_an_attention_neuron_arrives_attention_times_value(name):
     found = activations(run, neuron)
     assert found.arriving == pytest.approx([one.activation for one in run.value_neurons(neuron)], abs=1e-6)
     assert found.attention_weight == pytest.approx(run.stream.attention_weight[1, 2].tolist())
+    assert found.attention_weight is not None
     products = [weight * value for weight, value in zip(found.attention_weight, found.activation, strict=True)]
     assert found.arriving == pytest.approx(products, abs=1e-6)
 
