@@ -79,7 +79,7 @@ class PromptRun:
 
     @cached_property
     def _all_bases(self) -> Bases:
-        """Layer inputs, layer inputs plus attention outputs, and the final hidden state: the unembedding is read once."""
+        """Layer inputs, layer inputs plus attention outputs, and the final hidden state, in one reading of the head."""
         unembedding, settings = self.model.unembedding, self.settings
         hidden = self.stream.layer_input[-1:, self.stream.position]
         points = torch.cat([*base_points(self.stream), hidden])
