@@ -91,12 +91,12 @@ def build(
         stamp = stamp_of(checkpoint, unembedding, depth)
     directory = catalogue / checkpoint.name
     if _is_current(directory, stamp):
-        return Built(current_build(directory), fresh=False, neurons=stamp.neurons)
+        return _found(directory, stamp)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with only_indexer(directory):
             if _is_there(directory, stamp):
-                return Built(current_build(directory), fresh=False, neurons=stamp.neurons)
+                return _found(directory, stamp)
             return _build(checkpoint, unembedding, stamp, directory, screen, memory_mb, say, progress)
     except OSError as error:
         if error.errno not in (ENOSPC, EDQUOT):
@@ -141,6 +141,12 @@ def _build(
     path = publish(directory, stamp, token_table(checkpoint.tokenizer, stamp.vocabulary), shards, neighbours)
     shutil.rmtree(work, ignore_errors=True)
     return Built(path, fresh=True, neurons=stamp.neurons, screened=projector.seen, unproven=projector.unproven)
+
+
+def _found(directory: Path, stamp: BuildStamp) -> Built:
+    """The build that is there already; a kill may have come between publishing it and removing its shards."""
+    shutil.rmtree(work_folder(directory, stamp.build_id), ignore_errors=True)
+    return Built(current_build(directory), fresh=False, neurons=stamp.neurons)
 
 
 def _is_current(directory: Path, stamp: BuildStamp) -> bool:

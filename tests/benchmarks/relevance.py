@@ -82,7 +82,7 @@ def table(catalogue: Catalogue, topics: Iterable[Topic], widen: int) -> str:
             sums.setdefault(place, []).append([plain, concept, best])
             lines.append(f"| {topic.name} | {typed} | {plain} % | {concept} % | {best} % |")
     for place, rows in sums.items():
-        what = "mean" if place == 0 else "mean of the one-word forms"
+        what = ("mean" if len(sums) == 1 else "mean of the first forms") if place == 0 else "mean of the second forms"
         means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
         lines.append(f"| **{what}** | | " + " | ".join(f"**{mean:.0f} %**" for mean in means) + " |")
     return "\n".join(lines)

@@ -313,3 +313,11 @@ def test_bad_input_gets_one_line_and_status_2(case, tmp_path, capsys):
     assert len(lines) == 1, err
     assert lines[0].startswith("error: ")
     assert published(tmp_path / "catalogue") == []
+
+
+def test_shards_left_by_a_kill_after_publishing_are_removed(tmp_path):
+    built = build(models.checkpoint("gpt2"), tmp_path, depth=5)
+    left = built.path.parent / built.path.stem.replace("build-", "work-")
+    left.mkdir()
+    assert not build(models.checkpoint("gpt2"), tmp_path, depth=5).fresh
+    assert not left.exists()
