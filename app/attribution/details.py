@@ -9,23 +9,12 @@ import pandas as pd
 
 from app.attribution.heads import ThroughHead, head_pattern, source_positions, source_scores
 from app.attribution.lens import LogitLens, logit_lens
-from app.attribution.results import Analysis, Query, QueryNeuron, ValueNeuron
+from app.attribution.results import Query, QueryNeuron, ValueNeuron
 from app.attribution.run import PromptRun
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
 
 OWN_QUERY = 30
-
-
-def overlap(analysis: Analysis) -> dict[str, list[str]]:
-    """FFN neurons that stand in the value list only, in the query list only, or in both; each in its list's order."""
-    value = [one.neuron.label for one in analysis.ffn_value_neurons]
-    query = [] if analysis.query is None else [one.neuron.label for one in analysis.query.ffn_neurons]
-    return {
-        "both": [label for label in value if label in set(query)],
-        "value_only": [label for label in value if label not in set(query)],
-        "query_only": [label for label in query if label not in set(value)],
-    }
 
 
 def own_query(

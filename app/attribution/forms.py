@@ -38,7 +38,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
             "suppressing_certificate": _certificates(analysis.suppressing_certificates),
         }
     if analysis.query is not None:
-        result |= _query(analysis.query)
+        result |= _query(analysis.query) | {"query_value_overlap": overlap(analysis)}
     if analysis.contrast is not None:
         result["contrast"] = _contrast(analysis.contrast)
     result["seconds"] = {"load": seconds.load, "forward": seconds.forward, "total": seconds.total}
@@ -51,6 +51,17 @@ def value_layer_counts(analysis: Analysis) -> dict[str, list[int]]:
     kinds = {"ffn": analysis.ffn_value_neurons, "attention": analysis.attention_value_neurons}
     counted = {kind: Counter(one.neuron.layer for one in found) for kind, found in kinds.items()}
     return {kind: [counts[layer] for layer in layers] for kind, counts in counted.items()}
+
+
+def overlap(analysis: Analysis) -> dict[str, list[str]]:
+    """FFN neurons that stand in the value list only, in the query list only, or in both; each in its list's order."""
+    value = [one.neuron.label for one in analysis.ffn_value_neurons]
+    query = [] if analysis.query is None else [one.neuron.label for one in analysis.query.ffn_neurons]
+    return {
+        "both": [label for label in value if label in set(query)],
+        "value_only": [label for label in value if label not in set(query)],
+        "query_only": [label for label in query if label not in set(value)],
+    }
 
 
 def _target(target: Target) -> dict[str, Any]:

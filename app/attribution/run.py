@@ -205,8 +205,8 @@ class PromptRun:
             AtlasError: there is no such neuron.
         """
         entries = torch.tensor(self.entries(neuron.kind).numbers(neuron))
-        unproven = Certificate(len(entries), len(entries), True)
-        return self._named(neuron.kind, Ranking(entries, self._exact(neuron.kind)(entries), unproven))
+        every = Certificate(len(entries), len(entries), True)
+        return self._named(neuron.kind, Ranking(entries, self._exact(neuron.kind)(entries), every))
 
     def readers(self, neurons: tuple[ValueNeuron, ...], key: int = 0) -> Readers:
         """Value neurons of one kind as readers of the residual stream."""

@@ -79,7 +79,7 @@ def _layer_charts(frame: pd.DataFrame) -> None:
 
 
 def _overlap(reading: Reading, selection: PromptSelection) -> None:
-    from app.attribution.details import overlap
+    from app.attribution.forms import overlap
 
     parts = overlap(reading.analysis)
     sizes = ", ".join(f"{len(parts[name])} {words}" for name, words in _OVERLAP.items())

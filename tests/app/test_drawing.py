@@ -87,8 +87,11 @@ def test_an_axis_holds_zero_and_every_value_and_is_marked_with_round_numbers(val
 
 def test_charts_of_nothing_are_still_charts():
     pattern = pd.DataFrame(columns=["query", "key", "query_token", "key_token", "weight"])
-    charts.attention_pattern(pattern).to_dict()
-    charts.query_layers(pd.DataFrame({"part": [], "layer": pd.array([], "Int64"), "score": []}), "none").to_dict()
+    layers = pd.DataFrame({"part": [], "layer": pd.array([], "Int64"), "score": []})
+    for chart in (charts.attention_pattern(pattern), charts.query_layers(layers, "none")):
+        drawn = chart.to_dict()
+        assert drawn["title"]
+        assert not any(drawn["datasets"].values())
 
 
 def test_a_pattern_keeps_repeated_tokens_apart():

@@ -6,7 +6,8 @@ import pytest
 
 from app import explaining
 from app.attribution import analyse, load, run_prompt
-from app.attribution.details import activations, overlap, own_query, positions_frame
+from app.attribution.details import activations, own_query, positions_frame
+from app.attribution.forms import overlap
 from app.attribution.heads import through_head
 from app.attribution.joining import stored_ranges
 from app.attribution.settings import Settings

@@ -12,7 +12,6 @@ from app.attribution.details import (
     head_json,
     layer_positions_frame,
     lens_frame,
-    overlap,
     own_query,
     parse_head,
     parse_place,
@@ -21,6 +20,7 @@ from app.attribution.details import (
     positions_frame,
     query_layers_frame,
 )
+from app.attribution.forms import overlap, to_json
 from app.attribution.heads import head_pattern, source_contributions, source_positions, source_scores, through_head
 from app.attribution.lens import logit_lens
 from db.errors import AtlasError
@@ -167,6 +167,7 @@ def test_labels_are_read_and_refused():
 def test_overlap_parts_the_two_lists():
     analysis = analyse(models.language_model("llama"), models.PROMPT, top=12)
     parts = overlap(analysis)
+    assert to_json(analysis)["query_value_overlap"] == parts
     assert analysis.query is not None
     value = {one.neuron.label for one in analysis.ffn_value_neurons}
     query = {one.neuron.label for one in analysis.query.ffn_neurons}
