@@ -59,9 +59,12 @@ def explain(run: PromptRun, ranges: Ranges | None = None) -> Analysis:
     """The analysis of a prompt that was run; `seconds` are all 0."""
     settings = run.settings
     # The query step may want more value neurons than are shown.
-    enough = max(settings.top, settings.query_top) if settings.top else 0
-    ffn, ffn_proof = run.raising(NeuronKind.FFN, max(settings.top, FFN_READERS) if settings.top else 0)
-    attention, attention_proof = run.raising(NeuronKind.ATTENTION, enough)
+    counts = {
+        NeuronKind.FFN: max(settings.top, FFN_READERS) if settings.top else 0,
+        NeuronKind.ATTENTION: max(settings.top, settings.query_top) if settings.top else 0,
+    }
+    heads, raising = run.heads_and_raising(counts)
+    ffn, attention = raising[NeuronKind.FFN][0], raising[NeuronKind.ATTENTION][0]
     wanted = settings.suppressing and settings.top
     lowering = {kind: run.lowering(kind, settings.top, ranges) for kind in NeuronKind} if wanted else {}
     return Analysis(
@@ -75,12 +78,12 @@ def explain(run: PromptRun, ranges: Ranges | None = None) -> Analysis:
         target=run.token_probability(run.target_id),
         predictions=run.predictions(),
         layers=run.layer_scores(),
-        heads=run.head_scores(),
+        heads=heads,
         ffn_value_neurons=ffn[: settings.top],
         attention_value_neurons=attention[: settings.top],
         ffn_suppressing_neurons=lowering[NeuronKind.FFN][0] if lowering else (),
         attention_suppressing_neurons=lowering[NeuronKind.ATTENTION][0] if lowering else (),
-        certificates={NeuronKind.FFN: ffn_proof, NeuronKind.ATTENTION: attention_proof},
+        certificates={kind: proof for kind, (_, proof) in raising.items()},
         suppressing_certificates={kind: proof for kind, (_, proof) in lowering.items()},
         query=_query(run, ffn, attention) if settings.top and settings.query_top else None,
         contrast=None if run.distractor_id is None else contrast(run, run.distractor_id, settings.top),

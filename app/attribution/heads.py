@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.attribution.prompt import PromptToken, token_of
-from app.attribution.query import key_vector
+from app.attribution.query import key_vectors
 from app.attribution.run import PromptRun
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
@@ -170,7 +170,7 @@ def through_head(model: LanguageModel, neuron: Neuron, layer: int, head: int, sh
     if neuron.layer >= layer:
         raise AtlasError(f"L{layer}.H{head} cannot read {neuron.label}: a head reads only what earlier layers wrote.")
     value = weights.ffn_values(neuron.layer)[neuron.index]
-    keys = torch.stack([key_vector(weights, Neuron.attention(layer, head, n)) for n in range(size.head_dim)])
+    keys = key_vectors(weights, [Neuron.attention(layer, head, n) for n in range(size.head_dim)])
     moved = (keys @ value) @ weights.attention_values(layer)[head * size.head_dim : (head + 1) * size.head_dim]
     (promotes, suppresses), (direct, direct_bottom) = _both_ends(model, moved, shown), _both_ends(model, value, shown)
     return ThroughHead(neuron, layer, head, promotes, suppresses, direct, direct_bottom)

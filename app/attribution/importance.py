@@ -12,11 +12,13 @@ Legend: B = base points, N = contributions, d = d_model, V = vocabulary. Scores 
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from app.attribution.split import TOLERANCE, SplitBases, SplitRows
 from app.attribution.workspace import room
 from indexer.unembedding import Conventions, Unembedding
 
@@ -25,6 +27,9 @@ SAFE_EXPONENT = 80.0
 
 ROWS_AT_ONCE = 384
 """Rows of V logits held at a time, memory permitting: more would make the products no faster."""
+
+FEW = 24
+"""Of fewer contributions the float32 product takes no longer."""
 
 COPIES = 4
 """Copies of such rows that live at the same time, in float32."""
@@ -47,6 +52,7 @@ class Bases:
         scale: the frozen norm's scale s.
         unembedding: of the model.
         rows: contributions scored at a time, which bounds the memory in use.
+        split: the unembedding's rows for products in bf16; None scores in float32.
     """
 
     log_probabilities: Float[Tensor, "B V"]
@@ -56,6 +62,7 @@ class Bases:
     scale: float
     unembedding: Unembedding
     rows: int = ROWS_AT_ONCE
+    split: SplitRows | None = None
 
     @classmethod
     def at(
@@ -66,12 +73,13 @@ class Bases:
         unembedding: Unembedding,
         conventions: Conventions = Conventions.EXACT,
         rows: int = ROWS_AT_ONCE,
+        split: SplitRows | None = None,
     ) -> "Bases":
         """Distributions and gradients at `points`."""
         log_probabilities = unembedding.logits(points, scale, conventions).log_softmax(dim=-1)
         probabilities = log_probabilities.exp()
         gradient = (unembedding.folded[target] - probabilities @ unembedding.folded) / scale
-        return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows)
+        return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows, split)
 
     def part(self, points: slice) -> "Bases":
         """Some of the points; what was computed for all is shared."""
@@ -87,16 +95,54 @@ class Bases:
         """log p(w | base), in nats."""
         return self.log_probabilities[:, self.target]
 
-    def importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-        """Imp(contributions[i] | point base[i]), exactly, in nats."""
-        if not len(contributions):
-            return contributions.new_empty(0)
-        # Parts of about equal size: a product of a few rows takes nearly as long as one of many.
-        parts = -(-len(contributions) // self.rows)
-        pairs = zip(contributions.tensor_split(parts), base.tensor_split(parts), strict=True)
-        return torch.cat([self._importance(*pair) for pair in pairs])
+    @property
+    def tolerance(self) -> float:
+        """Nats by which a score may be off beyond the rounding of float32."""
+        return 0.0 if self.split is None else TOLERANCE
+
+    def importance(
+        self,
+        contributions: Float[Tensor, "N d"],
+        base: Int[Tensor, " N"],
+        large: Bool[Tensor, " N"] | None = None,
+    ) -> Float[Tensor, " N"]:
+        """Imp(contributions[i] | point base[i]) in nats, exact to float32 and `tolerance`.
+
+        Args:
+            contributions: c.
+            base: numbers of the points.
+            large: those of heads rather than of neurons, for which to begin with what proves more; None for none.
+        """
+        scores = contributions.new_empty(len(contributions))
+        left = torch.arange(len(contributions), device=contributions.device)
+        if self.split is not None:
+            first = left if large is None else left[~large]
+            later = left[:0] if large is None else left[large]
+            for both in (False, True):
+                if len(first) >= FEW:
+                    parts = [self._split.scores(contributions[one], base[one], both) for one in self._parts(first)]
+                    found, error = (torch.cat(column) for column in zip(*parts, strict=True))
+                    scores[first] = found
+                    first = first[~(error <= TOLERANCE)]
+                first, later = torch.cat([later, first]), later[:0]
+            left = first
+        for one in self._parts(left):
+            scores[one] = self._importance(contributions[one], base[one])
+        return scores
+
+    def _parts(self, entries: Int[Tensor, " n"]) -> tuple[Tensor, ...]:
+        """In parts of about equal size that memory has room for: a product of a few rows takes nearly as long as one
+        of many.
+        """
+        return entries.tensor_split(-(-len(entries) // self.rows)) if len(entries) else ()
+
+    @cached_property
+    def _split(self) -> SplitBases:
+        assert self.split is not None
+        return SplitBases(self.unembedding, self.split, self.probabilities, self.gradient, self.target, self.scale)
 
     def _importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """In float32."""
         folded = self.unembedding.folded
         # [V, N] and not [N, V]: the product is quicker this way round, and so are the passes over it.
         with room(folded.shape[0], contributions.shape[0], folded) as change:

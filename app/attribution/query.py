@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from app.attribution.entries import gather_by_layer
 from db.neuron import Neuron, NeuronKind
 from indexer.architecture import NormKind
 from indexer.forward import ResidualStream
@@ -72,7 +73,7 @@ def readers(
     layer = torch.tensor([neuron.layer for neuron, _, _ in neurons])
     position = torch.tensor([stream.position if place is None else place for _, place, _ in neurons])
     score = torch.tensor([imp for _, _, imp in neurons])
-    keys = torch.stack([key_vector(weights, neuron, conventions, key) for neuron, _, _ in neurons])
+    keys = key_vectors(weights, [neuron for neuron, _, _ in neurons], conventions, key)
     residual = stream.layer_input[layer, position]
     if after_attention:
         residual = residual + stream.attention_output[layer, position]
@@ -82,35 +83,47 @@ def readers(
     return Readers(layer, position, after_attention, keys, weight, skipped)
 
 
+def key_vectors(
+    weights: Weights, neurons: Sequence[Neuron], conventions: Conventions = Conventions.EXACT, key: int = 0
+) -> Float[Tensor, "R d"]:
+    """What neurons of one kind read the residual stream with: their rows of the value or key matrix times the norm's
+    weight in front.
+    """
+    architecture, size = weights.architecture, weights.dimensions
+    layer = torch.tensor([neuron.layer for neuron in neurons])
+    if neurons[0].kind is NeuronKind.FFN:
+        norm = architecture.ffn_norm
+        row = torch.tensor([neuron.index for neuron in neurons])
+        rows = gather_by_layer(lambda layer: weights.ffn_keys(layer)[key], layer, row)
+    else:
+        norm = architecture.attention_norm
+        heads = [neuron.head // size.group for neuron in neurons if neuron.head is not None]
+        row = torch.tensor([head * size.head_dim + one.index for head, one in zip(heads, neurons, strict=True)])
+        rows = gather_by_layer(weights.attention_keys, layer, row)
+    rows *= gather_by_layer(lambda layer: weights.norm_weight(layer, norm)[None], layer, torch.zeros_like(layer))
+    centred = architecture.norm is NormKind.LAYER and conventions is Conventions.EXACT
+    return rows - rows.mean(dim=1, keepdim=True) if centred else rows
+
+
 def key_vector(
     weights: Weights, neuron: Neuron, conventions: Conventions = Conventions.EXACT, key: int = 0
 ) -> Float[Tensor, " d"]:
-    """What a neuron reads the residual stream with: its row of the value or key matrix times the norm's weight in
-    front.
-    """
-    architecture = weights.architecture
-    if neuron.kind is NeuronKind.FFN:
-        row = weights.ffn_keys(neuron.layer)[key][neuron.index]
-        row = row * weights.norm_weight(neuron.layer, architecture.ffn_norm)
-    else:
-        assert neuron.head is not None
-        kv_head = neuron.head // weights.dimensions.group
-        row = weights.attention_keys(neuron.layer)[kv_head * weights.dimensions.head_dim + neuron.index]
-        row = row * weights.norm_weight(neuron.layer, architecture.attention_norm)
-    centred = architecture.norm is NormKind.LAYER and conventions is Conventions.EXACT
-    return row - row.mean() if centred else row
+    """What one neuron reads the residual stream with; see `key_vectors`."""
+    return key_vectors(weights, [neuron], conventions, key)[0]
 
 
 def query_ffn_scores(stream: ResidualStream, weights: Weights, read: Readers) -> Float[Tensor, "L n"]:
     """Each earlier FFN neuron's score, in nats; 0 in layers that no reader stands behind."""
     layers, _, neurons = stream.ffn_activation.shape
     scores = stream.ffn_activation.new_zeros(layers, neurons)
+    # Readers at one position see the same activations there: their keys are summed before the product.
+    positions, place = read.position.unique(return_inverse=True)
+    at = (torch.arange(len(positions))[:, None] == place).to(read.keys)  # [positions, R]
     weighted = read.keys * read.weight[:, None]
-    for layer in range(layers):
-        behind = (read.layer > layer).nonzero().flatten()
-        if len(behind):
-            shares = weighted[behind] @ weights.ffn_values(layer).T  # [R', n]
-            scores[layer] = (stream.ffn_activation[layer, read.position[behind]] * shares).sum(dim=0)
+    for layer in range(min(layers, int(read.layer.max()))):
+        keys = (at * (read.layer > layer)) @ weighted
+        shares = keys @ weights.ffn_values(layer).T  # [positions, n]
+        scores[layer] = (stream.ffn_activation[layer, positions] * shares).sum(dim=0)
     return scores
 
 
@@ -143,8 +156,12 @@ def query_layers(stream: ResidualStream, read: Readers) -> QueryLayers:
     embedding = (stream.layer_input[0, read.position] * weighted).sum()
     layer = torch.arange(stream.attention_output.shape[0])[:, None]
 
+    # The readers read at a few positions, many at the same one: one product a position, not one a reader.
+    positions, place = read.position.unique(return_inverse=True)
+    of_reader = torch.arange(len(place))
+
     def shares(written: Float[Tensor, "L T d"], seen: Tensor) -> Float[Tensor, " L"]:
-        dots = (written[:, read.position] * weighted).sum(dim=2)  # [L, R]
+        dots = (written[:, positions] @ weighted.T)[:, place, of_reader]  # [L, R]
         return torch.where(seen, dots, 0.0).sum(dim=1)
 
     before = layer < read.layer

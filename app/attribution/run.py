@@ -15,7 +15,18 @@ from app.attribution.prompt import PromptToken, position_of, target_of, token_of
 from app.attribution.query import QueryLayers, Readers, query_ffn_scores, query_layers, readers
 from app.attribution.results import Prediction, QueryNeuron, Target, ValueNeuron
 from app.attribution.settings import Settings
-from app.attribution.value_neurons import Bounds, Certificate, Ranking, certified_bottom, certified_top
+from app.attribution.split import split_rows
+from app.attribution.value_neurons import (
+    Bounds,
+    Certificate,
+    Ranking,
+    Search,
+    certified_bottom,
+    certified_top,
+    search_all,
+    search_top,
+    together,
+)
 from db.neuron import Neuron, NeuronKind
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
@@ -83,8 +94,10 @@ class PromptRun:
         unembedding, settings = self.model.unembedding, self.settings
         hidden = self.stream.layer_input[-1:, self.stream.position]
         points = torch.cat([*base_points(self.stream), hidden])
-        rows = rows_for(settings.memory_mb, self.model.dimensions.vocabulary)
-        return Bases.at(points, self.target_id, self.scale, unembedding, settings.conventions, rows)
+        split = split_rows(unembedding, settings.memory_mb)
+        megabytes = settings.memory_mb - (0 if split is None else split.megabytes)
+        rows = rows_for(megabytes, self.model.dimensions.vocabulary)
+        return Bases.at(points, self.target_id, self.scale, unembedding, settings.conventions, rows, split)
 
     @cached_property
     def at_attention(self) -> Bases:
@@ -125,10 +138,37 @@ class PromptRun:
 
     def raising(self, kind: NeuronKind, k: int) -> tuple[tuple[ValueNeuron, ...], Certificate]:
         """The k value neurons of a kind that raise the target most."""
-        entries, bases = self.entries(kind), self.bases(kind)
-        bounds = self._bounds(kind, lambda layer: entries.dot(layer, bases.gradient[layer]))
-        ranking = certified_top(bounds, self._exact(kind), k)
+        ranking = certified_top(self._upper(kind), self._exact(kind), k, self.bases(kind).tolerance)
         return self._named(kind, ranking), ranking.certificate
+
+    def _upper(self, kind: NeuronKind) -> Bounds:
+        entries, bases = self.entries(kind), self.bases(kind)
+        return self._bounds(kind, lambda layer: entries.dot(layer, bases.gradient[layer]))
+
+    def heads_and_raising(
+        self, k: dict[NeuronKind, int]
+    ) -> tuple[Float[Tensor, "L H"], dict[NeuronKind, tuple[tuple[ValueNeuron, ...], Certificate]]]:
+        """`head_scores`, and `raising` of each kind: whatever they want scored is scored together, which is quicker."""
+        contributions = self.head_contributions
+        layers, heads, _ = contributions.shape
+        searches: dict[NeuronKind | None, Search] = {None: search_all(layers * heads)}
+        searches |= {kind: search_top(self._upper(kind), count, self._all_bases.tolerance) for kind, count in k.items()}
+
+        def exact(wanted: dict[NeuronKind | None, Tensor]) -> dict[NeuronKind | None, Tensor]:
+            parts, bases, large = [], [], []
+            for kind, chosen in wanted.items():
+                parts.append(
+                    contributions.flatten(0, 1)[chosen] if kind is None else self.entries(kind).contributions(chosen)
+                )
+                layer = chosen // heads if kind is None else self.entries(kind).layer(chosen)
+                bases.append(layer + layers if kind is NeuronKind.FFN else layer)
+                large.append(torch.full_like(layer, kind is None, dtype=torch.bool))
+            scores = self._all_bases.importance(torch.cat(parts), torch.cat(bases), torch.cat(large))
+            return dict(zip(wanted, scores.split([len(part) for part in parts]), strict=True))
+
+        rankings = together(searches, exact)
+        found = {kind: (self._named(kind, rankings[kind]), rankings[kind].certificate) for kind in k}
+        return rankings[None].scores.view(layers, heads), found
 
     def lowering(self, kind: NeuronKind, k: int, ranges: Ranges | None) -> tuple[tuple[ValueNeuron, ...], Certificate]:
         """The k value neurons of a kind that lower the target most.
@@ -147,7 +187,7 @@ class PromptRun:
             return entries.dot(layer, bases.gradient[layer]) - width.square() / 8
 
         proof = "norms" if ranges is None else "catalogue"
-        ranking = certified_bottom(self._bounds(kind, lower), self._exact(kind), k, proof)
+        ranking = certified_bottom(self._bounds(kind, lower), self._exact(kind), k, proof, bases.tolerance)
         return self._named(kind, ranking), ranking.certificate
 
     def _bounds(self, kind: NeuronKind, of_layer: Callable[[int], Tensor]) -> Bounds:

@@ -15,8 +15,9 @@ is bounded by norms alone, max z - min z <= 2 |c| max|row| / s, which is sound b
 scored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -62,6 +63,10 @@ class Ranking:
 
 
 Exact = Callable[[Int[Tensor, " m"]], Float[Tensor, " m"]]
+Search = Generator[Int[Tensor, " m"], Float[Tensor, " m"], Ranking]
+"""Yields the entries that it wants scored, is sent their exact scores, and returns the ranking."""
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,27 +114,57 @@ class Bounds:
         return entries, values
 
 
-def certified_top(bounds: Bounds | Float[Tensor, " N"], exact: Exact, k: int) -> Ranking:
+def certified_top(bounds: Bounds | Float[Tensor, " N"], exact: Exact, k: int, tolerance: float = 0.0) -> Ranking:
     """The k entries of highest exact score.
 
     Args:
         bounds: an upper bound of every entry's score.
         exact: exact scores of the entries asked for.
         k: how many.
+        tolerance: how far an exact score may be off; the k are those of highest score up to ties within twice that.
 
     >>> certified_top(torch.tensor([3.0, 2.0, 9.0]), lambda i: torch.tensor([1.0, 2.0, 5.0])[i], k=1).entries
     tensor([2])
     """
     source = bounds if isinstance(bounds, Bounds) else Bounds.dense(bounds)
-    total = source.total
+    search = search_top(source, k, tolerance)
+    return together({"": search}, lambda wanted: {"": exact(wanted[""])})[""]
+
+
+def together(
+    searches: Mapping[Name, Search], exact: Callable[[dict[Name, Tensor]], dict[Name, Tensor]]
+) -> dict[Name, Ranking]:
+    """What several searches find; `exact` scores what all of them want next in one call."""
+    found: dict[Name, Ranking] = {}
+    scores: dict[Name, Tensor | None] = dict.fromkeys(searches)
+    while scores:
+        wanted = {}
+        for name, sent in scores.items():
+            try:
+                wanted[name] = next(searches[name]) if sent is None else searches[name].send(sent)
+            except StopIteration as stop:
+                found[name] = stop.value
+        scores = dict(exact(wanted)) if wanted else {}
+    return found
+
+
+def search_all(count: int) -> Search:
+    """Every one of `count` entries, in their order."""
+    every = torch.arange(count)
+    return Ranking(every, (yield every), Certificate(count, count, True))
+
+
+def search_top(bounds: Bounds, k: int, tolerance: float = 0.0) -> Search:
+    """The same as a generator, so that several searches can have their entries scored together (`together`)."""
+    total = bounds.total
     k = min(k, total)
     visited, scores = torch.empty(0, dtype=torch.long), torch.empty(0)
     slack = 0.0
     while k and visited.shape[0] < total:
         # The bounds in order, but only as far as a search usually goes; more where that was not enough.
-        entries, ordered = source.best(min(total - len(visited), max(WINDOW, 2 * k, 8 * len(visited))), visited)
+        entries, ordered = bounds.best(min(total - len(visited), max(WINDOW, 2 * k, 8 * len(visited))), visited)
         # Rounding may put a bound a hair below the score it bounds; the slack keeps the proof honest.
-        slack = max(slack, 1e-6 * (1 + float(ordered[0].abs())))
+        slack = max(slack, tolerance + 1e-6 * (1 + float(ordered[0].abs())))
         done = 0
         while done < len(entries):
             size = _first_batch(k) - done if len(scores) < k else _still_open(ordered[done:], scores, k, slack)
@@ -137,7 +172,7 @@ def certified_top(bounds: Bounds | Float[Tensor, " N"], exact: Exact, k: int) ->
                 best = scores.topk(k)
                 return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, True))
             batch = entries[done : done + size]
-            visited, scores = torch.cat([visited, batch]), torch.cat([scores, exact(batch)])
+            visited, scores = torch.cat([visited, batch]), torch.cat([scores, (yield batch)])
             done += len(batch)
     best = scores.topk(k)
     return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, True))
@@ -154,9 +189,9 @@ def _still_open(bounds: Float[Tensor, " m"], scores: Float[Tensor, " n"], k: int
     return min(int((bounds + slack > kth).sum()), BATCH)
 
 
-def certified_bottom(lower: Bounds, exact: Exact, k: int, bound: str) -> Ranking:
+def certified_bottom(lower: Bounds, exact: Exact, k: int, bound: str, tolerance: float = 0.0) -> Ranking:
     """The k entries of lowest exact score, lowest first; `lower` bounds every entry's score from below."""
     upside_down = Bounds(lambda layer: -lower.of_layer(layer), lower.layers, lower.per_layer)
-    turned = certified_top(upside_down, lambda entries: -exact(entries), k)
+    turned = certified_top(upside_down, lambda entries: -exact(entries), k, tolerance)
     proof = turned.certificate
     return Ranking(turned.entries, -turned.scores, Certificate(proof.scored, proof.total, proof.proven, bound))
