@@ -182,11 +182,12 @@ class SplitBases:
         self, x: Float[Tensor, "N d"], base: Int[Tensor, " N"], mean_change: Float[Tensor, " N"]
     ) -> Float[Tensor, " N"]:
         """The part of S of each base's most probable tokens, in float32."""
+        shift = mean_change + x @ self.rows.mean  # the rows below are not centred
         found = torch.empty(x.shape[0])
         for one in base.unique().tolist():
             here = (base == one).nonzero().flatten()
-            rows = self.unembedding.folded[self.known[one]] - self.rows.mean
-            change = x[here] @ rows.T - mean_change[here, None]
+            rows = self.unembedding.folded[self.known[one]]
+            change = x[here] @ rows.T - shift[here, None]
             found[here] = (torch.expm1(change) - change) @ self.probabilities[one, self.known[one]]
         return found
 
