@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from db import concept_questions, similarity, survey, widening
 from db.answers import ConceptNeuron, MatchedToken, Neighbour, PeakedNeuron, SimilarNeuron, Token, TokenFavour, sign_of
 from db.concepts import WIDEN, Concept, WeightedToken
-from db.errors import AtlasError
+from db.errors import AtlasError, NotFoundError
 from db.filters import Filters
 from db.lookups import EVERYTHING, Lookups, check_page
 from db.neuron import Neuron
@@ -164,5 +164,5 @@ class Catalogue(Lookups):
         """
         matches = self.resolve(text)
         if not matches.matched:
-            raise AtlasError(matches.no_match())
+            raise NotFoundError(matches.no_match())
         return matches.matched

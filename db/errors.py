@@ -7,3 +7,7 @@ class AtlasError(Exception):
     The shell prints it on one line and exits with status 2; the dashboard shows it as a notice. Neither shows a
     traceback. Anything that is not an AtlasError is a defect of ours.
     """
+
+
+class NotFoundError(AtlasError):
+    """What was asked for does not exist: no such neuron, no such token."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from db import frames
+from db.asking import concept_of, filters_of
 from db.builds import sync
-from db.commands import concept_of, filters_of
 from db.errors import AtlasError
 from db.neuron import Neuron, Sign
 

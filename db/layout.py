@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from db.errors import AtlasError
+from db.errors import AtlasError, NotFoundError
 from db.filters import Filters
 from db.neuron import Neuron, NeuronKind
 from db.questions import Answer, Statement
@@ -73,7 +73,7 @@ class Layout:
             if 0 <= neuron.index < block.width and 0 <= position < block.size:
                 return block.first + position
         layer = neuron.layer if block is not None else None
-        raise AtlasError(f"This catalogue has no neuron {neuron.label}: {self.ranges(layer)}.")
+        raise NotFoundError(f"This catalogue has no neuron {neuron.label}: {self.ranges(layer)}.")
 
     def spans(self, filters: Filters) -> list[tuple[int, int]] | None:
         """First and last id of every run of neurons of the filters' kind, layers and head; None for all neurons."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from db.builds import CURRENT, current_build
+from db.builds import CURRENT, build_files, current_build
 from db.errors import AtlasError
 
 DEFAULT_ROOT = Path("catalogue")
@@ -36,6 +36,21 @@ def find_catalogue(root: Path = DEFAULT_ROOT, model: str | None = None) -> Path:
     if len(found) > 1:
         raise AtlasError(f"{root} holds several catalogues: {names}. Choose one with `--model NAME`.")
     return current_build(root / found[0])
+
+
+def find_build(current: Path, beginning: str) -> Path | None:
+    """The file of the one build in the current one's folder whose id begins so; None where none or several do.
+
+    The text is compared with the names of the files that are there and never made into a path, so that nothing outside
+    the folder can be named.
+    """
+    if not beginning or not _is_model_folder(current.parent):
+        return None
+    ids = {path.stem.removeprefix("build-"): path for path in build_files(current.parent)}
+    if beginning in ids:
+        return ids[beginning]
+    found = [path for build_id, path in ids.items() if build_id.startswith(beginning)]
+    return found[0] if len(found) == 1 else None
 
 
 def models(root: Path = DEFAULT_ROOT) -> list[str]:
