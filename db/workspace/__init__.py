@@ -1,0 +1,13 @@
+"""The workspace: what people keep. Saved analyses, notes and tags on neurons, collections of both.
+
+    >>> with Workspace.open("sqlite:///workspace/atlas.sqlite") as workspace:  # doctest: +SKIP
+    ...     workspace.analyses("capital France")
+
+It lies in an SQLite file or in PostgreSQL, apart from the catalogues: those are made anew, this is not. Of an analysis
+it knows the JSON object that `python -m app.attribution --json` writes, and the neurons in its lists.
+"""
+
+from db.workspace.store import Workspace
+from db.workspace.values import Collection, Contents, Draft, Mention, NeuronNote, Saved
+
+__all__ = ["Collection", "Contents", "Draft", "Mention", "NeuronNote", "Saved", "Workspace"]

@@ -1,0 +1,11 @@
+"""Run by Alembic. The connection, its transaction and the lock are `db.workspace.schema`'s."""
+
+from alembic import context
+
+from db.workspace.tables import VERSION_TABLE
+
+context.configure(
+    connection=context.config.attributes["connection"], version_table=VERSION_TABLE, transactional_ddl=True
+)
+with context.begin_transaction():
+    context.run_migrations()
