@@ -8,7 +8,6 @@ its model.
 
 import hashlib
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 
 import torch
@@ -16,14 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from indexer.architecture import NormKind
+from indexer.conventions import Conventions
 from indexer.weights import Weights
 
-
-class Conventions(StrEnum):
-    """EXACT agrees with the model's own probabilities; NOTEBOOK drops β, as the paper's GPT-2 notebook does."""
-
-    EXACT = "exact"
-    NOTEBOOK = "notebook"
+__all__ = ["Conventions", "Unembedding"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.attribution.compare_options import check_comparison, compares
 from db.errors import AtlasError
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ def parser() -> argparse.ArgumentParser:
     asked = arguments.add_mutually_exclusive_group(required=True)
     asked.add_argument("prompt", nargs="?", help="the text whose next token is explained")
     asked.add_argument("--prompts", type=Path, metavar="FILE", help="many: a text file, or JSONL with optional targets")
-    add("--out", type=Path, metavar="FILE", help="with --prompts: .jsonl or .parquet, one row a prompt")
+    keys = "no prompt: the tokens whose embeddings switch a neuron on, by its key vectors"
+    asked.add_argument("--keys", action="append", metavar="L11.F1229", help=keys)
+    out = "with --prompts: .jsonl or .parquet, one row a prompt; with a comparison: .json, .csv or .parquet"
+    add("--out", type=Path, metavar="FILE", help=out)
     add("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)")
     add("--target", metavar="TEXT", help="the token to explain (default: the top prediction)")
     add("--distractor", metavar="TEXT", help="a token to hold the target against: why this and not that")
@@ -45,8 +49,17 @@ def parser() -> argparse.ArgumentParser:
     add("--catalogue", type=Path, metavar="DIR", help="catalogue for the neurons' tokens (default: catalogue/)")
     add("--head", action="append", metavar="L23.H4", help="also a head's source positions and attention pattern")
     add("--lens", action="store_true", help="also the logit lens over layers and positions")
+    flow = "also which heads moved what from where: the strongest N source positions over all layers (default: 40)"
+    add("--flow", type=_count, nargs="?", const=40, metavar="N", help=flow)
+    within = "also a part's own strongest neurons: of L23, L23.ffn, L23.H4 or L23.H4@3"
+    add("--within", action="append", metavar="L23.H4@3", help=within)
     add("--query-of", action="append", metavar="L29.H1.N46@4", help="also what switched on one value neuron alone")
     add("--through", action="append", metavar="L11.F1229:L23.H4", help="also a query neuron read through a head")
+    add("--against", metavar="PROMPT", help="compare with another prompt: what changed, neuron by neuron")
+    add("--against-target", metavar="TEXT", help="compare with another target (default: its top prediction)")
+    add("--against-position", type=int, metavar="N", help="compare with another position (default: last)")
+    zero = "compare with the model without these parts: L23.H4,L29.F864,L12.ffn, or ffn:10 for the ten strongest"
+    add("--zero", metavar="PARTS", help=zero)
     add("--json", action="store_true", help="one JSON object on standard output")
     return arguments
 
@@ -68,8 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> str:
+    if options.keys:
+        return _keys(options)
     if options.prompts is None and not options.prompt.strip():
         raise AtlasError("The prompt is empty. Type some text whose next token is to be explained.")
+    if compares(options):
+        return _compared(options)
     if (options.prompts is None) != (options.out is None):
         raise AtlasError("--prompts FILE and --out FILE go together: what to read, and where to write the analyses.")
     from app.attribution.analysis import load  # torch takes seconds to import: not before the arguments are known good
@@ -83,6 +100,31 @@ def _run(options: argparse.Namespace) -> str:
     return _one(options, model, catalogue, loaded)
 
 
+def _compared(options: argparse.Namespace) -> str:
+    check_comparison(options)
+    from app.attribution.analysis import load
+    from app.attribution.compare_command import compared
+
+    model, settings = load(options.model), _settings(options)
+    catalogue = _catalogue(options.catalogue, model)
+    return compared(options, model, settings, catalogue, _ranges(catalogue, settings) if catalogue else None)
+
+
+def _keys(options: argparse.Namespace) -> str:
+    from db.neuron import Neuron
+
+    neurons = [Neuron.parse(label) for label in options.keys]
+    from app.attribution.analysis import load
+    from app.attribution.keys import key_sides, keys_json, keys_text
+
+    model = load(options.model)
+    sides = {neuron: key_sides(model, neuron) for neuron in neurons}
+    if options.json:
+        found = [keys_json(neuron, each) for neuron, each in sides.items()]
+        return json.dumps({"keys": found}, ensure_ascii=False, allow_nan=False)
+    return "\n\n".join(keys_text(neuron, each) for neuron, each in sides.items())
+
+
 def _one(options: argparse.Namespace, model: "LanguageModel", catalogue: "Catalogue | None", loaded: float) -> str:
     from app.attribution.analysis import analyse
     from app.attribution.forms import to_json
@@ -93,7 +135,7 @@ def _one(options: argparse.Namespace, model: "LanguageModel", catalogue: "Catalo
     check_question(model, options.prompt, settings)
     analysis = analyse(model, options.prompt, settings, ranges=_ranges(catalogue, settings))
     analysis = replace(analysis, seconds=replace(analysis.seconds, load=loaded))
-    details = _details(options, model, settings)
+    details = _details(options, model, settings, catalogue)
     if options.json:
         return json.dumps(to_json(analysis) | details, ensure_ascii=False, allow_nan=False)
     shown = [json.dumps(details, ensure_ascii=False, indent=2)] if details else []
@@ -135,7 +177,9 @@ def _settings(options: argparse.Namespace) -> "Settings":
     )
 
 
-def _details(options: argparse.Namespace, model: "LanguageModel", settings: "Settings") -> dict[str, Any]:
+def _details(
+    options: argparse.Namespace, model: "LanguageModel", settings: "Settings", catalogue: "Catalogue | None"
+) -> dict[str, Any]:
     """What the drill-down options ask for, beside the analysis."""
     from app.attribution.details import (
         head_json,
@@ -146,19 +190,27 @@ def _details(options: argparse.Namespace, model: "LanguageModel", settings: "Set
         parse_through,
         through_json,
     )
+    from app.attribution.flow import flow, flow_json
     from app.attribution.heads import through_head
     from app.attribution.run import run_prompt
+    from app.attribution.scope import parse_scope
+    from app.attribution.within import within_json
 
     details: dict[str, Any] = {}
     if options.through:
         details["through_heads"] = [through_json(through_head(model, *parse_through(text))) for text in options.through]
-    if not (options.head or options.lens or options.query_of):
+    if not (options.head or options.lens or options.query_of or options.flow or options.within):
         return details
     run: PromptRun = run_prompt(model, options.prompt, settings)
     if options.head:
         details["head_details"] = [head_json(run, *parse_head(text)) for text in options.head]
     if options.lens:
         details["logit_lens"] = lens_json(run)
+    if options.flow:
+        details["flow"] = flow_json(flow(run, options.flow))
+    if options.within:
+        ranges, scopes = _ranges(catalogue, settings), [parse_scope(text) for text in options.within]
+        details["within"] = [within_json(run, scope, settings.top, ranges) for scope in scopes]
     if options.query_of:
         details["own_queries"] = [own_query_json(run, *parse_place(text)) for text in options.query_of]
     return details

@@ -1,12 +1,14 @@
 """analyse(...) -> Analysis: everything one prompt yields."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from app.attribution.contrast import contrast
+from app.attribution.plain import array, certificate, query_shares, sublayer_scores
 from app.attribution.results import Analysis, Prediction, Query, Seconds, ValueNeuron
 from app.attribution.run import PromptRun, Ranges, run_prompt
 from app.attribution.settings import FFN_READERS, Settings
@@ -20,12 +22,17 @@ def load(model: str) -> LanguageModel:
     return load_model(locate(model))
 
 
+def _no_one(_stage: str) -> None:
+    """Listens to no report."""
+
+
 def analyse(
     model: LanguageModel,
     prompt: str,
     settings: Settings | None = None,
     *,
     ranges: Ranges | None = None,
+    report: Callable[[str], None] = _no_one,
     **changes: Any,
 ) -> Analysis:
     """Explain one prompt.
@@ -36,6 +43,7 @@ def analyse(
         settings: what to analyse.
         ranges: what a catalogue knows of the neurons' extreme logits (`joining.stored_ranges`), for the suppressing
             neurons.
+        report: told what is being done, stage by stage; what it raises ends the analysis.
         changes: single settings, changed: ``analyse(model, text, top=10)``.
 
     Raises:
@@ -43,10 +51,11 @@ def analyse(
     """
     settings = replace(settings or Settings(), **changes)
     started = time.perf_counter()
+    report("Running the prompt …")
     run = run_prompt(model, prompt, settings)
     forward = time.perf_counter() - started
     with torch.inference_mode():
-        analysis = explain(run, ranges)
+        analysis = explain(run, ranges, report)
     return replace(analysis, seconds=Seconds(0.0, forward, time.perf_counter() - started))
 
 
@@ -55,18 +64,21 @@ def predict(model: LanguageModel, prompt: str, settings: Settings | None = None)
     return run_prompt(model, prompt, settings or Settings()).predictions()
 
 
-def explain(run: PromptRun, ranges: Ranges | None = None) -> Analysis:
-    """The analysis of a prompt that was run; `seconds` are all 0."""
+def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str], None] = _no_one) -> Analysis:
+    """The analysis of a prompt that was run; `seconds` are all 0. `report` is told each stage, and may raise."""
     settings = run.settings
     # The query step may want more value neurons than are shown.
     counts = {
         NeuronKind.FFN: max(settings.top, FFN_READERS) if settings.top else 0,
         NeuronKind.ATTENTION: max(settings.top, settings.query_top) if settings.top else 0,
     }
+    report("Heads, and neurons that raised the target …")
     heads, raising = run.heads_and_raising(counts)
     ffn, attention = raising[NeuronKind.FFN][0], raising[NeuronKind.ATTENTION][0]
     wanted = settings.suppressing and settings.top
+    report("Neurons that lowered it …")
     lowering = {kind: run.lowering(kind, settings.top, ranges) for kind in NeuronKind} if wanted else {}
+    report("What switched them on …")
     return Analysis(
         model=run.model.name,
         family=run.model.family,
@@ -77,14 +89,14 @@ def explain(run: PromptRun, ranges: Ranges | None = None) -> Analysis:
         position=run.stream.position,
         target=run.token_probability(run.target_id),
         predictions=run.predictions(),
-        layers=run.layer_scores(),
-        heads=heads,
+        layers=sublayer_scores(run.layer_scores()),
+        heads=array(heads),
         ffn_value_neurons=ffn[: settings.top],
         attention_value_neurons=attention[: settings.top],
         ffn_suppressing_neurons=lowering[NeuronKind.FFN][0] if lowering else (),
         attention_suppressing_neurons=lowering[NeuronKind.ATTENTION][0] if lowering else (),
-        certificates={kind: proof for kind, (_, proof) in raising.items()},
-        suppressing_certificates={kind: proof for kind, (_, proof) in lowering.items()},
+        certificates={kind: certificate(proof) for kind, (_, proof) in raising.items()},
+        suppressing_certificates={kind: certificate(proof) for kind, (_, proof) in lowering.items()},
         query=_query(run, ffn, attention) if settings.top and settings.query_top else None,
         contrast=None if run.distractor_id is None else contrast(run, run.distractor_id, settings.top),
         seconds=Seconds(0.0, 0.0, 0.0),
@@ -99,8 +111,8 @@ def _query(run: PromptRun, ffn: tuple[ValueNeuron, ...], attention: tuple[ValueN
     skipped_ffn = torch.stack([one.skipped for one in behind_ffn]).any(dim=0)
     return Query(
         ffn_neurons=run.query_neurons(reading, settings.top),
-        attention_layers=run.query_layers(reading),
-        ffn_layers=tuple(run.query_layers(one) for one in behind_ffn),
+        attention_layers=query_shares(run.query_layers(reading)),
+        ffn_layers=tuple(query_shares(run.query_layers(one)) for one in behind_ffn),
         skipped=int(reading.skipped.sum()) + int(skipped_ffn.sum()),
         readers=(len(reading.keys), len(behind_ffn[0].keys)),
     )

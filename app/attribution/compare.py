@@ -1,24 +1,30 @@
 """Comparative neuron analysis: what changed between two runs (arXiv 2409.14144).
 
-Two prompts, two targets or two positions on one model. Both runs use the first run's frozen scale, so that a neuron
-that did the same in both has the same score. An attention neuron is compared at its strongest source position in each
-run, since positions of two prompts do not correspond; both positions are part of the row.
+Two prompts, two targets or two positions on one model, or one prompt on the model and on the model without some of its
+parts (:mod:`app.attribution.ablation`). Both runs use the first run's frozen scale, so that a neuron that did the same
+in both has the same score. An attention neuron is compared at its strongest source position in each run, of the
+largest score in size, since positions of two prompts do not correspond; both positions are part of the row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from app.attribution.ablation import part_scores, resolve, without
 from app.attribution.layers import LayerScores
-from app.attribution.results import ValueNeuron
-from app.attribution.run import PromptRun, run_prompt
+from app.attribution.prompt import PromptToken, position_of
+from app.attribution.results import Prediction, Target, ValueNeuron
+from app.attribution.run import PREDICTIONS, PromptRun, Ranges, run_prompt
 from app.attribution.settings import Settings
+from app.parts import Part, Wanted
 from db.neuron import Neuron, NeuronKind
+from indexer.conventions import Conventions
 from indexer.language_model import LanguageModel
+
+TOP = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,105 +53,214 @@ class Change:
         return self.second.activation - self.first.activation
 
 
+@dataclass(frozen=True, slots=True)
+class PredictionChange:
+    """A token that is among the most probable of either run, and its probability of coming next in each."""
+
+    token: PromptToken
+    first: float
+    second: float
+
+    @property
+    def probability(self) -> float:
+        """Second minus first."""
+        return self.second - self.first
+
+
+@dataclass(frozen=True, slots=True)
+class Zeroed:
+    """A part that the second run does without. score: its log-probability increase where it is not zeroed, nats."""
+
+    part: Part
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two runs. Probabilities are the model's own, measured; scores use the common scale.
+
+    Attributes:
+        prompt, tokens, position: what was run, and where it is explained.
+        target: the explained token, with its probability.
+        rank: of the target among all tokens, from 1.
+        predictions: the most probable next tokens.
+        layers: log-probability increase of the sub-layers, nats.
+        heads: [L, H]; of the heads.
+    """
+
+    prompt: str
+    tokens: tuple[PromptToken, ...]
+    position: int
+    target: Target
+    rank: int
+    predictions: tuple[Prediction, ...]
+    layers: LayerScores
+    heads: Float[Tensor, "L H"]
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Two runs side by side; every Δ is second minus first, in nats.
 
     Attributes:
+        model, conventions, scale: which model, by which conventions, and the first run's frozen scale.
         first, second: the runs.
-        layers, heads: [L] each and [L, H]; Δ of the log-probability increases.
-        neurons: by kind, those that are among the top k of either run, the largest |Δ score| first.
+        zeroed: what the second run does without; empty where both are on the whole model.
+        predictions: the most probable tokens of either run, the largest |Δ probability| first.
+        neurons: by kind, those among the top k of either run (with `ranges` also among the lowest k), the largest
+            |Δ score| first.
+        complete_above: by kind; every neuron whose |Δ score| is larger is listed, which the certified lists prove.
+            None where the lowest were not looked for.
     """
 
-    first: PromptRun
-    second: PromptRun
-    layers: LayerScores
-    heads: Float[Tensor, "L H"]
+    model: str
+    conventions: Conventions
+    scale: float
+    first: Side
+    second: Side
+    zeroed: tuple[Zeroed, ...]
+    predictions: tuple[PredictionChange, ...]
     neurons: dict[NeuronKind, tuple[Change, ...]]
+    complete_above: dict[NeuronKind, float | None]
+
+    @property
+    def layers(self) -> LayerScores:
+        """Δ of the sub-layers."""
+        one, other = self.first.layers, self.second.layers
+        return LayerScores(other.attention - one.attention, other.ffn - one.ffn)
+
+    @property
+    def heads(self) -> Float[Tensor, "L H"]:
+        """Δ of the heads."""
+        return self.second.heads - self.first.heads
+
+    @property
+    def log_probability(self) -> float:
+        """The measured effect: Δ log-probability of the target, nats. Of two targets, second's minus first's."""
+        return self.second.target.log_probability - self.first.target.log_probability
 
 
 def compare_prompts(
-    model: LanguageModel, first: tuple[str, Settings], second: tuple[str, Settings], k: int = 100
+    model: LanguageModel,
+    first: tuple[str, Settings],
+    second: tuple[str, Settings],
+    k: int = TOP,
+    *,
+    zero: Sequence[Wanted] = (),
+    ranges: Ranges | None = None,
 ) -> Comparison:
     """Run both and compare.
 
+    Args:
+        model: see `load`.
+        first: prompt and settings.
+        second: likewise; without a target, at the same place of the same prompt, it has the first's target.
+        k: how many neurons of each run, kind and sign.
+        zero: what the second run does without; the strongest neurons are those of the second question on the whole
+            model.
+        ranges: what a catalogue knows of the neurons' extreme logits; with it the neurons that lower the target are
+            compared as well.
+
     Raises:
-        AtlasError: a prompt, position or target is unusable; the message says why.
+        AtlasError: a prompt, position, target or part is unusable; the message says why.
     """
-    runs = [run_prompt(model, *question) for question in (first, second)]
+    one = run_prompt(model, *first)
+    prompt, settings = second
+    if settings.target is None and prompt == one.prompt:
+        same_place = position_of(settings.position, len(one.token_ids)) == one.stream.position
+        settings = replace(settings, target=one.target_id) if same_place else settings
+    whole = run_prompt(model, prompt, settings)
     with torch.inference_mode():
-        return compare(runs[0], runs[1], k)
+        parts = resolve(whole, zero)
+        scored = part_scores(whole, parts)
+        found = compare(one, without(whole, parts), k, ranges=ranges)
+    return replace(found, zeroed=tuple(Zeroed(*pair) for pair in zip(parts, scored, strict=True)))
 
 
-def compare(first: PromptRun, second: PromptRun, k: int = 100) -> Comparison:
-    """Two runs on one model; the second is scored again with the first's scale."""
+def compare(first: PromptRun, second: PromptRun, k: int = TOP, *, ranges: Ranges | None = None) -> Comparison:
+    """Two runs on one model; the second is scored again with the first's scale. `zeroed` is left empty."""
     second = replace(second, frozen_scale=first.scale)
-    one, other = first.layer_scores(), second.layer_scores()
+    lists = {kind: [_extremes(run, kind, k, ranges) for run in (first, second)] for kind in NeuronKind}
     return Comparison(
-        first=first,
-        second=second,
-        layers=LayerScores(other.attention - one.attention, other.ffn - one.ffn),
-        heads=second.head_scores() - first.head_scores(),
-        neurons={kind: _changes(first, second, kind, k) for kind in NeuronKind},
+        model=first.model.name,
+        conventions=first.settings.conventions,
+        scale=first.scale,
+        first=_side(first),
+        second=_side(second),
+        zeroed=(),
+        predictions=_predictions(first, second),
+        neurons={kind: _changes(first, second, kind, lists[kind]) for kind in NeuronKind},
+        complete_above={kind: _complete_above(*lists[kind]) for kind in NeuronKind},
     )
 
 
-def _changes(first: PromptRun, second: PromptRun, kind: NeuronKind, k: int) -> tuple[Change, ...]:
-    found = [one.neuron for run in (first, second) for one in run.raising(kind, k)[0]]
-    neurons = list(dict.fromkeys(found))
-    pairs = zip(first.strongest(kind, neurons), second.strongest(kind, neurons), strict=True)
-    changes = [Change(one, other) for one, other in pairs]
-    return tuple(sorted(changes, key=lambda change: -abs(change.score)))
+def _side(run: PromptRun) -> Side:
+    target = run.token_probability(run.target_id)
+    rank = 1 + int((run.log_probabilities > run.log_probabilities[run.target_id]).sum())
+    return Side(
+        prompt=run.prompt,
+        tokens=run.tokens,
+        position=run.stream.position,
+        target=target,
+        rank=rank,
+        predictions=run.predictions(),
+        layers=run.layer_scores(),
+        heads=run.head_scores(),
+    )
 
 
-def changes_frame(comparison: Comparison, kind: NeuronKind) -> pd.DataFrame:
-    """One row a neuron. Columns: neuron, layer, delta_score, score_1, score_2 (nats), delta_activation, activation_1,
-    activation_2 (signed), position_1, position_2 (source positions; absent for FFN neurons).
-    """
-    rows = [
-        (
-            one.neuron.label,
-            one.neuron.layer,
-            one.score,
-            one.first.score,
-            one.second.score,
-            one.activation,
-            one.first.activation,
-            one.second.activation,
-            one.first.position,
-            one.second.position,
+def _predictions(first: PromptRun, second: PromptRun) -> tuple[PredictionChange, ...]:
+    tokens = dict.fromkeys(one.token for run in (first, second) for one in run.predictions(PREDICTIONS))
+    tokens |= dict.fromkeys(run.token_probability(run.target_id).token for run in (first, second))
+    found = [
+        PredictionChange(
+            token, first.token_probability(token.id).probability, second.token_probability(token.id).probability
         )
-        for one in comparison.neurons[kind]
+        for token in tokens
     ]
-    columns = ["neuron", "layer", "delta_score", "score_1", "score_2", "delta_activation", "activation_1"]
-    columns += ["activation_2", "position_1", "position_2"]
-    return pd.DataFrame(rows, columns=columns).astype({"position_1": "Int64", "position_2": "Int64"})
+    return tuple(sorted(found, key=lambda one: -abs(one.probability)))
 
 
-def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """One JSON object: both questions, Δ of layers and heads, Δ rows of neurons."""
-    sides = [
-        {
-            "prompt": run.prompt,
-            "tokens": [token.text for token in run.tokens],
-            "position": run.stream.position,
-            "target": {"id": run.target_id, "text": run.token_probability(run.target_id).token.text},
-            "log_probability": run.token_probability(run.target_id).log_probability,
-        }
-        for run in (comparison.first, comparison.second)
-    ]
-    frames = {str(kind): changes_frame(comparison, kind) for kind in NeuronKind}
-    return {
-        "first": sides[0],
-        "second": sides[1],
-        "scale": comparison.first.scale,
-        "layers": {"attention": comparison.layers.attention.tolist(), "ffn": comparison.layers.ffn.tolist()},
-        "heads": comparison.heads.tolist(),
-        "neurons": {
-            kind: [
-                {name: None if pd.isna(value) else value for name, value in row.items()}
-                for row in frame.to_dict(orient="records")
-            ]
-            for kind, frame in frames.items()
-        },
-    }
+@dataclass(frozen=True)
+class _Extremes:
+    """The lists of one run and kind: at most k of each sign. lowering: None where it was not looked for."""
+
+    raising: tuple[ValueNeuron, ...]
+    lowering: tuple[ValueNeuron, ...] | None
+
+
+def _extremes(run: PromptRun, kind: NeuronKind, k: int, ranges: Ranges | None) -> _Extremes:
+    raising = run.raising(kind, k)[0] if k else ()
+    return _Extremes(raising, None if ranges is None or not k else run.lowering(kind, k, ranges)[0])
+
+
+def _complete_above(first: _Extremes, second: _Extremes) -> float | None:
+    """A neuron in none of the lists scores between the last of each run's two lists, in either run."""
+    if first.lowering is None or second.lowering is None:
+        return None
+    high = [one.raising[-1].score for one in (first, second)]
+    low = [one.lowering[-1].score for one in (first, second) if one.lowering is not None]
+    return max(high[1] - low[0], high[0] - low[1], 0.0)
+
+
+def _changes(first: PromptRun, second: PromptRun, kind: NeuronKind, lists: list[_Extremes]) -> tuple[Change, ...]:
+    listed = [one.neuron for found in lists for part in (found.raising, found.lowering or ()) for one in part]
+    neurons = list(dict.fromkeys(listed))
+    pairs = zip(*(_strongest(run, kind, neurons) for run in (first, second)), strict=True)
+    return tuple(sorted((Change(*pair) for pair in pairs), key=lambda change: -abs(change.score)))
+
+
+def _strongest(run: PromptRun, kind: NeuronKind, neurons: Sequence[Neuron]) -> list[ValueNeuron]:
+    """Each neuron at the source position of its largest |score|, all scored exactly."""
+    entries = run.entries(kind)
+    if not neurons:
+        return []
+    numbers = torch.tensor([entries.numbers(neuron) for neuron in neurons])
+    flat = numbers.flatten()
+    scores = run.bases(kind).importance(entries.contributions(flat), entries.layer(flat)).view(numbers.shape)
+    best = scores.abs().argmax(dim=1, keepdim=True)
+    chosen = numbers.gather(1, best).flatten()
+    rows = zip(
+        chosen.tolist(), scores.gather(1, best).flatten().tolist(), entries.activation(chosen).tolist(), strict=True
+    )
+    return [ValueNeuron(*entries.name(entry), score, activation) for entry, score, activation in rows]

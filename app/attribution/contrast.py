@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import torch
 
-from app.attribution.layers import LayerScores
-from app.attribution.results import Contrast
+from app.attribution.plain import array
+from app.attribution.results import Contrast, SublayerScores
 from app.attribution.run import PromptRun
 from db.neuron import NeuronKind
 
@@ -36,9 +36,11 @@ def contrast(run: PromptRun, distractor: int, k: int) -> Contrast:
         logit_difference=float(final[run.target_id] - final[distractor]),
         embedding=float(stream.layer_input[0, here] @ direction),
         constant=0.0 if constant is None else float(constant[run.target_id] - constant[distractor]),
-        layers=LayerScores(stream.attention_output[:, here] @ direction, stream.ffn_output[:, here] @ direction),
-        heads=run.head_contributions @ direction,
-        positions=torch.stack(positions),
+        layers=SublayerScores(
+            array(stream.attention_output[:, here] @ direction), array(stream.ffn_output[:, here] @ direction)
+        ),
+        heads=array(run.head_contributions @ direction),
+        positions=array(torch.stack(positions)),
         ffn_neurons=favouring[NeuronKind.FFN],
         attention_neurons=favouring[NeuronKind.ATTENTION],
         ffn_opposing=opposing[NeuronKind.FFN],

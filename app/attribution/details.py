@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from app.attribution.heads import ThroughHead, head_pattern, source_positions, source_scores
+from app.attribution.heads import head_pattern, source_positions, source_scores
 from app.attribution.lens import LogitLens, logit_lens
-from app.attribution.results import Query, QueryNeuron, ValueNeuron
+from app.attribution.plain import query_shares
+from app.attribution.results import Query, QueryNeuron, ThroughHead, ValueNeuron
 from app.attribution.run import PromptRun
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
@@ -35,7 +36,7 @@ def own_query(
     one = run.value_neuron(neuron, position)
     keys = range(len(run.model.architecture.ffn_keys)) if neuron.kind is NeuronKind.FFN else range(1)
     reading = [run.readers((one,), key) for key in keys]
-    layers = tuple(run.query_layers(each) for each in reading)
+    layers = tuple(query_shares(run.query_layers(each)) for each in reading)
     is_ffn = neuron.kind is NeuronKind.FFN
     return one, Query(
         ffn_neurons=_behind(run, one, k),
@@ -163,24 +164,6 @@ def lens_frame(run: PromptRun, lens: LogitLens | None = None) -> pd.DataFrame:
         for place, (token, top, target) in enumerate(zip(tokens, tops, targets, strict=True))
     ]
     return pd.DataFrame(rows, columns=["layer", "position", "token", "top", "top_probability", "target_probability"])
-
-
-def query_neurons_frame(found: tuple[QueryNeuron, ...]) -> pd.DataFrame:
-    """Columns: neuron, layer, score (nats)."""
-    rows = [(one.neuron.label, one.neuron.layer, one.score) for one in found]
-    return pd.DataFrame(rows, columns=["neuron", "layer", "score"])
-
-
-def query_layers_frame(query: Query) -> pd.DataFrame:
-    """Columns: readers ("attention", "ffn", "ffn up"), part ("embedding", "attention", "ffn"), layer, score (nats)."""
-    named = {"attention": query.attention_layers}
-    named |= dict(zip(("ffn", "ffn up"), query.ffn_layers, strict=False))
-    rows: list[tuple[str, str, int | None, float]] = []
-    for readers, shares in named.items():
-        rows.append((readers, "embedding", None, shares.embedding))
-        for part, scores in (("attention", shares.attention), ("ffn", shares.ffn)):
-            rows += [(readers, part, layer, score) for layer, score in enumerate(scores.tolist())]
-    return pd.DataFrame(rows, columns=["readers", "part", "layer", "score"]).astype({"layer": "Int64"})
 
 
 def parse_head(text: str) -> tuple[int, int]:

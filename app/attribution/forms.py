@@ -1,24 +1,59 @@
-"""An Analysis as JSON and as data frames. The shell, the exports and the pages all take their figures from here."""
+"""An Analysis as JSON, back again (`from_json`), and as data frames. The shell, the exports and the pages all take
+their figures from here.
+"""
 
 from collections import Counter
 from typing import Any
 
 import pandas as pd
 
-from app.attribution.layers import LayerScores
-from app.attribution.results import Analysis, Contrast, Query, Target, ValueNeuron
-from app.attribution.value_neurons import Certificate
+from app.attribution.parsing import from_json
+from app.attribution.results import (
+    Analysis,
+    Certificate,
+    Contrast,
+    Flow,
+    Query,
+    QueryNeuron,
+    SublayerScores,
+    Target,
+    ValueNeuron,
+)
 from db.neuron import NeuronKind
+
+__all__ = [
+    "flow_frame",
+    "from_json",
+    "heads_frame",
+    "layer_counts_frame",
+    "layers_frame",
+    "neurons_frame",
+    "neurons_json",
+    "overlap",
+    "predictions_frame",
+    "query_json",
+    "query_layers_frame",
+    "query_neurons_frame",
+    "to_json",
+    "value_layer_counts",
+    "value_neurons_frame",
+]
 
 
 def to_json(analysis: Analysis) -> dict[str, Any]:
-    """One JSON object; scores in nats, neurons the most extreme first. Token texts are the exact ones."""
+    """One JSON object; scores in nats, neurons the most extreme first. Token texts are the exact ones; `displays` has
+    the display form of every token in it by id. `from_json` reads it back exactly.
+    """
     seconds = analysis.seconds
     result: dict[str, Any] = {
         "model": analysis.model,
+        "family": analysis.family,
+        "unembedding_hash": analysis.unembedding_hash,
         "conventions": str(analysis.conventions),
         "prompt": analysis.prompt,
         "tokens": [token.text for token in analysis.tokens],
+        "token_ids": [token.id for token in analysis.tokens],
+        "displays": [{"id": token_id, "display": display} for token_id, display in _displays(analysis).items()],
         "position": analysis.position,
         "target": _target(analysis.target),
         "predictions": [
@@ -26,23 +61,31 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         ],
         "layers": _layers(analysis.layers),
         "heads": analysis.heads.tolist(),
-        "ffn_value_neurons": _value_neurons(analysis.ffn_value_neurons),
-        "attention_value_neurons": _value_neurons(analysis.attention_value_neurons),
+        "ffn_value_neurons": neurons_json(analysis.ffn_value_neurons),
+        "attention_value_neurons": neurons_json(analysis.attention_value_neurons),
         "value_layer_counts": value_layer_counts(analysis),
         "certificate": _certificates(analysis.certificates),
     }
     if analysis.suppressing_certificates:
         result |= {
-            "ffn_suppressing_neurons": _value_neurons(analysis.ffn_suppressing_neurons),
-            "attention_suppressing_neurons": _value_neurons(analysis.attention_suppressing_neurons),
+            "ffn_suppressing_neurons": neurons_json(analysis.ffn_suppressing_neurons),
+            "attention_suppressing_neurons": neurons_json(analysis.attention_suppressing_neurons),
             "suppressing_certificate": _certificates(analysis.suppressing_certificates),
         }
     if analysis.query is not None:
-        result |= _query(analysis.query) | {"query_value_overlap": overlap(analysis)}
+        result |= query_json(analysis.query) | {"query_value_overlap": overlap(analysis)}
     if analysis.contrast is not None:
         result["contrast"] = _contrast(analysis.contrast)
     result["seconds"] = {"load": seconds.load, "forward": seconds.forward, "total": seconds.total}
     return result
+
+
+def _displays(analysis: Analysis) -> dict[int, str]:
+    """The display form of every token named, by id."""
+    contrast = analysis.contrast
+    named = [*analysis.tokens, analysis.target.token, *(one.token for one in analysis.predictions)]
+    named += [] if contrast is None else [contrast.distractor.token]
+    return {token.id: token.display for token in named}
 
 
 def value_layer_counts(analysis: Analysis) -> dict[str, list[int]]:
@@ -73,7 +116,7 @@ def _target(target: Target) -> dict[str, Any]:
     }
 
 
-def _layers(layers: LayerScores) -> dict[str, list[float]]:
+def _layers(layers: SublayerScores) -> dict[str, list[float]]:
     return {"attention": layers.attention.tolist(), "ffn": layers.ffn.tolist()}
 
 
@@ -84,14 +127,17 @@ def _certificates(certificates: dict[NeuronKind, Certificate]) -> dict[str, dict
     }
 
 
-def _query(query: Query) -> dict[str, Any]:
-    layers = {"ffn": query.ffn_layers[0].named(), "attention": query.attention_layers.named()}
+def query_json(query: Query) -> dict[str, Any]:
+    """Query neurons and layers; `ffn` is missing where only an attention neuron was read from."""
+    layers = {"ffn": query.ffn_layers[0].named()} if query.ffn_layers else {}
+    layers["attention"] = query.attention_layers.named()
     if len(query.ffn_layers) > 1:  # gated FFNs read twice; the up row is reported apart from the gate
         layers["ffn_up"] = query.ffn_layers[1].named()
     return {
         "query_ffn_neurons": [{"neuron": one.neuron.label, "score": one.score} for one in query.ffn_neurons],
         "query_layers": layers,
         "query_skipped": query.skipped,
+        "query_readers": list(query.readers),
     }
 
 
@@ -104,14 +150,15 @@ def _contrast(contrast: Contrast) -> dict[str, Any]:
         "layers": _layers(contrast.layers),
         "heads": contrast.heads.tolist(),
         "positions": contrast.positions.tolist(),
-        "ffn_neurons": _value_neurons(contrast.ffn_neurons),
-        "attention_neurons": _value_neurons(contrast.attention_neurons),
-        "ffn_opposing_neurons": _value_neurons(contrast.ffn_opposing),
-        "attention_opposing_neurons": _value_neurons(contrast.attention_opposing),
+        "ffn_neurons": neurons_json(contrast.ffn_neurons),
+        "attention_neurons": neurons_json(contrast.attention_neurons),
+        "ffn_opposing_neurons": neurons_json(contrast.ffn_opposing),
+        "attention_opposing_neurons": neurons_json(contrast.attention_opposing),
     }
 
 
-def _value_neurons(found: tuple[ValueNeuron, ...]) -> list[dict[str, Any]]:
+def neurons_json(found: tuple[ValueNeuron, ...]) -> list[dict[str, Any]]:
+    """The neurons of a list."""
     return [_value_neuron(one) for one in found]
 
 
@@ -178,3 +225,29 @@ def layer_counts_frame(analysis: Analysis) -> pd.DataFrame:
         if count
     ]
     return pd.DataFrame(rows, columns=["layer", "kind", "neurons"])
+
+
+def query_neurons_frame(found: tuple[QueryNeuron, ...]) -> pd.DataFrame:
+    """Columns: neuron, layer, score (nats)."""
+    rows = [(one.neuron.label, one.neuron.layer, one.score) for one in found]
+    return pd.DataFrame(rows, columns=["neuron", "layer", "score"])
+
+
+def query_layers_frame(query: Query) -> pd.DataFrame:
+    """Columns: readers ("attention", "ffn", "ffn up"), part ("embedding", "attention", "ffn"), layer, score (nats)."""
+    named = {"attention": query.attention_layers}
+    named |= dict(zip(("ffn", "ffn up"), query.ffn_layers, strict=False))
+    rows: list[tuple[str, str, int | None, float]] = []
+    for readers, shares in named.items():
+        rows.append((readers, "embedding", None, shares.embedding))
+        for part, scores in (("attention", shares.attention), ("ffn", shares.ffn)):
+            rows += [(readers, part, layer, score) for layer, score in enumerate(scores.tolist())]
+    return pd.DataFrame(rows, columns=["readers", "part", "layer", "score"]).astype({"layer": "Int64"})
+
+
+def flow_frame(found: Flow) -> pd.DataFrame:
+    """Strongest first. Columns: layer, head, position, token (display form), score (nats), attention_weight."""
+    rows = [
+        (one.layer, one.head, one.position, one.token.display, one.score, one.attention_weight) for one in found.moves
+    ]
+    return pd.DataFrame(rows, columns=["layer", "head", "position", "token", "score", "attention_weight"])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from app.attribution.prompt import PromptToken, token_of
 from app.attribution.query import key_vectors
+from app.attribution.results import ThroughHead
 from app.attribution.run import PromptRun
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
@@ -132,24 +133,6 @@ def head_pattern(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T T"]:
     check_head(model, layer, head)
     with model.lock:
         return attention_pattern(model.module, model.architecture, run.stream.token_ids, layer)[head]
-
-
-@dataclass(frozen=True)
-class ThroughHead:
-    """A neuron's value vector read directly and through a head: the tokens at both ends.
-
-    Attributes:
-        promotes, suppresses: strongest tokens after the head, most extreme first, for a positive activation.
-        directly_promotes, directly_suppresses: those of the value vector itself.
-    """
-
-    neuron: Neuron
-    layer: int
-    head: int
-    promotes: tuple[PromptToken, ...]
-    suppresses: tuple[PromptToken, ...]
-    directly_promotes: tuple[PromptToken, ...]
-    directly_suppresses: tuple[PromptToken, ...]
 
 
 def through_head(model: LanguageModel, neuron: Neuron, layer: int, head: int, shown: int = SHOWN) -> ThroughHead:

@@ -1,10 +1,13 @@
 """Text -> token ids, and a target -> one token id, with errors a person can act on."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from db.errors import AtlasError
 from db.token_text import plain
-from indexer.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from indexer.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -16,13 +19,13 @@ class PromptToken:
     display: str
 
 
-def token_of(model: LanguageModel, token_id: int) -> PromptToken:
+def token_of(model: "LanguageModel", token_id: int) -> PromptToken:
     data = model.tokens.bytes_of(token_id)
     display = model.tokens.display(token_id)
     return PromptToken(token_id, plain(data) if data else display, display)
 
 
-def tokenise(model: LanguageModel, prompt: str, limit: int) -> list[int]:
+def tokenise(model: "LanguageModel", prompt: str, limit: int) -> list[int]:
     """The prompt's token ids, with what the tokenizer puts in front (a BOS token, in Llama).
 
     Raises:
@@ -71,7 +74,7 @@ def position_of(position: int | None, tokens: int) -> int:
     return place
 
 
-def target_of(model: LanguageModel, target: str | int) -> int:
+def target_of(model: "LanguageModel", target: str | int) -> int:
     """The token id of a target given as text (as it is, or else with a space before it) or as an id.
 
     Raises:

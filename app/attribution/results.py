@@ -1,18 +1,71 @@
 """What an analysis yields: small immutable results. Scores in nats, activations signed, neurons the most extreme
-first.
+first. Plain numbers and numpy arrays: what was stored is read and shown without torch (`app.attribution.plain` makes
+them from tensors).
+
+Legend: L = layers, H = heads, T = tokens.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
-from app.attribution.layers import LayerScores
 from app.attribution.prompt import PromptToken
-from app.attribution.query import QueryLayers
-from app.attribution.value_neurons import Certificate
 from db.neuron import Neuron, NeuronKind
-from indexer.unembedding import Conventions
+from indexer.conventions import Conventions
+
+
+@dataclass(frozen=True, eq=False)
+class SublayerScores:
+    """Nats of each sub-layer: log-probability increases, or in a contrast shares of the difference of logits.
+
+    Attributes:
+        attention: [L].
+        ffn: [L].
+    """
+
+    attention: Float[np.ndarray, " L"]
+    ffn: Float[np.ndarray, " L"]
+
+
+@dataclass(frozen=True, eq=False)
+class QueryShares:
+    """Shares of the embedding and of each sub-layer in what value neurons read, in nats.
+
+    Attributes:
+        embedding: a number.
+        attention: [L].
+        ffn: [L].
+    """
+
+    embedding: float
+    attention: Float[np.ndarray, " L"]
+    ffn: Float[np.ndarray, " L"]
+
+    def named(self) -> dict[str, float]:
+        """`embedding`, `attention 0`, `ffn 0`, `attention 1`, …"""
+        pairs = zip(self.attention.tolist(), self.ffn.tolist(), strict=True)
+        shares = {"embedding": self.embedding}
+        for layer, (attention, ffn) in enumerate(pairs):
+            shares |= {f"attention {layer}": attention, f"ffn {layer}": ffn}
+        return shares
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How a top or bottom k was found; see `value_neurons.Certificate`.
+
+    Attributes:
+        scored: entries whose exact score was computed.
+        total: entries there are (neurons; for attention, neurons x source positions).
+        proven: the k-th best score is at least the bound of every entry left out.
+        bound: what the proof rests on: "concavity", "catalogue", "norms" or "linear".
+    """
+
+    scored: int
+    total: int
+    proven: bool
+    bound: str
 
 
 @dataclass(frozen=True)
@@ -71,10 +124,63 @@ class Query:
     """
 
     ffn_neurons: tuple[QueryNeuron, ...]
-    attention_layers: QueryLayers
-    ffn_layers: tuple[QueryLayers, ...]
+    attention_layers: QueryShares
+    ffn_layers: tuple[QueryShares, ...]
     skipped: int
     readers: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ThroughHead:
+    """A neuron's value vector read directly and through a head: the tokens at both ends.
+
+    Attributes:
+        promotes, suppresses: strongest tokens after the head, most extreme first, for a positive activation.
+        directly_promotes, directly_suppresses: those of the value vector itself.
+    """
+
+    neuron: Neuron
+    layer: int
+    head: int
+    promotes: tuple[PromptToken, ...]
+    suppresses: tuple[PromptToken, ...]
+    directly_promotes: tuple[PromptToken, ...]
+    directly_suppresses: tuple[PromptToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What one head moved from one source position to the analysed one.
+
+    Attributes:
+        layer, head: the head.
+        position, token: the source.
+        score: log-probability increase of this part alone (in a contrast: its share of the difference of logits), nats.
+        attention_weight: the analysed position's attention to the source, 0 to 1.
+    """
+
+    layer: int
+    head: int
+    position: int
+    token: PromptToken
+    score: float
+    attention_weight: float
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The strongest moves of a prompt, by the size of their score, and how they were found."""
+
+    moves: tuple[Move, ...]
+    certificate: Certificate
+
+
+@dataclass(frozen=True)
+class Found:
+    """A part's neurons of one kind, the most extreme first, and how they were found. Scores in nats."""
+
+    neurons: tuple[ValueNeuron, ...]
+    certificate: Certificate
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +204,9 @@ class Contrast:
     logit_difference: float
     embedding: float
     constant: float
-    layers: LayerScores
-    heads: Float[Tensor, "L H"]
-    positions: Float[Tensor, "L H T"]
+    layers: SublayerScores
+    heads: Float[np.ndarray, "L H"]
+    positions: Float[np.ndarray, "L H T"]
     ffn_neurons: tuple[ValueNeuron, ...]
     attention_neurons: tuple[ValueNeuron, ...]
     ffn_opposing: tuple[ValueNeuron, ...]
@@ -138,8 +244,8 @@ class Analysis:
     position: int
     target: Target
     predictions: tuple[Prediction, ...]
-    layers: LayerScores
-    heads: Float[Tensor, "L H"]
+    layers: SublayerScores
+    heads: Float[np.ndarray, "L H"]
     ffn_value_neurons: tuple[ValueNeuron, ...]
     attention_value_neurons: tuple[ValueNeuron, ...]
     ffn_suppressing_neurons: tuple[ValueNeuron, ...]

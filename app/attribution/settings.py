@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from indexer.unembedding import Conventions
+from indexer.conventions import Conventions
 
 MAX_TOKENS = 256
 TOP = 300

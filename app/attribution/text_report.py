@@ -1,5 +1,7 @@
 """An Analysis as plain text for a terminal: the same figures as the JSON, the strongest first."""
 
+import numpy as np
+
 from app.attribution.results import Analysis, ValueNeuron
 from db.answers import NeuronTokens
 from db.catalogue import Catalogue
@@ -39,11 +41,11 @@ def text_report(analysis: Analysis, catalogue: Catalogue | None) -> str:
 
 
 def _strongest_heads(analysis: Analysis, count: int = 5) -> list[str]:
-    best = analysis.heads.flatten().topk(min(count, analysis.heads.numel()))
+    scores = analysis.heads.flatten()
     width = analysis.heads.shape[1]
     return [
-        f"L{place // width}.H{place % width} {score:+.3f}"
-        for place, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        f"L{place // width}.H{place % width} {scores[place]:+.3f}"
+        for place in np.argsort(-scores, kind="stable")[:count].tolist()
     ]
 
 

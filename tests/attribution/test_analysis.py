@@ -23,7 +23,8 @@ def ids_of(name: str, prompt: str = models.PROMPT) -> list[int]:
 
 
 def near(got, expected, atol: float = CLOSE) -> None:
-    torch.testing.assert_close(got.double(), expected.double(), atol=atol, rtol=0)
+    both = [torch.as_tensor(numbers).double() for numbers in (got, expected)]
+    torch.testing.assert_close(*both, atol=atol, rtol=0)
 
 
 def assert_same(one: Analysis, other: Analysis) -> None:
@@ -83,8 +84,8 @@ def test_the_conventions_agree_where_the_final_norm_has_no_bias(name):
 def test_the_conventions_differ_where_it_has_one(name):
     model = models.language_model(name)
     exact, notebook = (analyse(model, models.PROMPT, top=20, conventions=conventions) for conventions in Conventions)
-    assert (exact.layers.ffn - notebook.layers.ffn).abs().max() > 0.01
-    assert (exact.heads - notebook.heads).abs().max() > 0.01
+    assert abs(exact.layers.ffn - notebook.layers.ffn).max() > 0.01
+    assert abs(exact.heads - notebook.heads).max() > 0.01
 
 
 @pytest.mark.parametrize("position", [0, 2, -1, -3])

@@ -18,9 +18,8 @@ from app.attribution.details import (
     parse_through,
     pattern_frame,
     positions_frame,
-    query_layers_frame,
 )
-from app.attribution.forms import overlap, to_json
+from app.attribution.forms import overlap, query_layers_frame, to_json
 from app.attribution.heads import head_pattern, source_contributions, source_positions, source_scores, through_head
 from app.attribution.lens import logit_lens
 from db.errors import AtlasError

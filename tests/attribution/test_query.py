@@ -1,6 +1,7 @@
 """Query neurons and layers, target against distractor, and the certified bottom k: each against plain loops."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -116,8 +117,8 @@ def test_the_shares_of_a_contrast_add_up_to_the_difference_of_logits(name, conve
         logits = run.head.logits(vectors, scale, beta=False)
         return logits[..., TARGET] - logits[..., DISTRACTOR]
 
-    def near(got: torch.Tensor, expected: torch.Tensor) -> None:
-        torch.testing.assert_close(got.double(), expected, atol=1e-4, rtol=0)
+    def near(got: Any, expected: torch.Tensor) -> None:
+        torch.testing.assert_close(torch.as_tensor(got).double(), expected, atol=1e-4, rtol=0)
 
     whole = run.head.logits(run.residual[-1][-1], scale, beta=exact)
     total = found.embedding + float(found.layers.attention.sum() + found.layers.ffn.sum()) + found.constant
@@ -141,7 +142,7 @@ def test_exchanging_target_and_distractor_turns_the_signs_round():
     assert one is not None
     assert other is not None
     assert one.logit_difference == -other.logit_difference
-    assert torch.equal(one.heads, -other.heads)
+    assert (one.heads == -other.heads).all()
     assert [n.neuron for n in one.ffn_neurons] == [n.neuron for n in other.ffn_opposing]
     assert [n.score for n in one.attention_neurons] == [-n.score for n in other.attention_opposing]
 

@@ -1,0 +1,156 @@
+"""The strongest neurons of one part of the model: a layer, its FFN, a head, or a head at one source position.
+
+Not a filter of the overall top k, which may hold none of a part's neurons, but the certified top k among the part's
+own. The entries of a part lie side by side in the numbering of :mod:`app.attribution.entries`, so its bounds are a
+slice of its layer's.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from app.attribution.plain import certificate
+from app.attribution.results import Found, ValueNeuron
+from app.attribution.run import PromptRun, Ranges
+from app.attribution.scope import Scope
+from app.attribution.value_neurons import Bounds, Exact, Ranking, certified_bottom, certified_top
+from app.attribution.value_neurons import Certificate as Proof
+from db.errors import AtlasError
+from db.neuron import NeuronKind
+
+
+def raising_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int) -> Found:
+    """The k neurons of the part that raised the target most; those with a score above zero.
+
+    Raises:
+        AtlasError: there is no such part, or it has no neurons of this kind.
+    """
+    start, stop = _span(run, part, kind)
+    entries, bases = run.entries(kind), run.bases(kind)
+    bounds = entries.dot(part.layer, bases.gradient[part.layer])[start:stop]
+    return _named(run, part, kind, start, certified_top(bounds, _exact(run, part, kind, start), k), 1)
+
+
+def lowering_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int, ranges: Ranges | None) -> Found:
+    """The k neurons of the part that lowered the target most; those with a score below zero.
+
+    Args:
+        run: the prompt.
+        part: where.
+        kind: which neurons.
+        k: how many.
+        ranges: what the catalogue knows of the neurons' extreme logits; None bounds by norms, and scores most.
+
+    Raises:
+        AtlasError: there is no such part, or it has no neurons of this kind.
+    """
+    start, stop = _span(run, part, kind)
+    entries, bases = run.entries(kind), run.bases(kind)
+    longest = 2 * run.model.unembedding.longest_row
+    spans = entries.values(part.layer).norm(dim=1) * longest if ranges is None else ranges(kind, part.layer)
+    width = entries.scaled(part.layer, spans.to(bases.gradient)) / run.scale
+    lower = (entries.dot(part.layer, bases.gradient[part.layer]) - width.square() / 8)[start:stop]
+    proof = "norms" if ranges is None else "catalogue"
+    ranking = certified_bottom(Bounds.dense(lower), _exact(run, part, kind, start), k, proof)
+    return _named(run, part, kind, start, ranking, -1)
+
+
+def shares_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int, *, opposing: bool = False) -> Found:
+    """The k neurons of the part with the largest share of the difference of logits between target and distractor, or
+    the most negative one; exact, since shares are linear.
+
+    Raises:
+        AtlasError: there is no such part, it has no neurons of this kind, or the run has no distractor.
+    """
+    start, stop = _span(run, part, kind)
+    if run.distractor_id is None:
+        raise AtlasError("Shares need a distractor: a token that the target is held against.")
+    folded = run.model.unembedding.folded
+    direction = (folded[run.target_id] - folded[run.distractor_id]) / run.scale
+    sign = -1 if opposing else 1
+    shares = run.entries(kind).dot(part.layer, direction)[start:stop]
+    best = (sign * shares).topk(min(k, len(shares))).indices
+    ranking = Ranking(best, shares[best], Proof(len(shares), len(shares), True, "linear"))
+    return _named(run, part, kind, start, ranking, sign)
+
+
+def _span(run: PromptRun, part: Scope, kind: NeuronKind) -> tuple[int, int]:
+    """Where the part's entries lie among its layer's."""
+    layers, heads, tokens, width = run.attention.shape
+    if part.layer >= layers:
+        raise AtlasError(f"There is no layer {part.layer}: {run.model.name} has layers 0–{layers - 1}.")
+    if kind not in part.kinds:
+        raise AtlasError(f"{part.label} has no {kind} neurons.")
+    if part.head is None:
+        return 0, run.entries(kind).per_layer
+    if part.head >= heads:
+        raise AtlasError(f"There is no head L{part.layer}.H{part.head}: {run.model.name} has heads 0–{heads - 1}.")
+    if part.position is None:
+        return part.head * tokens * width, (part.head + 1) * tokens * width
+    if part.position >= tokens:
+        raise AtlasError(
+            f"There is no source position {part.position}: those of the analysed position are 0–{tokens - 1}."
+        )
+    start = (part.head * tokens + part.position) * width
+    return start, start + width
+
+
+def _exact(run: PromptRun, part: Scope, kind: NeuronKind, start: int) -> Exact:
+    entries, bases = run.entries(kind), run.bases(kind)
+    first = part.layer * entries.per_layer + start
+
+    def scores(chosen: Tensor) -> Tensor:
+        return bases.importance(entries.contributions(chosen + first), entries.layer(chosen + first))
+
+    return scores
+
+
+def _named(run: PromptRun, part: Scope, kind: NeuronKind, start: int, ranking: Ranking, sign: int) -> Found:
+    entries = run.entries(kind)
+    numbers = ranking.entries + part.layer * entries.per_layer + start
+    triples = zip(numbers.tolist(), ranking.scores.tolist(), entries.activation(numbers).tolist(), strict=True)
+    found = tuple(
+        ValueNeuron(*entries.name(entry), score, active) for entry, score, active in triples if sign * score > 0
+    )
+    return Found(found, certificate(ranking.certificate))
+
+
+def within_json(run: PromptRun, part: Scope, k: int, ranges: Ranges | None) -> dict[str, Any]:
+    """The part's neurons by kind: those that raised and those that lowered the target; with a distractor, those that
+    favoured either.
+    """
+    result: dict[str, Any] = {"part": part.label}
+    with torch.inference_mode():
+        for kind in part.kinds:
+            if run.distractor_id is None:
+                lists = {
+                    "raising": raising_within(run, part, kind, k),
+                    "lowering": lowering_within(run, part, kind, k, ranges),
+                }
+            else:
+                lists = {
+                    "favouring": shares_within(run, part, kind, k),
+                    "opposing": shares_within(run, part, kind, k, opposing=True),
+                }
+            result |= {f"{kind}_{name}": _found_json(found) for name, found in lists.items()}
+    return result
+
+
+def _found_json(found: Found) -> dict[str, Any]:
+    proof = found.certificate
+    return {
+        "neurons": [
+            {
+                "neuron": one.neuron.label,
+                **({} if one.position is None else {"position": one.position}),
+                "score": one.score,
+                "activation": one.activation,
+            }
+            for one in found.neurons
+        ],
+        "scored": proof.scored,
+        "total": proof.total,
+        "proven": proof.proven,
+        "bound": proof.bound,
+    }
