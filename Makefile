@@ -33,7 +33,7 @@ index: venv ## all of it but serving; MODEL=folder indexes another model
 app: ## serve what is there on PORT
 	@[ -f "$(RUN_STAMP)" ] || { echo "make app: nothing is installed in $(VENV) yet. Run: make run" >&2; exit 1; }
 	@echo "Serving on port $(PORT); stop with Ctrl-C."
-	@exec $(PY) -m streamlit run app/main.py --server.port "$(PORT)"
+	@exec $(PY) -m streamlit run app/server.py --server.port "$(PORT)"
 
 reproduce: venv ## the paper's published figures beside ours; MODEL=folder or hub id of GPT2-large or Llama-7B
 	@$(PY) -m app.attribution.reproduce "$(MODEL)"

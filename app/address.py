@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from app.links import upgraded
+from app.packing import LONGEST_PACKED, SUFFIX, unpack
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
 from db.token_text import display, shorten
@@ -33,6 +35,8 @@ class Limits:
     vocabulary: int
     layers: int
     heads: int = 1
+    top: int = 1000
+    """Most neurons of each kind that the server finds."""
 
 
 def head_label(head: Head) -> str:
@@ -47,9 +51,14 @@ def head_label(head: Head) -> str:
 class Reader:
     """Takes parameters one by one; collects a notice for each that is unusable."""
 
-    def __init__(self, params: Mapping[str, str]) -> None:
-        self._params = params
-        self.notices: list[str] = []
+    def __init__(self, params: Mapping[str, str], page: str = "") -> None:
+        """Reads the parameters of a page, which may be in the form of an earlier version."""
+        self._params, self.notices = upgraded(page, params)
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """The parameters in the present form."""
+        return self._params
 
     def _refuse(self, name: str, expected: str) -> None:
         given = shorten(display(self._params[name][:200].encode("utf-8", "replace")), 40)
@@ -67,6 +76,21 @@ class Reader:
             self._refuse(name, "it is not valid Unicode")
             return ""
         return value
+
+    def long_text(self, name: str, longest: int) -> str:
+        """The same for a text that may have been packed (:mod:`app.packing`), which counts before a plain one."""
+        packed_name = name + SUFFIX
+        packed = self._params.get(packed_name)
+        if packed is None:
+            return self.text(name, longest)
+        if len(packed) > LONGEST_PACKED:
+            self._refuse(packed_name, f"it has {len(packed):,} characters, and at most {LONGEST_PACKED:,} are read")
+            return ""
+        try:
+            return unpack(packed, longest)
+        except AtlasError as error:
+            self._refuse(packed_name, str(error))
+            return ""
 
     def integer(self, name: str, low: int, high: int) -> int | None:
         """A whole number within the bounds."""

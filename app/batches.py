@@ -27,7 +27,7 @@ class Asked:
     target: str | None = None
 
 
-def parse_lines(text: str) -> tuple[list[Asked], int]:
+def parse_lines(text: str, most: int = MAX_PROMPTS) -> tuple[list[Asked], int]:
     r"""Prompts and how many are beyond the limit.
 
     >>> parse_lines("The capital of France is\t Paris\n\nThank you very")
@@ -38,7 +38,7 @@ def parse_lines(text: str) -> tuple[list[Asked], int]:
         prompt, _, target = line.partition("\t")
         if prompt.strip():
             found.append(Asked(prompt, target.rstrip("\t") or None))
-    return found[:MAX_PROMPTS], max(0, len(found) - MAX_PROMPTS)
+    return found[:most], max(0, len(found) - most)
 
 
 def as_lines(pairs: Iterable[tuple[str, str]]) -> str:

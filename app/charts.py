@@ -9,6 +9,7 @@ import altair as alt
 import pandas as pd
 
 from app.palette import ATTENTION, KIND_NAMES, KINDS, MARK, NEUTRAL, SIGNS
+from app.pictures import visible
 from db.neuron import Sign
 from db.token_text import shorten
 
@@ -31,7 +32,7 @@ def attention_pattern(frame: pd.DataFrame) -> alt.Chart:
         **dict(zip(frame["key"].tolist(), frame["key_token"], strict=True)),
         **dict(zip(frame["query"].tolist(), frame["query_token"], strict=True)),
     }
-    labels = json.dumps({str(place): f"{place} {shorten(token, 10)}" for place, token in names.items()})
+    labels = json.dumps({str(place): f"{place} {shorten(visible(token), 10)}" for place, token in names.items()})
     places = sorted(names)
     axis = alt.Axis(
         labelExpr=f"({labels})[datum.value]",

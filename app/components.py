@@ -19,6 +19,7 @@ from db.token_text import shorten
 
 Tone = Literal["plain", "promotes", "suppresses", "avoided", "link"]
 _FRONTEND = Path(__file__).parent / "frontend"
+_PARTS = ("flow", "fields", "atlas")
 _COLOURS = (
     f":host {{ --promotes: {PROMOTES}; --suppresses: {SUPPRESSES}; --attention: {ATTENTION}; --ffn: {FFN}; "
     f"--neutral: {NEUTRAL}; --avoided: {MARK}; }}\n"
@@ -126,13 +127,27 @@ def legend(*names: str) -> None:
 
 @cache
 def _sources() -> tuple[str, str]:
-    return _COLOURS + (_FRONTEND / "atlas.css").read_text("utf-8"), (_FRONTEND / "atlas.js").read_text("utf-8")
+    """Style sheets and scripts as one of each: the one with the entry point comes last."""
+    css, js = (
+        "\n".join((_FRONTEND / f"{part}.{ending}").read_text("utf-8") for part in _PARTS) for ending in ("css", "js")
+    )
+    return _COLOURS + css, js
 
 
-def mount(data: dict[str, Any], key: str, here: str) -> None:
-    """Draw one of the views of app/frontend/atlas.js, and follow the link that was clicked in it."""
+def mount(data: dict[str, Any], key: str, here: str) -> Any:
+    """Draw one of the views of app/frontend, and follow the link that was clicked in it.
+
+    Returns:
+        What the view tells: `opened`, a link that was followed; `typed`, what stands in a field, where one tells that;
+        `sent`, what was sent off, once.
+    """
     css, js = _sources()
     draw = st.components.v2.component("neuron_atlas", css=css, js=js)
-    result = draw(data=data, key=key, on_opened_change=lambda: None)
+    result = draw(data=data, key=key, on_opened_change=_nothing, on_typed_change=_nothing, on_sent_change=_nothing)
     if isinstance(result.opened, str):
         follow(result.opened, here)
+    return result
+
+
+def _nothing() -> None:
+    """What a view tells is read where it is drawn; Streamlit wants to be handed something to call all the same."""

@@ -1,28 +1,52 @@
 """Prompts and concepts to start from, chosen by looking through many on the demo model for what shows something."""
 
-WORKED_PROMPT = "I wash my hands with soap and"
-"""Its strongest FFN neuron stands for water, and the strongest attention neuron carries it over from “soap”."""
+WORKED_PROMPT = "She was born in Tokyo and speaks fluent"
+"""The one of a hundred in which every step can be read: an FFN neuron for languages and one for Japanese, an attention
+neuron that takes Japanese from “Tokyo”, and behind it a query neuron that reads as noise but says “Japanese, Japan,
+Tokyo” through the head.
+"""
 
 PROMPTS = (
-    "The capital of France is",
-    "Thank you very",
-    "North, south, east and",
-    "The opposite of hot is",
-    "The opposite of black is",
-    "He was born in Paris and speaks fluent",
-    "Water freezes at zero degrees",
-    "import numpy as",
+    "The capital of France is",  # 77 %: neurons for capitals and places; ready for “why not London”
+    "He was born in Paris and speaks fluent",  # the languages' neuron again, and an attention neuron for French
+    "Thank you very",  # 64 %: one neuron, “much, far”, does 2.7 nats of it with a negative activation
+    "North, south, east and",  # 76 %: neurons for left and right, and for directions
+    "The opposite of hot is",  # 68 %: a neuron for temperatures, its sign turned by the activation
+    "Water freezes at zero degrees",  # 88 %: the same neuron at its strongest, 3.4 nats
+    "I wash my hands with soap and",  # 67 %: a neuron for water, and an attention neuron that reads “soap”
+    "The piano is a musical",  # 96 %: a neuron for sound
+    "An apple a day keeps the doctor",  # 98 %: neurons for out and away, one of attention reading “keeps”
+    "She opened the book and began to",  # 79 %: a neuron for reading and writing
+    "one two three four five six",  # counting: a neuron for small numbers
 )
+"""Chosen from a hundred: the model is fairly sure, and its strongest neurons can be read."""
 
-CONCEPTS = ("north south", "red, green, blue", "animals", "emotions", "mathematics", "python, -snake")
-"""Of the best neuron's fifty stored tokens they cover 44 (the whole compass rose), 39 (the colours), 22, 25, 27; and
-with snakes to be avoided, “python” is a programming language.
-"""
+CONCEPTS = (
+    "north south",  # 44: the whole compass rose
+    "red, green, blue",  # 39: the colours
+    "computers",  # 33
+    "doctor nurse",  # 30: patients, medicine, physicians
+    "sports",  # 26: athletes, the Olympics
+    "hot cold",  # 28, at an attention neuron, and 25 at the FFN neuron of the prompts above
+    "big small",  # 27: larger, smaller, size
+    "because therefore",  # 22: words that give reasons, at neurons of both directions
+    "emotions",  # 25: feelings in every spelling
+    "python, -snake",  # with snakes to be avoided it is a programming language
+)
+"""Chosen from ninety. The numbers: how many of the best neuron's fifty stored tokens the concept covers."""
 
 WORDS = ("Paris", "music", "doctor", "green", "seven", "war", "Monday", "water")
 
-NEURONS = ("L29.F1499", "L29.F864", "L25.F11", "L23.F1413", "L29.H1.N46")
-"""Python; France; warm and cold; water; an attention neuron for French places."""
+NEURONS = ("L29.F1499", "L29.F864", "L25.F11", "L28.F509", "L29.F1455", "L23.F1413", "L23.H4.N51", "L29.H1.N46")
+"""Python; France; warm and cold; the compass; colours; water; and two attention neurons: Japan, French places."""
+
+TRIALS = (
+    "import numpy as np and use it in Python",
+    "She moved from London to Paris and learned French.",
+    "The water was too hot, then too cold, then warm.",
+    "one two three four five six seven",
+)
+"""Texts to try a neuron on: code, places, temperatures, numbers."""
 
 READY = {
     "capitals": tuple(

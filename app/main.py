@@ -1,38 +1,59 @@
-"""Neuron Atlas, the dashboard: ``python -m streamlit run app/main.py``. Page set-up and navigation, nothing else."""
+"""Neuron Atlas, the dashboard: ``python -m streamlit run app/server.py``. Page set-up and navigation, nothing else."""
 
 from pathlib import Path
+from urllib.parse import urlencode
 
 import streamlit as st
 
-from app.navigation import PAGES
+from app import access, logs, session
+from app.configuration import configuration
+from app.navigation import PAGES, params
 from app.notices import guarded
 
 _ICON = Path(__file__).parent / "frontend" / "icon.svg"  # a named icon would be fetched from another site
 _STYLE = (
     ".stMainBlockContainer { padding: 4.5rem clamp(1rem, 3vw, 3rem) 3rem; max-width: 96rem }"
     "h1 { font-size: clamp(1.8rem, 4vw, 2.4rem) !important }"
+    # Streamlit's captions (60 % of the text's strength) and its primary button on the dark page miss a contrast of 4.5.
+    '[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { color: inherit; opacity: 1 }'
+    '[data-testid="stCaptionContainer"] { opacity: 0.78 }'
+    '[data-testid^="stBaseButton-primary"] { background: #1d6a86; border-color: #1d6a86; color: #fff }'
+    # Data frames' own export writes tokens such as =1+1 as formulas; app/views/data_table.py has one that does not.
+    '[data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]) { display: none }'
 )
 
 
 def main() -> None:
     """Draw the page that the address names."""
     st.set_page_config(page_title="Neuron Atlas", page_icon=_ICON, layout="wide")
-    page = st.navigation(
-        [
-            st.Page(PAGES["start"], title="Neuron Atlas", icon=":material/hub:", default=True),
-            st.Page(PAGES["search"], title="Search", icon=":material/search:", url_path="search"),
-            st.Page(PAGES["token"], title="Token", icon=":material/match_word:", url_path="token"),
-            st.Page(PAGES["neuron"], title="Neuron", icon=":material/scatter_plot:", url_path="neuron"),
-            st.Page(PAGES["prompt"], title="Prompt", icon=":material/short_text:", url_path="prompt"),
-            st.Page(PAGES["many"], title="Many prompts", icon=":material/format_list_bulleted:", url_path="many"),
-            st.Page(PAGES["overview"], title="Overview", icon=":material/bar_chart:", url_path="overview"),
-        ],
-        position="top",
-    )
+    pages = [
+        st.Page(PAGES["start"], title="Neuron Atlas", icon=":material/hub:", default=True),
+        st.Page(PAGES["search"], title="Search", icon=":material/search:", url_path="search"),
+        st.Page(PAGES["token"], title="Token", icon=":material/match_word:", url_path="token"),
+        st.Page(PAGES["neuron"], title="Neuron", icon=":material/scatter_plot:", url_path="neuron"),
+        st.Page(PAGES["prompt"], title="Prompt", icon=":material/short_text:", url_path="prompt"),
+        st.Page(PAGES["compare"], title="Compare", icon=":material/compare_arrows:", url_path="compare"),
+        st.Page(PAGES["many"], title="Many prompts", icon=":material/format_list_bulleted:", url_path="many"),
+        st.Page(PAGES["saved"], title="Saved", icon=":material/bookmarks:", url_path="saved"),
+        st.Page(PAGES["gallery"], title="Gallery", icon=":material/collections_bookmark:", url_path="gallery"),
+        st.Page(PAGES["overview"], title="Overview", icon=":material/bar_chart:", url_path="overview"),
+    ]
+    if access.sign_in_offered():
+        name = "Sign in" if access.person() is None else "Account"
+        pages.append(st.Page("views/account.py", title=name, icon=":material/person:", url_path="account"))
+    page = st.navigation(pages, position="top")
     # Streamlit leaves much of a wide page empty; the tables need the room.
     st.html(f"<style>{_STYLE}</style>")
-    with guarded():
+    with logs.page_view(page.url_path or "start", session=session.short_name(), **_typed()), guarded():
         page.run()
+
+
+def _typed() -> dict[str, str]:
+    """What the log says of people, where it is to say that."""
+    if not configuration().log_prompts:
+        return {}
+    visitor = access.person()
+    return {"address": urlencode(params()), "email": "" if visitor is None else visitor.email}
 
 
 main()

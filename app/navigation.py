@@ -5,11 +5,14 @@ checking of the parameters, so a link needs no trust.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
 from urllib.parse import parse_qsl, urlencode
 
 import streamlit as st
 
+from app import links
+from app.links import Selection
+
+_MOST_PARAMETERS = 60
 PAGES = {
     "start": "views/start.py",
     "search": "views/search.py",
@@ -17,37 +20,36 @@ PAGES = {
     "overview": "views/overview.py",
     "neuron": "views/neuron.py",
     "prompt": "views/prompt.py",
+    "compare": "views/compare.py",
     "many": "views/many.py",
+    "saved": "views/saved.py",
+    "gallery": "views/gallery.py",
 }
-_SHARED = "model"
-
-
-class Selection(Protocol):
-    """A page's state."""
-
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
+_HELD = "navigation_held_build"
 
 
 def href(page: str, selection: Selection) -> str:
     """The address of a page in a state, relative to any other page's."""
-    query = urlencode(_with_shared(selection.params()))
-    path = "./" if page == "start" else page
-    return f"{path}?{query}" if query else path
+    return links.address(page, _with_shared(selection.params()))
 
 
 def show(selection: Selection) -> None:
     """Put a state into the address of the page that is shown."""
-    st.query_params.from_dict(_with_shared(selection.params()))
+    st.query_params.from_dict(links.in_form(_with_shared(selection.params())))
 
 
 def follow(link: str, here: str) -> None:
-    """Go where a link leads; links that are none of ours lead nowhere."""
+    """Go where a link leads: to a page, or for one that begins with ``?`` to another state of this one. Links that are
+    none of ours lead nowhere.
+    """
     path, _, query = link.partition("?")
-    page = "start" if path == "./" else path
-    if page not in PAGES:
+    page = {"./": "start", "": here}.get(path, path)
+    if page != here and page not in PAGES:
         return
-    params = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=40))
+    try:
+        params = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS))
+    except ValueError:
+        return
     if page == here:
         st.query_params.from_dict(params)
         st.rerun()
@@ -61,9 +63,28 @@ def params() -> dict[str, str]:
 
 def chosen_model() -> str | None:
     """The model named in the address, where there are several."""
-    return params().get(_SHARED)
+    return params().get(links.MODEL)
 
 
-def _with_shared(params: Mapping[str, str]) -> dict[str, str]:
-    model = chosen_model()
-    return dict(params) if model is None else {**params, _SHARED: model}
+def chosen_build() -> links.NamedBuild | None:
+    """The build that the address names, where it was passed on by someone."""
+    return links.named_build(params())
+
+
+def to_current() -> str:
+    """The address of the same state in the current build."""
+    return "?" + urlencode({name: value for name, value in params().items() if name != links.BUILD})
+
+
+def hold_build(hold: bool) -> None:
+    """Whether the build named in the address is carried along to where its links lead: only while an older build than
+    the current one is shown, so that addresses stay short.
+    """
+    st.session_state[_HELD] = params().get(links.BUILD) if hold else None
+
+
+def _with_shared(state: Mapping[str, str]) -> dict[str, str]:
+    """A page's state with what is the same on every page: the model, and the build where an older one is shown."""
+    here, held = params(), st.session_state.get(_HELD)
+    shared = {links.MODEL: here.get(links.MODEL), links.BUILD: held if here.get(links.BUILD) == held else None}
+    return {**state, **{name: value for name, value in shared.items() if value is not None}}

@@ -5,7 +5,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import streamlit as st
+from streamlit.errors import FragmentHandledException
 
+from app import logs
+from app.refusals import RefusedError
 from app.wording import literal
 from db.errors import AtlasError
 
@@ -20,7 +23,11 @@ def warn(messages: Iterable[str]) -> None:
 
 def fail(error: AtlasError) -> None:
     """Show what stopped this part of the page."""
-    st.error(literal(str(error)), icon=":material/error:")
+    logs.refused(error)
+    if isinstance(error, RefusedError):  # nothing is broken
+        st.info(literal(str(error)), icon=":material/info:")
+    else:
+        st.error(literal(str(error)), icon=":material/error:")
 
 
 @contextmanager
@@ -30,9 +37,31 @@ def guarded() -> Iterator[None]:
         yield
     except AtlasError as error:
         fail(error)
+    except FragmentHandledException:  # `escaped` has shown it, where the fragment stands
+        logs.note(outcome="failed")
     except Exception:
+        logs.note(outcome="failed")
         _log.exception("a page failed")
-        st.error(
-            "Something went wrong here, by a fault of ours. The server's log has the details; other pages still work.",
-            icon=":material/error:",
-        )
+        _broken()
+
+
+def escaped(error: Exception) -> bool:
+    """Show what `guarded` cannot reach: an error in a fragment, or in what a control calls when it is used. Streamlit
+    calls this, and has written the error to the log.
+
+    Returns:
+        True: Streamlit need not show the error.
+    """
+    if isinstance(error, AtlasError):
+        fail(error)
+    else:
+        logs.note(outcome="failed")
+        _broken()
+    return True
+
+
+def _broken() -> None:
+    st.error(
+        "Something went wrong here, by a fault of ours. The server's log has the details; other pages still work.",
+        icon=":material/error:",
+    )

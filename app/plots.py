@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from app.components import mount
+from app.flow import Arc, Foot, Mark
 
 Tone = str
 """A name in :mod:`app.palette` that the style sheet knows: attention, ffn, promotes, suppresses, neutral."""
@@ -62,6 +63,14 @@ class Piece:
     hint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a trail, and where it leads."""
+
+    text: str
+    href: str
+
+
 def columns(groups: Sequence[Group], *, unit: str, axis: str, key: str, here: str, label: str) -> None:
     """Bars around zero, side by side in each group; a click anywhere in a group's column follows its link."""
     values = [value for group in groups for value, _ in group.bars]
@@ -106,6 +115,33 @@ def coloured(pieces: Sequence[Piece], scale: Scale, *, key: str, here: str, labe
     """Text whose tokens are coloured by a number each."""
     data = {"pieces": [asdict(piece) for piece in pieces], "scale": asdict(scale)}
     mount({"view": "coloured", "label": label, **data}, key, here)
+
+
+def flow(
+    layers: int,
+    feet: Sequence[Foot],
+    arcs: Sequence[Arc],
+    marks: Sequence[Mark],
+    *,
+    axis: str,
+    key: str,
+    here: str,
+    label: str,
+) -> None:
+    """The flow picture (:mod:`app.flow`): positions from left to right, layers upwards."""
+    data = {
+        "layers": layers,
+        "places": [asdict(foot) for foot in feet],
+        "moves": [asdict(arc) for arc in arcs],
+        "marks": [asdict(mark) for mark in marks],
+        "axis": axis,
+    }
+    mount({"view": "flow", "label": label, **data}, key, here)
+
+
+def trail(steps: Sequence[Step], *, key: str, here: str) -> None:
+    """Where one is, from the whole to the part; each step leads back to itself, the last is where one stands."""
+    mount({"view": "trail", "label": "where you are", "steps": [asdict(step) for step in steps]}, key, here)
 
 
 def domain(values: Sequence[float]) -> tuple[float, float, list[float]]:

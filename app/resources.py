@@ -1,19 +1,25 @@
-"""What all sessions share: the catalogues, the model, and the workshop in which it works (:mod:`app.explaining`).
+"""What all sessions share: the catalogues, the models, and the workshop in which they work (:mod:`app.explaining`).
 
 Nothing of torch is imported before a page needs the model: that takes seconds.
 """
 
-import os
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import streamlit as st
 
-from app.work import Report, Shelf, Workshop
+from app import logs, session
+from app.configuration import configuration
+from app.limits import require_model
+from app.loading import Loaded
+from app.shelf import Shelf
+from app.work import Asker, Finished, Report, Workshop
 from db.catalogue import Catalogue
-from db.library import DEFAULT_ROOT, find_catalogue, models, source_of
+from db.library import find_build, find_catalogue, models, source_of
 
 T = TypeVar("T")
 
@@ -21,20 +27,19 @@ if TYPE_CHECKING:
     from app.attribution.run import PromptRun, Ranges
     from indexer.language_model import LanguageModel
 
-_ROOM = {"analysis": 64, "detail": 128, "row": 120, "aggregate": 8, "direction": 32}
+_ROOM = {"analysis": 1.0, "detail": 2.0, "row": 2.0, "aggregate": 0.125, "direction": 0.5, "preview": 1.0}
+"""How many results of each kind are kept, as a share of the setting; of rows at least what one page needs."""
+
 _RUNS = 8
 """A run holds the prompt's whole residual stream and the base distributions: some 50 MB on a small model."""
 
 _ANSWERS = 24
 """Whole results, and what the overview shows; one of a hundred thousand rows takes some 30 MB."""
 
-_loaded: set[str] = set()
-"""The models in memory."""
-
 
 def catalogue_root() -> Path:
-    """The folder of the catalogues: ``ATLAS_CATALOGUE``, or ``catalogue/``."""
-    return Path(os.environ.get("ATLAS_CATALOGUE", DEFAULT_ROOT))
+    """The folder of the catalogues."""
+    return configuration().catalogue
 
 
 def catalogue_names() -> list[str]:
@@ -49,10 +54,24 @@ def catalogue(model: str | None = None) -> Catalogue:
         AtlasError: there is no catalogue, or it cannot be read.
     """
     names = catalogue_names()
-    default = os.environ.get("ATLAS_MODEL")
+    default = configuration().model
     chosen = model or (default if default in names else names[0] if names else None)
     path = find_catalogue(catalogue_root(), chosen)
-    return _open(str(path.resolve()))
+    found = _open(str(path.resolve()))
+    logs.note(build=found.info.build_id)
+    return found
+
+
+def catalogue_of_build(current: Catalogue, beginning: str) -> Catalogue | None:
+    """The build of the same model whose id begins so: the current one or an older one; None where it is gone.
+
+    Raises:
+        AtlasError: it is there, but cannot be read.
+    """
+    if current.info.build_id.startswith(beginning):
+        return current
+    path = find_build(current.path, beginning)
+    return None if path is None else _open(str(path.resolve()))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -83,41 +102,45 @@ def _answers() -> "tuple[Shelf[Any], Lock]":
 
 def is_loaded(atlas: Catalogue) -> bool:
     """Whether the model is in memory already."""
-    return _source(atlas) in _loaded
+    return _models().has(_source(atlas))
 
 
 def _source(atlas: Catalogue) -> str:
-    """Where a catalogue's model is: in ``ATLAS_MODELS`` or ``models/``, else where it was built from."""
-    folder = Path(os.environ.get("ATLAS_MODELS", "models")) / atlas.info.model
+    """Where a catalogue's model is: in the folder of models, else where it was built from."""
+    folder = configuration().models / atlas.info.model
     return str(folder) if folder.is_dir() else source_of(atlas.path) or atlas.info.model
 
 
-@st.cache_resource(max_entries=1, show_spinner=False)
+@st.cache_resource(show_spinner=False)
+def _models() -> "Loaded[LanguageModel]":
+    return Loaded(configuration().keep_models, _load, lambda: runs().shrink(0))  # runs hold their model
+
+
 def _load(source: str) -> "LanguageModel":
     from app.attribution import load
 
-    model = load(source)
-    _loaded.clear()
-    _loaded.add(source)
-    return model
+    with _shop().untimed():
+        return load(source)
 
 
 def model_of(atlas: Catalogue) -> "LanguageModel":
     """The model that a catalogue was built from, loaded when first needed.
 
     Raises:
+        RefusedError: this server has no model.
         AtlasError: the model is not here, or is another than the catalogue's.
     """
+    require_model()
     from app.attribution.joining import require_same_model
 
-    model = _load(_source(atlas))
+    model = _models().get(_source(atlas))
     require_same_model(model, atlas)
     return model
 
 
 def ready(atlas: Catalogue, report: Report) -> "LanguageModel":
     """The same, saying so where it has to be loaded first."""
-    if _source(atlas) not in _loaded:
+    if not is_loaded(atlas):
         report(f"Loading {atlas.info.model}, once …")
     return model_of(atlas)
 
@@ -130,10 +153,51 @@ def ranges_of(build_id: str, _atlas: Catalogue) -> "Ranges":
     return stored_ranges(_atlas)
 
 
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where one session asks the workshop; a key begins with the build's id."""
+
+    shop: Workshop
+    asker: Asker
+
+    def result(self, kind: str, key: Hashable, make: Callable[[Report], T], watch: Report | None = None) -> T:
+        """What `make` returns; see `Workshop.result`.
+
+        Raises:
+            RefusedError: this server has no model, too much work is waiting, or this took too long.
+            AtlasError: what `make` raised.
+        """
+        require_model()
+        return self.shop.result(kind, key, make, watch, self.asker)
+
+    def known(self, kind: str, key: Hashable) -> Any:
+        """A result that was made before; None where it was not."""
+        return self.shop.known(kind, key)
+
+
+def workshop() -> Desk:
+    """Where the models work, one piece at a time, for whoever's page is being drawn."""
+    return Desk(_shop(), session.asker())
+
+
 @st.cache_resource(show_spinner=False)
-def workshop() -> Workshop:
-    """Where the model works, one prompt at a time."""
-    return Workshop(_ROOM)
+def _shop() -> Workshop:
+    settings = configuration()
+    room = {kind: ceil(share * settings.keep_results) for kind, share in _ROOM.items()}
+    room["row"] = max(room["row"], settings.max_prompts)
+    return Workshop(room, waiting=settings.max_waiting, limit=settings.max_seconds, on_end=_log_end)
+
+
+def _log_end(ended: Finished) -> None:
+    build = ended.key[0] if isinstance(ended.key, tuple) and ended.key else ""
+    logs.event(
+        "work",
+        kind=ended.kind,
+        outcome=ended.outcome,
+        waited=round(ended.waited, 3),
+        seconds=round(ended.seconds, 3),
+        build=str(build),
+    )
 
 
 @st.cache_resource(show_spinner=False)

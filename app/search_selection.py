@@ -118,7 +118,7 @@ class SearchSelection:
     @classmethod
     def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[SearchSelection, list[str]]":
         """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params)
+        reader = Reader(params, "search")
         kind, head = reader.choice("kind", NeuronKind), reader.integer("head", 0, limits.heads - 1)
         if kind is NeuronKind.FFN and head is not None:
             reader.notices.append(f"In the address, head={head} was left out: FFN neurons have no head.")
@@ -162,7 +162,7 @@ class TokenSelection:
     @classmethod
     def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[TokenSelection, list[str]]":
         """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params)
+        reader = Reader(params, "token")
         token, text = reader.integer("t", 0, limits.vocabulary - 1), reader.text("q", MAX_TEXT)
         return cls(token, text if token is None else ""), reader.notices
 
@@ -187,7 +187,7 @@ class OverviewSelection:
     @classmethod
     def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[OverviewSelection, list[str]]":
         """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params)
+        reader = Reader(params, "overview")
         return (
             cls(reader.choice("sign", Sign), reader.choice("kind", NeuronKind), reader.span("layers", limits.layers)),
             reader.notices,

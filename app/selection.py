@@ -6,7 +6,9 @@ notice says so (:mod:`app.address`).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
+from app import packing
 from app.address import MAX_TOKENS, Limits, Reader
 from app.prompt_selection import DEFAULT_TOP, MAX_PROMPT, MAX_TOP, Map, Place, PromptSelection, Rule, Show
 from app.search_selection import MAX_TEXT, PAGE_ROWS, By, Order, OverviewSelection, SearchSelection, TokenSelection
@@ -18,6 +20,7 @@ __all__ = [
     "MAX_TOKENS",
     "MAX_TOP",
     "PAGE_ROWS",
+    "Alike",
     "By",
     "Limits",
     "ManySelection",
@@ -34,9 +37,17 @@ __all__ = [
 ]
 
 MAX_TRIAL = 2000
-MAX_MANY = 4000
-"""Longest list of prompts that is put into an address; browsers and proxies take not much more."""
+MAX_MANY = 40_000
+"""Longest list of prompts, in characters. How much of that an address can hold depends on how well it packs."""
 _MAX_PROMPTS = 1_000_000
+_ROOM = packing.LONGEST_PACKED + 10
+
+
+class Alike(StrEnum):
+    """By what neurons are found that are like one."""
+
+    TOKENS = "tokens"
+    VALUE = "value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +60,27 @@ class NeuronSelection:
     """The prompt from which the neuron was opened; an empty one where it was not."""
     trial: str = ""
     """A text the neuron is tried on; where there is none it is tried on the prompt it was opened from."""
+    alike: Alike = Alike.TOKENS
+    keys: bool = False
+    """The key side is shown, even where the model has to be loaded for it."""
 
     def params(self) -> dict[str, str]:
         """The query parameters."""
-        own = {name: value for name, value in (("n", self.label), ("try", self.trial)) if value}
+        found = {"n": self.label, "alike": "" if self.alike is Alike.TOKENS else str(self.alike)}
+        found["keys"] = "1" if self.keys else ""
+        own = {name: value for name, value in found.items() if value} | packing.written("try", self.trial)
         return own | (self.origin.params() if self.origin.prompt else {})
 
     @classmethod
     def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[NeuronSelection, list[str]]":
         """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params)
-        label, trial = reader.text("n", 40).strip(), reader.text("try", MAX_TRIAL)
-        origin, notices = PromptSelection.read(params, limits)
-        return cls(label, origin if origin.prompt else PromptSelection(), trial), reader.notices + notices
+        reader = Reader(params, "neuron")
+        label, trial = reader.text("n", 40).strip(), reader.long_text("try", MAX_TRIAL)
+        alike = reader.choice("alike", Alike) or Alike.TOKENS
+        keys = bool(reader.integer("keys", 0, 1))
+        origin, notices = PromptSelection.read(reader.params, limits)
+        origin = origin if origin.prompt else PromptSelection()
+        return cls(label, origin, trial, alike, keys), reader.notices + notices
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +97,29 @@ class ManySelection:
     least: int = 1
     """Neurons that matter in fewer prompts are left out."""
 
+    @property
+    def fits(self) -> bool:
+        """Whether the text can be held by an address."""
+        return packing.size(packing.written("ps", self.text)) <= _ROOM
+
     def params(self) -> dict[str, str]:
-        """The query parameters; a long text is left out."""
+        """The query parameters; a text that is too long even when packed is left out."""
         found = {
             "set": self.ready,
-            "ps": self.text if len(self.text.encode("utf-8", "replace")) <= MAX_MANY else "",
             "role": self.role,
             "layers": _span(self.layers),
             "least": "" if self.least == 1 else str(self.least),
         }
-        return {name: value for name, value in found.items() if value}
+        others = {name: value for name, value in found.items() if value}
+        return others | (packing.written("ps", self.text) if self.fits else {})
 
     @classmethod
     def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[ManySelection, list[str]]":
         """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params)
+        reader = Reader(params, "many")
         return (
             cls(
-                text=reader.text("ps", MAX_MANY),
+                text=reader.long_text("ps", MAX_MANY),
                 ready=reader.text("set", 40).strip(),
                 role=reader.text("role", 40).strip(),
                 layers=reader.span("layers", limits.layers),

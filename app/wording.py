@@ -1,23 +1,33 @@
 """How figures and foreign text are written: sensible digits, a true minus sign, and nothing read as Markdown."""
 
 import re
+import unicodedata
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _SHORTCODE = re.compile(r":(?=[\w+-]+:)")
+_AUTOLINK = re.compile(r"https?:(?=//)|www(?=\.)|@(?=[-\w])", re.IGNORECASE)
 _WORD_JOINER = "\u2060"
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
 
 
 def literal(text: str) -> str:
     r"""Text that Streamlit's Markdown shows as it stands; line breaks become spaces.
 
-    Backslashes keep punctuation from meaning anything, except in emoji short codes, which are replaced after Markdown
-    is read: an invisible word joiner takes those apart.
+    Backslashes keep punctuation from meaning anything, except in emoji short codes and bare addresses of sites and
+    mailboxes, which are replaced after Markdown is read: an invisible word joiner takes those apart. What is invisible
+    in the text itself, such as a mark that turns the writing round, is shown by its code point.
 
     >>> literal("$x$ *a*")
     '\\$x\\$ \\*a\\*'
     """
-    apart = _SHORTCODE.sub(":" + _WORD_JOINER, " ".join(text.splitlines()))
+    line = "".join(map(_visible, " ".join(text.splitlines())))
+    apart = _SHORTCODE.sub(":" + _WORD_JOINER, line)
+    apart = _AUTOLINK.sub(r"\g<0>" + _WORD_JOINER, apart)
     return _PUNCTUATION.sub(r"\\\1", apart)
+
+
+def _visible(character: str) -> str:
+    return f"⟨U+{ord(character):04X}⟩" if unicodedata.category(character) in _INVISIBLE else character
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -10,6 +10,10 @@ function make(tag, className, text) {
 
 function link(element, href, open) {
   element.href = href;
+  return onPlainClick(element, href, open);
+}
+
+function onPlainClick(element, href, open) {
   element.addEventListener("click", (event) => {
     if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
@@ -38,6 +42,29 @@ function chips(data, open) {
   line.setAttribute("aria-label", data.label);
   for (const item of data.items) line.append(chip(item, open));
   return line;
+}
+
+// Where one is; the step before the last is one back.
+function trail(data, open) {
+  const whole = make("nav", "trail");
+  const list = make("ol");
+  whole.setAttribute("aria-label", data.label);
+  data.steps.forEach((step, place) => {
+    const item = make("li");
+    const last = place === data.steps.length - 1;
+    const element = last ? make("span", "", step.text) : link(make("a", "", step.text), step.href, open);
+    element.title = step.text;
+    if (last) element.setAttribute("aria-current", "location");
+    item.append(element);
+    list.append(item);
+  });
+  const before = data.steps.at(-2);
+  if (before) {
+    const back = link(make("a", "back", "← Back a step"), before.href, open);
+    whole.append(back);
+  }
+  whole.append(list);
+  return whole;
 }
 
 function bars(data, open) {
@@ -229,6 +256,12 @@ function grid(data, open) {
   for (const place of data.places) cells.append(make("span", "foot", place));
   roam(cells, data.places.length);
   scroll.append(cells);
+  if (!cells.querySelector("a")) {
+    // Nothing inside takes the focus: the sheet itself does, so that the arrow keys can scroll it.
+    scroll.tabIndex = 0;
+    scroll.setAttribute("role", "region");
+    scroll.setAttribute("aria-label", `${data.label}, to be scrolled`);
+  }
   whole.append(key(data.scale), scroll, make("div", "axis", along));
   return whole;
 }
@@ -249,7 +282,8 @@ function reveal(fresh) {
   const sheet = fresh.querySelector(".sheet");
   if (!sheet) return;
   const chosen = sheet.querySelector("[aria-current]");
-  const show = () => (sheet.scrollLeft = chosen ? chosen.offsetLeft - sheet.clientWidth / 2 : sheet.scrollWidth);
+  const middle = () => chosen.getBoundingClientRect().left - sheet.getBoundingClientRect().left + sheet.scrollLeft - sheet.clientWidth / 2;
+  const show = () => (sheet.scrollLeft = chosen ? middle() : sheet.scrollWidth);
   requestAnimationFrame(show);
 }
 
@@ -263,14 +297,23 @@ function toOtherPage(href) {
   return true;
 }
 
-const VIEWS = { chips, bars, table, columns, grid, coloured };
+const VIEWS = { chips, bars, table, columns, grid, coloured, trail, flow, promptBox, tokenField, copyLink };
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data, parentElement, setTriggerValue, setStateValue }) {
+  const kept = parentElement.querySelector(".atlas")?.firstChild;
+  if (kept?.renew) {
+    Object.assign(kept.api, { setTriggerValue, setStateValue });
+    kept.renew(data);
+    return;
+  }
   const open = (href) => href && (toOtherPage(href) || setTriggerValue("opened", href));
   const fresh = make("div", "atlas");
   const focus = data.focus ?? "";
   fresh.dataset.focus = focus;
-  fresh.append(VIEWS[data.view](data, open));
+  const api = { setTriggerValue, setStateValue };
+  const drawn = VIEWS[data.view](data, open, api);
+  drawn.api = api;
+  fresh.append(drawn);
   const old = parentElement.querySelector(".atlas");
   if (focus && old?.dataset.focus !== focus) {
     // What was asked for by a click far above is brought into view, once.
@@ -283,6 +326,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   const before = old.querySelector(".scroll, .sheet");
   const [left, top] = [before?.scrollLeft ?? 0, before?.scrollTop ?? 0];
+  fresh.dataset.again = "true";
   old.replaceWith(fresh);
   const scroll = fresh.querySelector(".scroll, .sheet");
   if (scroll) [scroll.scrollLeft, scroll.scrollTop] = [left, top];

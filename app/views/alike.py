@@ -1,15 +1,15 @@
-"""A neuron's relatives: those that share its tokens, whose vectors point the same way, or that stand beside it."""
+"""A neuron's relatives: those that share its tokens, and those whose vectors point the same way."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import directions, finding, navigation
-from app.components import Cell, Column, TableRow, chip, chips, legend, link, neuron_table
+from app import directions, navigation
+from app.components import Cell, Column, TableRow, chip, legend, neuron_table
 from app.notices import fail
-from app.selection import NeuronSelection
-from app.views.shared import progress
+from app.selection import Alike, NeuronSelection
+from app.views.shared import progress, sync
 from app.wording import literal, signed
 from db.answers import NeuronTokens, SimilarNeuron
 from db.catalogue import Catalogue
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HERE = "neuron"
 _COUNT = 12
-_BY_TOKENS, _BY_VALUE = "by shared tokens", "by value vector"
+_WAYS = {str(Alike.TOKENS): "by shared tokens", str(Alike.VALUE): "by value vector"}
 _NAME = Column("neuron", "name")
 _SHARED = (
     _NAME,
@@ -36,26 +36,28 @@ _COSINE = (
 
 
 def alike(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
-    """All three; each row keeps the prompt that the neuron was opened from."""
+    """Either of the two; each row keeps the prompt that the neuron was opened from."""
     st.subheader("Similar neurons", anchor=False)
-    how = st.segmented_control(
+    sync("neuron_alike", str(selection.alike))
+
+    def changed() -> None:
+        chosen = Alike(st.session_state["neuron_alike"] or Alike.TOKENS)
+        navigation.show(replace(selection, alike=chosen))
+
+    st.segmented_control(
         "Similar",
-        [_BY_TOKENS, _BY_VALUE],
-        default=_BY_TOKENS,
+        list(_WAYS),
         key="neuron_alike",
+        format_func=_WAYS.__getitem__,
+        on_change=changed,
         label_visibility="collapsed",
         required=True,
     )
-    if how == _BY_VALUE:
+    if selection.alike is Alike.VALUE:
         _by_value(neuron, selection, atlas)
     else:
         _by_tokens(neuron, selection, atlas)
     legend("ffn", "attention")
-    beside = finding.beside(atlas, neuron)
-    where = f"layer {neuron.layer}" if neuron.head is None else f"head {neuron.head} of layer {neuron.layer}"
-    st.caption(f"Its neighbours in {where}")
-    links = [link(one.label, _page(one, selection), current=one == neuron) for one in beside]
-    chips(links, key="beside", here=HERE, label="neighbours in the model")
 
 
 def _by_tokens(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:

@@ -9,9 +9,11 @@ import streamlit as st
 from app import explaining, navigation
 from app.batches import MAX_PROMPTS, Asked, as_lines, parse_lines, read_upload
 from app.components import chips, link
+from app.configuration import configuration
 from app.examples import READY
 from app.notices import fail, warn
 from app.selection import MAX_MANY, ManySelection
+from app.views.about import about
 from app.views.many_table import aggregate_table
 from app.views.shared import footer, limits, open_catalogue, sync, title
 from app.wording import literal
@@ -35,6 +37,7 @@ class Found:
 def draw() -> None:
     """The page."""
     title("Many prompts", "Which neurons matter again and again: the lists of many prompts, put together.")
+    about(HERE)
     atlas = open_catalogue()
     selection, notices = ManySelection.read(navigation.params(), limits(atlas))
     if selection.ready and selection.ready not in READY:
@@ -75,20 +78,23 @@ def _fields(selection: ManySelection):  # type: ignore[no-untyped-def]  # Stream
         if text == _text(selection):
             return
         moved = ManySelection(text=text)
-        st.session_state[_TEXT] = "" if "ps" in moved.params() else text
+        st.session_state[_TEXT] = "" if moved.fits else text
         navigation.show(moved)
 
     with st.form("many_form", border=False):
         st.text_area(
-            f"Prompts, one a line, at most {MAX_PROMPTS}; a target may follow after a tab",
+            f"Prompts, one a line, at most {configuration().max_prompts}; a target may follow after a tab",
             key="many_text",
             height=170,
-            max_chars=40_000,
+            max_chars=MAX_MANY,
             placeholder="The capital of France is\nThe capital of Germany is",
         )
         st.form_submit_button("Explain them all", type="primary", on_click=submitted)
     if st.session_state.get(_TEXT) and not selection.ready and not selection.text:
-        st.caption(f"These prompts are longer than {MAX_MANY:,} bytes, so the address does not hold them.")
+        st.caption(
+            "These prompts are too long, so that the address does not hold them: to pass them on, keep them in a file "
+            "or shorten the list."
+        )
     with st.expander("Or open a file of analyses"):
         st.caption(
             "Made by `python -m app.attribution --prompts prompts.txt --out analyses.jsonl`; .jsonl or .parquet. It is "
@@ -98,13 +104,11 @@ def _fields(selection: ManySelection):  # type: ignore[no-untyped-def]  # Stream
 
 
 def _analysed(text: str, atlas: Catalogue) -> Found | None:
-    asked, beyond = parse_lines(text)
+    most = configuration().max_prompts
+    asked, beyond = parse_lines(text, most)
     if beyond:
         warn(
-            [
-                f"Only the first {MAX_PROMPTS} prompts are explained; {beyond} more were left out. "
-                "The shell has no such limit."
-            ]
+            [f"Only the first {most} prompts are explained; {beyond} more were left out. The shell has no such limit."]
         )
     if not asked:
         return None

@@ -8,8 +8,10 @@ import streamlit as st
 from app import charts, navigation
 from app.batches import narrowed
 from app.components import Cell, Column, TableRow, chip, legend, neuron_table
+from app.exporting import csv_of
 from app.selection import ManySelection, NeuronSelection
 from app.views.neuron_tables import raised_first
+from app.views.pictures import shown
 from app.views.shared import sync
 from app.wording import literal, nats, signed
 from db.catalogue import Catalogue
@@ -58,10 +60,10 @@ def aggregate_table(table: pd.DataFrame, prompts: int, selection: ManySelection,
                 neurons=1,
             )[["layer", "kind", "neurons"]]
             chart = charts.layer_distribution(counts, atlas.info.layers)
-            st.altair_chart(chart, width="stretch", alt="Found neurons by layer")
+            shown("many_by_layer", chart, counts, "Found neurons by layer")
     st.download_button(
         "All roles as CSV",
-        table.to_csv(index=False),
+        lambda: csv_of(table),
         "neurons-over-prompts.csv",
         "text/csv",
         on_click="ignore",

@@ -11,11 +11,18 @@ from app.notices import warn
 from app.palette import KIND_NAMES
 from app.selection import NeuronSelection
 from app.standing import Standing, standing_of
+from app.views.about import about
 from app.views.alike import alike
+from app.views.data_table import data_table
+from app.views.neuron_beside import beside
+from app.views.neuron_keys import key_side
+from app.views.neuron_notes import notes
+from app.views.neuron_standing import standing_among
 from app.views.neuron_trial import trial
 from app.views.on_prompt import active_end
+from app.views.pictures import shown
 from app.views.shared import footer, limits, open_catalogue, search_link, sync, title
-from app.wording import literal, percent, signed
+from app.wording import signed
 from db.answers import NeuronCard, TokenLogit
 from db.catalogue import Catalogue
 from db.errors import AtlasError
@@ -29,12 +36,6 @@ _SIGN_RULE = (
     "Sign rule: a positive activation raises the promoted tokens and lowers the suppressed ones; a negative activation "
     "does the opposite."
 )
-_FIGURES = {
-    "norm": ("norm of the value vector", "norm"),
-    "std": ("standard deviation of its logits", "logits"),
-    "top_z": ("z of its most promoted token", "z"),
-    "bottom_z": ("z of its most suppressed token", "z"),
-}
 
 
 def draw() -> None:
@@ -45,6 +46,7 @@ def draw() -> None:
         card = _card(selection, atlas)
     except AtlasError as error:
         title("Neuron", "One component of the model: its tokens, its figures and its layer.")
+        about(HERE)
         warn(notices)
         _field(selection)
         warn([str(error)])
@@ -61,6 +63,7 @@ def _card(selection: NeuronSelection, atlas: Catalogue) -> NeuronCard | None:
 def _page(card: NeuronCard | None, selection: NeuronSelection, notices: list[str], atlas: Catalogue) -> None:
     if card is None:
         title("Neuron", "One component of the model: its tokens, its figures and its layer.")
+        about(HERE)
         warn(notices)
         _field(selection)
         _examples(
@@ -70,24 +73,21 @@ def _page(card: NeuronCard | None, selection: NeuronSelection, notices: list[str
         return
     neuron = card.neuron
     title(f"{neuron.label} · {_describe(neuron)}", _SIGN_RULE)
+    about(HERE)
     warn(notices)
     layer = atlas.layer_statistics(neuron.layer, neuron.kind)
     standing = standing_of(neuron, layer)
     _paths(selection, standing)
     active = active_end(neuron, selection.origin, atlas) if selection.origin.prompt else None
     _ends(card, active)
+    notes(neuron, atlas)
+    key_side(neuron, selection, atlas)
     trial(neuron, selection, atlas)
     alike(neuron, selection, atlas)
-    st.subheader(f"Among the {len(layer):,} {KIND_NAMES[neuron.kind]} neurons of layer {neuron.layer}", anchor=False)
-    _figures(card, standing)
-    columns = st.columns(4, gap="small")
-    for column, (name, (words, unit)) in zip(columns, _FIGURES.items(), strict=True):
-        with column:
-            chart = charts.standing(layer, name, standing.figures[name], words, unit)
-            st.altair_chart(chart, width="stretch", alt=f"Histogram of the layer: {words}")
-    st.caption("Grey: all neurons of this kind in the layer. The upright line: this neuron.")
+    beside(neuron, selection, layer, atlas)
+    standing_among(card, layer, standing)
     with st.expander("All stored tokens as a data table, with CSV export"):
-        st.dataframe(card_frame(card), hide_index=True)
+        data_table(card_frame(card), "stored_tokens")
 
 
 def _describe(neuron: Neuron) -> str:
@@ -146,11 +146,8 @@ def _ends(card: NeuronCard, active: Sign | None) -> None:
             entries = card.top if sign is Sign.PROMOTES else card.bottom
             links = [_token(entry, sign, faint) for entry in entries[:_CHIPS]]
             chips(links, key=f"end_{sign}", here=HERE, label=f"tokens it {sign}")
-            st.altair_chart(
-                charts.token_bars(frame, sign, _BARS, faint=faint),
-                width="stretch",
-                alt=f"Logits of the tokens it {sign}",
-            )
+            chart = charts.token_bars(frame, sign, _BARS, faint=faint)
+            shown(f"tokens_it_{sign}", chart, frame[frame["sign"] == str(sign)], f"Logits of the tokens it {sign}")
     legend("promotes", "suppresses")
     st.caption("A token opens the search for it.")
 
@@ -160,16 +157,6 @@ def _token(entry: TokenLogit, sign: Sign, faint: bool) -> Chip:
     tone: Tone = "promotes" if sign is Sign.PROMOTES else "suppresses"
     hint = f"logit {signed(entry.logit)}, z {signed(entry.z)}"
     return chip(token.display, search_link(token.token_id), tone=tone, hint=hint, faint=faint)
-
-
-def _figures(card: NeuronCard, standing: Standing) -> None:
-    share = standing.larger["norm"]
-    st.markdown(
-        literal(
-            f"Its value vector has norm {card.norm:.2f}, larger than {percent(share)} of the others. Over the "
-            f"vocabulary its logits have mean {signed(card.mean)} and standard deviation {card.std:.2f}."
-        )
-    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from app import navigation
+from app.compare_selection import CompareSelection
 from app.components import Cell, Chip, Column, TableRow, chip, link, neuron_table
+from app.parts import Part
 from app.reading import most
 from app.selection import NeuronSelection, PromptSelection
 from app.wording import nats, signed
@@ -59,8 +61,6 @@ def _value_row(
     if one.position is not None:
         token = analysis.tokens[one.position]
         source = (Cell(f"{one.position}", chips=(chip(token.display),)),)
-    own = (one.neuron, one.position)
-    why = navigation.href(HERE, replace(selection, place=replace(selection.place, own=own)))
     return TableRow(
         navigation.href("neuron", NeuronSelection(one.neuron.label, selection)),
         (
@@ -69,9 +69,22 @@ def _value_row(
             Cell(nats(one.score), share=one.score / scale),
             Cell(signed(one.activation)),
             Cell(chips=raised_first(strongest, one.activation)),
-            Cell(chips=(Chip("why", "link", href=why, hint=f"what switched {one.neuron.label} on"),)),
+            Cell(chips=(_why(one, selection), _zero(one, selection))),
         ),
     )
+
+
+def _why(one: "ValueNeuron", selection: PromptSelection) -> Chip:
+    """To the neuron's own query neurons."""
+    own = (one.neuron, one.position)
+    href = navigation.href(HERE, replace(selection, place=replace(selection.place, own=own)))
+    return Chip("why", "link", href=href, hint=f"what switched {one.neuron.label} on")
+
+
+def _zero(one: "ValueNeuron", selection: PromptSelection) -> Chip:
+    """To the comparison of the prompt with and without the neuron."""
+    href = navigation.href("compare", CompareSelection.of(selection, (Part.of(one.neuron),)))
+    return Chip("zero", "link", href=href, hint=f"what if {one.neuron.label} were zero")
 
 
 def query_table(

@@ -6,14 +6,21 @@ import pandas as pd
 import streamlit as st
 
 from app import explaining, navigation
+from app.components import chips, link
+from app.examples import TRIALS
 from app.notices import fail
+from app.plot_parts import Words
 from app.plots import Piece, Scale, coloured
-from app.selection import MAX_TRIAL, NeuronSelection
+from app.position_charts import coloured_text
+from app.selection import MAX_TRIAL, NeuronSelection, PromptSelection
+from app.views.data_table import data_table
+from app.views.pictures import control
 from app.views.shared import progress, sync
 from app.wording import literal, percent, signed
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
+from db.token_text import shorten
 
 HERE = "neuron"
 
@@ -37,7 +44,9 @@ def trial(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
         label_visibility="collapsed",
     )
     if not text.strip():
-        st.caption("Type a text, leave the field, and see how active this neuron is at each of its tokens.")
+        st.caption("Type a text and leave the field, or take one of these: how active is the neuron at each token?")
+        links = [link(one, navigation.href(HERE, replace(selection, trial=one))) for one in TRIALS]
+        chips(links, key="trials", here=HERE, label="texts to try it on")
         return
     try:
         with progress() as watch:
@@ -47,20 +56,37 @@ def trial(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
         return
     frame = pd.DataFrame({"position": range(len(tokens)), "token": tokens, "activation": found.activation})
     if found.attention_weight is None or found.arriving is None:
-        _text(frame, "activation", "activation")
+        _text(frame, "activation", "activation", neuron.label)
+        st.markdown(_strongest(tokens, found.activation))
     else:
         last = len(tokens) - 1
         frame = frame.assign(attention_weight=found.attention_weight, arriving=found.arriving)
-        _text(frame, "activation", "value at each position, before any attention")
+        _text(frame, "activation", "value at each position, before any attention", neuron.label)
         st.caption(
             literal(f"What of it arrives at the last position, {last} “{tokens[last]}”: attention weight × value.")
         )
-        _text(frame, "arriving", f"attention of position {last} × value")
+        _text(frame, "arriving", f"attention of position {last} × value", neuron.label)
+        st.markdown(_strongest(tokens, found.arriving))
+    explained = link("Explain this text on the prompt page →", navigation.href("prompt", PromptSelection(text)))
+    chips([explained], key="explain_trial", here=HERE, label="the text explained")
     with st.expander("The same as a data table, with CSV export"):
-        st.dataframe(frame, hide_index=True)
+        data_table(frame, "activations")
 
 
-def _text(frame: pd.DataFrame, column: str, words: str) -> None:
+def _strongest(tokens: tuple[str, ...], activation: tuple[float, ...]) -> str:
+    """Where the neuron is most active, and what that does."""
+    place = max(range(len(tokens)), key=lambda one: abs(activation[one]))
+    value = activation[place]
+    if not value:
+        return "It is not active anywhere in this text."
+    raised, lowered = ("promotes", "suppresses") if value > 0 else ("suppresses", "promotes")
+    return literal(
+        f"Most active at position {place}, “{shorten(tokens[place], 40)}”: {signed(value)}. There it raises the tokens "
+        f"it {raised} and lowers those it {lowered}."
+    )
+
+
+def _text(frame: pd.DataFrame, column: str, words: str, label: str) -> None:
     most = float(frame[column].abs().max())
     weights = frame["attention_weight"] if column == "arriving" else [None] * len(frame)
     pieces = [
@@ -75,3 +101,5 @@ def _text(frame: pd.DataFrame, column: str, words: str) -> None:
     ]
     scale = Scale(f"{words}: negative | positive", signed(-most), signed(most))
     coloured(pieces, scale, key=f"trial_{column}", here=HERE, label=f"the text, coloured by {column}")
+    said = Words(f"{label}: {words}", unit=column, sides="negative | positive")
+    control(f"trial_{column}", lambda: coloured_text(frame, column, said), frame)

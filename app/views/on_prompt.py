@@ -6,6 +6,7 @@ from app import explaining
 from app.components import chip, chips
 from app.notices import fail
 from app.selection import PromptSelection
+from app.views.prompt_trail import where_you_are
 from app.views.shared import progress
 from app.wording import literal, nats, signed
 from db.catalogue import Catalogue
@@ -24,6 +25,7 @@ def active_end(neuron: Neuron, origin: PromptSelection, atlas: Catalogue) -> Sig
     except AtlasError as error:
         fail(error)
         return None
+    where_you_are(analysis, origin, key="trail", neuron=neuron)
     found = sorted(active, key=lambda one: abs(one.score), reverse=True)
     with st.container(border=True):
         target = literal(f"“{analysis.target.token.display}”")

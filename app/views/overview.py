@@ -10,6 +10,9 @@ from app.exporting import MAX_BUILD_BYTES, copy_command
 from app.notices import warn
 from app.palette import KIND_NAMES
 from app.selection import NeuronSelection, OverviewSelection, TokenSelection
+from app.views.about import about
+from app.views.data_table import data_table
+from app.views.pictures import shown
 from app.views.shared import footer, limits, open_catalogue, sync, title
 from app.wording import literal, signed
 from db.answers import PeakedNeuron, Token, TokenFavour
@@ -48,6 +51,7 @@ def draw() -> None:
         f"{info.ffn_neurons:,} FFN and {info.attention_neurons:,} attention neurons in {info.layers} layers. Each adds "
         "a vector of its own to the answer: how long those vectors are, and how sharply they point to single tokens.",
     )
+    about(HERE)
     selection, notices = OverviewSelection.read(navigation.params(), limits(atlas))
     warn(notices)
     _layers(atlas)
@@ -67,11 +71,12 @@ def _layers(atlas: Catalogue) -> None:
         for column, kind in zip(st.columns(len(kinds), gap="medium"), kinds, strict=True):
             with column:
                 chart = survey_charts.bands(frame, name, kind, words, unit)
-                st.altair_chart(chart, width="stretch", alt=f"{KIND_NAMES[kind]}, by layer: {words}")
+                own = frame[frame["kind"] == kind]
+                shown(f"{name}_{kind}_by_layer", chart, own, f"{KIND_NAMES[kind]}, by layer: {words}")
     with st.expander("How many neurons each layer has, and the same figures as a data table"):
         columns = survey_charts.neurons_by_layer(frame, atlas.info.layers)
-        st.altair_chart(columns, width="stretch", alt="Neurons by layer and kind")
-        st.dataframe(frame, hide_index=True)
+        shown("neurons_of_each_layer", columns, frame, "Neurons by layer and kind")
+        data_table(frame, "layers")
 
 
 def _peaked(selection: OverviewSelection, atlas: Catalogue) -> None:

@@ -7,13 +7,18 @@ import streamlit as st
 
 from app import charts, explaining, navigation
 from app.address import Head, head_label
+from app.compare_selection import CompareSelection
 from app.components import Cell, Chip, Column, TableRow, chip, chips, link, neuron_table
 from app.notices import fail
+from app.parts import Part
 from app.reading import Reading
 from app.selection import PromptSelection
+from app.views.data_table import data_table
+from app.views.pictures import shown as draw_chart
 from app.wording import literal, nats, percent
 from db.catalogue import Catalogue
 from db.errors import AtlasError
+from db.neuron import NeuronKind
 from db.token_text import shorten
 
 HERE = "prompt"
@@ -33,9 +38,11 @@ def head_panel(reading: Reading, selection: PromptSelection, head: Head, atlas: 
     """Source positions beside the attention pattern."""
     with st.container(border=True):
         st.markdown(f"**{literal(f'Head {head_label(head)}')}**: {literal(nats(reading.head_score(head)))} nats")
-        close = replace(selection.place, head=None, source=None)
-        leave = link("✕ Close the head", navigation.href(HERE, replace(selection, place=close)))
-        chips([leave], key="close_head", here=HERE, label="leave the head", focus=head_label(head))
+        close = selection.place.within(head[0])
+        links = [link("✕ Close the head", navigation.href(HERE, replace(selection, place=close)))]
+        zero = CompareSelection.of(selection, (Part(head[0], NeuronKind.ATTENTION, head[1]),))
+        links.append(link("What if it were zero?", navigation.href("compare", zero)))
+        chips(links, key="close_head", here=HERE, label="leave the head", focus=head_label(head))
         try:
             frame = explaining.source_positions(atlas, selection, head)
             pattern = explaining.pattern(atlas, selection, head)
@@ -50,9 +57,9 @@ def head_panel(reading: Reading, selection: PromptSelection, head: Head, atlas: 
             _positions(frame, selection)
         with right:
             _pattern(pattern)
-        with st.expander("Both as data tables, with CSV export"):
-            st.dataframe(frame, hide_index=True)
-            st.dataframe(pattern, hide_index=True)
+        with st.expander("Both as data tables, with CSV export", expanded=selection.place.tables):
+            data_table(frame, "source_positions")
+            data_table(pattern, "attention_pattern")
 
 
 def _positions(frame: pd.DataFrame, selection: PromptSelection) -> None:
@@ -75,7 +82,7 @@ def _positions(frame: pd.DataFrame, selection: PromptSelection) -> None:
             )
         )
     neuron_table(_COLUMNS, rows, key="positions", here=HERE, label="source positions")
-    st.caption("Strongest first. A row keeps only the attention neurons from that position in the list below.")
+    st.caption("Strongest first. A row shows the neurons that this head moved from there, in the list below.")
 
 
 def _tokens(texts: list[str]) -> tuple[Chip, ...]:
@@ -85,6 +92,6 @@ def _tokens(texts: list[str]) -> tuple[Chip, ...]:
 def _pattern(frame: pd.DataFrame) -> None:
     count = int(frame["query"].max()) + 1
     shown = frame[frame["key"] >= count - _PATTERN_TOKENS]
-    st.altair_chart(charts.attention_pattern(shown), width="stretch", alt="Attention from each position to each")
+    draw_chart("attention_pattern", charts.attention_pattern(shown), shown, "Attention from each position to each")
     if count > _PATTERN_TOKENS:
         st.caption(f"The last {_PATTERN_TOKENS} positions; the table has all.")

@@ -4,10 +4,12 @@ from typing import Any
 
 import streamlit as st
 
-from app import explaining
+from app import explaining, prompt_charts
 from app.notices import fail
 from app.plots import Line, Scale, Square, grid
 from app.selection import PromptSelection
+from app.views.data_table import data_table
+from app.views.pictures import drawn
 from app.wording import percent
 from db.catalogue import Catalogue
 from db.errors import AtlasError
@@ -42,10 +44,11 @@ def lens_map(selection: PromptSelection, atlas: Catalogue) -> None:
         here=HERE,
         label="logit lens",
     )
+    drawn("lens", prompt_charts.lens(frame, prompt_charts.subject(selection.prompt)))
     if first:
         st.caption(f"The last {_LENS_TOKENS} positions; the table has all.")
-    with st.expander("The same as a data table, with CSV export"):
-        st.dataframe(frame, hide_index=True)
+    with st.expander("The same as a data table, with CSV export", expanded=selection.place.tables):
+        data_table(frame, "logit_lens")
 
 
 def _square(row: dict[Any, Any]) -> Square:

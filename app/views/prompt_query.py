@@ -14,7 +14,9 @@ from app.components import Chip, Tone, chip, chips, legend, link
 from app.notices import fail
 from app.reading import Reading, head_after
 from app.selection import NeuronSelection, PromptSelection
+from app.views.data_table import data_table
 from app.views.neuron_tables import query_table
+from app.views.pictures import shown
 from app.views.shared import sync
 from app.wording import literal, nats, signed
 from db.catalogue import Catalogue
@@ -36,7 +38,7 @@ _OVERLAP_CHIPS = 40
 
 def query(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
     """What switched the value neurons on."""
-    from app.attribution.details import query_layers_frame
+    from app.attribution.forms import query_layers_frame
 
     found = reading.analysis.query
     if found is None:
@@ -65,8 +67,8 @@ def query(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> Non
     with right:
         _layer_charts(frame)
     _overlap(reading, selection)
-    with st.expander("Query layers as a data table, with CSV export"):
-        st.dataframe(frame, hide_index=True)
+    with st.expander("Query layers as a data table, with CSV export", expanded=selection.place.tables):
+        data_table(frame, "query_layers")
 
 
 def _layer_charts(frame: pd.DataFrame) -> None:
@@ -74,8 +76,8 @@ def _layer_charts(frame: pd.DataFrame) -> None:
     gated = "ffn up" in names
     for readers in names:
         title = _READERS[readers] + (", by their gate" if gated and readers == "ffn" else "")
-        chart = charts.query_layers(frame[frame["readers"] == readers], title)
-        st.altair_chart(chart, width="stretch", alt=title)
+        read = frame[frame["readers"] == readers]
+        shown(f"query_layers_{readers.replace(' ', '_')}", charts.query_layers(read, title), read, title)
 
 
 def _overlap(reading: Reading, selection: PromptSelection) -> None:
@@ -94,7 +96,7 @@ def _overlap(reading: Reading, selection: PromptSelection) -> None:
 
 def own_panel(selection: PromptSelection, neuron: Neuron, position: int | None, atlas: Catalogue) -> None:
     """What switched one value neuron on."""
-    from app.attribution.details import query_layers_frame
+    from app.attribution.forms import query_layers_frame
 
     with st.container(border=True):
         try:
@@ -120,7 +122,7 @@ def own_panel(selection: PromptSelection, neuron: Neuron, position: int | None, 
             frame = query_layers_frame(found)
             read = frame[frame["readers"] == ("attention" if neuron.head is not None else "ffn")]
             title = f"What {neuron.label} read" + (" by its gate" if "ffn up" in set(frame["readers"]) else "")
-            st.altair_chart(charts.query_layers(read, title), width="stretch", alt=title)
+            shown("own_query_layers", charts.query_layers(read, title), read, title)
 
 
 def _close(selection: PromptSelection, name: str, neuron: Neuron | None = None) -> None:
@@ -147,7 +149,7 @@ def through_panel(reading: Reading, selection: PromptSelection, neuron: Neuron, 
         _close(selection, "read", neuron)
         _head_choice(selection, neuron, head, atlas)
         try:
-            through = explaining.through_head(atlas, neuron, head)
+            through = explaining.through_head(atlas, neuron, head, selection)
         except AtlasError as error:
             fail(error)
             return

@@ -1,35 +1,35 @@
-"""Where on the prompt page: layers, heads, a head's source positions and pattern, and the logit lens."""
+"""Where on the prompt page: layers, the flow, heads, a head's source positions and pattern, and the logit lens."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
-from app import navigation
+from app import navigation, prompt_charts
 from app.address import Head, head_label
 from app.components import chips, legend, link
 from app.palette import KIND_NAMES, KINDS
 from app.plots import Group, Line, Scale, Square, columns, grid, shade
 from app.reading import Reading
 from app.selection import Map, Place, PromptSelection
+from app.views.pictures import drawn
+from app.views.prompt_flow import flow_map
 from app.views.prompt_head import head_panel
 from app.views.prompt_lens import lens_map
+from app.views.prompt_tables import beside
 from app.views.shared import sync
 from app.wording import literal, nats
 from db.catalogue import Catalogue
 
 HERE = "prompt"
 _MAPS = {"heads": "heads", "lens": "logit lens"}
-_NONE = -1
+_NONE, _FFN = -1, -2
 
 
 def looking(selection: PromptSelection, place: Place) -> str:
     """The address of the same question, looked at elsewhere."""
     return navigation.href(HERE, replace(selection, place=place))
-
-
-def _in_layer(place: Place, layer: int | None) -> Place:
-    return replace(place, layer=layer, head=None, source=None)
 
 
 def layers(reading: Reading, selection: PromptSelection) -> None:
@@ -42,7 +42,7 @@ def layers(reading: Reading, selection: PromptSelection) -> None:
         Group(
             str(layer),
             tuple((float(row[part]), part) for part in KINDS),
-            looking(selection, _in_layer(place, None if layer == place.layer else layer)),
+            looking(selection, place.within(None if layer == place.layer else layer)),
             f"layer {layer}: " + ", ".join(f"{KIND_NAMES[part]} {nats(row[part])}" for part in KINDS),
             layer == place.layer,
         )
@@ -51,12 +51,16 @@ def layers(reading: Reading, selection: PromptSelection) -> None:
     st.subheader("Where: layers", anchor=False)
     legend("attention", "ffn")
     columns(groups, unit=reading.unit, axis="layer", key="layers", here=HERE, label="layers")
+    drawn("layers", prompt_charts.layers(reading))
+    beside(selection, "layers", layers_frame(reading.source), "Layers")
     st.caption(literal(f"Each bar is the {reading.meaning}. Click a layer to look into it."))
 
 
 def where(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
-    """The map of heads with what is chosen in it, or the logit lens."""
+    """The flow over all layers; then the map of heads with what is chosen in it, or the logit lens."""
     place = selection.place
+    st.subheader("Where: what heads moved, and from where", anchor=False)
+    flow_map(reading, selection, atlas, partial(looking, selection))
     st.subheader("Where: heads" if place.map is Map.HEADS else "Where: logit lens", anchor=False)
     _controls(selection, atlas)
     if place.map is Map.LENS:
@@ -78,16 +82,18 @@ def _controls(selection: PromptSelection, atlas: Catalogue) -> None:
     place = selection.place
     sync("prompt_map", str(place.map))
     sync("prompt_layer", _NONE if place.layer is None else place.layer)
-    sync("prompt_head", _NONE if place.head is None else place.head[1])
+    chosen = _FFN if place.ffn else _NONE if place.head is None else place.head[1]
+    sync("prompt_head", chosen)
 
     def changed() -> None:
         state = st.session_state
         layer, head = int(state["prompt_layer"]), int(state["prompt_head"])
         moved = replace(place, map=Map(state["prompt_map"] or Map.HEADS))
         if layer != (_NONE if place.layer is None else place.layer):
-            moved = _in_layer(moved, None if layer == _NONE else layer)
-        elif place.layer is not None:
-            moved = replace(moved, head=None if head == _NONE else (place.layer, head), source=None)
+            moved = moved.within(None if layer == _NONE else layer)
+        elif place.layer is not None and head != chosen:
+            part = None if head in (_NONE, _FFN) else (place.layer, head)
+            moved = moved.within(place.layer, head=part, ffn=head == _FFN)
         navigation.show(replace(selection, place=moved))
 
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
@@ -99,10 +105,10 @@ def _controls(selection: PromptSelection, atlas: Catalogue) -> None:
             "Layer", numbers, key="prompt_layer", format_func=_name("all layers"), on_change=changed, width=150
         )
         st.selectbox(
-            "Head",
-            [_NONE, *range(atlas.info.heads)],
+            "Head or FFN",
+            [_NONE, _FFN, *range(atlas.info.heads)],
             key="prompt_head",
-            format_func=_name("no head"),
+            format_func=_name("all of it"),
             on_change=changed,
             width=150,
             disabled=place.layer is None,
@@ -110,7 +116,7 @@ def _controls(selection: PromptSelection, atlas: Catalogue) -> None:
 
 
 def _name(none: str) -> Callable[[int], str]:
-    return lambda number: none if number == _NONE else str(number)
+    return lambda number: {_NONE: none, _FFN: "FFN"}.get(number, str(number))
 
 
 def _head_map(reading: Reading, selection: PromptSelection) -> None:
@@ -138,6 +144,8 @@ def _head_map(reading: Reading, selection: PromptSelection) -> None:
         here=HERE,
         label="attention heads",
     )
+    drawn("heads", prompt_charts.heads(reading))
+    beside(selection, "heads", frame, "Heads")
     if place.head is None:
         st.caption("Click a head for its source positions and its attention pattern.")
 
@@ -151,7 +159,7 @@ def _to_head(head: Head, selection: PromptSelection) -> str:
     """To the head, or away from it where it is chosen already."""
     place = selection.place
     chosen = head == place.head
-    return looking(selection, replace(place, layer=head[0], head=None if chosen else head, source=None))
+    return looking(selection, place.within(head[0], head=None if chosen else head))
 
 
 def _heads_of_layer(reading: Reading, selection: PromptSelection, layer: int) -> None:
@@ -171,8 +179,10 @@ def _heads_of_layer(reading: Reading, selection: PromptSelection, layer: int) ->
     ]
     st.markdown(f"**Layer {layer}**, its heads")
     columns(groups, unit=reading.unit, axis="head", key="layer_heads", here=HERE, label=f"heads of layer {layer}")
+    drawn("layer_heads", prompt_charts.heads_of_layer(reading, layer))
+    beside(selection, "layer_heads", rows, f"Heads of layer {layer}")
     chips(
-        [link("✕ All layers", looking(selection, _in_layer(place, None)))],
+        [link("✕ All layers", looking(selection, place.within(None)))],
         key="all_layers",
         here=HERE,
         label="leave the layer",

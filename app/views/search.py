@@ -7,6 +7,7 @@ from app.components import chip, chips, link
 from app.examples import CONCEPTS, WORDS
 from app.notices import warn
 from app.selection import By, SearchSelection, TokenSelection
+from app.views.about import about
 from app.views.search_concept import concept_chips
 from app.views.search_fields import fields
 from app.views.search_results import concept_results, exact_results, hit_results
@@ -26,6 +27,7 @@ def draw() -> None:
         "Find the neurons whose value vector raises or lowers the logit of a token the most, or of the many tokens "
         "that a few words stand for.",
     )
+    about(HERE)
     atlas = open_catalogue()
     selection, notices = SearchSelection.read(navigation.params(), limits(atlas))
     warn(notices)

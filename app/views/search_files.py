@@ -8,13 +8,14 @@ import streamlit as st
 from app import finding
 from app.exporting import FORMS, Form, command
 from app.selection import By, SearchSelection
+from app.views.data_table import data_table
 from db.catalogue import Catalogue
 
 
 def as_data(frame: pd.DataFrame) -> None:
     """What the table shows, for the keyboard."""
     with st.expander("This page as a data table"):
-        st.dataframe(frame, hide_index=True)
+        data_table(frame, "this_page")
 
 
 def _writing(form: Form, whole: Callable[[], pd.DataFrame]) -> Callable[[], bytes]:

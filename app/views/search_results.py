@@ -11,6 +11,7 @@ from app.components import chips, legend, link
 from app.notices import fail
 from app.ranking import Page, concept_sentence, hits_sentence
 from app.selection import By, SearchSelection
+from app.views.pictures import shown
 from app.views.search_files import as_data, exports
 from app.views.search_tables import ends_table, hits_table
 from app.views.shared import progress
@@ -44,9 +45,8 @@ def hit_results(selection: SearchSelection, tokens: Sequence[Token], atlas: Cata
         _pages(selection, page)
     with right:
         counts = atlas.layer_counts(ids, selection.conditions)
-        st.altair_chart(
-            charts.layer_distribution(counts, atlas.info.layers), width="stretch", alt="Found neurons by layer"
-        )
+        chart = charts.layer_distribution(counts, atlas.info.layers)
+        shown("found_by_layer", chart, counts, "Found neurons by layer")
     as_data(hits_frame(page.rows))
     exports(page.total, selection, By.TOKEN, atlas, lambda: hits_frame(finding.all_hits(atlas, ids, selection)))
 
@@ -100,7 +100,7 @@ def _ends(
     with right:
         best = min(finding.BEST, page.total)
         chart = charts.layer_distribution(counts, atlas.info.layers, f"The best {best} by layer")
-        st.altair_chart(chart, width="stretch", alt=f"The best {best} by layer")
+        shown("best_by_layer", chart, counts, f"The best {best} by layer")
 
 
 def _count(page: Page[Hit] | Page[ConceptNeuron], what: str) -> None:

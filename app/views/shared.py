@@ -6,7 +6,10 @@ from contextlib import contextmanager
 import streamlit as st
 
 from app import navigation, resources
-from app.components import Chip, chips
+from app.components import Chip, chips, link
+from app.configuration import configuration
+from app.fields import copy_link
+from app.links import BUILD, MODEL, address, stamp
 from app.notices import warn
 from app.selection import Limits, SearchSelection
 from app.wording import literal
@@ -17,27 +20,62 @@ _DOTS = "  ·  "
 
 
 def open_catalogue() -> Catalogue:
-    """The catalogue named in the address, or the default one with a notice."""
+    """The catalogue named in the address, or the default one with a notice; where a link names its build, that one."""
     chosen = navigation.chosen_model()
-    if chosen is None:
-        return resources.catalogue()
     try:
-        return resources.catalogue(chosen)
+        atlas = resources.catalogue(chosen)
     except AtlasError as error:
+        if chosen is None:
+            raise
         atlas = resources.catalogue()
         warn([f"{error} Shown instead: {atlas.info.model}."])
+        navigation.hold_build(False)
         return atlas
+    return _build_seen(atlas)
+
+
+def _build_seen(current: Catalogue) -> Catalogue:
+    """The build that the address names, where it is still there: a link is to show the figures that were seen."""
+    named = navigation.chosen_build()
+    found: Catalogue | None = current
+    reason = "which is no longer here"
+    if named is not None:
+        try:
+            found = resources.catalogue_of_build(current, named.beginning)
+        except AtlasError:
+            found, reason = None, "which cannot be read any more"
+    navigation.hold_build(found not in (None, current))
+    now = f"{current.info.build_id[:8]} of {current.info.created_at[:10]}"
+    if named is not None and found is None:
+        warn([f"This link was made with {named.words}, {reason}. Shown is the current one, {now}: figures may differ."])
+    elif named is not None and found is not current:
+        warn([f"This link was made with {named.words}, and that one is shown. The current one is {now}."])
+        chips([link("Show the current one", navigation.to_current())], key="build", here="", label="the current build")
+    return found or current
 
 
 def limits(atlas: Catalogue) -> Limits:
     """What the selections are checked against."""
-    return Limits(atlas.info.vocabulary, atlas.info.layers, atlas.info.heads)
+    return Limits(atlas.info.vocabulary, atlas.info.layers, atlas.info.heads, configuration().max_top)
 
 
 def title(text: str, lead: str) -> None:
-    """A page's heading and what one is looking at."""
-    st.title(literal(text), anchor=False)
+    """A page's heading and what one is looking at, and beside it the control that copies the address."""
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        st.title(literal(text), anchor=False, width="content")
+        copying()
     st.caption(lead)
+
+
+def copying() -> None:
+    """“Copy link”: the address that is shown, which holds the whole view, with the model and the build that is seen."""
+    try:
+        seen = resources.catalogue(navigation.chosen_model())
+        named = navigation.chosen_build()
+        seen = (named and resources.catalogue_of_build(seen, named.beginning)) or seen
+    except AtlasError:  # the page says what is wrong
+        return
+    copy_link({MODEL: seen.info.model, BUILD: stamp(seen.info)}, key="copy_link", here="")
 
 
 def sync(key: str, value: object) -> None:
@@ -71,14 +109,10 @@ def footer(atlas: Catalogue, here: str) -> None:
     st.caption(literal(_DOTS.join(parts)))
     names = resources.catalogue_names()
     if len(names) > 1:
-        links = [Chip(name, href=f"{_path(here)}?model={name}", current=name == info.model) for name in names]
+        links = [Chip(name, href=address(here, {MODEL: name}), current=name == info.model) for name in names]
         chips(links, key="models", here=here, label="models")
 
 
 def search_link(token_id: int) -> str:
     """The address of the search for one token."""
     return navigation.href("search", SearchSelection(tokens=(token_id,)))
-
-
-def _path(page: str) -> str:
-    return "./" if page == "start" else page

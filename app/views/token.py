@@ -7,6 +7,9 @@ from app.components import Cell, Column, TableRow, chip, chips, link, neuron_tab
 from app.examples import WORDS
 from app.notices import warn
 from app.selection import NeuronSelection, SearchSelection, TokenSelection
+from app.views.about import about
+from app.views.data_table import data_table
+from app.views.pictures import shown
 from app.views.shared import footer, limits, open_catalogue, sync, title
 from app.wording import literal, signed
 from db.answers import Hit, Token
@@ -36,6 +39,7 @@ def draw() -> None:
         found = matches.matched[0]
     if found is None:
         title("Token", "One row of the unembedding: what is near it, and which neurons raise and lower it.")
+        about(HERE)
         warn(notices)
         _field(selection)
         pieces = () if matches is None else matches.pieces[:24]
@@ -50,6 +54,7 @@ def draw() -> None:
 
 def _token(token: Token, selection: TokenSelection, notices: list[str], atlas: Catalogue) -> None:
     title(f"Token {shorten(token.display, 40)}", _figures(token, atlas))
+    about(HERE)
     warn(notices)
     left, right = st.columns([2, 5], gap="medium", vertical_alignment="center")
     with left:
@@ -71,9 +76,9 @@ def _token(token: Token, selection: TokenSelection, notices: list[str], atlas: C
             _neurons(token, sign, atlas)
     if len(counts):
         chart = survey_charts.token_by_layer(counts, atlas.info.layers)
-        st.altair_chart(chart, width="stretch", alt="Neurons that promote and suppress the token, by layer")
+        shown("token_by_layer", chart, counts, "Neurons that promote and suppress the token, by layer")
         with st.expander("The same as a data table"):
-            st.dataframe(counts, hide_index=True)
+            data_table(counts, "neurons_by_layer")
 
 
 def _figures(token: Token, atlas: Catalogue) -> str:

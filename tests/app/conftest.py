@@ -7,12 +7,21 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from app.configuration import configuration
 from indexer.build import build
 from tests import models
 from tests.app.running import run_page
 from tests.catalogues import make_catalogue
 
 RunPage = Callable[..., AppTest]
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings() -> Iterator[None]:
+    """Settings are read once a process; a test that sets variables wants its own read."""
+    configuration.cache_clear()
+    yield
+    configuration.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +42,9 @@ def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_page(small_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPage]:
-    """``small_page("prompt", p="The river")`` runs a page with these parameters."""
+def small_page(small_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPage]:
+    """``small_page("prompt", p="The river")`` runs a page with these parameters; nothing is saved yet."""
+    monkeypatch.setenv("ATLAS_WORKSPACE", f"sqlite:///{tmp_path / 'atlas.sqlite'}")
     monkeypatch.setenv("ATLAS_MODELS", str(small_folders[0]))
     monkeypatch.setenv("ATLAS_CATALOGUE", str(small_folders[1]))
     yield run_page
@@ -42,8 +52,9 @@ def small_page(small_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def toy_page(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPage]:
+def toy_page(toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPage]:
     """The same on the toy catalogue, whose model is not to be had."""
+    monkeypatch.setenv("ATLAS_WORKSPACE", f"sqlite:///{tmp_path / 'atlas.sqlite'}")
     monkeypatch.setenv("ATLAS_MODELS", str(toy_root / "none"))
     monkeypatch.setenv("ATLAS_CATALOGUE", str(toy_root))
     yield run_page

@@ -10,7 +10,9 @@ from app.attribution.details import activations, own_query, positions_frame
 from app.attribution.forms import overlap
 from app.attribution.heads import through_head
 from app.attribution.joining import stored_ranges
+from app.attribution.scope import Scope
 from app.attribution.settings import Settings
+from app.attribution.within import raising_within
 from app.wording import nats
 from db.catalogue import Catalogue
 from db.library import find_catalogue
@@ -49,7 +51,7 @@ def all_text(app):
     return " ".join(element.value for element in (*app.markdown, *app.caption, *app.subheader)).replace("\\", "")
 
 
-def test_a_layer_leads_to_its_heads_and_its_neurons(small_page, analysis):
+def test_a_layer_leads_to_its_heads_and_its_neurons(small_page, analysis, run):
     bars = component(small_page("prompt", p=PROMPT), "layers")["groups"]
     assert len(bars) == analysis.heads.shape[0]
     target = params_of(bars[1]["href"])
@@ -59,9 +61,9 @@ def test_a_layer_leads_to_its_heads_and_its_neurons(small_page, analysis):
     assert [group["hint"] for group in heads] == [
         f"L1.H{head}: {nats(score)} nats" for head, score in enumerate(analysis.heads[1].tolist())
     ]
-    expected = [one.neuron.label for one in analysis.ffn_value_neurons if one.neuron.layer == 1]
-    assert labels(app, "neurons_ffn") == expected
-    assert params_of(component(app, "filtered")["items"][0]["href"]) == {"p": PROMPT}
+    own = raising_within(run, Scope(1), NeuronKind.FFN, 300).neurons
+    assert labels(app, "neurons_ffn") == [one.neuron.label for one in own]
+    assert params_of(component(app, "trail")["steps"][0]["href"]) == {"p": PROMPT}
     assert params_of(component(app, "layers")["groups"][1]["href"]) == {"p": PROMPT}
 
 
@@ -76,12 +78,8 @@ def test_a_head_leads_to_its_source_positions_and_those_to_its_neurons(small_pag
     assert [row["cells"][5]["chips"][0]["text"] for row in rows] == [tokens[0] for tokens in frame["value_tokens"]]
     source = params_of(rows[0]["href"])
     app = small_page("prompt", **source)
-    expected = [
-        one.neuron.label
-        for one in analysis.attention_value_neurons
-        if one.neuron.layer == 1 and one.neuron.head == 2 and str(one.position) == source["from"]
-    ]
-    assert (labels(app, "neurons_attention") if expected else []) == expected
+    own = raising_within(run, Scope(1, head=2, position=int(source["from"])), NeuronKind.ATTENTION, 300).neurons
+    assert labels(app, "neurons_attention") == [one.neuron.label for one in own]
 
 
 @pytest.mark.parametrize("show", ["lowered", "query"])

@@ -2,6 +2,7 @@
 
 import io
 import json
+from random import Random
 
 import pytest
 
@@ -41,7 +42,11 @@ def test_the_aggregate_is_the_librarys(small_page, small_folders):
 
 def test_a_prompt_that_cannot_be_explained_is_named(small_page):
     app = small_page("many", ps="The river\nThe hill\tno such token at all")
-    assert [one.label for one in app.expander] == ["Or open a file of analyses", "1 could not be explained"]
+    assert [one.label for one in app.expander] == [
+        "What am I looking at?",
+        "Or open a file of analyses",
+        "1 could not be explained",
+    ]
 
 
 def test_filters_go_into_the_address_and_analyse_nothing_anew(small_page, monkeypatch):
@@ -62,7 +67,14 @@ def test_typed_prompts_go_into_the_address_unless_they_are_long(small_page):
     long = "\n".join(f"The river {number} " + "runs " * 25 for number in range(MAX_PROMPTS))
     app.text_area(key="many_text").set_value(long)
     app.button[0].click().run()
-    assert "ps" not in app.query_params
+    packed = app.query_params["psz"]
+    assert len(packed) < 400
+    assert component(small_page("many", psz=packed), "aggregate")["rows"]
+    random = Random(0)
+    long = "\n".join("".join(random.choices("abcdefghijklmnopqrstuvwxyz ", k=400)) for _ in range(MAX_PROMPTS))
+    app.text_area(key="many_text").set_value(long)
+    app.button[0].click().run()
+    assert not {"ps", "psz"} & set(app.query_params)
     assert any("the address does not hold them" in caption.value for caption in app.caption)
 
 

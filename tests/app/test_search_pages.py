@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import streamlit as st
 
-from app import exporting, finding
+from app import exporting, finding, navigation
 from app.ranking import concept_sentence, order_of
 from app.selection import By, Limits, OverviewSelection, SearchSelection, TokenSelection
 from db.catalogue import Catalogue
@@ -17,29 +17,35 @@ from db.neuron import Neuron, NeuronKind, Sign
 from tests.app.running import component, run_page, texts
 from tests.catalogues import make_catalogue
 
-PAGES = ("search", "token", "overview", "neuron")
+PAGES = tuple(name for name in navigation.PAGES if name != "account")
 HOSTILE = "<script>alert(1)</script>$x$:red[a]:smile:`*_\u202e\x00'; DROP TABLE token; --"
+SEARCHED = (
+    *("by", "t", "add", "avoid", "drop", "near", "sign", "kind", "layers", "head", "z", "depth", "order", "reverse"),
+    *("exact", "page"),
+)
+"""What a search reads beside its text."""
 NAMES = [
-    "q",
-    "by",
-    "t",
-    "add",
-    "avoid",
-    "drop",
-    "near",
-    "sign",
-    "kind",
-    "layers",
-    "head",
-    "z",
-    "depth",
-    "order",
-    "reverse",
-    "exact",
-    "page",
-    "n",
-    "model",
+    *("q", *SEARCHED, "n", "model", "alike", "keys", "try", "tryz", "p", "pz", "p2", "at", "at2", "target", "target2"),
+    *(
+        "from",
+        "not",
+        "k",
+        "rule",
+        "map",
+        "layer",
+        "part",
+        "own",
+        "read",
+        "through",
+        "tables",
+        "show",
+        "set",
+        "ps",
+        "psz",
+    ),
+    *("role", "least", "zero", "b", "v"),
 ]
+"""Every parameter of every page."""
 LIMITS = Limits(vocabulary=40, layers=3, heads=2)
 
 
@@ -63,6 +69,10 @@ def labels(app, key="hits") -> list[str]:
     return [row["cells"][0]["text"] for row in component(app, key)["rows"]]
 
 
+def said_on(app) -> str:
+    return " ".join(element.value for element in app.markdown).replace("\\", "")
+
+
 def has(app, key) -> bool:
     return any(element.proto.id.endswith(f"-{key}") for element in app.get("bidi_component"))
 
@@ -78,7 +88,7 @@ def test_any_value_of_any_parameter_is_survived(toy_page, page, value):
 
 
 @pytest.mark.parametrize("value", ["nonsense", "-1", "9" * 20, HOSTILE])
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("q", "n", "model")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name in SEARCHED])
 def test_a_good_search_survives_wrong_company(toy_page, name, value):
     app = toy_page("search", **{"q": "Python code", "by": "concept", name: value})
     assert f"{name}=" in texts(app)
@@ -105,7 +115,7 @@ def test_a_concept_shows_what_the_library_finds(toy_page, toy):
     said = concept_sentence(concept, SearchSelection("Python code", sign=Sign.PROMOTES))
     assert said.startswith("Neurons that promote “Python”")
     assert said.endswith(", by score")
-    assert said in app.markdown[0].value.replace("\\", "")
+    assert said in said_on(app)
 
 
 def _items(app, key):
@@ -206,7 +216,7 @@ def test_every_condition_is_the_librarys(toy_page, toy):
     expected = toy.search_token([token.token_id for token in tokens], conditions, limit=50)
     assert expected, "the example has to find something"
     assert labels(app) == [hit.neuron.label for hit in expected]
-    assert conditions.describe(tokens) in app.markdown[0].value.replace("\\", "")
+    assert conditions.describe(tokens) in said_on(app)
 
 
 def test_conditions_go_into_the_address(toy_page):
@@ -240,7 +250,7 @@ def test_exact_mode_ranks_all_neurons_with_the_model(small_page, small):
     rows = component(app, "hits")["rows"]
     assert labels(app) == [one.neuron.label for one in expected]
     assert [row["cells"][1]["text"] for row in rows] == [f"{one.mean_z:.2f}" for one in expected]
-    assert f"of all {small.info.neurons:,} neurons" in app.markdown[0].value.replace("\\", "")
+    assert f"of all {small.info.neurons:,} neurons" in said_on(app)
 
 
 def test_exact_mode_without_the_model_is_a_notice_and_a_way_out(toy_page):
@@ -294,14 +304,14 @@ def test_a_neurons_relatives(toy_page, toy):
     beside = component(app, "beside")["items"]
     assert [item["text"] for item in beside] == ["L1.H0.N0", "L1.H0.N1", "L1.H0.N2"]
     assert [item["current"] for item in beside] == [False, True, False]
-    app.segmented_control(key="neuron_alike").set_value("by value vector").run()
+    app.segmented_control(key="neuron_alike").set_value("value").run()
     assert len(app.error) == 1  # there is no model
     assert not app.exception
 
 
 def test_relatives_by_value_vector(small_page):
     app = small_page("neuron", n="L1.F3")
-    app.segmented_control(key="neuron_alike").set_value("by value vector").run()
+    app.segmented_control(key="neuron_alike").set_value("value").run()
     rows = component(app, "similar")["rows"]
     shares = [abs(row["cells"][1]["share"]) for row in rows]
     assert len(rows) == 12

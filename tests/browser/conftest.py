@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,18 +39,34 @@ CHROMIUM_ARGUMENTS = [
 
 
 @pytest.fixture(scope="session")
-def served_app(demo_catalogue_dir: Path) -> Iterator[str]:
-    """The address of the app, served from this checkout on a free port until the tests are over."""
+def served_app(demo_catalogue_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the app, served from this checkout on a free port until the tests are over; what the tests save
+    is kept apart from what this checkout's own server has.
+    """
+    workspace = tmp_path_factory.mktemp("workspace") / "atlas.sqlite"
+    with serving("streamlit", ATLAS_WORKSPACE=f"sqlite:///{workspace}") as address:
+        yield address
+
+
+@contextmanager
+def serving(log_name: str, **environment: str) -> Iterator[str]:
+    """Serve this checkout on a free port, with these environment variables beside its own; yields the address."""
     ARTEFACTS.mkdir(exist_ok=True)
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "streamlit", "run", "app/main.py"]
+    command = [sys.executable, "-m", "streamlit", "run", "app/server.py"]
     command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
-    log = ARTEFACTS / "streamlit.log"
+    log = ARTEFACTS / f"{log_name}.log"
     with log.open("wb") as output:
         # A session of its own, so that whatever it starts ends with it.
         process = subprocess.Popen(
-            command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=CHECKOUT,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
         try:
             _wait_until_healthy(process, address, log)

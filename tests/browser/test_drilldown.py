@@ -19,6 +19,11 @@ def chart(page: Page, name: str) -> Locator:
     return page.get_by_role("group", name=name, exact=True)
 
 
+def trail(page: Page) -> Locator:
+    """Where one is, above the lists of neurons."""
+    return page.get_by_role("navigation", name="where you are").last
+
+
 @both_sizes
 def test_from_a_prediction_to_a_source_position(served_app: str, page: Page, screenshot: Screenshot) -> None:
     page.goto(f"{served_app}/prompt?p={quote(PROMPT)}")
@@ -40,7 +45,7 @@ def test_from_a_prediction_to_a_source_position(served_app: str, page: Page, scr
     assert in_address(page) == {"p": PROMPT, "target": target, "head": "L23.H4"}
 
     positions.first.click()
-    expect(page.get_by_text("of attention only head 4 from position 3")).to_be_visible()
+    expect(trail(page)).to_contain_text("from 3 “␣France”")
     settled(page)
     assert in_address(page) == {"p": PROMPT, "target": target, "head": "L23.H4", "from": "3"}
     assert all(label.startswith("L23.H4.") for label in labels(page, "attention neurons"))
@@ -48,7 +53,8 @@ def test_from_a_prediction_to_a_source_position(served_app: str, page: Page, scr
     screenshot("source")
 
     page.go_back()
-    expect(page.get_by_text("of attention only head 4 from position 3")).to_have_count(0)
+    expect(trail(page)).not_to_contain_text("from 3")
+    expect(trail(page)).to_contain_text("head L23.H4")
     assert "from" not in in_address(page)
 
 

@@ -142,7 +142,8 @@ def test_the_start_page_is_quick_and_then_explains_its_example(served_app: str, 
     page.goto(served_app)
     expect(page.get_by_role("group", name="prompts to explain")).to_be_visible()
     assert time.perf_counter() - started < 3
-    expect(page.get_by_role("group", name="its tokens").first).to_contain_text("␣water")
-    page.get_by_role("link", name="Thank you very").click()
+    expect(page.get_by_role("group", name=re.compile("^tokens that L.* raised")).nth(1)).to_contain_text("␣Japanese")
+    expect(page.get_by_role("group", name="what it says through the head")).to_contain_text("␣Japanese")
+    page.get_by_role("link", name="Thank you very", exact=True).click()
     expect(page.get_by_role("region", name="ffn neurons")).to_be_visible()
     assert in_address(page) == {"p": "Thank you very"}

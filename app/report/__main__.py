@@ -1,0 +1,178 @@
+"""A prompt's report, from the shell: ``python -m app.report "The capital of France is" --out report.html``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.configuration import configuration
+from app.selection import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
+from db.catalogue import Catalogue
+from db.errors import AtlasError
+from db.library import find_catalogue
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from app.attribution.results import Analysis
+    from app.report.files import Material
+
+_BY_ENDING = {".html": "html", ".htm": "html", ".json": "json", ".zip": "csv"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser(
+        prog="python -m app.report", description="One explained prompt as a file to keep: HTML, JSON, CSV or Parquet."
+    )
+    add = arguments.add_argument
+    asked = arguments.add_mutually_exclusive_group(required=True)
+    asked.add_argument("prompt", nargs="?", help="the text whose next token is explained")
+    asked.add_argument(
+        "--analysis", type=Path, metavar="FILE", help="instead: what `python -m app.attribution --json` wrote"
+    )
+    add("--out", type=Path, required=True, metavar="FILE", help="such as report.html, analysis.json or tables.zip")
+    add("--form", choices=["html", "json", "csv", "parquet"], help="default: by the file's ending; a .zip holds CSV")
+    add("--rows", type=_count, metavar="N", help="neurons of each of the report's tables (default: 50)")
+    add("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)")
+    add("--catalogue", type=Path, metavar="DIR", help="catalogue for the neurons' tokens (default: catalogue/)")
+    for name, what in (
+        ("target", "the token to explain (default: the top prediction)"),
+        ("distractor", "why not this"),
+    ):
+        either = arguments.add_mutually_exclusive_group()
+        either.add_argument(f"--{name}", metavar="TEXT", help=what)
+        either.add_argument(f"--{name}-id", type=_count, metavar="N", help="the same by its token id")
+    add("--position", type=int, metavar="N", help="token position, from 0 or from the end (default: last)")
+    add("--top", type=_top, default=DEFAULT_TOP, metavar="K", help=f"neurons of each kind (default: {DEFAULT_TOP})")
+    add("--conventions", choices=[str(rule) for rule in Rule], default="exact", help="see README, Method")
+    add("--lens", action="store_true", help="also the logit lens over layers and positions")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = parser().parse_args(argv)
+    try:
+        print(_run(options))
+    except AtlasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> str:
+    form = options.form or _BY_ENDING.get(options.out.suffix.lower())
+    if form is None:
+        raise AtlasError(f"What is {options.out.name} to be? End it in .html, .json or .zip, or say --form.")
+    if not options.out.resolve().parent.is_dir():
+        raise AtlasError(f"There is no folder {options.out.resolve().parent} to write {options.out.name} into.")
+    if options.prompt is not None and not options.prompt.strip():
+        raise AtlasError("The prompt is empty. Type some text whose next token is to be explained.")
+    material = _explained(options) if options.analysis is None else _stored(options)
+    from app.report.files import FILES
+
+    data = FILES[form].write(material)
+    try:
+        options.out.write_bytes(data)
+    except OSError as error:
+        raise AtlasError(f"{options.out} cannot be written ({error.strerror}). Choose another file.") from error
+    return f"{options.out}: {len(data):,} bytes"
+
+
+def _explained(options: argparse.Namespace) -> "Material":
+    """The prompt, explained now."""
+    import torch  # takes seconds: not before the arguments are known good
+
+    from app.attribution.analysis import explain, load
+    from app.attribution.details import lens_frame
+    from app.attribution.joining import require_same_model, stored_ranges
+    from app.attribution.run import run_prompt
+    from app.attribution.settings import Settings
+    from indexer.conventions import Conventions
+
+    model = load(options.model)
+    catalogue = _catalogue(options.catalogue, model.name)
+    require_same_model(model, catalogue)
+    settings = Settings(
+        top=options.top,
+        target=options.target if options.target_id is None else options.target_id,
+        distractor=options.distractor if options.distractor_id is None else options.distractor_id,
+        position=options.position,
+        conventions=Conventions(options.conventions),
+        suppressing=True,
+    )
+    run = run_prompt(model, options.prompt, settings)
+    with torch.inference_mode():
+        analysis = explain(run, stored_ranges(catalogue))
+        lens = lens_frame(run) if options.lens else None
+    return _material(analysis, catalogue, options, lens)
+
+
+def _stored(options: argparse.Namespace) -> "Material":
+    """An analysis that was written before; needs no model."""
+    from app.attribution.parsing import from_json
+
+    if options.lens:
+        raise AtlasError("--lens needs the prompt itself: a stored analysis does not hold the logit lens.")
+    try:
+        data = json.loads(options.analysis.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise AtlasError(f"{options.analysis} is no analysis that can be read: {error}") from error
+    analysis = from_json(data)
+    return _material(analysis, _catalogue(options.catalogue, analysis.model), options, None)
+
+
+def _material(
+    analysis: "Analysis", catalogue: Catalogue, options: argparse.Namespace, lens: "pd.DataFrame | None"
+) -> "Material":
+    from app.report.contents import ROWS
+    from app.report.files import Material
+    from app.report.origin import Origin
+
+    last, best = len(analysis.tokens) - 1, analysis.predictions[0].token.id
+    listed = max(len(analysis.ffn_value_neurons), 1) if options.analysis else options.top
+    question = PromptSelection(
+        analysis.prompt,
+        None if analysis.target.token.id == best else analysis.target.token.id,
+        None if analysis.position == last else analysis.position,
+        listed,
+        Rule(str(analysis.conventions)),
+        None if analysis.contrast is None else analysis.contrast.distractor.token.id,
+        Place(Map.LENS if options.lens else Map.HEADS),
+    )
+    rows = ROWS if options.rows is None else options.rows
+    return Material(analysis, catalogue, Origin(question, model=_named(options.model, analysis.model)), lens, rows)
+
+
+def _named(given: str, name: str) -> str:
+    """The model as the command names it: as it was given, but nobody's folders."""
+    return given if given == "demo" else name
+
+
+def _catalogue(given: Path | None, model: str) -> Catalogue:
+    """The catalogue asked for, or the model's own."""
+    root = configuration().catalogue if given is None else given
+    alone = root.is_file() or (root / "CURRENT").exists()  # a build or one model's folder, rather than a folder of them
+    return Catalogue.open(find_catalogue(root, None if alone else model))
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return number
+
+
+def _top(text: str) -> int:
+    if not 1 <= int(text) <= MAX_TOP:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {MAX_TOP}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

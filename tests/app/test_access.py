@@ -1,0 +1,143 @@
+"""Who may write: by the settings, and by what an identity provider says of a visitor."""
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from app import access
+from tests.app.running import texts
+
+SIGNED_IN = {"is_logged_in": True, "name": "Ada", "email": "ada@uni.example", "email_verified": True}
+
+
+class Secrets(dict[str, object]):
+    """As much of Streamlit's secrets as is asked for."""
+
+    def load_if_toml_exists(self) -> bool:
+        return bool(self)
+
+
+@pytest.fixture
+def visitor(monkeypatch: pytest.MonkeyPatch):
+    """``visitor(sign_in=True, is_logged_in=True, ...)``: whoever looks at the page."""
+
+    def be(*, sign_in: bool = True, **claims: object) -> None:
+        monkeypatch.setattr(st, "secrets", Secrets(auth={"client_id": "atlas"}) if sign_in else Secrets())
+        monkeypatch.setattr(st, "user", claims)
+
+    return be
+
+
+def test_on_a_server_of_ones_own_everybody_may_write(visitor):
+    visitor(sign_in=False)
+    assert access.person() is None
+    assert access.may_write()
+
+
+@pytest.mark.parametrize(("variable", "value"), [("ATLAS_READ_ONLY", "true")])
+def test_nobody_writes_on_a_read_only_server(visitor, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    for sign_in in (True, False):
+        visitor(sign_in=sign_in, **SIGNED_IN)
+        assert access.why_not_write() == "This server is read-only: nothing can be saved here."
+
+
+@pytest.mark.parametrize(("variable", "value"), [("ATLAS_MODE", "demo"), ("ATLAS_EMAIL_DOMAINS", "uni.example")])
+def test_without_sign_in_nobody_writes_where_only_some_may(visitor, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    visitor(sign_in=False, **SIGNED_IN)  # claims without a provider are worth nothing
+    assert not access.may_write()
+    assert "no sign-in" in str(access.why_not_write())
+
+
+@pytest.mark.parametrize("claims", [{}, {"is_logged_in": False}, {"is_logged_in": "true", "email": "a@uni.example"}])
+def test_anonymous_visitors_read_but_do_not_write(visitor, claims):
+    visitor(**claims)
+    assert access.person() is None
+    assert str(access.why_not_write()).startswith("Sign in")
+
+
+def test_without_a_list_of_domains_whoever_signed_in_may_write(visitor):
+    visitor(**SIGNED_IN)
+    assert access.person() == access.Person("Ada", "ada@uni.example")
+    assert access.may_write()
+
+
+@pytest.mark.parametrize(
+    ("claims", "allowed"),
+    [
+        ({}, True),
+        ({"email": "ADA@Uni.Example "}, True),
+        ({"email_verified": "true"}, True),
+        ({"email_verified": False}, False),
+        ({"email_verified": "false"}, False),
+        ({"email_verified": None}, False),
+        ({"email": None}, False),
+        ({"email": "uni.example"}, False),
+        ({"email": "ada@other.example"}, False),
+        ({"email": "ada@sub.uni.example"}, False),
+        ({"email": "ada@evil-uni.example"}, False),
+        ({"email": "ada@uni.example@other.example"}, False),
+    ],
+)
+def test_with_a_list_of_domains_only_verified_addresses_of_these_may_write(visitor, monkeypatch, claims, allowed):
+    monkeypatch.setenv("ATLAS_EMAIL_DOMAINS", "third.example, UNI.example")
+    visitor(**SIGNED_IN | claims)
+    assert access.may_write() is allowed
+    assert (access.why_not_write() is None) is allowed
+
+
+def test_an_address_that_nobody_vouches_for_is_not_told(visitor):
+    visitor(**SIGNED_IN | {"email_verified": False})
+    assert access.person() == access.Person("Ada", "")
+
+
+def test_identity_providers_are_offered_by_their_names(monkeypatch):
+    def offered(**section: object) -> tuple[str | None, ...]:
+        monkeypatch.setattr(st, "secrets", Secrets(auth=section))
+        return access.providers()
+
+    assert offered(client_id="atlas", cookie_secret="x") == (None,)
+    assert offered(cookie_secret="x", google={"client_id": "a"}, other={"client_id": "b"}) == ("google", "other")
+    monkeypatch.setattr(st, "secrets", Secrets())
+    assert access.providers() == ()
+
+
+def test_there_is_an_account_page_only_where_one_can_sign_in(monkeypatch, toy_page):
+    assert "account" not in pages(toy_page("start"))
+    monkeypatch.setattr(access, "sign_in_offered", lambda: True)
+    monkeypatch.setattr(access, "person", lambda: None)
+    assert pages(toy_page("start"))["account"] == "Sign in"
+    monkeypatch.setattr(access, "person", lambda: access.Person("Ada", "ada@uni.example"))
+    assert pages(toy_page("start"))["account"] == "Account"
+
+
+def test_the_account_page_signs_in(monkeypatch, toy_page):
+    asked: list[str | None] = []
+    monkeypatch.setattr(access, "sign_in_offered", lambda: True)
+    monkeypatch.setattr(access, "person", lambda: None)
+    monkeypatch.setattr(access, "providers", lambda: (None, "uni"))
+    monkeypatch.setattr(st, "login", asked.append)
+    app = toy_page("account")
+    assert [button.label for button in app.button] == ["Sign in", "Sign in with uni"]
+    app.button[1].click().run()
+    assert asked == ["uni"]
+
+
+def test_the_account_page_says_what_one_may_and_signs_out(monkeypatch, toy_page):
+    left = []
+    monkeypatch.setenv("ATLAS_EMAIL_DOMAINS", "uni.example")
+    monkeypatch.setattr(access, "sign_in_offered", lambda: True)
+    monkeypatch.setattr(access, "person", lambda: access.Person("*Ada* <b>", "ada@other.example"))
+    monkeypatch.setattr(st, "logout", lambda: left.append(1))
+    app = toy_page("account")
+    assert "only addresses of uni.example may save" in texts(app)
+    assert "*Ada* <b>" in app.markdown[0].value.replace("\\", "")
+    assert r"\*Ada\*" in app.markdown[0].value
+    app.button[0].click().run()
+    assert left == [1]
+
+
+def pages(app: AppTest) -> dict[str, str]:
+    """The titles in the navigation by address."""
+    return {page["url_pathname"]: page["page_name"] for page in app._registered_pages.values()}

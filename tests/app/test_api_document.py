@@ -1,0 +1,63 @@
+"""The API against its own OpenAPI document, with requests that fit it and requests that do not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+import streamlit as st
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+
+from app.api.application import api
+from tests.app.api_client import client
+
+PATHS = [
+    "/v1/builds",
+    "/v1/concept",
+    "/v1/models",
+    "/v1/neuron/{label}",
+    "/v1/overview",
+    "/v1/search",
+    "/v1/similar/{label}",
+    "/v1/token",
+]
+
+
+@pytest.fixture
+def document(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The document of an application that answers from the toy catalogue."""
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(toy_root))
+    yield schemathesis.openapi.from_asgi("/openapi.json", api())
+    st.cache_resource.clear()
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("path", PATHS)
+def test_answers_are_as_the_document_says(document: Any, path: str, mode: GenerationMode) -> None:
+    """Statuses, kinds and shapes of the answers; and what does not fit the document is refused."""
+
+    @given(case=document[path]["GET"].as_strategy(generation_mode=mode))
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    def ask(case: schemathesis.Case) -> None:
+        case.call_and_validate(
+            excluded_checks=[
+                # Parameters that fit one by one may not fit each other, or the model: it lacks that layer.
+                schemathesis.checks.positive_data_acceptance,
+            ]
+        )
+
+    ask()
+
+
+def test_the_document(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(toy_root))
+    found = client().get("/openapi.json").json()
+    assert sorted(found["paths"]) == PATHS
+    for methods in found["paths"].values():
+        assert list(methods) == ["get"]
+        assert set(methods["get"]["responses"]) == {"200", "304", "400", "404", "422", "503"}
+        for parameter in methods["get"]["parameters"]:
+            assert parameter["description"], parameter["name"]
+    assert "http" not in str(found["paths"])

@@ -1,0 +1,201 @@
+"""Whatever stands in an address: every page reads it without failing, to the same state again and again.
+
+The parsers get more than 10,000 addresses; some hundred go through whole pages.
+"""
+
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from app.address import Limits
+from app.compare_selection import CompareSelection
+from app.links import address
+from app.packing import pack
+from app.saved_selection import SavedSelection
+from app.selection import ManySelection, NeuronSelection, OverviewSelection, PromptSelection, SearchSelection
+from app.selection import TokenSelection as Token
+from tests.app.running import texts
+
+LIMITS = Limits(vocabulary=40, layers=3, heads=2)
+SELECTIONS: dict[str, Any] = {
+    "search": SearchSelection,
+    "token": Token,
+    "overview": OverviewSelection,
+    "neuron": NeuronSelection,
+    "prompt": PromptSelection,
+    "many": ManySelection,
+    "compare": CompareSelection,
+    "saved": SavedSelection,
+}
+SHARED = ["model", "b", "v"]
+PROMPT = [
+    "p",
+    "pz",
+    "target",
+    "not",
+    "at",
+    "k",
+    "rule",
+    "map",
+    "layer",
+    "head",
+    "from",
+    "show",
+    "own",
+    "read",
+    "through",
+    "part",
+    "tables",
+]
+NAMES = {
+    "saved": ["q", "in", "tag", "page"],
+    "search": [
+        "q",
+        "t",
+        "by",
+        "add",
+        "avoid",
+        "drop",
+        "near",
+        "sign",
+        "kind",
+        "layers",
+        "head",
+        "z",
+        "depth",
+        "order",
+        "reverse",
+        "exact",
+        "page",
+    ],
+    "token": ["q", "t"],
+    "overview": ["sign", "kind", "layers"],
+    "neuron": ["n", "try", "tryz", "alike", "keys", *PROMPT],
+    "prompt": PROMPT,
+    "many": ["ps", "psz", "set", "role", "layers", "least"],
+    "compare": ["p", "pz", "p2", "p2z", "target", "at", "target2", "at2", "zero", "k", "rule", "layer", "head", "kind"],
+}
+WORDS = [
+    *(
+        "",
+        "0",
+        "1",
+        "2",
+        "3",
+        "-1",
+        "39",
+        "40",
+        "1e3",
+        "0x1",
+        "١",
+        "99999999999999999999",
+        "nan",
+        "inf",
+        "none",
+        "None",
+    ),
+    *(
+        "0-2",
+        "2-0",
+        "0-99",
+        "-",
+        "1-",
+        "0,1,2",
+        ",,",
+        "1,1,1",
+        "L0.F1",
+        "l1.h1.n2",
+        "L1.H1",
+        "L9999.F99999",
+        "L0.H0.N1@2",
+    ),
+    *("exact", "notebook", "promotes", "suppresses", "ffn", "attention", "z", "rank", "score", "token", "concept"),
+    *("heads", "lens", "flow", "raised", "lowered", "query", "value", "capitals", "FFN query", "L0.H0,L1.F2", "5 ffn"),
+    *(
+        "<script>alert(1)</script>",
+        "$x$",
+        ":red[a]",
+        "\x00",
+        "\u202e",
+        "\ud800",
+        "../../etc/passwd",
+        "'; DROP--",
+        "%",
+        "\\",
+    ),
+    *("The river runs", "a\tb\n\nc", "x" * 9000, "é" * 700, "A" * 8000, "eJw", pack("hello"), pack("x" * 50_000)),
+]
+VALUES = some.one_of(
+    some.sampled_from(WORDS),
+    some.text(max_size=40),
+    some.integers(-5, 10**12).map(str),
+    some.lists(some.integers(-2, 45), max_size=70).map(lambda ids: ",".join(map(str, ids))),
+    some.from_regex(r"L[0-9]{1,3}\.(F[0-9]{1,3}|H[0-9](\.N[0-9]{1,2}(@[0-9]{1,4})?)?)", fullmatch=True),
+    some.text(max_size=900).filter(str.isprintable).map(pack),
+)
+
+
+def addresses(page: str) -> some.SearchStrategy[dict[str, str]]:
+    names = some.sampled_from([*NAMES[page], *SHARED]) | some.text(max_size=6)
+    return some.dictionaries(names, VALUES, max_size=9)
+
+
+def assert_read(page: str, params: dict[str, str]) -> None:
+    kind = SELECTIONS[page]
+    selection, notices = kind.read(params, LIMITS)
+    assert kind.read(selection.params(), LIMITS) == (selection, []), "what was read is written and read again"
+    assert len(address(page, selection.params())) < 120_000
+    for notice in notices:
+        assert len(notice) < 400
+        assert not any(unicodedata.category(one) in ("Cc", "Cf", "Cs") for one in notice), notice
+
+
+@pytest.mark.parametrize("page", SELECTIONS)
+def test_any_address_is_read_and_comes_back(page):
+    @settings(max_examples=1500, deadline=None)
+    @given(addresses(page))
+    def every(params):
+        assert_read(page, params)
+
+    every()
+
+
+@pytest.mark.parametrize("page", SELECTIONS)
+def test_every_word_in_every_parameter(page):
+    for name in (*NAMES[page], *SHARED):
+        for word in WORDS:
+            assert_read(page, {name: word})
+
+
+@pytest.mark.parametrize("page", ["start", *SELECTIONS])
+def test_any_address_opens_a_page(toy_page, page):
+    """On a catalogue without its model, as most hosts of a catalogue would be asked."""
+
+    @settings(
+        max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(addresses(page) if page in NAMES else addresses("search"))
+    def every(params):
+        app = toy_page(page, **{name or "x": value for name, value in params.items()})
+        assert app.title
+        assert "fault of ours" not in texts(app), params
+
+    every()
+
+
+@pytest.mark.parametrize("page", ["prompt", "neuron", "compare"])
+def test_any_address_of_a_prompt_is_explained_or_refused(small_page, page):
+    @settings(
+        max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(addresses(page))
+    def every(params):
+        params = {**params, "p": "The river runs to", "k": "5", **({"n": "L1.F2"} if page == "neuron" else {})}
+        app = small_page(page, **{name or "x": value for name, value in params.items()})
+        assert app.title
+        assert "fault of ours" not in texts(app), params
+
+    every()

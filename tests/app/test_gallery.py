@@ -1,0 +1,128 @@
+"""The gallery's views fit the catalogue, are small, and open without the model; none of torch is imported for them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from app import gallery
+from app.attribution.parsing import from_json
+from app.gallery_build import MOST_BYTES, build
+from app.selection import PromptSelection
+from db.catalogue import Catalogue
+from db.errors import AtlasError
+from db.library import find_catalogue
+from db.neuron import NeuronKind
+from tests.conftest import CHECKOUT
+
+OPEN_ALL = """
+import json, sys
+from streamlit.testing.v1 import AppTest
+shown = {}
+app = AppTest.from_file("app/main.py", default_timeout=120)
+app.switch_page("views/gallery.py").run()
+assert not app.exception and not app.error, (app.exception, app.error)
+from app import gallery
+for view in gallery.views():
+    app = AppTest.from_file("app/main.py", default_timeout=120)
+    for name, value in view.selection.params().items():
+        app.query_params[name] = value
+    app.switch_page("views/prompt.py").run()
+    assert not app.exception, (view.name, app.exception)
+    assert not app.error, (view.name, [one.value for one in app.error])
+    shown[view.name] = [element.proto.id.rpartition("-")[2] for element in app.get("bidi_component")]
+json.dump({"shown": shown, "torch": "torch" in sys.modules}, sys.stdout)
+"""
+
+
+@pytest.fixture
+def atlas(demo_catalogue_dir):
+    with Catalogue.open(find_catalogue(demo_catalogue_dir, "SmolLM2-135M-Instruct")) as opened:
+        yield opened
+
+
+def test_every_choice_has_its_file_and_no_other_is_there():
+    files = {path.name.removesuffix(gallery.ENDING): path for path in gallery.FOLDER.iterdir()}
+    assert set(files) == {choice.name for choice in gallery.CHOICES}
+    assert len(gallery.views()) == len(gallery.CHOICES) <= 10
+    assert sum(path.stat().st_size for path in files.values()) < MOST_BYTES
+
+
+@pytest.mark.parametrize("view", gallery.views(), ids=lambda view: view.name)
+def test_a_view_answers_its_own_question(view):
+    assert gallery.answers(view.entry.model, view.entry.question) or view.choice.against
+    analysis = from_json(view.result())
+    assert analysis.prompt == view.selection.prompt
+    assert analysis.model == view.entry.model
+    assert (analysis.contrast is None) == (not view.choice.against)
+    assert all(analysis.certificates[kind].proven for kind in NeuronKind)
+
+
+def test_the_obvious_target_and_position_may_be_named():
+    view = next(one for one in gallery.views() if one.name == "language")
+    result = view.result()
+    target, last = result["target"]["id"], len(result["tokens"]) - 1
+    prompt = view.selection.prompt
+    from app.saving import question_key
+
+    for asked, found in (
+        (PromptSelection(prompt), True),
+        (PromptSelection(prompt, target=target, position=last), True),
+        (PromptSelection(prompt, target=target + 1), False),
+        (PromptSelection(prompt, position=last - 1), False),
+        (PromptSelection(prompt, distractor=5), False),
+    ):
+        assert bool(gallery.answers(view.entry.model, question_key(asked))) == found
+    assert gallery.answers("another model", question_key(PromptSelection(prompt))) == ()
+
+
+def test_the_views_fit_the_current_catalogue(atlas):
+    views = gallery.of_model(atlas.info.model, atlas.info.unembedding_hash)
+    assert [view.name for view in views] == [choice.name for choice in gallery.CHOICES], (
+        "run python -m app.gallery_build"
+    )
+    for view in views:
+        analysis = from_json(view.result())
+        shown = [one.neuron for one in (*analysis.ffn_value_neurons[:5], *analysis.attention_value_neurons[:5])]
+        assert len(atlas.strongest_tokens(shown, 5)) == len(set(shown))
+        assert {
+            token.token_id: token.display for token in atlas.tokens([one.id for one in analysis.tokens]).values()
+        } == {one.id: one.display for one in analysis.tokens}
+
+
+def test_all_open_without_the_model_and_without_torch(demo_catalogue_dir, tmp_path):
+    settings = {
+        "ATLAS_MODE": "catalogue",
+        "ATLAS_MODELS": str(tmp_path / "none"),
+        "ATLAS_CATALOGUE": str(demo_catalogue_dir),
+        "ATLAS_MODEL": "SmolLM2-135M-Instruct",
+        "ATLAS_WORKSPACE": "off",
+        "PYTHONPATH": str(CHECKOUT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN_ALL],
+        cwd=CHECKOUT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["torch"] is False
+    assert set(found["shown"]) == {choice.name for choice in gallery.CHOICES}
+    assert all("predictions" in keys and "tokens" in keys for keys in found["shown"].values())
+    assert "positions" in found["shown"]["capital"]
+    assert "own_query" in found["shown"]["thanks"]
+
+
+def test_packing_is_the_same_every_time():
+    assert gallery.packed('{"b": 1, "a": [1.5]}') == gallery.packed('{ "b":1,"a":[1.5] }')
+
+
+def test_building_needs_a_catalogue_of_the_model(small_folders, tmp_path):
+    with pytest.raises(AtlasError):
+        build(str(small_folders[0] / "llama"), tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

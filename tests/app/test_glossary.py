@@ -1,0 +1,80 @@
+"""The glossary: every page explains itself, and the README's definitions are the glossary's."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from app.glossary import ABOUT, TERMS
+from app.navigation import PAGES
+from db.neuron import Neuron
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+LOOKED_AT = [page for page in PAGES if page != "account"]  # that page shows nothing of a model
+README = (CHECKOUT / "README.md").read_text("utf-8")
+
+
+def readme_terms() -> dict[str, str]:
+    """The rows of the README's table of terms, without Markdown."""
+    table = re.search(r"^\| term \| meaning \|\n\|[ -|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert table, "the README has no table of terms"
+    rows = (re.split(r"(?<!\\)\|", line)[1:3] for line in table[1].splitlines())
+    return {name.strip(): text.strip() for name, text in (map(_plain, row) for row in rows)}
+
+
+def _plain(markdown: str) -> str:
+    return re.sub(r"\*\*|`", "", markdown)
+
+
+def test_the_readmes_table_is_found_whole():
+    assert {"z", "sign rule", "value neurons", "log-probability increase"} <= set(readme_terms())
+
+
+@pytest.mark.parametrize("name", readme_terms())
+def test_a_term_of_the_readme_is_the_glossarys_word_for_word(name):
+    label = re.search(r" (L\d+\.\S+)$", name)  # “FFN neuron L28.F29” is the term and an example
+    term = TERMS[name[: label.start()] if label else name]
+    assert term.exact == readme_terms()[name]
+    if label:
+        assert Neuron.parse(label[1]).kind == term.name.split()[0].lower()
+
+
+def test_no_exact_definition_is_missing_from_the_readme():
+    defined = {re.sub(r" L\d+\.\S+$", "", name) for name in readme_terms()}
+    assert {term.name for term in TERMS.values() if term.exact} == defined
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_is_one_or_two_plain_sentences(name):
+    plain = TERMS[name].plain
+    sentences = re.split(r"(?<=[.:]) (?=[A-Z])", plain)
+    assert plain.endswith(".")
+    assert len(sentences) <= 2
+    assert len(plain) <= 240
+    assert not re.search(r"[βγ∇Σ=]", plain)
+
+
+@pytest.mark.parametrize("page", ABOUT)
+def test_a_page_explains_itself_in_few_lines(page):
+    about = ABOUT[page]
+    assert 1 <= len(about.lines) <= 3
+    assert set(about.terms) <= set(TERMS)
+    assert len(set(about.terms)) == len(about.terms)
+
+
+def test_every_page_has_its_text():
+    assert set(LOOKED_AT) <= set(ABOUT)
+
+
+def test_every_term_is_explained_somewhere():
+    used = {name for about in ABOUT.values() for name in about.terms}
+    assert set(TERMS) - used <= {"layer", "logit"}  # as common as words
+
+
+@pytest.mark.parametrize("page", LOOKED_AT)
+def test_every_page_shows_it(toy_page, page):
+    app = toy_page(page)
+    (expander,) = [one for one in app.expander if one.label == "What am I looking at?"]
+    shown = " ".join(element.value for element in expander.markdown).replace("\\", "")
+    assert ABOUT[page].lines[0] in shown
+    assert all(TERMS[name].plain in shown for name in ABOUT[page].terms)

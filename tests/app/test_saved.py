@@ -1,0 +1,271 @@
+"""What is kept from the pages is there again: exactly, without the model, and only for those who may."""
+
+import json
+from urllib.parse import parse_qsl
+
+import pytest
+import streamlit as st
+
+from app import drafts, explaining, saving, stored
+from app.attribution.forms import to_json
+from app.configuration import configuration
+from app.prompt_selection import Map, Place
+from app.selection import PromptSelection
+from db.catalogue import Catalogue
+from db.errors import AtlasError
+from db.library import find_catalogue
+from db.neuron import Neuron
+from db.workspace import Workspace
+from db.workspace.documents import export, to_text
+from tests.app.running import component, texts
+
+PROMPT = "The river runs to"
+OWN = (Neuron.ffn(1, 3), None)
+VIEW = PromptSelection(PROMPT, place=Place(map=Map.LENS, layer=1, head=(1, 2), own=OWN, read=Neuron.ffn(0, 5)))
+
+
+@pytest.fixture
+def atlas(small_folders):
+    with Catalogue.open(find_catalogue(small_folders[1])) as opened:
+        yield opened
+
+
+@pytest.fixture
+def workspace(small_page, tmp_path):
+    with Workspace.open(f"sqlite:///{tmp_path / 'atlas.sqlite'}") as opened:
+        yield opened
+
+
+def settings(monkeypatch, **variables):
+    """Other settings from now on, and nothing remembered."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"ATLAS_{name}", value)
+    configuration.cache_clear()
+    st.cache_resource.clear()
+
+
+def saved(atlas, workspace, selection=VIEW, title="A view"):
+    analysis = explaining.analysis(atlas, selection)
+    return workspace.save(drafts.draft(title, selection, analysis, atlas)), analysis
+
+
+def whole(app):
+    return " ".join(str(one.value) for one in (*app.markdown, *app.caption)).replace("\\", "")
+
+
+def test_the_save_control_keeps_the_view(small_page, workspace):
+    app = small_page("prompt", p=PROMPT, head="L1.H2")
+    title = next(one for one in app.text_input if one.label == "Title")
+    assert title.value.startswith("The river runs to →")
+    title.set_value("My view")
+    app.button(key="save_button").click().run()
+    assert not app.exception
+    (kept,) = workspace.analyses()
+    assert (kept.title, kept.prompt) == ("My view", PROMPT)
+    assert dict(parse_qsl(kept.address)) == {"p": PROMPT, "head": "L1.H2"}
+    assert set(workspace.result(kept.id)["details"]) == {"flow", "positions", "pattern"}
+
+
+def test_an_empty_title_is_refused(small_page, workspace):
+    app = small_page("prompt", p=PROMPT)
+    next(one for one in app.text_input if one.label == "Title").set_value(" ")
+    app.button(key="save_button").click().run()
+    assert "title is empty" in texts(app)
+    assert workspace.count_analyses() == 0
+
+
+def test_a_stored_view_is_the_same_without_the_model(small_page, workspace, atlas, monkeypatch):
+    """Every component of the page, to the last figure."""
+    keys = (
+        "tokens",
+        "predictions",
+        "layers",
+        "lens",
+        "positions",
+        "own_query",
+        "through_promotes",
+        "neurons_attention",
+    )
+    view = VIEW.params()
+    kept, _ = saved(atlas, workspace)
+    first = small_page("prompt", **view)
+    seen = {key: component(first, key) for key in keys if key != "neurons_attention"}
+    settings(monkeypatch, MODE="catalogue", MODELS="/nowhere")
+    again = small_page("prompt", **view)
+    assert {key: component(again, key) for key in seen} == seen
+    assert kept.title in whole(again)
+    assert component(again, "neurons_attention")["rows"]
+
+
+def test_nothing_is_worked_out_for_a_stored_analysis(small_page, workspace, atlas, monkeypatch):
+    _, analysis = saved(atlas, workspace)
+    st.cache_resource.clear()
+    monkeypatch.setattr("app.resources.Desk.result", lambda *_: pytest.fail("the model was asked"))
+    again = explaining.analysis(atlas, VIEW)
+    assert to_json(again) == to_json(analysis)
+    assert again is not analysis
+    positions = explaining.source_positions(atlas, VIEW, (1, 2))
+    assert len(positions) == len(analysis.tokens)
+    one, query = explaining.own_query(atlas, VIEW, *OWN)
+    assert one.neuron == OWN[0]
+    assert query.ffn_neurons is not None
+
+
+def test_fewer_neurons_are_the_beginning_of_more(workspace, atlas):
+    _, analysis = saved(atlas, workspace)
+    fewer = stored.answer(atlas, PromptSelection(PROMPT, top=5))
+    assert fewer is not None
+    assert fewer.analysis.ffn_value_neurons == analysis.ffn_value_neurons[:5]
+    assert stored.answer(atlas, PromptSelection(PROMPT, top=301)) is None
+
+
+@pytest.mark.parametrize("other", [{"target": 5}, {"position": 1}, {"distractor": 7}, {"prompt": "Another"}])
+def test_another_question_is_not_answered(workspace, atlas, other):
+    saved(atlas, workspace)
+    assert stored.answer(atlas, PromptSelection(**({"prompt": PROMPT} | other))) is None
+
+
+def test_a_result_of_an_older_build_says_so_and_one_of_other_weights_is_none(small_page, workspace, atlas):
+    document = json.loads(to_text(export(workspace)))
+    kept, _ = saved(atlas, workspace)
+    document = json.loads(to_text(export(workspace)))
+    workspace.delete(kept.id)
+    document["analyses"][0]["build_id"] = "older"
+    saving.open_document(_parsed(document))
+    assert "older catalogue, older" in texts(small_page("prompt", p=PROMPT))
+    document["analyses"][0] |= {"unembedding_hash": "other", "updated_at": "2999-01-01T00:00:00.000000Z"}
+    saving.open_document(_parsed(document))
+    assert stored.answer(atlas, PromptSelection(PROMPT)) is None
+    assert "other weights" in whole(small_page("saved"))
+
+
+def _parsed(document):
+    from db.workspace.documents import parse
+
+    return parse(json.dumps(document))
+
+
+def test_analysing_anew_asks_the_model(small_page, workspace, atlas):
+    saved(atlas, workspace, title="kept")
+    app = small_page("prompt", p=PROMPT)
+    assert "kept" in whole(app)
+    app.button(key="stored_anew_button").click().run()
+    assert not app.exception
+    assert "Saved on" not in whole(app)
+
+
+def test_the_page_lists_searches_renames_collects_and_deletes(small_page, workspace, atlas):
+    for title in ("one", "two"):
+        saved(atlas, workspace, title=title)
+    two = workspace.analyses("two")[0]
+    app = small_page("saved")
+    assert [component(app, f"open_{one.id}")["items"][0]["text"] for one in workspace.analyses()] == ["two", "one"]
+    target = component(app, f"open_{two.id}")["items"][0]["href"]
+    assert dict(parse_qsl(target.partition("?")[2])) == VIEW.params()
+    app.text_input(key="saved_words").set_value("one").run()
+    assert app.query_params["q"] == "one"
+    with pytest.raises(AssertionError):
+        component(app, f"open_{two.id}")
+    app = small_page("saved")
+    app.text_input(key=f"title_{two.id}").set_value("second")
+    app.button(key=f"rename_{two.id}").click().run()
+    assert workspace.saved(two.id).title == "second"
+    app.text_input(key=f"new_{two.id}").set_value("Rivers")
+    app.button(key=f"collect_{two.id}").click().run()
+    (collection,) = workspace.collections()
+    assert (collection.name, collection.analyses) == ("Rivers", 1)
+    assert app.button(key=f"delete_{two.id}").disabled
+    app.checkbox(key=f"sure_{two.id}").check().run()
+    app.button(key=f"delete_{two.id}").click().run()
+    assert [one.title for one in workspace.analyses()] == ["one"]
+    assert not app.exception
+
+
+def test_a_collection_is_shown_and_left(small_page, workspace, atlas):
+    kept, _ = saved(atlas, workspace)
+    collection = workspace.new_collection("Rivers <b>$x$")
+    workspace.collect_analysis(collection.id, kept.id)
+    workspace.collect_neuron(collection.id, "llama", Neuron.ffn(1, 3))
+    app = small_page("saved", **{"in": collection.id})
+    assert component(app, f"open_{kept.id}")["items"]
+    assert component(app, "neuron_llama_L1.F3")["items"][0]["href"].startswith("neuron?")
+    app.button(key=f"out_{kept.id}").click().run()
+    assert workspace.contents(collection.id).analyses == ()
+    assert "deleted" in texts(small_page("saved", **{"in": "0" * 32}))
+
+
+def test_notes_and_saved_explanations_on_the_neurons_page(small_page, workspace, atlas):
+    _, analysis = saved(atlas, workspace)
+    neuron = analysis.ffn_value_neurons[0].neuron
+    app = small_page("neuron", n=neuron.label)
+    rows = component(app, "mentions")["rows"]
+    assert rows[0]["cells"][0]["text"] == "A view"
+    next(one for one in app.text_area if one.label == "Note").set_value("Rivers, <b>$x$")
+    next(one for one in app.text_input if one.label == "Tags").set_value("Water, sea")
+    next(one for one in app.button if one.label == "Keep").click().run()
+    assert not app.exception
+    note = workspace.note(atlas.info.model, neuron)
+    assert note is not None
+    assert (note.text, note.tags) == ("Rivers, <b>$x$", ("sea", "water"))
+    assert [item["text"] for item in component(app, "note_tags")["items"]] == ["sea", "water"]
+    listed = component(small_page("saved", tag="sea"), f"note_{neuron.label}")["items"]
+    assert listed[0]["text"] == neuron.label
+
+
+def test_who_may_not_write_reads_only(small_page, workspace, atlas, monkeypatch):
+    kept, _ = saved(atlas, workspace)
+    settings(monkeypatch, READ_ONLY="true")
+    app = small_page("prompt", p="The hill")
+    assert not [one for one in app.button if one.key == "save_button"]
+    app = small_page("saved")
+    assert component(app, f"open_{kept.id}")["items"]
+    assert not [one for one in app.button if str(one.key).startswith(("rename", "delete", "saved_import", "collect"))]
+    app = small_page("neuron", n="L1.F3")
+    assert not [one for one in app.button if one.label == "Keep"]
+    with pytest.raises(AtlasError, match="read-only"):
+        saving.workspace_to_write()
+
+
+def test_without_a_workspace_nothing_is_offered(small_page, monkeypatch):
+    settings(monkeypatch, WORKSPACE="off")
+    assert "keeps no workspace" in texts(small_page("saved"))
+    assert not [one for one in small_page("prompt", p=PROMPT).button if one.key == "save_button"]
+
+
+def test_looking_makes_no_file(small_page, tmp_path):
+    for page, params in (("saved", {}), ("prompt", {"p": PROMPT}), ("neuron", {"n": "L1.F3"})):
+        small_page(page, **params)
+    assert not (tmp_path / "atlas.sqlite").exists()
+
+
+def test_an_unusable_workspace_stops_no_explanation(small_page, tmp_path):
+    (tmp_path / "atlas.sqlite").write_bytes(b"no database " * 1000)
+    assert component(small_page("prompt", p=PROMPT), "predictions")["items"]
+    assert "cannot be used just now" in texts(small_page("saved"))
+
+
+def test_a_damaged_result_is_passed_over(workspace, atlas):
+    kept, analysis = saved(atlas, workspace)
+    with workspace.writing() as connection:
+        connection.exec_driver_sql("UPDATE atlas_analysis SET result = '{}'")
+    st.cache_resource.clear()
+    assert stored.answer(atlas, PromptSelection(PROMPT)) is None
+    assert explaining.analysis(atlas, PromptSelection(PROMPT)).tokens == analysis.tokens
+    assert kept
+
+
+def test_a_file_with_an_analysis_that_cannot_be_shown_is_refused(workspace, atlas):
+    saved(atlas, workspace)
+    document = json.loads(to_text(export(workspace)))
+    document["analyses"][0]["id"] = "0" * 32
+    document["analyses"][0]["result"].pop("heads")
+    with pytest.raises(AtlasError, match=r"analyses\.0.*heads is missing"):
+        saving.open_document(_parsed(document))
+    assert workspace.count_analyses() == 1
+
+
+@pytest.mark.parametrize("value", ["", "nonsense", "-1", "9" * 30, "x" * 10_000, "<b>$x$:red[a]\x00", "%"])
+def test_any_address_is_survived(small_page, workspace, value):
+    app = small_page("saved", **{"q": value, "in": value, "tag": value, "page": value})
+    assert app.title
+    assert "fault of ours" not in texts(app)

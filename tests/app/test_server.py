@@ -1,0 +1,213 @@
+"""One process serves the dashboard, the API and the health check, with headers that a browser obeys."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import requests
+import streamlit
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from app.headers import page_policy
+from app.health import health
+from db.builds import set_current
+from tests.catalogues import ToyCatalogue, make_catalogue
+from tests.conftest import CHECKOUT
+
+START_SECONDS = 60
+CANARY = "canary-5b0c"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyCatalogue:
+    """A catalogue whose CURRENT a test may change for a while."""
+    return make_catalogue(tmp_path_factory.mktemp("served"))
+
+
+def command(*options: str) -> list[str]:
+    """The server's own command line."""
+    address = ("--server.address", "127.0.0.1", "--server.port", "0", *options)
+    return [sys.executable, "-m", "streamlit", "run", "app/server.py", *address]
+
+
+@pytest.fixture(scope="module", params=["", "/behind/proxy"])
+def served(request: pytest.FixtureRequest, toy: ToyCatalogue, tmp_path_factory: Any) -> Iterator[str]:
+    """The address of a server, at the root of its host or under a path."""
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    environment = os.environ | {"ATLAS_CATALOGUE": str(toy.directory.parent), "ATLAS_WORKSPACE": "off"}
+    options = ("--server.baseUrlPath", request.param) if request.param else ()
+    with log.open("wb") as output:
+        process = subprocess.Popen(command(*options), cwd=CHECKOUT, env=environment, stdout=output, stderr=output)
+    try:
+        yield f"http://127.0.0.1:{_port(process, log)}{request.param}"
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert "Traceback" not in log.read_text()
+    assert CANARY not in log.read_text()
+
+
+def _port(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The port that the server chose, once it says so."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        found = re.search(r"URL: http://[\w.]+:(\d+)", log.read_text())
+        if found:
+            return found[1]
+        time.sleep(0.1)
+    raise AssertionError(f"The server did not start:\n{log.read_text()}")
+
+
+def once_well(served: str) -> requests.Response:
+    """What the health check answers when it is content; a machine with much to do may take a while to get there."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        health = requests.get(f"{served}/health", timeout=20)
+        if health.status_code == 200:
+            return health
+        assert "has not answered for" in health.text, health.text
+        assert time.monotonic() < deadline, health.text
+
+
+def test_the_dashboard_the_api_and_the_health_checks(served: str) -> None:
+    page = requests.get(f"{served}/", timeout=20)
+    assert (page.status_code, "<title>Streamlit</title>" in page.text) == (200, True)
+    assert requests.get(f"{served}/search", timeout=20).text == page.text
+    assert requests.get(f"{served}/_stcore/health", timeout=20).text == "ok"
+    health = once_well(served)
+    assert health.headers["cache-control"] == "no-store"
+    assert health.json()["status"] == "ok"
+    assert health.json()["parts"]["catalogue"] == {
+        "status": "ok",
+        "model": "toy",
+        "build_id": "one",
+        "mode": "full",
+        "model_loaded": False,
+    }
+    assert health.json()["parts"]["workspace"] == {"status": "off"}
+    assert requests.get(f"{served}/api/v1/neuron/L0.F0", timeout=20).json()["neuron"] == "L0.F0"
+    document = requests.get(f"{served}/api/openapi.json", timeout=20).json()
+    prefix = document["servers"][0]["url"]
+    assert served.endswith(prefix.removesuffix("/api"))
+    people = requests.get(f"{served}/api", timeout=20)
+    assert people.url == f"{served}/api/"
+    assert f'href="{prefix}/v1/overview"' in people.text
+    absent = requests.get(f"{served}/api/v1/absent", timeout=20)
+    assert (absent.status_code, absent.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_what_is_typed_is_not_written_down(served: str) -> None:
+    """The log is read when the server has stopped."""
+    for path in (
+        "api/v1/search?text=",
+        "api/v1/concept?layers=",
+        "search?q=",
+        "api/v1/neuron/",
+        "api/v1/overview?model=",
+    ):
+        requests.get(f"{served}/{path}{CANARY}", timeout=20)
+
+
+def test_following_pages_are_below_the_same_address(served: str) -> None:
+    answer = requests.get(f"{served}/api/v1/search?text=python&limit=3", timeout=20)
+    host = "/".join(served.split("/")[:3])
+    following = requests.get(host + answer.links["next"]["url"], timeout=20)
+    assert following.status_code == 200
+    assert len(following.json()) == 3
+    assert following.json() != answer.json()
+
+
+def test_headers(served: str) -> None:
+    script = re.search(r'src="\./(static/js/[^"]+)"', requests.get(f"{served}/", timeout=20).text)
+    assert script
+    for path in ("", "search", script[1], "_stcore/health", "health", "api/", "api/v1/models", "api/v1/absent"):
+        headers = requests.get(f"{served}/{path}", timeout=20).headers
+        assert headers["x-content-type-options"] == "nosniff", path
+        assert headers["referrer-policy"] == "same-origin", path
+        policy = headers["content-security-policy"]
+        assert f"frame-ancestors '{'none' if path.startswith('api') else 'self'}'" in policy, path
+        assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0], path
+    assert (
+        requests.get(f"{served}/api/v1/models", timeout=20)
+        .headers["content-security-policy"]
+        .startswith("default-src 'none'")
+    )
+
+
+def test_health_tells_what_is_wrong_and_recovers(served: str, toy: ToyCatalogue) -> None:
+    missing = toy.directory / "build-absent.duckdb"
+    set_current(toy.directory, missing)
+    try:
+        ill = requests.get(f"{served}/health", timeout=20)
+        refused = requests.get(f"{served}/api/v1/neuron/L0.F0", timeout=20)
+    finally:
+        set_current(toy.directory, toy.path)
+    assert (ill.status_code, ill.json()["status"]) == (503, "broken")
+    assert "build-absent.duckdb, which is missing" in ill.json()["parts"]["catalogue"]["problem"]
+    assert str(toy.directory) not in ill.text
+    assert (refused.status_code, refused.json()["status"]) == (503, 503)
+    assert requests.get(f"{served}/health", timeout=20).status_code == 200
+
+
+def test_a_server_without_its_workspace_is_impaired(
+    toy: ToyCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(toy.directory.parent))
+    file = tmp_path / "kept.sqlite"
+    monkeypatch.setenv("ATLAS_WORKSPACE", f"sqlite:///{file}")
+    with TestClient(Starlette(routes=[Route("/health", health)])) as ask:
+        assert ask.get("/health").json()["parts"]["workspace"] == {"status": "ok"}  # nothing was saved yet
+        assert not file.exists()
+        file.write_text("no database " * 1000)
+        answer = ask.get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "impaired")
+    assert answer.json()["parts"]["catalogue"]["status"] == "ok"
+    assert answer.json()["parts"]["workspace"]["status"] == "broken"
+    assert str(tmp_path) not in answer.text
+    streamlit.cache_resource.clear()
+
+
+def test_a_catalogue_that_hangs_is_broken(toy: ToyCatalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = Event()
+    monkeypatch.setenv("ATLAS_WORKSPACE", "off")
+    monkeypatch.setattr("app.health.PATIENCE", 0.05)
+    monkeypatch.setattr("app.health.catalogue", lambda: go.wait())
+    with TestClient(Starlette(routes=[Route("/health", health)])) as ask:
+        answer = ask.get("/health")
+    go.set()
+    assert answer.status_code == 503
+    assert "has not answered" in answer.json()["parts"]["catalogue"]["problem"]
+
+
+def test_a_wrong_setting_stops_the_start_with_one_line() -> None:
+    environment = os.environ | {"ATLAS_MAX_TOKENS": "many"}
+    done = subprocess.run(command(), cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "ATLAS_MAX_TOKENS" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["atlas.example.org", "127.0.0.1:8501", "[::1]:8501"])
+def test_the_policy_lets_a_browser_open_its_socket_here(host: str) -> None:
+    assert f"wss://{host};" in page_policy("", host)
+
+
+@pytest.mark.parametrize("host", ["", "x; script-src *", "evil.org/path", "a b", "*"])
+def test_no_other_host_gets_into_the_policy(host: str) -> None:
+    assert "wss:" not in page_policy("", host)
+    assert page_policy("", host).count("script-src") == 1
+
+
+def test_the_policy_knows_streamlits_inline_scripts() -> None:
+    index = (Path(streamlit.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
+    inline = re.findall(r"<script(?![^>]*\bsrc=)[^>]*>", index)
+    assert len(inline) == page_policy(index).count("'sha256-")

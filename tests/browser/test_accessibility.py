@@ -1,0 +1,99 @@
+"""axe-core on every page, in light and dark and on a phone: nothing serious or critical in what we draw."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from tests.browser.conftest import VIEWPORTS
+from tests.browser.visits import VISITS, visit
+from tests.browser.watching import fits, settled
+
+pytestmark = pytest.mark.browser
+GRAVE = ("serious", "critical")
+STREAMLITS_OWN: dict[tuple[str, str], str] = {}
+"""(rule, part of the selector or of the element's HTML) → why it is not ours to mend."""
+
+
+def grave_violations(page: Page) -> list[str]:
+    """What axe-core finds, a line an element."""
+    response: dict[str, Any] = Axe().run(page, options={"resultTypes": ["violations"]}).response
+    return [
+        f"{violation['impact']} {violation['id']} at {node['target']}: {node['html'][:200]}"
+        for violation in response["violations"]
+        if violation["impact"] in GRAVE
+        for node in violation["nodes"]
+        if not _is_streamlits(violation["id"], node)
+    ]
+
+
+def _is_streamlits(rule: str, node: dict[str, Any]) -> bool:
+    where = f"{node['target']} {node['html']}"
+    return any(rule == known and part in where for known, part in STREAMLITS_OWN)
+
+
+@pytest.mark.parametrize("name", VISITS)
+def test_nothing_grave_on_any_page(served_app: str, page: Page, name: str) -> None:
+    visit(page, served_app, name)
+    assert grave_violations(page) == []
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(700)
+    background = page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor")
+    assert background == "rgb(19, 21, 23)", "the page did not turn dark"
+    assert grave_violations(page) == []
+    page.emulate_media(color_scheme="light")
+    width, height = VIEWPORTS["phone"]
+    page.set_viewport_size({"width": width, "height": height})
+    page.wait_for_timeout(700)
+    settled(page)
+    assert grave_violations(page) == []
+    assert fits(page)
+
+
+def test_a_violation_would_be_found(served_app: str, page: Page) -> None:
+    visit(page, served_app, "overview")
+    page.evaluate("document.querySelector('h1').insertAdjacentHTML('afterend', '<img src=x><button></button>')")
+    assert {line.split()[1] for line in grave_violations(page)} >= {"image-alt", "button-name"}
+
+
+@pytest.mark.parametrize("name", ["start", "search-concept", "neuron-ffn"])
+def test_the_tab_key_reaches_what_can_be_clicked_in_the_order_of_the_page(
+    served_app: str, page: Page, name: str
+) -> None:
+    visit(page, served_app, name)
+    tops: list[float] = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        found = page.evaluate(
+            """() => {
+                let at = document.activeElement;
+                while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
+                const main = document.querySelector('[data-testid=stMain]');
+                const inside = main.contains(document.activeElement);
+                const box = at.getBoundingClientRect();
+                return {inside, top: box.top + main.scrollTop, seen: box.width > 0 && box.height > 0};
+            }"""
+        )
+        if found["inside"]:
+            assert found["seen"], "focus went to something that cannot be seen"
+            tops.append(found["top"])
+    assert len(tops) >= 10
+    # Down the page, column by column: few jumps back up.
+    assert sum(later < earlier - 200 for earlier, later in pairwise(tops)) <= 3
+
+
+@pytest.mark.parametrize("viewport", ["phone"])
+@pytest.mark.parametrize("name", ["start", "neuron-ffn", "search-token"])
+def test_what_a_finger_is_to_hit_is_large_enough(served_app: str, page: Page, name: str) -> None:
+    """WCAG 2.2, 2.5.8: 24 pixels either way, for the links of our own components."""
+    visit(page, served_app, name)
+    small = page.evaluate(
+        """() => [...document.querySelectorAll('*')].filter(one => one.shadowRoot)
+            .flatMap(one => [...one.shadowRoot.querySelectorAll('a.chip')])
+            .map(one => [one.textContent, one.getBoundingClientRect()])
+            .filter(([, box]) => box.height > 0 && (box.height < 24 || box.width < 24))
+            .map(([text, box]) => `${text}: ${box.width.toFixed(0)} x ${box.height.toFixed(0)}`)"""
+    )
+    assert small == []

@@ -1,0 +1,70 @@
+"""Every page's picture, at two widths: kept in tests/artefacts/, and compared with a small reference for gross change.
+
+The references are thumbnails in tests/browser/pictures/; with NEW_PICTURES=1 in the environment these tests take
+them anew: look at them before committing. The comparison is coarse (tests/browser/looks.py): another font or another
+figure passes, a missing chart, an empty page or an overflowing layout does not.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page
+
+from tests.browser.conftest import VIEWPORTS
+from tests.browser.looks import differences, thumbnail
+from tests.browser.visits import VISITS, visit
+from tests.browser.watching import Screenshot, fits
+
+pytestmark = pytest.mark.browser
+PICTURES = Path(__file__).with_name("pictures")
+TAKE_ANEW = bool(os.environ.get("NEW_PICTURES"))
+both_sizes = pytest.mark.parametrize("viewport", VIEWPORTS)
+CHART = "[data-testid=stVegaLiteChart]"
+
+
+def reference(name: str, viewport: str) -> Path:
+    return PICTURES / f"small-{name}-{viewport}.png"
+
+
+@both_sizes
+@pytest.mark.parametrize("name", VISITS)
+def test_a_page_looks_as_it_did(served_app: str, page: Page, screenshot: Screenshot, viewport: str, name: str) -> None:
+    visit(page, served_app, name)
+    assert fits(page)
+    small = thumbnail(Image.open(screenshot("whole")))
+    path = reference(name, viewport)
+    if TAKE_ANEW:
+        small.save(path, optimize=True)
+        return
+    assert path.is_file(), f"{path.name} is not there: take it with NEW_PICTURES=1, look at it and commit it"
+    assert differences(Image.open(path), small) == []
+
+
+@both_sizes
+@pytest.mark.parametrize("name", ["neuron-ffn", "overview"])
+def test_a_missing_chart_is_noticed(
+    served_app: str, page: Page, screenshot: Screenshot, viewport: str, name: str
+) -> None:
+    visit(page, served_app, name)
+    before = thumbnail(Image.open(screenshot("before")))
+    page.evaluate(f"document.querySelector('{CHART}').style.visibility = 'hidden'")
+    assert differences(before, thumbnail(Image.open(screenshot("hidden")))) != []
+    page.evaluate(f"document.querySelector('{CHART}').style.display = 'none'")
+    assert differences(before, thumbnail(Image.open(screenshot("gone")))) != []
+
+
+def test_an_overflowing_layout_is_noticed(served_app: str, page: Page) -> None:
+    visit(page, served_app, "overview")
+    assert fits(page)
+    page.evaluate("document.querySelector('[data-testid=stMainBlockContainer]').style.minWidth = '1500px'")
+    assert not fits(page)
+
+
+def test_another_font_is_no_change(served_app: str, page: Page, screenshot: Screenshot) -> None:
+    visit(page, served_app, "overview")
+    before = thumbnail(Image.open(screenshot("own")))
+    page.add_style_tag(content="* { font-family: serif; }")
+    page.wait_for_timeout(300)
+    assert differences(before, thumbnail(Image.open(screenshot("serif")))) == []

@@ -1,0 +1,78 @@
+"""Comparing by pointer and finger: from an example to a head, to zeroing a neuron, to its page and back."""
+
+import re
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=30_000)
+PROMPT = "The capital of France is"
+
+
+@both_sizes
+def test_a_prompt_with_and_without_a_head(served_app: str, page: Page, screenshot: Screenshot) -> None:
+    page.goto(f"{served_app}/compare")
+    page.get_by_role("link", name="Paris without head L23.H4", exact=True).click()
+    expect(page.get_by_text("the log-probability of “␣Paris” falls by")).to_be_visible(timeout=120_000)
+    settled(page)
+    assert in_address(page) == {"p": PROMPT, "zero": "L23.H4"}
+    assert fits(page)
+    screenshot("zeroed")
+
+    heads = page.get_by_role("group", name="changed heads", exact=True)
+    heads.get_by_role("link", name=re.compile(r"L29\.H0:")).click()
+    expect(page.get_by_role("link", name="What if it were zero?")).to_be_visible()
+    settled(page)
+    assert in_address(page) == {"p": PROMPT, "zero": "L23.H4", "head": "L29.H0"}
+    page.get_by_text("attention", exact=True).last.click()
+    expect(page.get_by_text("Only layer 29, head 0")).to_be_visible()
+    settled(page)
+    assert all(label.startswith("L29.H0.") for label in labels(page, "changed neurons"))
+    first = labels(page, "changed neurons")[0]
+
+    page.get_by_role("region", name="changed neurons").locator("td.name a").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(first)
+    settled(page)
+    page.go_back()
+    expect(page.get_by_text("Only layer 29, head 0")).to_be_visible()
+    place = in_address(page)
+    assert place == {"p": PROMPT, "zero": "L23.H4", "head": "L29.H0", "kind": "attention"}
+    settled(page)
+    assert labels(page, "changed neurons")[0] == first
+    assert fits(page)
+
+
+@both_sizes
+def test_two_prompts(served_app: str, page: Page, screenshot: Screenshot) -> None:
+    page.goto(f"{served_app}/compare?p={quote(PROMPT)}")
+    field = page.get_by_label("Second prompt")
+    expect(field).to_be_visible()
+    settled(page)
+    field.fill("The capital of Germany is")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_text("against “The capital of Germany is”")).to_be_visible(timeout=120_000)
+    settled(page)
+    assert in_address(page) == {"p": PROMPT, "p2": "The capital of Germany is"}
+    changed = page.get_by_role("region", name="changed predictions")
+    expect(changed.locator("td.name a").first).to_have_text("␣Berlin")
+    changed.locator("td.name a").first.click()
+    expect(page.get_by_text("Explained: “␣Berlin”")).to_have_count(2, timeout=120_000)  # the model works anew
+    settled(page)
+    asked = in_address(page)
+    assert asked["target"] == asked["target2"]
+    assert fits(page)
+    screenshot("berlin")
+
+
+def test_from_the_prompt_page_in_one_click(served_app: str, page: Page) -> None:
+    page.goto(f"{served_app}/prompt?p={quote(PROMPT)}&head=L23.H4")
+    page.get_by_role("link", name="What if it were zero?").click()
+    expect(page.get_by_text("with and without head L23.H4")).to_be_visible(timeout=120_000)
+    settled(page)
+    assert in_address(page) == {"p": PROMPT, "zero": "L23.H4"}
+    page.get_by_role("link", name="remove L23.H4").click()
+    expect(page.get_by_role("group", name="what to zero")).to_be_visible()

@@ -1,0 +1,186 @@
+"""The prompt page as one path: as one types, the flow picture, a part's own neurons, back a step, and the link."""
+
+import re
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=30_000)
+PROMPT = "The capital of France is"
+LONG = (
+    "The quick brown fox jumps over the lazy dog, while the old man who lives in Berlin and works for a bank reads the "
+    "newspaper, drinks a cup of coffee, looks out of the window and thinks of the day on which he left the capital of"
+)
+
+
+def predictions(page: Page) -> Locator:
+    return page.get_by_role("group", name="most probable next tokens").locator("a")
+
+
+def trail(page: Page) -> Locator:
+    return page.get_by_role("navigation", name="where you are").first
+
+
+def opened(page: Page, served_app: str, prompt: str = PROMPT, more: str = "") -> None:
+    page.goto(f"{served_app}/prompt?p={quote(prompt)}{more}")
+    expect(page.get_by_role("group", name="flow of the prompt")).to_be_visible(timeout=120_000)
+    settled(page)
+
+
+@both_sizes
+def test_tokens_and_predictions_follow_the_typing(served_app: str, page: Page, screenshot: Screenshot) -> None:
+    page.goto(f"{served_app}/prompt")
+    box = page.get_by_label("Prompt", exact=True)
+    box.press_sequentially("The opposite of hot", delay=20)
+    expect(page.get_by_text("4 tokens. Not explained yet")).to_be_visible(timeout=120_000)
+    box.press_sequentially(" is", delay=20)
+    expect(page.get_by_text("5 tokens. Not explained yet")).to_be_visible()
+    expect(predictions(page).first).to_contain_text("␣cold")
+    assert in_address(page) == {}
+    expect(box).to_be_focused()
+    assert fits(page)
+    screenshot("typing")
+
+    box.press("Enter")
+    expect(page.get_by_text("Explained: “␣cold”")).to_be_visible()
+    expect(page.get_by_role("group", name="flow of the prompt")).to_be_visible()
+    settled(page)
+    assert in_address(page) == {"p": "The opposite of hot is"}
+    first = labels(page, "ffn neurons")
+
+    box.press("End")
+    box.press_sequentially(" not", delay=20)
+    expect(page.get_by_text("6 tokens. Not explained yet")).to_be_visible()
+    settled(page)
+    assert labels(page, "ffn neurons") == first  # what is explained stays until another text is sent
+    height = box.bounding_box()
+    box.press("Shift+Enter")
+    box.press("Shift+Enter")
+    box.press("Shift+Enter")
+    taller = box.bounding_box()
+    assert height is not None
+    assert taller is not None
+    assert taller["height"] > height["height"]
+
+    page.go_back()
+    expect(box).to_have_value("")
+
+
+def test_a_target_is_chosen_from_what_begins_so(served_app: str, page: Page) -> None:
+    opened(page, served_app)
+    field = page.get_by_role("combobox", name="Another target")
+    field.press_sequentially("lon", delay=30)
+    options = page.get_by_role("option")
+    expect(options.first).to_contain_text("␣London")
+    field.press("ArrowDown")
+    expect(options.first).to_have_attribute("aria-selected", "true")
+    field.press("Enter")
+    expect(page.get_by_text("Explained: “␣London”")).to_be_visible()
+    field.fill("no single token")
+    field.press("Enter")
+    expect(page.get_by_text("is not one token")).to_be_visible()
+
+
+@both_sizes
+def test_from_an_arc_to_its_neurons_and_back_a_step(served_app: str, page: Page, screenshot: Screenshot) -> None:
+    opened(page, served_app)
+    picture = page.get_by_role("group", name="flow of the prompt")
+    arc = picture.get_by_role("link", name=re.compile(r"L23\.H4 from position 3"))
+    arc.focus()
+    page.keyboard.press("Enter")
+    expect(trail(page)).to_contain_text("from 3 “␣France”")
+    settled(page)
+    assert in_address(page) == {"p": PROMPT, "head": "L23.H4", "from": "3"}
+    assert all(label.startswith("L23.H4.") for label in labels(page, "attention neurons"))
+    expect(page.get_by_role("region", name="ffn neurons")).to_have_count(0)
+    assert fits(page)
+    screenshot("arc")
+
+    trail(page).get_by_role("link", name="Back a step").click()
+    expect(trail(page)).not_to_contain_text("from 3")
+    settled(page)
+    assert in_address(page) == {"p": PROMPT, "head": "L23.H4"}
+
+    picture.get_by_role("link", name=re.compile("FFN of layer 27")).click()
+    expect(trail(page)).to_contain_text("its FFN")
+    settled(page)
+    assert in_address(page) == {"p": PROMPT, "layer": "27", "part": "ffn"}
+    first = labels(page, "ffn neurons")[0]
+    assert first.startswith("L27.F")
+
+    page.get_by_role("region", name="ffn neurons").locator("td.name a").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(first)
+    expect(trail(page)).to_contain_text(f"neuron {first}")
+    trail(page).get_by_role("link", name="Back a step").click()
+    expect(trail(page)).to_contain_text("its FFN")
+    assert in_address(page) == {"p": PROMPT, "layer": "27", "part": "ffn"}
+
+
+@both_sizes
+def test_a_long_prompt_shows_the_explained_position(served_app: str, page: Page, screenshot: Screenshot) -> None:
+    opened(page, served_app, LONG)
+    assert fits(page)
+    sheet = page.locator(".flow .sheet")
+    assert sheet.evaluate("sheet => sheet.scrollWidth > sheet.clientWidth")
+    assert sheet.evaluate(
+        """sheet => {
+          const [room, foot] = [sheet, sheet.querySelector(".feet .chosen")].map((one) => one.getBoundingClientRect());
+          return room.left <= foot.left && foot.right <= room.right;
+        }"""
+    )
+    screenshot("long")
+
+
+def test_the_link_that_is_copied_opens_the_same(served_app: str, page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened(page, served_app, more="&layer=23")
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith(f"{served_app}/prompt?")
+    page.goto(copied)
+    expect(trail(page)).to_contain_text("layer 23")
+
+
+def test_without_the_clipboard_the_old_way_copies(served_app: str, page: Page) -> None:
+    page.add_init_script(
+        "Object.defineProperty(navigator, 'clipboard', {value: undefined});"
+        "document.execCommand = (what) => { window.copiedBy = what; return window.allowed !== false; }"
+    )
+    page.goto(f"{served_app}/search?q=Paris")
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    assert page.evaluate("window.copiedBy") == "copy"
+    page.evaluate("window.allowed = false")
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_label("the address of this view")).to_have_value(re.compile(r"/search\?q=Paris.*b="))
+
+
+@pytest.mark.parametrize("pause", [0, 300])
+def test_twice_back_at_once_keeps_the_search(served_app: str, page: Page, pause: int) -> None:
+    page.goto(f"{served_app}/search")
+    field = page.get_by_label("Token or concept")
+    field.fill("Paris")
+    field.press("Enter")
+    rows = page.get_by_role("region").locator("td.name a")
+    expect(rows.first).to_be_visible()
+    settled(page)
+    length = page.evaluate("history.length")
+    rows.first.click()
+    expect(page.get_by_role("group", name="other neurons")).to_be_visible()
+    settled(page)
+    assert page.evaluate("history.length") == length + 1  # one entry a step, or the first back would seem to do nothing
+    page.get_by_role("group", name="other neurons").get_by_role("link", name="→").click()
+    page.wait_for_function(f"history.length === {length + 2}")
+    settled(page)
+    page.evaluate("history.back()")
+    page.wait_for_timeout(pause)
+    page.evaluate("history.back()")
+    expect(field).to_have_value("Paris")
+    settled(page)
+    assert in_address(page) == {"q": "Paris"}
+    expect(rows.first).to_be_visible()

@@ -1,0 +1,39 @@
+"""One address or more for every page: empty, and filled with what it is there for."""
+
+from urllib.parse import quote
+
+from playwright.sync_api import Page, expect
+
+from app.navigation import PAGES
+from tests.browser.watching import settled
+
+PROMPT = quote("The capital of France is")
+FILLED = {
+    "search-token": "search?q=" + quote(" Paris"),
+    "search-concept": "search?by=concept&q=" + quote("red, green, blue"),
+    "token-paris": "token?q=" + quote(" Paris"),
+    "neuron-ffn": "neuron?keys=1&n=L29.F1499&try=" + quote("import numpy as np in Python"),
+    "neuron-attention": f"neuron?keys=1&n=L29.H1.N46&p={PROMPT}",
+    "prompt-explained": f"prompt?p={PROMPT}",
+    "prompt-head": f"prompt?p={PROMPT}&layer=23&head=L23.H4",
+    "prompt-lens": f"prompt?p={PROMPT}&map=lens",
+    "many-imports": "many?set=imports",
+}
+HIDDEN = {"account"}
+"""Offered only where one can sign in."""
+VISITS = {page: "" if page == "start" else page for page in PAGES if page not in HIDDEN} | FILLED
+"""Name → address. A page that is added to the app is visited at once, empty."""
+NEEDS_MODEL_SECONDS = 120
+
+
+def visit(page: Page, served_app: str, name: str) -> None:
+    """Open it and wait until everything is drawn."""
+    page.goto(f"{served_app}/{VISITS[name]}")
+    expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=1000 * NEEDS_MODEL_SECONDS)
+    page.wait_for_selector(
+        '[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=1000 * NEEDS_MODEL_SECONDS
+    )
+    settled(page)
+    page.wait_for_function("() => !document.querySelector('[data-testid=stSkeleton]')")
+    page.evaluate("() => document.fonts.ready")
+    page.wait_for_timeout(600)  # charts draw themselves after the page
