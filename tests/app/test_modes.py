@@ -21,7 +21,7 @@ from app.work import Workshop
 from db.errors import AtlasError
 from indexer.build import build
 from tests import models
-from tests.app.running import run_page, texts
+from tests.app.running import component, run_page, texts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROMPT = "The river"
@@ -104,7 +104,9 @@ if status.exists():
 def test_a_demonstration_explains_its_own_prompts_only(monkeypatch, small_page):
     set_to(monkeypatch, mode="demo")
     own = PROMPTS[0]
-    assert not texts(small_page("prompt", p=own, k="5"))
+    explained = small_page("prompt", p=own, k="5")
+    assert "is a demonstration" not in texts(explained)
+    assert component(explained, "neurons_ffn")["rows"]
     other = small_page("prompt", p=own + " ", k="5")
     assert "is a demonstration" in texts(other)
     assert not other.error
