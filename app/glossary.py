@@ -143,7 +143,8 @@ _TERMS = (
     ),
     Term(
         "move",
-        "What a head carried from an earlier position to the one that is explained. Each arc of the flow picture is one.",
+        "What a head carried from an earlier position to the one that is explained. Each arc of the flow picture is "
+        "one.",
         "what one head moved from one source position to the analysed one; its Imp is that of this part alone, on the "
         "layer's input",
     ),

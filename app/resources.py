@@ -16,6 +16,7 @@ from app import logs, session
 from app.configuration import configuration
 from app.limits import require_model
 from app.loading import Loaded
+from app.opened import OpenBuilds
 from app.shelf import Shelf
 from app.work import Asker, Finished, Report, Workshop
 from db.catalogue import Catalogue
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _ROOM = {"analysis": 1.0, "detail": 2.0, "row": 2.0, "aggregate": 0.125, "direction": 0.5, "preview": 1.0}
 """How many results of each kind are kept, as a share of the setting; of rows at least what one page needs."""
+
+_BUILDS = 4
 
 _RUNS = 8
 """A run holds the prompt's whole residual stream and the base distributions: some 50 MB on a small model."""
@@ -57,7 +60,7 @@ def catalogue(model: str | None = None) -> Catalogue:
     default = configuration().model
     chosen = model or (default if default in names else names[0] if names else None)
     path = find_catalogue(catalogue_root(), chosen)
-    found = _open(str(path.resolve()))
+    found = _builds().get(path.resolve())
     logs.note(build=found.info.build_id)
     return found
 
@@ -71,13 +74,12 @@ def catalogue_of_build(current: Catalogue, beginning: str) -> Catalogue | None:
     if current.info.build_id.startswith(beginning):
         return current
     path = find_build(current.path, beginning)
-    return None if path is None else _open(str(path.resolve()))
+    return None if path is None else _builds().get(path.resolve())
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _open(path: str) -> Catalogue:
-    """Builds are immutable, so the path is key enough. A build that drops out is closed with its last user."""
-    return Catalogue.open(Path(path))
+@st.cache_resource(show_spinner=False)
+def _builds() -> OpenBuilds:
+    return OpenBuilds(_BUILDS)
 
 
 def remembered(key: Hashable, make: Callable[[], T]) -> T:

@@ -33,7 +33,7 @@ def workspace() -> Workspace | None:
     url = configuration().workspace_url
     if url is None or _not_made_yet(url):
         return None
-    return _open(url)
+    return _open(url)  # says so where it has vanished
 
 
 def workspace_to_write() -> Workspace:
@@ -53,12 +53,21 @@ def workspace_to_write() -> Workspace:
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _open(url: str) -> Workspace:
-    return Workspace.open(url)
+    workspace = Workspace.open(url)
+    _opened().add(url)
+    return workspace
+
+
+@st.cache_resource(show_spinner=False)
+def _opened() -> set[str]:
+    """What this process has had open."""
+    return set()
 
 
 def _not_made_yet(url: str) -> bool:
     parsed = make_url(url)
-    return parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists()
+    missing = parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists()
+    return missing and url not in _opened()
 
 
 def question_key(selection: PromptSelection) -> str:

@@ -148,3 +148,5 @@ def _current_name(directory: Path) -> str | None:
             return file.read(300).strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise AtlasError(f"{directory / CURRENT} cannot be read ({error.strerror}).") from error

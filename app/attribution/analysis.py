@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from app.attribution.contrast import contrast
-from app.attribution.plain import array, certificate, query_shares, sublayer_scores
+from app.attribution.plain import array, query_shares, sublayer_scores
 from app.attribution.results import Analysis, Prediction, Query, Seconds, ValueNeuron
 from app.attribution.run import PromptRun, Ranges, run_prompt
 from app.attribution.settings import FFN_READERS, Settings
@@ -95,8 +95,8 @@ def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str]
         attention_value_neurons=attention[: settings.top],
         ffn_suppressing_neurons=lowering[NeuronKind.FFN][0] if lowering else (),
         attention_suppressing_neurons=lowering[NeuronKind.ATTENTION][0] if lowering else (),
-        certificates={kind: certificate(proof) for kind, (_, proof) in raising.items()},
-        suppressing_certificates={kind: certificate(proof) for kind, (_, proof) in lowering.items()},
+        certificates={kind: proof for kind, (_, proof) in raising.items()},
+        suppressing_certificates={kind: proof for kind, (_, proof) in lowering.items()},
         query=_query(run, ffn, attention) if settings.top and settings.query_top else None,
         contrast=None if run.distractor_id is None else contrast(run, run.distractor_id, settings.top),
         seconds=Seconds(0.0, 0.0, 0.0),

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from app.attribution.layers import LayerScores
 from app.attribution.query import QueryLayers
-from app.attribution.results import Certificate, QueryShares, SublayerScores
-from app.attribution.value_neurons import Certificate as Proof
+from app.attribution.results import QueryShares, SublayerScores
 
 
 def array(tensor: Tensor) -> Float[np.ndarray, "..."]:
@@ -26,8 +25,3 @@ def sublayer_scores(scores: LayerScores) -> SublayerScores:
 def query_shares(shares: QueryLayers) -> QueryShares:
     """Shares in what was read, without tensors."""
     return QueryShares(shares.embedding, array(shares.attention), array(shares.ffn))
-
-
-def certificate(proof: Proof) -> Certificate:
-    """How a list was found."""
-    return Certificate(proof.scored, proof.total, proof.proven, proof.bound)

@@ -53,19 +53,20 @@ class QueryShares:
 
 @dataclass(frozen=True)
 class Certificate:
-    """How a top or bottom k was found; see `value_neurons.Certificate`.
+    """How a top or bottom k was found.
 
     Attributes:
         scored: entries whose exact score was computed.
         total: entries there are (neurons; for attention, neurons x source positions).
         proven: the k-th best score is at least the bound of every entry left out.
-        bound: what the proof rests on: "concavity", "catalogue", "norms" or "linear".
+        bound: what the proof rests on: "concavity" (top k), "catalogue" (bottom k, with stored extreme logits),
+            "norms" (bottom k without a catalogue), or "linear" (differences of logits, which need no bound).
     """
 
     scored: int
     total: int
     proven: bool
-    bound: str
+    bound: str = "concavity"
 
 
 @dataclass(frozen=True)

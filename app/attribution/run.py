@@ -13,12 +13,11 @@ from app.attribution.importance import Bases, rows_for
 from app.attribution.layers import LayerScores, base_points, head_contributions, head_scores, layer_scores
 from app.attribution.prompt import PromptToken, position_of, target_of, token_of, tokenise
 from app.attribution.query import QueryLayers, Readers, query_ffn_scores, query_layers, readers
-from app.attribution.results import Prediction, QueryNeuron, Target, ValueNeuron
+from app.attribution.results import Certificate, Prediction, QueryNeuron, Target, ValueNeuron
 from app.attribution.settings import Settings
 from app.attribution.split import split_rows
 from app.attribution.value_neurons import (
     Bounds,
-    Certificate,
     Ranking,
     Search,
     certified_bottom,

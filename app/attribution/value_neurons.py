@@ -23,28 +23,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from app.attribution.results import Certificate
+
 BATCH = 128  # entries scored between two looks at the bounds
 HELD = 2**21  # bounds held at a time: 8 MB
 WINDOW = 2048  # bounds sorted at first; far more than a search usually visits
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """How a top or bottom k was found.
-
-    Attributes:
-        scored: entries whose exact score was computed.
-        total: entries there are (neurons; for attention, neurons x source positions).
-        proven: the k-th best score is at least the bound of every entry left out.
-        bound: what the proof rests on: "concavity" (top k), "catalogue" (bottom k, with stored extreme logits),
-            "norms" (bottom k
-            without a catalogue), or "linear" (differences of logits, which need no bound).
-    """
-
-    scored: int
-    total: int
-    proven: bool
-    bound: str = "concavity"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from app.attribution.plain import certificate
-from app.attribution.results import Found, ValueNeuron
+from app.attribution.results import Certificate, Found, ValueNeuron
 from app.attribution.run import PromptRun, Ranges
 from app.attribution.scope import Scope
 from app.attribution.value_neurons import Bounds, Exact, Ranking, certified_bottom, certified_top
-from app.attribution.value_neurons import Certificate as Proof
 from db.errors import AtlasError
 from db.neuron import NeuronKind
 
@@ -71,7 +69,7 @@ def shares_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int, *, oppo
     sign = -1 if opposing else 1
     shares = run.entries(kind).dot(part.layer, direction)[start:stop]
     best = (sign * shares).topk(min(k, len(shares))).indices
-    ranking = Ranking(best, shares[best], Proof(len(shares), len(shares), True, "linear"))
+    ranking = Ranking(best, shares[best], Certificate(len(shares), len(shares), True, "linear"))
     return _named(run, part, kind, start, ranking, sign)
 
 
@@ -113,7 +111,7 @@ def _named(run: PromptRun, part: Scope, kind: NeuronKind, start: int, ranking: R
     found = tuple(
         ValueNeuron(*entries.name(entry), score, active) for entry, score, active in triples if sign * score > 0
     )
-    return Found(found, certificate(ranking.certificate))
+    return Found(found, ranking.certificate)
 
 
 def within_json(run: PromptRun, part: Scope, k: int, ranges: Ranges | None) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from db.errors import AtlasError
 
 WAIT_SECONDS = 15
 """So long a writer waits for another; then it says so."""
+_READ_SECONDS = 2
+"""So long a reader waits. Writers never hold one up; what locked the whole file may keep it for hours."""
 
 
 class Database:
@@ -103,7 +105,9 @@ def _sqlite(file: Path) -> Engine:
     def connect() -> sqlite3.Connection:
         # mode=rw: a file that has vanished must not come back empty. `schema.prepare` makes a new one.
         uri = f"file:{quote(str(file.absolute()))}?mode=rw"
-        connection = sqlite3.connect(uri, uri=True, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=_READ_SECONDS, isolation_level=None, check_same_thread=False
+        )
         try:
             for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL", "trusted_schema=OFF"):
                 connection.execute(f"PRAGMA {pragma}")
@@ -122,6 +126,8 @@ def _sqlite(file: Path) -> Engine:
     def _begin(connection: Connection) -> None:
         # A writer takes its turn at once: having read first, it would be refused and not wait.
         writes = connection.get_execution_options().get("atlas_write")
+        if writes:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={round(WAIT_SECONDS * 1000)}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
