@@ -108,9 +108,11 @@ def is_loaded(atlas: Catalogue) -> bool:
 
 
 def _source(atlas: Catalogue) -> str:
-    """Where a catalogue's model is: in the folder of models, else where it was built from."""
+    """Where a catalogue's model is or was when it was loaded: in the folder of models, else where it was built from."""
     folder = configuration().models / atlas.info.model
-    return str(folder) if folder.is_dir() else source_of(atlas.path) or atlas.info.model
+    if folder.is_dir() or _models().has(str(folder)):
+        return str(folder)
+    return source_of(atlas.path) or atlas.info.model
 
 
 @st.cache_resource(show_spinner=False)

@@ -106,4 +106,14 @@ def _load_module(checkpoint: Checkpoint, config: Any) -> torch.nn.Module:
             f"({missing} …) and would be random. Fetch the model again."
         )
     found: torch.nn.Module = module.eval().requires_grad_(False).to(device)
+    _let_go_of_files(found)
     return found
+
+
+def _let_go_of_files(module: torch.nn.Module) -> None:
+    """Copy the weights into memory of our own, one by one. Loaded tensors may be maps of their file, and a process that
+    reads a map whose file was cut short is killed by the system.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):  # tied ones come once
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
