@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from app.attribution.compare import Comparison
 
 _CHANGE = "Δ score (nats)"
-_SIDES = "second lower | second higher"
+_SIDES = ("second lower", "second higher")
 
 
 def layers(found: "Comparison", prompts: tuple[str, str]) -> Drawn:

@@ -32,7 +32,7 @@ class Words:
     title: str
     below: str = ""
     unit: str = "score (nats)"
-    sides: str = "lowers | raises"
+    sides: tuple[str, str] = ("lowers", "raises")
 
 
 def diverging(field: str, most: float, words: Words, *, linear: bool = False) -> alt.Color:
@@ -53,7 +53,9 @@ def diverging(field: str, most: float, words: Words, *, linear: bool = False) ->
         constant=alt.Undefined if linear else most / _BEND,
     )
     marks = [-most, -most / 4, 0, most / 4, most]
-    return alt.Color(f"{field}:Q", scale=scale, legend=legend(f"{words.unit}: {words.sides}", marks, "+.3~f"))
+    return alt.Color(
+        f"{field}:Q", scale=scale, legend=legend(f"{words.unit}: {' | '.join(words.sides)}", marks, "+.3~f")
+    )
 
 
 def legend(words: str, marks: list[float], form: str) -> alt.Legend:

@@ -38,7 +38,7 @@ def flow(frame: pd.DataFrame, tokens: Sequence[str], position: int, layers: int,
         grid=True,
         ticks=False,
     )
-    low, high = (part.strip() for part in words.sides.split("|"))
+    low, high = words.sides
     chart: alt.Chart = (
         alt.Chart(rows, title=title(words))
         .mark_rule(strokeCap="round", opacity=0.75)

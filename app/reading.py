@@ -25,7 +25,7 @@ class Reading:
     """What a score is, in half a sentence."""
     words: dict[Show, str]
     """What each list of neurons is called."""
-    sides: str
+    sides: tuple[str, str]
     """What a negative and a positive score mean, in a few words."""
 
     def found(self, show: Show, kind: NeuronKind, place: Place) -> "tuple[ValueNeuron, ...]":
@@ -69,7 +69,7 @@ def reading_of(analysis: "Analysis") -> Reading:
         }
         words = {Show.RAISED: f"raised {target} most", Show.LOWERED: f"lowered {target} most"}
         meaning = "change of the target's log-probability where that part is added to the residual stream"
-        return Reading(analysis, analysis, lists, "score (nats)", meaning, words, "lowers | raises")
+        return Reading(analysis, analysis, lists, "score (nats)", meaning, words, ("lowers", "raises"))
     other = f"“{contrast.distractor.token.display}”"
     lists = {
         (Show.RAISED, NeuronKind.FFN): contrast.ffn_neurons,
@@ -82,7 +82,7 @@ def reading_of(analysis: "Analysis") -> Reading:
         Show.LOWERED: f"favoured {other} over {target} most",
     }
     meaning = f"share of the difference of logits between {target} and {other}"
-    return Reading(analysis, contrast, lists, "share (nats)", meaning, words, f"favours {other} | favours {target}")
+    return Reading(analysis, contrast, lists, "share (nats)", meaning, words, (f"favours {other}", f"favours {target}"))
 
 
 def _within(one: "ValueNeuron", place: Place) -> bool:

@@ -77,7 +77,7 @@ def _drawn(reading: Reading, lens: pd.DataFrame | None) -> dict[str, Figure]:
     layers, heads = prompt_charts.layers(reading), prompt_charts.heads(reading)
     wanted = {
         "layers": (layers, _strongest_layers(layers.data, reading)),
-        "heads": (heads, f"Every head of every layer, coloured by {reading.unit}: {reading.sides}"),
+        "heads": (heads, f"Every head of every layer, coloured by {reading.unit}: {' | '.join(reading.sides)}"),
     }
     if lens is not None:
         drawn = prompt_charts.lens(lens, prompt_charts.subject(analysis.prompt))

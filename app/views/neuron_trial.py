@@ -101,5 +101,5 @@ def _text(frame: pd.DataFrame, column: str, words: str, label: str) -> None:
     ]
     scale = Scale(f"{words}: negative | positive", signed(-most), signed(most))
     coloured(pieces, scale, key=f"trial_{column}", here=HERE, label=f"the text, coloured by {column}")
-    said = Words(f"{label}: {words}", unit=column, sides="negative | positive")
+    said = Words(f"{label}: {words}", unit=column, sides=("negative", "positive"))
     control(f"trial_{column}", lambda: coloured_text(frame, column, said), frame)

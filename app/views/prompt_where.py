@@ -134,7 +134,7 @@ def _head_map(reading: Reading, selection: PromptSelection) -> None:
         )
         for head, rows in enumerate(rows for _, rows in frame.groupby("head"))
     ]
-    scale = Scale(f"{reading.unit}, logarithmic colour: {reading.sides}", nats(-most), nats(most))
+    scale = Scale(f"{reading.unit}, logarithmic colour: {' | '.join(reading.sides)}", nats(-most), nats(most))
     grid(
         lines,
         [str(layer) for layer in sorted(set(frame["layer"]))],

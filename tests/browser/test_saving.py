@@ -31,6 +31,7 @@ def test_an_explanation_is_saved_found_opened_and_deleted(page: Page, served_app
     name = f"kept {uuid.uuid4().hex[:8]} <b>$x$"
     page.goto(f"{served_app}/prompt?p=Thank+you+very&own=L24.F652")
     settled(page)
+    page.wait_for_timeout(1500)  # the panel that the address opens is scrolled into view, gently
     page.get_by_role("button", name="Save", exact=False).first.click()
     title = page.get_by_role("textbox", name="Title")
     expect(title).to_have_value(re.compile("Thank you very → much"))
