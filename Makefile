@@ -17,7 +17,7 @@ CACHES := .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run index app reproduce test check format clean venv venv-test python
+.PHONY: help run index app reproduce test check audit format clean venv venv-test python
 
 help: ## list the targets
 	@echo "Neuron Atlas. Targets:"
@@ -47,6 +47,9 @@ check: venv-test ## format, lint, types, import contracts, documentation
 	$(PY) -m mypy
 	$(PY) -c 'from importlinter.cli import lint_imports_command as check; check()'
 	$(PY) -m pytest -q tests/docs
+
+audit: venv-test ## ask PyPI or OSV for known vulnerabilities of the pinned packages; needs a network
+	@$(PY) -m tests.audit
 
 format: venv-test ## format the code and mend what ruff can mend
 	$(PY) -m ruff check --fix .
