@@ -5,12 +5,12 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from app import access, logs, session
-from app.configuration import configuration
 from app.navigation import PAGES, params
 from app.notices import guarded
+from app.serving import access, logs, session
+from app.serving.configuration import configuration
 
-_ICON = Path(__file__).parent / "frontend" / "icon.svg"  # a named icon would be fetched from another site
+_ICON = Path(__file__).parent / "drawing" / "frontend" / "icon.svg"  # a named icon would be fetched from another site
 _STYLE = (
     ".stMainBlockContainer { padding: 4.5rem clamp(1rem, 3vw, 3rem) 3rem; max-width: 96rem }"
     "h1 { font-size: clamp(1.8rem, 4vw, 2.4rem) !important }"

@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, urlencode
 
 import streamlit as st
 
-from app import links
-from app.links import Selection
+from app.state import links
+from app.state.links import Selection
 
 _MOST_PARAMETERS = 60
 PAGES = {

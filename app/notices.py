@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import streamlit as st
 from streamlit.errors import FragmentHandledException
 
-from app import logs
-from app.refusals import RefusedError
-from app.wording import literal
+from app.drawing.wording import literal
+from app.serving import logs
+from app.serving.refusals import RefusedError
 from db.errors import AtlasError
 
 _log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """One process for the dashboard, the HTTP API and the health check: ``python -m streamlit run app/server.py``.
 
 ``/`` is the dashboard (:mod:`app.main`), ``/api/`` the API (:mod:`app.api.application`), ``/health`` says whether it
-all works (:mod:`app.health`). Streamlit finds the name ``app`` here and serves it.
+all works (:mod:`app.serving.health`). Streamlit finds the name ``app`` here and serves it.
 """
 
 import logging
@@ -14,12 +14,12 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Mount, Route
 from streamlit.starlette import App
 
-from app import logs
 from app.api.application import api
-from app.configuration import configuration_or_exit
-from app.headers import SecurityHeaders
-from app.health import health
 from app.notices import escaped
+from app.serving import logs
+from app.serving.configuration import configuration_or_exit
+from app.serving.headers import SecurityHeaders
+from app.serving.health import health
 
 _PREFIX = "/".join(("", *filter(None, str(streamlit.get_option("server.baseUrlPath") or "").split("/"))))
 _API = f"{_PREFIX.rstrip('/')}/api"

@@ -12,11 +12,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import logs
 from app.api.parameters import DEEPEST, MOST_LISTED
 from app.api.pool import Pool
 from app.api.problems import UnavailableError, status_of
-from app.resources import catalogue, catalogue_root, remembered
+from app.serving import logs
+from app.serving.resources import catalogue, catalogue_root, remembered
 from db.asking import ANSWERS
 from db.catalogue import Catalogue
 from db.errors import AtlasError, NotFoundError

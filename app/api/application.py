@@ -10,7 +10,7 @@ from app.api import library, parameters, shapes
 from app.api.answering import answered, listed
 from app.api.page import page
 from app.api.problems import MEDIA_TYPE, Problem, handle_problems
-from app.configuration import configuration
+from app.serving.configuration import configuration
 
 Asked = TypeVar("Asked")
 _ABOUT = (

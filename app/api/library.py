@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from app.api.problems import UnavailableError, public
-from app.resources import catalogue, catalogue_root, remembered
+from app.serving.resources import catalogue, catalogue_root, remembered
 from db import asking
 from db.builds import CURRENT, BuildFile, build_files
 from db.errors import AtlasError, NotFoundError

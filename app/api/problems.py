@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.resources import catalogue_root
+from app.serving.resources import catalogue_root
 from db.errors import AtlasError, NotFoundError
 from db.token_text import display, shorten
 

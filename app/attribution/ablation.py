@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from app.attribution.entries import AttentionEntries
 from app.attribution.run import PromptRun
-from app.parts import Part, Strongest, Wanted
+from app.state.parts import Part, Strongest, Wanted
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
 from indexer.architecture import Dimensions

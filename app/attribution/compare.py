@@ -19,7 +19,7 @@ from app.attribution.prompt import PromptToken, position_of
 from app.attribution.results import Prediction, Target, ValueNeuron
 from app.attribution.run import PREDICTIONS, PromptRun, Ranges, run_prompt
 from app.attribution.settings import Settings
-from app.parts import Part, Wanted
+from app.state.parts import Part, Wanted
 from db.neuron import Neuron, NeuronKind
 from indexer.conventions import Conventions
 from indexer.language_model import LanguageModel

@@ -9,7 +9,7 @@ from app.attribution.compare import Comparison, compare_prompts
 from app.attribution.compare_forms import comparison_json, comparison_text, neurons_frame
 from app.attribution.run import Ranges, check_question
 from app.attribution.settings import Settings
-from app.parts import parse_list
+from app.state.parts import parse_list
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.export import write

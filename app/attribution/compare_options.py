@@ -2,7 +2,7 @@
 
 import argparse
 
-from app.parts import parse_list
+from app.state.parts import parse_list
 from db.errors import AtlasError
 
 _ELSEWHERE = ("prompts", "distractor", "head", "lens", "query_of", "through", "flow", "within")

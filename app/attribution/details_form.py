@@ -48,7 +48,7 @@ def to_json(name: str, value: Any) -> Any:
 
     Args:
         name: which question, a key of `NAMES`.
-        value: what `app.explaining` answers.
+        value: what `app.asking.explaining` answers.
     """
     return _FORMS[name].write(value)
 

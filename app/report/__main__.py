@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.configuration import configuration
-from app.selection import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
+from app.serving.configuration import configuration
+from app.state.selection import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.library import find_catalogue

@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from app import prompt_charts
-from app.address import head_label
-from app.certainty import certainty_lines
-from app.reading import Reading, reading_of
+from app.asking.certainty import certainty_lines
+from app.asking.reading import Reading, reading_of
+from app.drawing import prompt_charts
+from app.drawing.wording import nats, percent, signed
 from app.report.drawing import Figure, figures
 from app.report.neurons import value_tables, why
 from app.report.origin import Origin
 from app.report.parts import Bar, Contents, PredictionRow
-from app.wording import nats, percent, signed
+from app.state.address import head_label
 from db.catalogue import Catalogue
 from db.token_text import display, shorten
 

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from app.pictures import inline_svgs
-from app.prompt_charts import Drawn
+from app.drawing.pictures import inline_svgs
+from app.drawing.prompt_charts import Drawn
 
 _SVG = "http://www.w3.org/2000/svg"
 _ID = re.compile(r"url\(#([^)]+)\)")

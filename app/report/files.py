@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from app.exporting import csv_of, parquet_of
+from app.asking.exporting import csv_of, parquet_of
 from app.report.contents import ROWS, contents
 from app.report.origin import Origin
 from app.report.page import html

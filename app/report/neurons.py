@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from app.reading import Reading, most
+from app.asking.reading import Reading, most
+from app.drawing.wording import nats, signed
 from app.report.drawing import Figure
 from app.report.parts import Bar, NeuronRow, NeuronTable, Why
-from app.selection import Show
-from app.wording import nats, signed
+from app.state.selection import Show
 from db.catalogue import Catalogue
 from db.neuron import Neuron, NeuronKind
 from db.token_text import shorten

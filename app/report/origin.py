@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urljoin, urlsplit
 
-from app.links import shared
-from app.selection import DEFAULT_TOP, Map, PromptSelection, Rule
+from app.state.links import shared
+from app.state.selection import DEFAULT_TOP, Map, PromptSelection, Rule
 from db.stamp import BuildStamp
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from app import palette
-from app.pictures import visible
+from app.drawing import palette
+from app.drawing.pictures import visible
 from app.report.parts import Contents
 
 _FOLDER = Path(__file__).parent

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from app.glossary import ABOUT, TERMS
-from app.wording import literal
+from app.asking.glossary import ABOUT, TERMS
+from app.drawing.wording import literal
 
 
 def about(page: str) -> None:

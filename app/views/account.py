@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from app import access
+from app.drawing.wording import literal
 from app.notices import warn
+from app.serving import access
 from app.views.shared import title
-from app.wording import literal
 
 
 def draw() -> None:

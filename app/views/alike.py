@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import directions, navigation
-from app.components import Cell, Column, TableRow, chip, legend, neuron_table
+from app import navigation
+from app.asking import directions
+from app.drawing.components import Cell, Column, TableRow, chip, legend, neuron_table
+from app.drawing.wording import literal, signed
 from app.notices import fail
-from app.selection import Alike, NeuronSelection
+from app.state.selection import Alike, NeuronSelection
 from app.views.shared import progress, sync
-from app.wording import literal, signed
 from db.answers import NeuronTokens, SimilarNeuron
 from db.catalogue import Catalogue
 from db.errors import AtlasError

@@ -4,21 +4,22 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import comparing, navigation
-from app.compare_examples import EXAMPLES
-from app.compare_selection import MAX_ZERO, ComparePlace, CompareSelection
-from app.compare_words import measured, sentence
-from app.components import chips, link
+from app import navigation
+from app.asking import comparing
+from app.asking.compare_examples import EXAMPLES
+from app.asking.compare_words import measured, sentence
+from app.drawing.components import chips, link
+from app.drawing.wording import literal
 from app.notices import fail, warn
-from app.parts import labels, parse_list
-from app.selection import MAX_PROMPT
+from app.state.compare_selection import MAX_ZERO, ComparePlace, CompareSelection
+from app.state.parts import labels, parse_list
+from app.state.selection import MAX_PROMPT
 from app.views.about import about
 from app.views.compare_files import files
 from app.views.compare_neurons import neurons
 from app.views.compare_sides import predictions, sides
 from app.views.compare_where import both_layers, heads, layers, zeroed
 from app.views.shared import footer, limits, open_catalogue, progress, sync, title
-from app.wording import literal
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
-from app.exporting import FORMS, Form
+from app.asking.exporting import FORMS, Form
 
 if TYPE_CHECKING:
     from app.attribution.compare import Comparison

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app import navigation
-from app.compare_selection import CompareSelection
-from app.components import Cell, Chip, Column, TableRow, chips, legend, link, neuron_table
-from app.parts import Part
-from app.selection import NeuronSelection, Place, PromptSelection
+from app.drawing.components import Cell, Chip, Column, TableRow, chips, legend, link, neuron_table
+from app.drawing.wording import literal, nats, signed
+from app.state.compare_selection import CompareSelection
+from app.state.parts import Part
+from app.state.selection import NeuronSelection, Place, PromptSelection
 from app.views.compare_where import looking
 from app.views.neuron_tables import raised_first
 from app.views.shared import sync
-from app.wording import literal, nats, signed
 from db.answers import NeuronTokens
 from db.catalogue import Catalogue
 from db.neuron import NeuronKind

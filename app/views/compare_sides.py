@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
-from app import explaining, navigation
-from app.compare_selection import ComparePlace, CompareSelection
-from app.components import Bar, Cell, Column, TableRow, bars, chip, chips, link, neuron_table
+from app import navigation
+from app.asking import explaining
+from app.drawing.components import Bar, Cell, Column, TableRow, bars, chip, chips, link, neuron_table
+from app.drawing.wording import literal, percent, signed
 from app.notices import warn
-from app.wording import literal, percent, signed
+from app.state.compare_selection import ComparePlace, CompareSelection
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.token_text import shorten

@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import compare_charts, navigation
-from app.address import Head, head_label
-from app.compare_selection import ComparePlace, CompareSelection
-from app.components import Chip, chips, legend, link
-from app.palette import KIND_NAMES, KINDS
-from app.parts import Part
-from app.plots import Group, Line, Scale, Square, columns, grid, shade
-from app.selection import Place
+from app import navigation
+from app.drawing import compare_charts
+from app.drawing.components import Chip, chips, legend, link
+from app.drawing.palette import KIND_NAMES, KINDS
+from app.drawing.plots import Group, Line, Scale, Square, columns, grid, shade
+from app.drawing.wording import literal, nats
+from app.state.address import Head, head_label
+from app.state.compare_selection import ComparePlace, CompareSelection
+from app.state.parts import Part
+from app.state.selection import Place
 from app.views.pictures import drawn
-from app.wording import literal, nats
 from db.neuron import NeuronKind
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from app.exporting import csv_of
+from app.asking.exporting import csv_of
 
 
 def data_table(frame: pd.DataFrame, name: str) -> None:

@@ -4,12 +4,13 @@ from typing import Any
 
 import streamlit as st
 
-from app import gallery, navigation
-from app.components import chip, chips, link
-from app.selection import PromptSelection
+from app import navigation
+from app.asking import gallery
+from app.drawing.components import chip, chips, link
+from app.drawing.wording import literal, nats, percent
+from app.state.selection import PromptSelection
 from app.views.about import about
 from app.views.shared import footer, open_catalogue, title
-from app.wording import literal, nats, percent
 from db.token_text import display, shorten
 
 HERE = "gallery"

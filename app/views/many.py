@@ -6,17 +6,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import explaining, navigation
-from app.batches import MAX_PROMPTS, Asked, as_lines, parse_lines, read_upload
-from app.components import chips, link
-from app.configuration import configuration
-from app.examples import READY
+from app import navigation
+from app.asking import explaining
+from app.asking.batches import MAX_PROMPTS, Asked, as_lines, parse_lines, read_upload
+from app.asking.examples import READY
+from app.drawing.components import chips, link
+from app.drawing.wording import literal
 from app.notices import fail, warn
-from app.selection import MAX_MANY, ManySelection
+from app.serving.configuration import configuration
+from app.state.selection import MAX_MANY, ManySelection
 from app.views.about import about
 from app.views.many_table import aggregate_table
 from app.views.shared import footer, limits, open_catalogue, sync, title
-from app.wording import literal
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 

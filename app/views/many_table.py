@@ -5,15 +5,16 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from app import charts, navigation
-from app.batches import narrowed
-from app.components import Cell, Column, TableRow, chip, legend, neuron_table
-from app.exporting import csv_of
-from app.selection import ManySelection, NeuronSelection
+from app import navigation
+from app.asking.batches import narrowed
+from app.asking.exporting import csv_of
+from app.drawing import charts
+from app.drawing.components import Cell, Column, TableRow, chip, legend, neuron_table
+from app.drawing.wording import literal, nats, signed
+from app.state.selection import ManySelection, NeuronSelection
 from app.views.neuron_tables import raised_first
 from app.views.pictures import shown
 from app.views.shared import sync
-from app.wording import literal, nats, signed
 from db.catalogue import Catalogue
 from db.neuron import Neuron
 

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import charts, navigation
-from app.components import Chip, Tone, chip, chips, legend, link
-from app.examples import NEURONS
+from app import navigation
+from app.asking.examples import NEURONS
+from app.asking.standing import Standing, standing_of
+from app.drawing import charts
+from app.drawing.components import Chip, Tone, chip, chips, legend, link
+from app.drawing.palette import KIND_NAMES
+from app.drawing.wording import signed
 from app.notices import warn
-from app.palette import KIND_NAMES
-from app.selection import NeuronSelection
-from app.standing import Standing, standing_of
+from app.state.selection import NeuronSelection
 from app.views.about import about
 from app.views.alike import alike
 from app.views.data_table import data_table
@@ -22,7 +24,6 @@ from app.views.neuron_trial import trial
 from app.views.on_prompt import active_end
 from app.views.pictures import shown
 from app.views.shared import footer, limits, open_catalogue, search_link, sync, title
-from app.wording import signed
 from db.answers import NeuronCard, TokenLogit
 from db.catalogue import Catalogue
 from db.errors import AtlasError

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from app import finding, navigation
-from app.components import Cell, Chip, Column, TableRow, Tone, chip, chips, link, neuron_table
-from app.selection import NeuronSelection
-from app.wording import signed
+from app import navigation
+from app.asking import finding
+from app.drawing.components import Cell, Chip, Column, TableRow, Tone, chip, chips, link, neuron_table
+from app.drawing.wording import signed
+from app.state.selection import NeuronSelection
 from db.answers import Token
 from db.catalogue import Catalogue
 from db.neuron import Neuron

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
-from app import explaining, navigation, resources
-from app.components import Chip, chip, chips, link
+from app import navigation
+from app.asking import explaining
+from app.drawing.components import Chip, chip, chips, link
+from app.drawing.wording import literal, signed
 from app.notices import fail
-from app.selection import NeuronSelection, TokenSelection
+from app.serving import resources
+from app.state.selection import NeuronSelection, TokenSelection
 from app.views.data_table import data_table
 from app.views.shared import progress
-from app.wording import literal, signed
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind

@@ -2,13 +2,15 @@
 
 import streamlit as st
 
-from app import access, navigation, saving
-from app.components import Cell, Column, TableRow, chips, link, neuron_table
+from app import navigation
+from app.asking import saving
+from app.drawing.components import Cell, Column, TableRow, chips, link, neuron_table
+from app.drawing.wording import literal, nats, signed
 from app.notices import fail
-from app.saved_selection import SavedSelection
-from app.selection import PromptSelection
+from app.serving import access
+from app.state.saved_selection import SavedSelection
+from app.state.selection import PromptSelection
 from app.views.shared import limits
-from app.wording import literal, nats, signed
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron

@@ -3,11 +3,11 @@
 import pandas as pd
 import streamlit as st
 
-from app import charts
-from app.palette import KIND_NAMES
-from app.standing import Standing
+from app.asking.standing import Standing
+from app.drawing import charts
+from app.drawing.palette import KIND_NAMES
+from app.drawing.wording import literal, percent, signed
 from app.views.pictures import shown
-from app.wording import literal, percent, signed
 from db.answers import NeuronCard
 
 _FIGURES = {

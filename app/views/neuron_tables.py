@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from app import navigation
-from app.compare_selection import CompareSelection
-from app.components import Cell, Chip, Column, TableRow, chip, link, neuron_table
-from app.parts import Part
-from app.reading import most
-from app.selection import NeuronSelection, PromptSelection
-from app.wording import nats, signed
+from app.asking.reading import most
+from app.drawing.components import Cell, Chip, Column, TableRow, chip, link, neuron_table
+from app.drawing.wording import nats, signed
+from app.state.compare_selection import CompareSelection
+from app.state.parts import Part
+from app.state.selection import NeuronSelection, PromptSelection
 from db.answers import NeuronTokens
 from db.catalogue import Catalogue
 from db.neuron import NeuronKind

@@ -5,18 +5,19 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from app import explaining, navigation
-from app.components import chips, link
-from app.examples import TRIALS
+from app import navigation
+from app.asking import explaining
+from app.asking.examples import TRIALS
+from app.drawing.components import chips, link
+from app.drawing.plot_parts import Words
+from app.drawing.plots import Piece, Scale, coloured
+from app.drawing.position_charts import coloured_text
+from app.drawing.wording import literal, percent, signed
 from app.notices import fail
-from app.plot_parts import Words
-from app.plots import Piece, Scale, coloured
-from app.position_charts import coloured_text
-from app.selection import MAX_TRIAL, NeuronSelection, PromptSelection
+from app.state.selection import MAX_TRIAL, NeuronSelection, PromptSelection
 from app.views.data_table import data_table
 from app.views.pictures import control
 from app.views.shared import progress, sync
-from app.wording import literal, percent, signed
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron

@@ -2,13 +2,13 @@
 
 import streamlit as st
 
-from app import explaining
-from app.components import chip, chips
+from app.asking import explaining
+from app.drawing.components import chip, chips
+from app.drawing.wording import literal, nats, signed
 from app.notices import fail
-from app.selection import PromptSelection
+from app.state.selection import PromptSelection
 from app.views.prompt_trail import where_you_are
 from app.views.shared import progress
-from app.wording import literal, nats, signed
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, Sign

@@ -4,17 +4,19 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import finding, navigation, survey_charts
-from app.components import Cell, Column, TableRow, Tone, chip, legend, neuron_table
-from app.exporting import MAX_BUILD_BYTES, copy_command
+from app import navigation
+from app.asking import finding
+from app.asking.exporting import MAX_BUILD_BYTES, copy_command
+from app.drawing import survey_charts
+from app.drawing.components import Cell, Column, TableRow, Tone, chip, legend, neuron_table
+from app.drawing.palette import KIND_NAMES
+from app.drawing.wording import literal, signed
 from app.notices import warn
-from app.palette import KIND_NAMES
-from app.selection import NeuronSelection, OverviewSelection, TokenSelection
+from app.state.selection import NeuronSelection, OverviewSelection, TokenSelection
 from app.views.about import about
 from app.views.data_table import data_table
 from app.views.pictures import shown
 from app.views.shared import footer, limits, open_catalogue, sync, title
-from app.wording import literal, signed
 from db.answers import PeakedNeuron, Token, TokenFavour
 from db.catalogue import Catalogue
 from db.neuron import NeuronKind, Sign

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from app.exporting import csv_of
-from app.pictures import WIDTH, Chart, png, svg
-from app.prompt_charts import Drawn
+from app.asking.exporting import csv_of
+from app.drawing.pictures import WIDTH, Chart, png, svg
+from app.drawing.prompt_charts import Drawn
 
 
 def shown(name: str, chart: Chart, data: pd.DataFrame, alt: str, *, width: int = WIDTH) -> None:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app import navigation
-from app.compare_selection import CompareSelection
-from app.components import chips, link
-from app.configuration import configuration
+from app.asking.reading import reading_of
+from app.drawing.components import chips, link
 from app.notices import warn
-from app.parts import Strongest
-from app.reading import reading_of
-from app.selection import PromptSelection, Rule
+from app.serving.configuration import configuration
+from app.state.compare_selection import CompareSelection
+from app.state.parts import Strongest
+from app.state.selection import PromptSelection, Rule
 from app.views.about import about
 from app.views.prompt_asking import asking
 from app.views.prompt_certainty import certainty

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import explaining, navigation
-from app.components import chips, link
-from app.examples import PROMPTS
-from app.fields import prompt_box
+from app import navigation
+from app.asking import explaining
+from app.asking.examples import PROMPTS
+from app.asking.reading import reading_of
+from app.drawing.components import chips, link
+from app.drawing.fields import prompt_box
+from app.drawing.wording import literal
 from app.notices import fail
-from app.reading import reading_of
-from app.selection import MAX_PROMPT, Place, PromptSelection
+from app.serving.work import Report
+from app.state.selection import MAX_PROMPT, Place, PromptSelection
 from app.views.prompt_target import against, explained, fields, tokens, upcoming
 from app.views.prompt_where import layers
-from app.wording import literal
-from app.work import Report
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 

@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from app.certainty import certainty_lines
-from app.reading import Reading
-from app.wording import literal
+from app.asking.certainty import certainty_lines
+from app.asking.reading import Reading
+from app.drawing.wording import literal
 
 
 def certainty(reading: Reading) -> None:

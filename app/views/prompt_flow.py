@@ -4,15 +4,16 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import explaining, flow, prompt_charts
-from app.address import head_label
-from app.components import Cell, Column, TableRow, chip, legend, neuron_table
-from app.plots import flow as draw
-from app.reading import Reading
-from app.selection import Place, PromptSelection
+from app.asking import explaining
+from app.asking.reading import Reading
+from app.drawing import flow, prompt_charts
+from app.drawing.components import Cell, Column, TableRow, chip, legend, neuron_table
+from app.drawing.plots import flow as draw
+from app.drawing.wording import literal, nats, percent
+from app.state.address import head_label
+from app.state.selection import Place, PromptSelection
 from app.views.pictures import drawn
 from app.views.prompt_tables import beside
-from app.wording import literal, nats, percent
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 

@@ -5,17 +5,19 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from app import charts, explaining, navigation
-from app.address import Head, head_label
-from app.compare_selection import CompareSelection
-from app.components import Cell, Chip, Column, TableRow, chip, chips, link, neuron_table
+from app import navigation
+from app.asking import explaining
+from app.asking.reading import Reading
+from app.drawing import charts
+from app.drawing.components import Cell, Chip, Column, TableRow, chip, chips, link, neuron_table
+from app.drawing.wording import literal, nats, percent
 from app.notices import fail
-from app.parts import Part
-from app.reading import Reading
-from app.selection import PromptSelection
+from app.state.address import Head, head_label
+from app.state.compare_selection import CompareSelection
+from app.state.parts import Part
+from app.state.selection import PromptSelection
 from app.views.data_table import data_table
 from app.views.pictures import shown as draw_chart
-from app.wording import literal, nats, percent
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.neuron import NeuronKind

@@ -4,13 +4,14 @@ from typing import Any
 
 import streamlit as st
 
-from app import explaining, prompt_charts
+from app.asking import explaining
+from app.drawing import prompt_charts
+from app.drawing.plots import Line, Scale, Square, grid
+from app.drawing.wording import percent
 from app.notices import fail
-from app.plots import Line, Scale, Square, grid
-from app.selection import PromptSelection
+from app.state.selection import PromptSelection
 from app.views.data_table import data_table
 from app.views.pictures import drawn
-from app.wording import percent
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.token_text import shorten

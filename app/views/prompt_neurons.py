@@ -4,18 +4,19 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import charts, navigation
-from app.components import legend
-from app.listing import Listed, listed
-from app.reading import Reading
-from app.selection import PromptSelection, Show
+from app import navigation
+from app.asking.listing import Listed, listed
+from app.asking.reading import Reading
+from app.drawing import charts
+from app.drawing.components import legend
+from app.drawing.wording import literal
+from app.state.selection import PromptSelection, Show
 from app.views.data_table import data_table
 from app.views.neuron_tables import value_table
 from app.views.pictures import shown
 from app.views.prompt_query import own_panel, query, through_panel
 from app.views.prompt_trail import where_you_are
 from app.views.shared import progress, sync
-from app.wording import literal
 from db.catalogue import Catalogue
 from db.neuron import NeuronKind
 

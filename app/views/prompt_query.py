@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
-from app import charts, explaining, navigation
-from app.address import Head, head_label
-from app.components import Chip, Tone, chip, chips, legend, link
+from app import navigation
+from app.asking import explaining
+from app.asking.reading import Reading, head_after
+from app.drawing import charts
+from app.drawing.components import Chip, Tone, chip, chips, legend, link
+from app.drawing.wording import literal, nats, signed
 from app.notices import fail
-from app.reading import Reading, head_after
-from app.selection import NeuronSelection, PromptSelection
+from app.state.address import Head, head_label
+from app.state.selection import NeuronSelection, PromptSelection
 from app.views.data_table import data_table
 from app.views.neuron_tables import query_table
 from app.views.pictures import shown
 from app.views.shared import sync
-from app.wording import literal, nats, signed
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron

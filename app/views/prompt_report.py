@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import explaining
+from app.asking import explaining
 from app.report.files import FILES, FileForm, Material, file_name
 from app.report.origin import Origin
-from app.selection import Map, PromptSelection
+from app.state.selection import Map, PromptSelection
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 

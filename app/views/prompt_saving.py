@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import access, drafts, navigation, saving, stored
-from app.components import chips, link
-from app.configuration import Mode, configuration
+from app import navigation
+from app.asking import drafts, saving, stored
+from app.drawing.components import chips, link
+from app.drawing.wording import literal
 from app.notices import fail, warn
-from app.saved_selection import GallerySelection, SavedSelection
-from app.selection import PromptSelection
-from app.wording import literal
+from app.serving import access
+from app.serving.configuration import Mode, configuration
+from app.state.saved_selection import GallerySelection, SavedSelection
+from app.state.selection import PromptSelection
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.workspace.values import MAX_TITLE

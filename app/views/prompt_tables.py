@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app import navigation
-from app.selection import PromptSelection
+from app.state.selection import PromptSelection
 from app.views.data_table import data_table
 from app.views.shared import sync
 

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
-from app import explaining, navigation, prompt_charts
-from app.components import Bar, bars, chip, chips
-from app.fields import Option, token_field
+from app import navigation
+from app.asking import explaining
+from app.asking.reading import Reading
+from app.drawing import prompt_charts
+from app.drawing.components import Bar, bars, chip, chips
+from app.drawing.fields import Option, token_field
+from app.drawing.wording import literal, nats, percent, signed
 from app.notices import warn
-from app.reading import Reading
-from app.selection import Place, PromptSelection
+from app.state.selection import Place, PromptSelection
 from app.views.pictures import drawn
 from app.views.prompt_tables import beside
-from app.wording import literal, nats, percent, signed
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.token_text import shorten

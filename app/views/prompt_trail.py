@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from app import navigation
-from app.address import head_label
-from app.plots import Step, trail
-from app.selection import Place, PromptSelection
+from app.drawing.plots import Step, trail
+from app.state.address import head_label
+from app.state.selection import Place, PromptSelection
 from db.neuron import Neuron
 from db.token_text import shorten
 

@@ -6,20 +6,21 @@ from functools import partial
 
 import streamlit as st
 
-from app import navigation, prompt_charts
-from app.address import Head, head_label
-from app.components import chips, legend, link
-from app.palette import KIND_NAMES, KINDS
-from app.plots import Group, Line, Scale, Square, columns, grid, shade
-from app.reading import Reading
-from app.selection import Map, Place, PromptSelection
+from app import navigation
+from app.asking.reading import Reading
+from app.drawing import prompt_charts
+from app.drawing.components import chips, legend, link
+from app.drawing.palette import KIND_NAMES, KINDS
+from app.drawing.plots import Group, Line, Scale, Square, columns, grid, shade
+from app.drawing.wording import literal, nats
+from app.state.address import Head, head_label
+from app.state.selection import Map, Place, PromptSelection
 from app.views.pictures import drawn
 from app.views.prompt_flow import flow_map
 from app.views.prompt_head import head_panel
 from app.views.prompt_lens import lens_map
 from app.views.prompt_tables import beside
 from app.views.shared import sync
-from app.wording import literal, nats
 from db.catalogue import Catalogue
 
 HERE = "prompt"

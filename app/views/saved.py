@@ -5,16 +5,18 @@ from urllib.parse import parse_qsl
 
 import streamlit as st
 
-from app import access, navigation, saving
-from app.components import chips, link
+from app import navigation
+from app.asking import saving
+from app.drawing.components import chips, link
+from app.drawing.wording import literal
 from app.notices import fail, warn
-from app.saved_selection import PAGE_ROWS, SavedSelection
-from app.selection import NeuronSelection, PromptSelection
+from app.serving import access
+from app.state.saved_selection import PAGE_ROWS, SavedSelection
+from app.state.selection import NeuronSelection, PromptSelection
 from app.views.about import about
 from app.views.saved_changes import analysis_menu, collection_menu, done, neuron_menu
 from app.views.saved_files import files
 from app.views.shared import footer, limits, open_catalogue, sync, title
-from app.wording import literal
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.token_text import display, shorten

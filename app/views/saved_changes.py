@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from app import navigation, saving
+from app import navigation
+from app.asking import saving
+from app.drawing.wording import literal
 from app.notices import fail
-from app.saved_selection import SavedSelection
-from app.wording import literal
+from app.state.saved_selection import SavedSelection
 from db.errors import AtlasError
 from db.neuron import Neuron
 from db.workspace import Collection, Saved, Workspace

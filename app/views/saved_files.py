@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from app import access, saving
+from app.asking import saving
+from app.serving import access
 from app.views.saved_changes import doing
 from db.workspace import Workspace
 from db.workspace.documents import export, parse, to_text

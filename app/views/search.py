@@ -2,17 +2,18 @@
 
 import streamlit as st
 
-from app import finding, navigation
-from app.components import chip, chips, link
-from app.examples import CONCEPTS, WORDS
+from app import navigation
+from app.asking import finding
+from app.asking.examples import CONCEPTS, WORDS
+from app.drawing.components import chip, chips, link
+from app.drawing.wording import literal
 from app.notices import warn
-from app.selection import By, SearchSelection, TokenSelection
+from app.state.selection import By, SearchSelection, TokenSelection
 from app.views.about import about
 from app.views.search_concept import concept_chips
 from app.views.search_fields import fields
 from app.views.search_results import concept_results, exact_results, hit_results
 from app.views.shared import footer, limits, open_catalogue, search_link, title
-from app.wording import literal
 from db.answers import Token, TokenMatches
 from db.catalogue import Catalogue
 from db.errors import AtlasError

@@ -6,10 +6,10 @@ from dataclasses import replace
 import streamlit as st
 
 from app import navigation
-from app.components import Chip, chip, chips, link
+from app.drawing.components import Chip, chip, chips, link
+from app.drawing.wording import literal, signed
 from app.notices import warn
-from app.selection import MAX_TOKENS, SearchSelection, TokenSelection
-from app.wording import literal, signed
+from app.state.selection import MAX_TOKENS, SearchSelection, TokenSelection
 from db.catalogue import Catalogue
 from db.concepts import Concept, Origin, WeightedToken
 from db.errors import AtlasError

@@ -7,8 +7,8 @@ from typing import Any
 import streamlit as st
 
 from app import navigation
-from app.ranking import order_of, orders
-from app.search_selection import MAX_RANK, MAX_TEXT, MAX_Z, By, Order, SearchSelection
+from app.asking.ranking import order_of, orders
+from app.state.search_selection import MAX_RANK, MAX_TEXT, MAX_Z, By, Order, SearchSelection
 from app.views.shared import sync
 from db.catalogue import Catalogue
 from db.neuron import NeuronKind, Sign

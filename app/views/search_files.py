@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from app import finding
-from app.exporting import FORMS, Form, command
-from app.selection import By, SearchSelection
+from app.asking import finding
+from app.asking.exporting import FORMS, Form, command
+from app.state.selection import By, SearchSelection
 from app.views.data_table import data_table
 from db.catalogue import Catalogue
 

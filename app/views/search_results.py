@@ -6,16 +6,18 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from app import charts, finding, navigation
-from app.components import chips, legend, link
+from app import navigation
+from app.asking import finding
+from app.asking.ranking import Page, concept_sentence, hits_sentence
+from app.drawing import charts
+from app.drawing.components import chips, legend, link
+from app.drawing.wording import literal
 from app.notices import fail
-from app.ranking import Page, concept_sentence, hits_sentence
-from app.selection import By, SearchSelection
+from app.state.selection import By, SearchSelection
 from app.views.pictures import shown
 from app.views.search_files import as_data, exports
 from app.views.search_tables import ends_table, hits_table
 from app.views.shared import progress
-from app.wording import literal
 from db.answers import ConceptNeuron, Hit, Token
 from db.catalogue import Catalogue
 from db.concepts import Concept

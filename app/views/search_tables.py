@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from app import finding, navigation
-from app.components import Cell, Column, TableRow, chip, neuron_table
-from app.ranking import Page, order_of, orders
-from app.selection import By, NeuronSelection, Order, SearchSelection
-from app.wording import signed
+from app import navigation
+from app.asking import finding
+from app.asking.ranking import Page, order_of, orders
+from app.drawing.components import Cell, Column, TableRow, chip, neuron_table
+from app.drawing.wording import signed
+from app.state.selection import By, NeuronSelection, Order, SearchSelection
 from db.answers import ConceptNeuron, Hit, NeuronTokens
 from db.catalogue import Catalogue
 

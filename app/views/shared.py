@@ -5,14 +5,15 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from app import navigation, resources
-from app.components import Chip, chips, link
-from app.configuration import configuration
-from app.fields import copy_link
-from app.links import BUILD, MODEL, address, stamp
+from app import navigation
+from app.drawing.components import Chip, chips, link
+from app.drawing.fields import copy_link
+from app.drawing.wording import literal
 from app.notices import warn
-from app.selection import Limits, SearchSelection
-from app.wording import literal
+from app.serving import resources
+from app.serving.configuration import configuration
+from app.state.links import BUILD, MODEL, address, stamp
+from app.state.selection import Limits, SearchSelection
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 

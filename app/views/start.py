@@ -4,16 +4,17 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import gallery, navigation
-from app.components import Bar, Chip, bars, chip, chips, legend, link
-from app.examples import CONCEPTS, NEURONS, PROMPTS, WORDS, WORKED_PROMPT
+from app import navigation
+from app.asking import gallery
+from app.asking.examples import CONCEPTS, NEURONS, PROMPTS, WORDS, WORKED_PROMPT
+from app.asking.worked import QUESTION, Behind, Worked, worked
+from app.drawing.components import Bar, Chip, bars, chip, chips, legend, link
+from app.drawing.wording import literal, nats, percent, signed
 from app.notices import fail
-from app.selection import By, NeuronSelection, Place, PromptSelection, SearchSelection
+from app.state.selection import By, NeuronSelection, Place, PromptSelection, SearchSelection
 from app.views.about import about
 from app.views.neuron_tables import raised_first
 from app.views.shared import copying, footer, open_catalogue, progress
-from app.wording import literal, nats, percent, signed
-from app.worked import QUESTION, Behind, Worked, worked
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 

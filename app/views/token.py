@@ -2,16 +2,18 @@
 
 import streamlit as st
 
-from app import finding, navigation, survey_charts
-from app.components import Cell, Column, TableRow, chip, chips, link, neuron_table
-from app.examples import WORDS
+from app import navigation
+from app.asking import finding
+from app.asking.examples import WORDS
+from app.drawing import survey_charts
+from app.drawing.components import Cell, Column, TableRow, chip, chips, link, neuron_table
+from app.drawing.wording import literal, signed
 from app.notices import warn
-from app.selection import NeuronSelection, SearchSelection, TokenSelection
+from app.state.selection import NeuronSelection, SearchSelection, TokenSelection
 from app.views.about import about
 from app.views.data_table import data_table
 from app.views.pictures import shown
 from app.views.shared import footer, limits, open_catalogue, sync, title
-from app.wording import literal, signed
 from db.answers import Hit, Token
 from db.catalogue import Catalogue
 from db.neuron import Sign

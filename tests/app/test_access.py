@@ -4,7 +4,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app import access
+from app.serving import access
 from tests.app.running import texts
 
 SIGNED_IN = {"is_logged_in": True, "name": "Ada", "email": "ada@uni.example", "email_verified": True}

@@ -12,11 +12,11 @@ import streamlit as st
 from pydantic import BaseModel, TypeAdapter
 from starlette.testclient import TestClient
 
-from app import resources
 from app.api import parameters, shapes
 from app.api.pool import Pool
 from app.api.problems import UnavailableError
-from app.configuration import configuration
+from app.serving import resources
+from app.serving.configuration import configuration
 from db import asking
 from db.builds import set_current
 from db.catalogue import Catalogue

@@ -4,16 +4,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.address import Limits
+from app.asking.compare_examples import EXAMPLES
+from app.asking.compare_words import measured, sentence
 from app.attribution import Settings, load
 from app.attribution.compare import compare_prompts
 from app.attribution.joining import stored_ranges
-from app.compare_examples import EXAMPLES
-from app.compare_selection import ComparePlace, CompareSelection
-from app.compare_words import measured, sentence
-from app.parts import MAX_PARTS, Part, parse_list
-from app.prompt_selection import PromptSelection, Rule
-from app.wording import nats, percent
+from app.drawing.wording import nats, percent
+from app.state.address import Limits
+from app.state.compare_selection import ComparePlace, CompareSelection
+from app.state.parts import MAX_PARTS, Part, parse_list
+from app.state.prompt_selection import PromptSelection, Rule
 from db.catalogue import Catalogue
 from db.library import find_catalogue
 from db.neuron import NeuronKind

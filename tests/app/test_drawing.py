@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from app import charts, palette
+from app.asking.standing import standing_of
+from app.drawing import charts, palette
+from app.drawing.plots import domain, shade
+from app.drawing.wording import literal, nats, percent, signed
 from app.navigation import PAGES
-from app.plots import domain, shade
-from app.standing import standing_of
 from app.views.neuron_tables import raised_first
-from app.wording import literal, nats, percent, signed
 from db.answers import NeuronTokens, Token
 from db.neuron import Neuron, Sign
 

@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app import explaining
+from app.asking import explaining
 from app.attribution import analyse, load, run_prompt
 from app.attribution.details import activations, own_query, positions_frame
 from app.attribution.forms import overlap
@@ -13,7 +13,7 @@ from app.attribution.joining import stored_ranges
 from app.attribution.scope import Scope
 from app.attribution.settings import Settings
 from app.attribution.within import raising_within
-from app.wording import nats
+from app.drawing.wording import nats
 from db.catalogue import Catalogue
 from db.library import find_catalogue
 from db.neuron import Neuron, NeuronKind
@@ -185,7 +185,7 @@ def test_questions_are_told_apart(small_page, small_folders):
     """Another position, target or distractor is another analysis; another place is not."""
     small_page("prompt", p=PROMPT)
     with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
-        from app.selection import Place, PromptSelection
+        from app.state.selection import Place, PromptSelection
 
         first = explaining.analysis(atlas, PromptSelection(PROMPT))
         assert explaining.analysis(atlas, PromptSelection(PROMPT, place=Place(layer=1))) is first

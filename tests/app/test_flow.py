@@ -4,12 +4,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app import flow
 from app.attribution import Settings, load, run_prompt
 from app.attribution.flow import flow as flow_of
 from app.attribution.prompt import PromptToken
 from app.attribution.results import Move
-from app.prompt_selection import Place
+from app.drawing import flow
+from app.state.prompt_selection import Place
 from tests.app.running import component
 
 PROMPT = "The river runs to"

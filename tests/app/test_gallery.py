@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from app import gallery
+from app.asking import gallery
+from app.asking.gallery_build import MOST_BYTES, build
 from app.attribution.parsing import from_json
-from app.gallery_build import MOST_BYTES, build
-from app.selection import PromptSelection
+from app.state.selection import PromptSelection
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.library import find_catalogue
@@ -24,7 +24,7 @@ shown = {}
 app = AppTest.from_file("app/main.py", default_timeout=120)
 app.switch_page("views/gallery.py").run()
 assert not app.exception and not app.error, (app.exception, app.error)
-from app import gallery
+from app.asking import gallery
 for view in gallery.views():
     app = AppTest.from_file("app/main.py", default_timeout=120)
     for name, value in view.selection.params().items():
@@ -65,7 +65,7 @@ def test_the_obvious_target_and_position_may_be_named():
     result = view.result()
     target, last = result["target"]["id"], len(result["tokens"]) - 1
     prompt = view.selection.prompt
-    from app.saving import question_key
+    from app.asking.saving import question_key
 
     for asked, found in (
         (PromptSelection(prompt), True),
@@ -81,7 +81,7 @@ def test_the_obvious_target_and_position_may_be_named():
 def test_the_views_fit_the_current_catalogue(atlas):
     views = gallery.of_model(atlas.info.model, atlas.info.unembedding_hash)
     assert [view.name for view in views] == [choice.name for choice in gallery.CHOICES], (
-        "run python -m app.gallery_build"
+        "run python -m app.asking.gallery_build"
     )
     for view in views:
         analysis = from_json(view.result())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.glossary import ABOUT, TERMS
+from app.asking.glossary import ABOUT, TERMS
 from app.navigation import PAGES
 from db.neuron import Neuron
 

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from app import links
-from app.address import Limits, Reader
-from app.compare_selection import CompareSelection
-from app.links import MIGRATIONS, VERSION, NamedBuild, address, named_build, shared, stamp, upgraded
-from app.packing import LONGEST_PACKED, LONGEST_PLAIN, pack, size, unpack, written
-from app.saved_selection import SavedSelection
-from app.selection import ManySelection, NeuronSelection, OverviewSelection, PromptSelection, SearchSelection
-from app.selection import TokenSelection as Token
+from app.state import links
+from app.state.address import Limits, Reader
+from app.state.compare_selection import CompareSelection
+from app.state.links import MIGRATIONS, VERSION, NamedBuild, address, named_build, shared, stamp, upgraded
+from app.state.packing import LONGEST_PACKED, LONGEST_PLAIN, pack, size, unpack, written
+from app.state.saved_selection import SavedSelection
+from app.state.selection import ManySelection, NeuronSelection, OverviewSelection, PromptSelection, SearchSelection
+from app.state.selection import TokenSelection as Token
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from tests.app.running import component, texts

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import streamlit as st
 
-from app import access, logs, resources
-from app.configuration import configuration
-from app.refusals import Reason, RefusedError
+from app.serving import access, logs, resources
+from app.serving.configuration import configuration
+from app.serving.refusals import Reason, RefusedError
 from db.errors import AtlasError
 
 CANARY = "canary-7d1f"
@@ -133,7 +133,7 @@ def test_a_fault_is_logged_with_its_place_and_without_its_message(log, toy_page,
     def fail(*_: object) -> None:
         raise KeyError(CANARY)
 
-    monkeypatch.setattr("app.resources.catalogue", fail)
+    monkeypatch.setattr("app.serving.resources.catalogue", fail)
     read = log()
     toy_page("search", t=CANARY)
     (fault,) = [line for line in said(read, "log") if line["level"] == "error"]

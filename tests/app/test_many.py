@@ -6,12 +6,12 @@ from random import Random
 
 import pytest
 
+from app.asking.batches import MAX_PROMPTS, parse_lines, read_upload
+from app.asking.examples import READY
 from app.attribution import Settings, analyse, load
 from app.attribution.aggregate import aggregate
 from app.attribution.forms import to_json
 from app.attribution.joining import stored_ranges
-from app.batches import MAX_PROMPTS, parse_lines, read_upload
-from app.examples import READY
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.library import find_catalogue

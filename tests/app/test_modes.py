@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import streamlit as st
 
-from app import limits, resources
-from app.configuration import configuration
-from app.examples import PROMPTS, READY
-from app.loading import Loaded
-from app.refusals import Reason, RefusedError
-from app.work import Workshop
+from app.asking.examples import PROMPTS, READY
+from app.serving import limits, resources
+from app.serving.configuration import configuration
+from app.serving.loading import Loaded
+from app.serving.refusals import Reason, RefusedError
+from app.serving.work import Workshop
 from db.errors import AtlasError
 from indexer.build import build
 from tests import models

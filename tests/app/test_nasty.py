@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import streamlit as st
 
-from app.exporting import FORMS, csv_of
-from app.selection import By
+from app.asking.exporting import FORMS, csv_of
+from app.state.selection import By
 from db.catalogue import Catalogue
 from db.frames import card_frame, concept_frame, hits_frame, neighbours_frame, similar_frame
 from db.library import find_catalogue
@@ -203,8 +203,8 @@ def test_a_command_in_the_page_is_one_word_for_each_text(nasty_page):
     import shlex
 
     for text in (*FORMULAS, *MARKUP, "$(reboot)", "`reboot`", "a;b", "--to=/etc/passwd", "-x"):
-        from app.exporting import command
-        from app.selection import SearchSelection
+        from app.asking.exporting import command
+        from app.state.selection import SearchSelection
 
         said = command(SearchSelection(text), By.TOKEN, "nasty")
         assert said is not None

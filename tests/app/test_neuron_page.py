@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.examples import CONCEPTS, NEURONS, PROMPTS, TRIALS, WORKED_PROMPT
+from app.asking.examples import CONCEPTS, NEURONS, PROMPTS, TRIALS, WORKED_PROMPT
 from db.catalogue import Catalogue
 from db.library import find_catalogue
 from db.neuron import Neuron

@@ -5,8 +5,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app import fields
 from app.attribution import analyse, load
+from app.drawing import fields
 from db.catalogue import Catalogue
 from db.filters import Filters
 from db.library import find_catalogue
@@ -134,7 +134,7 @@ def test_typed_targets_are_told_apart_from_chosen_ones(monkeypatch):
     sent = {"0": 0, "12": 12, "=12": "12", "= the": " the", "=": None, "": None, "nonsense": None, "9" * 30: None}
     for value, meant in sent.items():
         answer = SimpleNamespace(opened=None, typed=None, sent=value)
-        monkeypatch.setattr("app.fields.mount", lambda *_, answer=answer: answer)
+        monkeypatch.setattr("app.drawing.fields.mount", lambda *_, answer=answer: answer)
         found = fields.token_field("x", placeholder="", options=lambda _: (), origin="", key="k", here="prompt")
         assert found == meant
 
@@ -148,7 +148,7 @@ def test_what_was_typed_for_another_text_is_not_taken(monkeypatch):
         ({"text": "\ud800 x", "origin": PROMPT}, " x"),
     ):
         answer = SimpleNamespace(opened=None, typed=state, sent=None)
-        monkeypatch.setattr("app.fields.mount", lambda *_, answer=answer: answer)
+        monkeypatch.setattr("app.drawing.fields.mount", lambda *_, answer=answer: answer)
         typed = fields.prompt_box(PROMPT, longest=100, placeholder="", key="k", here="prompt")
         assert (typed.text, typed.sent) == (text, None)
 
@@ -170,7 +170,7 @@ def test_without_a_catalogue_the_page_says_what_to_run(tmp_path, monkeypatch, to
 
 
 def test_a_defect_of_ours_is_one_notice_and_a_line_in_the_log(toy_page, monkeypatch, caplog):
-    monkeypatch.setattr("app.resources.catalogue", lambda *_: 1 / 0)
+    monkeypatch.setattr("app.serving.resources.catalogue", lambda *_: 1 / 0)
     app = toy_page("search")
     assert "fault of ours" in texts(app)
     assert "ZeroDivisionError" in caplog.text

@@ -4,7 +4,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from app.batches import read_upload
+from app.asking.batches import read_upload
 from app.navigation import follow
 from db.builds import build_path, current_build
 from db.catalogue import Catalogue

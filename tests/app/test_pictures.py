@@ -16,10 +16,10 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from app import palette, pictures, plot_charts, position_charts
-from app.pictures import inline_svgs, png, svg, visible
-from app.plot_parts import Words
-from app.plots import shade
+from app.drawing import palette, pictures, plot_charts, position_charts
+from app.drawing.pictures import inline_svgs, png, svg, visible
+from app.drawing.plot_parts import Words
+from app.drawing.plots import shade
 from db.errors import AtlasError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -119,7 +119,7 @@ def test_a_map_has_the_colours_of_the_page():
     ]
     assert len(cells) == len(scores)
     for score, cell in zip(scores, cells, strict=True):
-        strength = 0.78 * abs(shade(score, 4.0))  # as app/frontend/atlas.css mixes it
+        strength = 0.78 * abs(shade(score, 4.0))  # as app/drawing/frontend/atlas.css mixes it
         colour = palette.PROMOTES if score > 0 else palette.SUPPRESSES
         mixed = [255 + (int(colour[at : at + 2], 16) - 255) * strength for at in (1, 3, 5)]
         found = [int(part) for part in cell.removeprefix("rgb(").removesuffix(")").split(",")]

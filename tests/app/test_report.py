@@ -23,11 +23,11 @@ from app.attribution.forms import heads_frame, layers_frame, neurons_frame, to_j
 from app.attribution.joining import stored_ranges
 from app.attribution.prompt import PromptToken
 from app.attribution.settings import Settings
+from app.drawing.wording import nats, percent, signed
 from app.report.__main__ import main, parser
 from app.report.files import FILES, Material, file_name, tables
 from app.report.origin import Origin
-from app.selection import Limits, Map, Place, PromptSelection, Rule
-from app.wording import nats, percent, signed
+from app.state.selection import Limits, Map, Place, PromptSelection, Rule
 from db.catalogue import Catalogue
 from db.library import find_catalogue
 from db.neuron import NeuronKind

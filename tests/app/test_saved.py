@@ -6,11 +6,11 @@ from urllib.parse import parse_qsl
 import pytest
 import streamlit as st
 
-from app import drafts, explaining, saving, stored
+from app.asking import drafts, explaining, saving, stored
 from app.attribution.forms import to_json
-from app.configuration import configuration
-from app.prompt_selection import Map, Place
-from app.selection import PromptSelection
+from app.serving.configuration import configuration
+from app.state.prompt_selection import Map, Place
+from app.state.selection import PromptSelection
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from db.library import find_catalogue
@@ -100,7 +100,7 @@ def test_a_stored_view_is_the_same_without_the_model(small_page, workspace, atla
 def test_nothing_is_worked_out_for_a_stored_analysis(small_page, workspace, atlas, monkeypatch):
     _, analysis = saved(atlas, workspace)
     st.cache_resource.clear()
-    monkeypatch.setattr("app.resources.Desk.result", lambda *_: pytest.fail("the model was asked"))
+    monkeypatch.setattr("app.serving.resources.Desk.result", lambda *_: pytest.fail("the model was asked"))
     again = explaining.analysis(atlas, VIEW)
     assert to_json(again) == to_json(analysis)
     assert again is not analysis

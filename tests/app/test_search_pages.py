@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import streamlit as st
 
-from app import exporting, finding, navigation
-from app.ranking import concept_sentence, order_of
-from app.selection import By, Limits, OverviewSelection, SearchSelection, TokenSelection
+from app import navigation
+from app.asking import exporting, finding
+from app.asking.ranking import concept_sentence, order_of
+from app.state.selection import By, Limits, OverviewSelection, SearchSelection, TokenSelection
 from db.catalogue import Catalogue
 from db.filters import Filters
 from db.library import find_catalogue
@@ -240,7 +241,7 @@ def test_another_text_takes_nothing_of_the_old_one_along(toy_page):
 
 
 def test_exact_mode_ranks_all_neurons_with_the_model(small_page, small):
-    from app import resources
+    from app.serving import resources
     from indexer.directions import rank_by_direction
 
     app = small_page("search", q="river blue", exact="1")

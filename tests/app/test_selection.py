@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from app.selection import MAX_TOKENS, MAX_TOP, Limits, NeuronSelection, PromptSelection, Rule, SearchSelection
+from app.state.selection import MAX_TOKENS, MAX_TOP, Limits, NeuronSelection, PromptSelection, Rule, SearchSelection
 from db.filters import Order
 from db.neuron import NeuronKind, Sign
 

@@ -17,8 +17,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from app.headers import page_policy
-from app.health import health
+from app.serving.headers import page_policy
+from app.serving.health import health
 from db.builds import set_current
 from tests.catalogues import ToyCatalogue, make_catalogue
 from tests.conftest import CHECKOUT
@@ -179,8 +179,8 @@ def test_a_server_without_its_workspace_is_impaired(
 def test_a_catalogue_that_hangs_is_broken(toy: ToyCatalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     go = Event()
     monkeypatch.setenv("ATLAS_WORKSPACE", "off")
-    monkeypatch.setattr("app.health.PATIENCE", 0.05)
-    monkeypatch.setattr("app.health.catalogue", lambda: go.wait())
+    monkeypatch.setattr("app.serving.health.PATIENCE", 0.05)
+    monkeypatch.setattr("app.serving.health.catalogue", lambda: go.wait())
     with TestClient(Starlette(routes=[Route("/health", health)])) as ask:
         answer = ask.get("/health")
     go.set()

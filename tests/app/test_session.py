@@ -8,8 +8,8 @@ import pytest
 from streamlit.runtime.scriptrunner import RerunException, StopException
 from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
 
-from app import resources, session
-from app.work import Workshop
+from app.serving import resources, session
+from app.serving.work import Workshop
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from app.refusals import Reason, RefusedError
-from app.shelf import Shelf
-from app.turns import Turns
-from app.work import Asker, Finished, Report, Workshop
+from app.serving.refusals import Reason, RefusedError
+from app.serving.shelf import Shelf
+from app.serving.turns import Turns
+from app.serving.work import Asker, Finished, Report, Workshop
 from db.errors import AtlasError
 
 SOON = 20

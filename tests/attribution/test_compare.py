@@ -11,7 +11,7 @@ from app.attribution.ablation import without
 from app.attribution.compare import compare, compare_prompts
 from app.attribution.compare_forms import TABLES, changes_frame, comparison_json, comparison_text, heads_frame
 from app.attribution.compare_forms import layers_frame as compared_layers
-from app.parts import parse_list
+from app.state.parts import parse_list
 from db.neuron import Neuron, NeuronKind
 from tests import models, plain
 

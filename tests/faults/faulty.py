@@ -8,8 +8,9 @@ from typing import Any
 
 from streamlit.web.cli import main
 
-from app import fields, navigation
-from app.selection import NeuronSelection
+from app import navigation
+from app.drawing import fields
+from app.state.selection import NeuronSelection
 from db.errors import AtlasError
 
 FAULT = "canary-e1a9"

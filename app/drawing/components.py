@@ -1,0 +1,154 @@
+"""What a page is made of beyond Streamlit's own: token chips, prediction bars and neuron tables.
+
+One small component draws all three (app/drawing/frontend), so that a token looks the same everywhere. Texts reach the
+page as data and are set as text, never as HTML or Markdown. Everything that can be clicked is a link
+(:mod:`app.navigation`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+import streamlit as st
+
+from app.drawing.palette import ATTENTION, FFN, LEGEND, MARK, NEUTRAL, PROMOTES, SUPPRESSES
+from app.navigation import follow
+from db.token_text import shorten
+
+Tone = Literal["plain", "promotes", "suppresses", "avoided", "link"]
+_FRONTEND = Path(__file__).parent / "frontend"
+_PARTS = ("flow", "fields", "atlas")
+_COLOURS = (
+    f":host {{ --promotes: {PROMOTES}; --suppresses: {SUPPRESSES}; --attention: {ATTENTION}; --ffn: {FFN}; "
+    f"--neutral: {NEUTRAL}; --avoided: {MARK}; }}\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A token in display form, or a link of the same size."""
+
+    text: str
+    tone: Tone = "plain"
+    """Which end of a neuron it stands at; plain where it stands at none; "link" for what is no token."""
+    faint: bool = False
+    current: bool = False
+    """The one that is chosen."""
+    href: str = ""
+    hint: str = ""
+    removes: bool = False
+    """Following the link takes the token away."""
+    note: str = ""
+    """A small figure after the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A prediction: its chip, its length from 0 to 1 and the length in words."""
+
+    chip: Chip
+    share: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a neuron table; what is not set is not drawn."""
+
+    text: str = ""
+    dot: str = ""
+    """A kind, shown by its colour before the text."""
+    tone: Tone | None = None
+    """The end that its chips stand at, marked before them."""
+    chips: tuple[Chip, ...] = ()
+    share: float = 0.0
+    """A bar around zero, from -1 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Heading and role: "name", "token", "source", "bar", "number", "tokens", "list" (one of several lists of tokens),
+    "action" (links of their own).
+    """
+
+    title: str
+    role: str
+    hint: str = ""
+    href: str = ""
+    """The table sorted by this column, or the other way round."""
+    sorted: Literal["", "ascending", "descending"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row that opens ``href``."""
+
+    href: str
+    cells: tuple[Cell, ...]
+
+
+def chip(display: str, href: str = "", *, tone: Tone = "plain", hint: str = "", note: str = "", **more: bool) -> Chip:
+    """A chip for a token's display text, shortened; the hint holds it in full."""
+    return Chip(shorten(display, 28), tone, href=href, hint=f"{display}  {hint}".strip(), note=note, **more)
+
+
+def link(text: str, href: str, current: bool = False) -> Chip:
+    """A link that is no token."""
+    return Chip(shorten(text, 60), "link", href=href, hint=text, current=current)
+
+
+def chips(items: Iterable[Chip], *, key: str, here: str, label: str, focus: str = "") -> None:
+    """A line of tokens that wraps; where `focus` is new, it is scrolled into view."""
+    mount({"view": "chips", "label": label, "focus": focus, "items": [asdict(item) for item in items]}, key, here)
+
+
+def bars(items: Sequence[Bar], *, key: str, here: str, label: str) -> None:
+    """Predictions, the most probable first."""
+    mount({"view": "bars", "label": label, "items": [asdict(item) for item in items]}, key, here)
+
+
+def neuron_table(columns: Sequence[Column], rows: Sequence[TableRow], *, key: str, here: str, label: str) -> None:
+    """Neurons, a row each; a row opens its neuron."""
+    data = {"columns": [asdict(column) for column in columns], "rows": [asdict(row) for row in rows]}
+    mount({"view": "table", "label": label, **data}, key, here)
+
+
+def legend(*names: str) -> None:
+    """What the colours of the part above or below mean."""
+    entries = (
+        f'<span style="white-space:nowrap;margin-right:1.1em"><span aria-hidden="true" style="display:inline-block;'
+        f'width:.7em;height:.7em;border-radius:.2em;background:{colour};margin-right:.4em"></span>{escape(words)}</span>'
+        for colour, words in map(LEGEND.__getitem__, names)
+    )
+    st.html(f'<div style="font-size:.8rem;opacity:.8">{"".join(entries)}</div>')
+
+
+@cache
+def _sources() -> tuple[str, str]:
+    """Style sheets and scripts as one of each: the one with the entry point comes last."""
+    css, js = (
+        "\n".join((_FRONTEND / f"{part}.{ending}").read_text("utf-8") for part in _PARTS) for ending in ("css", "js")
+    )
+    return _COLOURS + css, js
+
+
+def mount(data: dict[str, Any], key: str, here: str) -> Any:
+    """Draw one of the views of app/drawing/frontend, and follow the link that was clicked in it.
+
+    Returns:
+        What the view tells: `opened`, a link that was followed; `typed`, what stands in a field, where one tells that;
+        `sent`, what was sent off, once.
+    """
+    css, js = _sources()
+    draw = st.components.v2.component("neuron_atlas", css=css, js=js)
+    result = draw(data=data, key=key, on_opened_change=_nothing, on_typed_change=_nothing, on_sent_change=_nothing)
+    if isinstance(result.opened, str):
+        follow(result.opened, here)
+    return result
+
+
+def _nothing() -> None:
+    """What a view tells is read where it is drawn; Streamlit wants to be handed something to call all the same."""

@@ -1,0 +1,1 @@
+"""What a server is: settings, limits, access, the log, and the workshop in which the model works."""

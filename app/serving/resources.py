@@ -1,0 +1,212 @@
+"""What all sessions share: the catalogues, the models, and the workshop in which they work.
+
+Nothing of torch is imported before a page needs the model: that takes seconds.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import streamlit as st
+
+from app.serving import logs, session
+from app.serving.configuration import configuration
+from app.serving.limits import require_model
+from app.serving.loading import Loaded
+from app.serving.opened import OpenBuilds
+from app.serving.shelf import Shelf
+from app.serving.work import Asker, Finished, Report, Workshop
+from db.catalogue import Catalogue
+from db.library import find_build, find_catalogue, models, source_of
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from app.attribution.run import PromptRun, Ranges
+    from indexer.language_model import LanguageModel
+
+_ROOM = {"analysis": 1.0, "detail": 2.0, "row": 2.0, "aggregate": 0.125, "direction": 0.5, "preview": 1.0}
+"""How many results of each kind are kept, as a share of the setting; of rows at least what one page needs."""
+
+_BUILDS = 4
+
+_RUNS = 8
+"""A run holds the prompt's whole residual stream and the base distributions: some 50 MB on a small model."""
+
+_ANSWERS = 24
+"""Whole results, and what the overview shows; one of a hundred thousand rows takes some 30 MB."""
+
+
+def catalogue_root() -> Path:
+    """The folder of the catalogues."""
+    return configuration().catalogue
+
+
+def catalogue_names() -> list[str]:
+    """The models that have a catalogue."""
+    return models(catalogue_root())
+
+
+def catalogue(model: str | None = None) -> Catalogue:
+    """The current build of the model named, else of ``ATLAS_MODEL``, else of the first there is.
+
+    Raises:
+        AtlasError: there is no catalogue, or it cannot be read.
+    """
+    names = catalogue_names()
+    default = configuration().model
+    chosen = model or (default if default in names else names[0] if names else None)
+    path = find_catalogue(catalogue_root(), chosen)
+    found = _builds().get(path.resolve())
+    logs.note(build=found.info.build_id)
+    return found
+
+
+def catalogue_of_build(current: Catalogue, beginning: str) -> Catalogue | None:
+    """The build of the same model whose id begins so: the current one or an older one; None where it is gone.
+
+    Raises:
+        AtlasError: it is there, but cannot be read.
+    """
+    if current.info.build_id.startswith(beginning):
+        return current
+    path = find_build(current.path, beginning)
+    return None if path is None else _builds().get(path.resolve())
+
+
+@st.cache_resource(show_spinner=False)
+def _builds() -> OpenBuilds:
+    return OpenBuilds(_BUILDS)
+
+
+def remembered(key: Hashable, make: Callable[[], T]) -> T:
+    """What `make` returns; the last few are kept by key. For what the catalogue answers in a moment: two sessions may
+    make it at once.
+    """
+    shelf, lock = _answers()
+    with lock:
+        found = shelf.get(key)
+    if found is None:
+        found = make()
+        with lock:
+            shelf.put(key, found)
+    answer: T = found
+    return answer
+
+
+@st.cache_resource(show_spinner=False)
+def _answers() -> "tuple[Shelf[Any], Lock]":
+    return Shelf(_ANSWERS), Lock()
+
+
+def is_loaded(atlas: Catalogue) -> bool:
+    """Whether the model is in memory already."""
+    return _models().has(_source(atlas))
+
+
+def _source(atlas: Catalogue) -> str:
+    """Where a catalogue's model is or was when it was loaded: in the folder of models, else where it was built from."""
+    folder = configuration().models / atlas.info.model
+    if folder.is_dir() or _models().has(str(folder)):
+        return str(folder)
+    return source_of(atlas.path) or atlas.info.model
+
+
+@st.cache_resource(show_spinner=False)
+def _models() -> "Loaded[LanguageModel]":
+    return Loaded(configuration().keep_models, _load, lambda: runs().shrink(0))  # runs hold their model
+
+
+def _load(source: str) -> "LanguageModel":
+    from app.attribution import load
+
+    with _shop().untimed():
+        return load(source)
+
+
+def model_of(atlas: Catalogue) -> "LanguageModel":
+    """The model that a catalogue was built from, loaded when first needed.
+
+    Raises:
+        RefusedError: this server has no model.
+        AtlasError: the model is not here, or is another than the catalogue's.
+    """
+    require_model()
+    from app.attribution.joining import require_same_model
+
+    model = _models().get(_source(atlas))
+    require_same_model(model, atlas)
+    return model
+
+
+def ready(atlas: Catalogue, report: Report) -> "LanguageModel":
+    """The same, saying so where it has to be loaded first."""
+    if not is_loaded(atlas):
+        report(f"Loading {atlas.info.model}, once …")
+    return model_of(atlas)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def ranges_of(build_id: str, _atlas: Catalogue) -> "Ranges":
+    """What a build knows of its neurons' extreme logits."""
+    from app.attribution.joining import stored_ranges
+
+    return stored_ranges(_atlas)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where one session asks the workshop; a key begins with the build's id."""
+
+    shop: Workshop
+    asker: Asker
+
+    def result(self, kind: str, key: Hashable, make: Callable[[Report], T], watch: Report | None = None) -> T:
+        """What `make` returns; see `Workshop.result`.
+
+        Raises:
+            RefusedError: this server has no model, too much work is waiting, or this took too long.
+            AtlasError: what `make` raised.
+        """
+        require_model()
+        return self.shop.result(kind, key, make, watch, self.asker)
+
+    def known(self, kind: str, key: Hashable) -> Any:
+        """A result that was made before; None where it was not."""
+        return self.shop.known(kind, key)
+
+
+def workshop() -> Desk:
+    """Where the models work, one piece at a time, for whoever's page is being drawn."""
+    return Desk(_shop(), session.asker())
+
+
+@st.cache_resource(show_spinner=False)
+def _shop() -> Workshop:
+    settings = configuration()
+    room = {kind: ceil(share * settings.keep_results) for kind, share in _ROOM.items()}
+    room["row"] = max(room["row"], settings.max_prompts)
+    return Workshop(room, waiting=settings.max_waiting, limit=settings.max_seconds, on_end=_log_end)
+
+
+def _log_end(ended: Finished) -> None:
+    build = ended.key[0] if isinstance(ended.key, tuple) and ended.key else ""
+    logs.event(
+        "work",
+        kind=ended.kind,
+        outcome=ended.outcome,
+        waited=round(ended.waited, 3),
+        seconds=round(ended.seconds, 3),
+        build=str(build),
+    )
+
+
+@st.cache_resource(show_spinner=False)
+def runs() -> "Shelf[PromptRun]":
+    """The last prompts that were run, for the questions that are asked one at a time. Only the workshop's thread may
+    touch it.
+    """
+    return Shelf(_RUNS)

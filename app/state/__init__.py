@@ -1,0 +1,1 @@
+"""The state of a page, as a value and as its address."""
