@@ -2,11 +2,13 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,19 +28,23 @@ class Server:
 
 
 @contextmanager
-def serving(log: Path, command: Sequence[str] = COMMAND, **environment: str) -> Iterator[Server]:
+def serving(log: Path, command: Sequence[str] = COMMAND, path: str = "", **environment: str) -> Iterator[Server]:
     """Serve this checkout on a port that is free, with these variables beside the process's own.
 
     Args:
         log: written anew.
         command: what to start, from the checkout's folder; options for address and port are added.
+        path: what the server stands under, such as "/behind/proxy".
         environment: variables.
 
     Raises:
         RuntimeError: it does not start.
     """
-    options = ("--server.address", "127.0.0.1", "--server.port", "0")
+    options = ["--server.address", "127.0.0.1", "--server.port", "0"]
+    if path:
+        options += ["--server.baseUrlPath", path]
     with log.open("wb") as output:
+        # A session of its own, so that whatever it starts ends with it.
         process = subprocess.Popen(
             [*command, *options],
             cwd=CHECKOUT,
@@ -46,24 +52,37 @@ def serving(log: Path, command: Sequence[str] = COMMAND, **environment: str) -> 
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
     try:
-        yield Server(f"http://127.0.0.1:{_port(process, log)}", process, log)
+        yield Server(_answering(process, log, path), process, log)
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _stop(process)
 
 
-def _port(process: subprocess.Popen[bytes], log: Path) -> str:
-    """The port that the server chose, once it says so."""
+def _answering(process: subprocess.Popen[bytes], log: Path, path: str) -> str:
+    """The address of the server, once it is there; its port is the one that its log names."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         found = re.search(r"URL: http://[\w.]+:(\d+)", log.read_text(encoding="utf-8", errors="replace"))
         if found:
-            return found[1]
+            address = f"http://127.0.0.1:{found[1]}{path}"
+            with suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return address
         time.sleep(0.1)
-    raise RuntimeError(f"The server did not start:\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}")
+    state = f"ended with status {process.returncode}" if process.returncode is not None else "does not answer"
+    tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+    raise RuntimeError(f"The server {state}. The end of {log}:\n{tail}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and what it started: politely, then for good."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        try:
+            process.wait(STOP_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            continue

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from app.serving.health import health
 from db.builds import set_current
 from tests.catalogues import ToyCatalogue, make_catalogue
 from tests.conftest import CHECKOUT
+from tests.serving import COMMAND, serving
 
 START_SECONDS = 60
 CANARY = "canary-5b0c"
@@ -33,38 +33,15 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyCatalogue:
     return make_catalogue(tmp_path_factory.mktemp("served"))
 
 
-def command(*options: str) -> list[str]:
-    """The server's own command line."""
-    address = ("--server.address", "127.0.0.1", "--server.port", "0", *options)
-    return [sys.executable, "-m", "streamlit", "run", "app/server.py", *address]
-
-
 @pytest.fixture(scope="module", params=["", "/behind/proxy"])
 def served(request: pytest.FixtureRequest, toy: ToyCatalogue, tmp_path_factory: Any) -> Iterator[str]:
     """The address of a server, at the root of its host or under a path."""
     log = tmp_path_factory.mktemp("log") / "server.log"
-    environment = os.environ | {"ATLAS_CATALOGUE": str(toy.directory.parent), "ATLAS_WORKSPACE": "off"}
-    options = ("--server.baseUrlPath", request.param) if request.param else ()
-    with log.open("wb") as output:
-        process = subprocess.Popen(command(*options), cwd=CHECKOUT, env=environment, stdout=output, stderr=output)
-    try:
-        yield f"http://127.0.0.1:{_port(process, log)}{request.param}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    environment = {"ATLAS_CATALOGUE": str(toy.directory.parent), "ATLAS_WORKSPACE": "off"}
+    with serving(log, path=request.param, **environment) as server:
+        yield server.address
     assert "Traceback" not in log.read_text()
     assert CANARY not in log.read_text()
-
-
-def _port(process: subprocess.Popen[bytes], log: Path) -> str:
-    """The port that the server chose, once it says so."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        found = re.search(r"URL: http://[\w.]+:(\d+)", log.read_text())
-        if found:
-            return found[1]
-        time.sleep(0.1)
-    raise AssertionError(f"The server did not start:\n{log.read_text()}")
 
 
 def once_well(served: str) -> requests.Response:
@@ -190,7 +167,7 @@ def test_a_catalogue_that_hangs_is_broken(toy: ToyCatalogue, monkeypatch: pytest
 
 def test_a_wrong_setting_stops_the_start_with_one_line() -> None:
     environment = os.environ | {"ATLAS_MAX_TOKENS": "many"}
-    done = subprocess.run(command(), cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(COMMAND, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "ATLAS_MAX_TOKENS" in done.stderr

@@ -5,15 +5,7 @@ others: ``@pytest.mark.parametrize("viewport", ["desktop", "phone"])``. A pictur
 left in tests/artefacts/; ``screenshot("name")`` takes more on the way.
 """
 
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +13,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+import tests.serving
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 ARTEFACTS = CHECKOUT / "tests" / "artefacts"
 VIEWPORTS = {"desktop": (1280, 900), "phone": (390, 844)}
-START_SECONDS = 60
-STOP_SECONDS = 10
 TALLEST_PICTURE = 5000  # pixels
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",  # the tests may run as root
@@ -50,29 +42,10 @@ def served_app(demo_catalogue_dir: Path, tmp_path_factory: pytest.TempPathFactor
 
 @contextmanager
 def serving(log_name: str, **environment: str) -> Iterator[str]:
-    """Serve this checkout on a free port, with these environment variables beside its own; yields the address."""
+    """The address of another server, with these environment variables; its log stays in tests/artefacts/."""
     ARTEFACTS.mkdir(exist_ok=True)
-    port = _free_port()
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "streamlit", "run", "app/server.py"]
-    command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
-    log = ARTEFACTS / f"{log_name}.log"
-    with log.open("wb") as output:
-        # A session of its own, so that whatever it starts ends with it.
-        process = subprocess.Popen(
-            command,
-            cwd=CHECKOUT,
-            env=os.environ | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        try:
-            _wait_until_healthy(process, address, log)
-            yield address
-        finally:
-            _stop(process)
+    with tests.serving.serving(ARTEFACTS / f"{log_name}.log", **environment) as server:
+        yield server.address
 
 
 @pytest.fixture(scope="module")
@@ -128,36 +101,3 @@ def _picture(page: Page, name: str) -> Path:
     if window:
         page.set_viewport_size(window)
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    """Return once the server answers; fail with the end of its log when it ends or takes too long."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    state = f"ended with status {process.returncode}" if process.returncode is not None else "does not answer"
-    tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-    pytest.fail(f"The app {state} within {START_SECONDS} s. The end of {log}:\n{tail}", pytrace=False)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its children: politely, then for good."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, sign)
-        try:
-            process.wait(STOP_SECONDS)
-            return
-        except subprocess.TimeoutExpired:
-            continue
