@@ -1,19 +1,14 @@
 """A comparison as data tables and files."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import streamlit as st
 
-from app.asking.exporting import FORMS, Form
+from app.views.whole_files import formulas, whole_files
 
 if TYPE_CHECKING:
     from app.attribution.compare import Comparison
-
-
-def _writing(form: Form, frame: pd.DataFrame) -> Callable[[], bytes]:
-    return lambda: form.write(frame)
 
 
 def files(found: "Comparison") -> None:
@@ -27,15 +22,5 @@ def files(found: "Comparison") -> None:
                 continue
             st.markdown(f"**{name.capitalize()}**, {len(frame):,} rows")
             st.dataframe(frame, hide_index=True, key=f"compare_data_{name}", height=180)
-            with st.container(horizontal=True):
-                for form in FORMS:
-                    st.download_button(
-                        form.name,
-                        data=_writing(form, frame),
-                        file_name=f"compared-{name}.{form.ending}",
-                        mime=form.mime,
-                        on_click="ignore",
-                        key=f"compare_{name}_{form.ending}",
-                        icon=":material/download:",
-                    )
-        st.caption("In CSV, text that a spreadsheet would read as a formula has an apostrophe before it.")
+            whole_files(f"compared-{name}", partial(table, found), f"compare_{name}")
+        formulas()

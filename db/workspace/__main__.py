@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from db.errors import AtlasError
+from db.shell import ended
 from db.workspace import commands
 from db.workspace.store import DEFAULT_URL
 
@@ -56,19 +56,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = parser().parse_args(arguments)
-    # Titles hold any character; a terminal or pipe in another encoding gets escapes rather than a traceback.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        print(commands.run(options))
-        sys.stdout.flush()
-    except AtlasError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return ended(lambda: commands.run(options))
 
 
 if __name__ == "__main__":

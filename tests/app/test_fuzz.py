@@ -4,32 +4,18 @@ The parsers get more than 10,000 addresses; some hundred go through whole pages.
 """
 
 import unicodedata
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from app.state.address import Limits
-from app.state.compare_selection import CompareSelection
 from app.state.links import address
 from app.state.packing import pack
-from app.state.saved_selection import SavedSelection
-from app.state.selection import ManySelection, NeuronSelection, OverviewSelection, PromptSelection, SearchSelection
-from app.state.selection import TokenSelection as Token
 from tests.app.running import texts
+from tests.app.selections import SELECTIONS
 
 LIMITS = Limits(vocabulary=40, layers=3, heads=2)
-SELECTIONS: dict[str, Any] = {
-    "search": SearchSelection,
-    "token": Token,
-    "overview": OverviewSelection,
-    "neuron": NeuronSelection,
-    "prompt": PromptSelection,
-    "many": ManySelection,
-    "compare": CompareSelection,
-    "saved": SavedSelection,
-}
 SHARED = ["model", "b", "v"]
 PROMPT = [
     "p",

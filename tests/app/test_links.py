@@ -17,29 +17,17 @@ from hypothesis import strategies as some
 
 from app.state import links
 from app.state.address import Limits, Reader
-from app.state.compare_selection import CompareSelection
 from app.state.links import MIGRATIONS, VERSION, NamedBuild, address, named_build, shared, stamp, upgraded
 from app.state.packing import LONGEST_PACKED, LONGEST_PLAIN, pack, size, unpack, written
-from app.state.saved_selection import SavedSelection
-from app.state.selection import ManySelection, NeuronSelection, OverviewSelection, PromptSelection, SearchSelection
-from app.state.selection import TokenSelection as Token
+from app.state.selection import ManySelection, NeuronSelection, SearchSelection
 from db.catalogue import Catalogue
 from db.errors import AtlasError
 from tests.app.running import component, texts
+from tests.app.selections import SELECTIONS
 from tests.catalogues import make_catalogue
 
 FOLDER = Path(__file__).parent / "links"
 LIMITS = Limits(vocabulary=49152, layers=30, heads=9)
-SELECTIONS: dict[str, Any] = {
-    "search": SearchSelection,
-    "token": Token,
-    "overview": OverviewSelection,
-    "neuron": NeuronSelection,
-    "prompt": PromptSelection,
-    "many": ManySelection,
-    "compare": CompareSelection,
-    "saved": SavedSelection,
-}
 RECORDED = [
     pytest.param(entry, id=f"{path.stem}-{number}-{entry['link'][:30]}")
     for path in sorted(FOLDER.glob("version_*.json"))
