@@ -73,10 +73,26 @@ def concept_page(atlas: Catalogue, concept: Concept, selection: SearchSelection)
     """A page of the ends of neurons that cover a concept."""
     if not is_best_first(selection, By.CONCEPT):
         return cut(all_of_concept(atlas, concept, selection), selection)
-    total = atlas.count_concept(concept, selection.conditions)
+    total = resources.remembered(
+        ("count", *_key(atlas, selection, concept.token_ids)),
+        lambda: atlas.count_concept(concept, selection.conditions),
+    )
     number = page_number(selection, total)
-    rows = atlas.concept_neurons(concept, selection.conditions, limit=PAGE_ROWS, offset=offset(number))
+    start = offset(number)
+    if start + PAGE_ROWS <= BEST:
+        rows = _best(atlas, concept, selection)[start : start + PAGE_ROWS]
+    else:
+        rows = atlas.concept_neurons(concept, selection.conditions, limit=PAGE_ROWS, offset=start)
     return Page(rows, number, total)
+
+
+def _best(atlas: Catalogue, concept: Concept, selection: SearchSelection) -> tuple[ConceptNeuron, ...]:
+    """The :data:`BEST` ends, best first: the first pages, and what is counted by layer."""
+
+    def make() -> tuple[ConceptNeuron, ...]:
+        return atlas.concept_neurons(concept, selection.conditions, limit=BEST)
+
+    return resources.remembered(("best", *_key(atlas, selection, concept.token_ids)), make)
 
 
 def all_of_concept(atlas: Catalogue, concept: Concept, selection: SearchSelection) -> tuple[ConceptNeuron, ...]:
@@ -127,8 +143,7 @@ def end_of(tokens: NeuronTokens, sign: Sign) -> tuple[Token, ...]:
 
 def best_by_layer(atlas: Catalogue, concept: Concept, selection: SearchSelection) -> pd.DataFrame:
     """Where the :data:`BEST` ends stand. Columns: layer, kind, neurons."""
-    best = atlas.concept_neurons(concept, selection.conditions, limit=BEST)
-    return layers_of([one.neuron for one in best])
+    return layers_of([one.neuron for one in _best(atlas, concept, selection)])
 
 
 def layers_of(neurons: Sequence[Neuron]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ page as data and are set as text, never as HTML or Markdown. Everything that can
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from app.drawing.data import plain_list
 from app.drawing.palette import ATTENTION, FFN, LEGEND, MARK, NEUTRAL, PROMOTES, SUPPRESSES
 from app.navigation import follow
 from db.token_text import shorten
@@ -102,17 +103,17 @@ def link(text: str, href: str, current: bool = False) -> Chip:
 
 def chips(items: Iterable[Chip], *, key: str, here: str, label: str, focus: str = "") -> None:
     """A line of tokens that wraps; where `focus` is new, it is scrolled into view."""
-    mount({"view": "chips", "label": label, "focus": focus, "items": [asdict(item) for item in items]}, key, here)
+    mount({"view": "chips", "label": label, "focus": focus, "items": plain_list(items)}, key, here)
 
 
 def bars(items: Sequence[Bar], *, key: str, here: str, label: str) -> None:
     """Predictions, the most probable first."""
-    mount({"view": "bars", "label": label, "items": [asdict(item) for item in items]}, key, here)
+    mount({"view": "bars", "label": label, "items": plain_list(items)}, key, here)
 
 
 def neuron_table(columns: Sequence[Column], rows: Sequence[TableRow], *, key: str, here: str, label: str) -> None:
     """Neurons, a row each; a row opens its neuron."""
-    data = {"columns": [asdict(column) for column in columns], "rows": [asdict(row) for row in rows]}
+    data = {"columns": plain_list(columns), "rows": plain_list(rows)}
     mount({"view": "table", "label": label, **data}, key, here)
 
 

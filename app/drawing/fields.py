@@ -4,12 +4,13 @@ Streamlit's own text fields tell on Enter only. Ours are for one view each: a pr
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
 from app.drawing.components import mount
+from app.drawing.data import plain_list
 
 MAX_TYPED = 100
 """Characters of a token."""
@@ -68,7 +69,7 @@ def token_field(
     state = _typed(_state(key), origin) or ""
     data = {"label": label, "placeholder": placeholder, "origin": origin, "asked": state}
     found = options(state) if state else ()
-    result = mount({"view": "tokenField", **data, "options": [asdict(option) for option in found]}, key, here)
+    result = mount({"view": "tokenField", **data, "options": plain_list(found)}, key, here)
     sent = _text(result.sent, MAX_TYPED + 1)
     if sent is None:
         return None

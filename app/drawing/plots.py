@@ -6,9 +6,10 @@ computed here is where a mark lies and how strong its colour is.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from app.drawing.components import mount
+from app.drawing.data import plain, plain_list
 from app.drawing.flow import Arc, Foot, Mark
 
 Tone = str
@@ -107,13 +108,13 @@ def grid(
     label: str,
 ) -> None:
     """Coloured cells: `lines` from top to bottom, `places` from left to right; axes: what those two are."""
-    data = {"lines": [asdict(line) for line in lines], "places": list(places), "scale": asdict(scale), "axes": axes}
+    data = {"lines": plain_list(lines), "places": list(places), "scale": plain(scale), "axes": axes}
     mount({"view": "grid", "label": label, **data}, key, here)
 
 
 def coloured(pieces: Sequence[Piece], scale: Scale, *, key: str, here: str, label: str) -> None:
     """Text whose tokens are coloured by a number each."""
-    data = {"pieces": [asdict(piece) for piece in pieces], "scale": asdict(scale)}
+    data = {"pieces": plain_list(pieces), "scale": plain(scale)}
     mount({"view": "coloured", "label": label, **data}, key, here)
 
 
@@ -131,9 +132,9 @@ def flow(
     """The flow picture (:mod:`app.drawing.flow`): positions from left to right, layers upwards."""
     data = {
         "layers": layers,
-        "places": [asdict(foot) for foot in feet],
-        "moves": [asdict(arc) for arc in arcs],
-        "marks": [asdict(mark) for mark in marks],
+        "places": plain_list(feet),
+        "moves": plain_list(arcs),
+        "marks": plain_list(marks),
         "axis": axis,
     }
     mount({"view": "flow", "label": label, **data}, key, here)
@@ -141,7 +142,7 @@ def flow(
 
 def trail(steps: Sequence[Step], *, key: str, here: str) -> None:
     """Where one is, from the whole to the part; each step leads back to itself, the last is where one stands."""
-    mount({"view": "trail", "label": "where you are", "steps": [asdict(step) for step in steps]}, key, here)
+    mount({"view": "trail", "label": "where you are", "steps": plain_list(steps)}, key, here)
 
 
 def domain(values: Sequence[float]) -> tuple[float, float, list[float]]:
