@@ -15,21 +15,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from app.attribution.split import TOLERANCE, SplitBases, SplitRows
+from app.attribution.rounded import RoundedRows
+from app.attribution.rounding import by_base
+from app.attribution.shortlist import FEW, TOLERANCE, Distributions, Shortlist
 from app.attribution.workspace import room
 from indexer.unembedding import Conventions, Unembedding
 
 SAFE_EXPONENT = 80.0
 """e^z in float32 overflows at 88; beyond this the sum is taken as a log-sum-exp, which cannot."""
 
-ROWS_AT_ONCE = 384
+ROWS_AT_ONCE = 512
 """Rows of V logits held at a time, memory permitting: more would make the products no faster."""
-
-FEW = 24
-"""Of fewer contributions the float32 product takes no longer."""
 
 COPIES = 4
 """Copies of such rows that live at the same time, in float32."""
@@ -52,7 +51,7 @@ class Bases:
         scale: the frozen norm's scale s.
         unembedding: of the model.
         rows: contributions scored at a time, which bounds the memory in use.
-        split: the unembedding's rows for products in bf16; None scores in float32.
+        rounded: the unembedding's rows for products in bf16; None scores in float32.
     """
 
     log_probabilities: Float[Tensor, "B V"]
@@ -62,7 +61,7 @@ class Bases:
     scale: float
     unembedding: Unembedding
     rows: int = ROWS_AT_ONCE
-    split: SplitRows | None = None
+    rounded: RoundedRows | None = None
 
     @classmethod
     def at(
@@ -73,13 +72,16 @@ class Bases:
         unembedding: Unembedding,
         conventions: Conventions = Conventions.EXACT,
         rows: int = ROWS_AT_ONCE,
-        split: SplitRows | None = None,
+        rounded: RoundedRows | None = None,
     ) -> "Bases":
         """Distributions and gradients at `points`."""
-        log_probabilities = unembedding.logits(points, scale, conventions).log_softmax(dim=-1)
+        # [V, B] and not [B, V]: the product is quicker this way round.
+        logits = (unembedding.folded @ (points / scale).T).T.contiguous()
+        constant = unembedding.constant(conventions)
+        log_probabilities = (logits if constant is None else logits.add_(constant)).log_softmax(dim=-1)
         probabilities = log_probabilities.exp()
         gradient = (unembedding.folded[target] - probabilities @ unembedding.folded) / scale
-        return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows, split)
+        return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows, rounded)
 
     def part(self, points: slice) -> "Bases":
         """Some of the points; what was computed for all is shared."""
@@ -98,35 +100,22 @@ class Bases:
     @property
     def tolerance(self) -> float:
         """Nats by which a score may be off beyond the rounding of float32."""
-        return 0.0 if self.split is None else TOLERANCE
+        return 0.0 if self.rounded is None else TOLERANCE
 
-    def importance(
-        self,
-        contributions: Float[Tensor, "N d"],
-        base: Int[Tensor, " N"],
-        large: Bool[Tensor, " N"] | None = None,
-    ) -> Float[Tensor, " N"]:
+    def importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Imp(contributions[i] | point base[i]) in nats, exact to float32 and `tolerance`.
 
         Args:
             contributions: c.
             base: numbers of the points.
-            large: those of heads rather than of neurons, for which to begin with what proves more; None for none.
         """
         scores = contributions.new_empty(len(contributions))
-        left = torch.arange(len(contributions), device=contributions.device)
-        if self.split is not None:
-            first = left if large is None else left[~large]
-            later = left[:0] if large is None else left[large]
-            for both in (False, True):
-                if len(first) >= FEW:
-                    parts = [self._split.scores(contributions[one], base[one], both) for one in self._parts(first)]
-                    found, error = (torch.cat(column) for column in zip(*parts, strict=True))
-                    scores[first] = found
-                    first = first[~(error <= TOLERANCE)]
-                first, later = torch.cat([later, first]), later[:0]
-            left = first
-        for one in self._parts(left):
+        left = torch.ones(len(contributions), dtype=torch.bool, device=contributions.device)
+        for shortlist in self._shortlists if len(contributions) >= FEW else ():
+            for one in self._parts(shortlist.chosen[base].nonzero().flatten()):
+                scores[one], error = shortlist.scores(contributions[one], base[one])
+                left[one] = ~(error <= TOLERANCE)
+        for one in self._parts(left.nonzero().flatten()):
             scores[one] = self._importance(contributions[one], base[one])
         return scores
 
@@ -137,9 +126,14 @@ class Bases:
         return entries.tensor_split(-(-len(entries) // self.rows)) if len(entries) else ()
 
     @cached_property
-    def _split(self) -> SplitBases:
-        assert self.split is not None
-        return SplitBases(self.unembedding, self.split, self.probabilities, self.gradient, self.target, self.scale)
+    def _shortlists(self) -> list[Shortlist]:
+        """Of bf16 products; none where everything is scored in float32."""
+        if self.rounded is None:
+            return []
+        whole = Distributions(
+            self.unembedding, self.rounded, self.probabilities, self.gradient, self.target, self.scale
+        )
+        return whole.shortlists()
 
     def _importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """In float32."""
@@ -151,9 +145,13 @@ class Bases:
             if largest >= SAFE_EXPONENT and change.abs().max() >= SAFE_EXPONENT:
                 return log_probability_increase(change.T, self.log_probabilities[base], self.target)
             raised = change[self.target].clone()
-            # All bases at once: one product is quicker than one a base.
-            sums = (self.probabilities @ change.exp_()).gather(0, base[None]).squeeze(0)
-            return raised - sums.log()
+            growth = change.exp_().T.contiguous()
+        sums = torch.empty_like(raised)
+        order, runs = by_base(base)
+        for one, run in runs:
+            # torch sums a row in pairs; a product with the vector of probabilities would round more.
+            sums[order[run]] = (growth[order[run]] * self.probabilities[one]).sum(dim=1)
+        return raised - sums.log()
 
 
 def log_probability_increase(

@@ -54,5 +54,4 @@ def head_scores(contributions: Float[Tensor, "L H d"], bases: Bases) -> Float[Te
     """Nats by which each head raised the target's log-probability; `bases` are the layer inputs."""
     layers, heads, _ = contributions.shape
     base = torch.arange(layers, device=contributions.device).repeat_interleave(heads)
-    large = torch.ones_like(base, dtype=torch.bool)
-    return bases.importance(contributions.flatten(0, 1), base, large).view(layers, heads)
+    return bases.importance(contributions.flatten(0, 1), base).view(layers, heads)

@@ -14,8 +14,8 @@ from app.attribution.layers import LayerScores, base_points, head_contributions,
 from app.attribution.prompt import PromptToken, position_of, target_of, token_of, tokenise
 from app.attribution.query import QueryLayers, Readers, query_ffn_scores, query_layers, readers
 from app.attribution.results import Certificate, Prediction, QueryNeuron, Target, ValueNeuron
+from app.attribution.rounded import memory_needed, rounded_rows
 from app.attribution.settings import Settings
-from app.attribution.split import split_rows
 from app.attribution.value_neurons import (
     Bounds,
     Ranking,
@@ -93,10 +93,10 @@ class PromptRun:
         unembedding, settings = self.model.unembedding, self.settings
         hidden = self.stream.layer_input[-1:, self.stream.position]
         points = torch.cat([*base_points(self.stream), hidden])
-        split = split_rows(unembedding, settings.memory_mb)
-        megabytes = settings.memory_mb - (0 if split is None else split.megabytes)
+        rounded = rounded_rows(unembedding, settings.memory_mb)
+        megabytes = settings.memory_mb - (0 if rounded is None else memory_needed(unembedding))
         rows = rows_for(megabytes, self.model.dimensions.vocabulary)
-        return Bases.at(points, self.target_id, self.scale, unembedding, settings.conventions, rows, split)
+        return Bases.at(points, self.target_id, self.scale, unembedding, settings.conventions, rows, rounded)
 
     @cached_property
     def at_attention(self) -> Bases:
@@ -154,15 +154,14 @@ class PromptRun:
         searches |= {kind: search_top(self._upper(kind), count, self._all_bases.tolerance) for kind, count in k.items()}
 
         def exact(wanted: dict[NeuronKind | None, Tensor]) -> dict[NeuronKind | None, Tensor]:
-            parts, bases, large = [], [], []
+            parts, bases = [], []
             for kind, chosen in wanted.items():
                 parts.append(
                     contributions.flatten(0, 1)[chosen] if kind is None else self.entries(kind).contributions(chosen)
                 )
                 layer = chosen // heads if kind is None else self.entries(kind).layer(chosen)
                 bases.append(layer + layers if kind is NeuronKind.FFN else layer)
-                large.append(torch.full_like(layer, kind is None, dtype=torch.bool))
-            scores = self._all_bases.importance(torch.cat(parts), torch.cat(bases), torch.cat(large))
+            scores = self._all_bases.importance(torch.cat(parts), torch.cat(bases))
             return dict(zip(wanted, scores.split([len(part) for part in parts]), strict=True))
 
         rankings = together(searches, exact)
