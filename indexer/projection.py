@@ -10,13 +10,13 @@ Work is dealt out in chunks of neurons, one thread a core (`indexer.threads`).
 """
 
 import queue
-import time
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from indexer.products import best_seconds
 from indexer.screening import CentredRows, Screen, plain_lists
 from indexer.threads import in_threads
 from indexer.unembedding import Unembedding
@@ -25,7 +25,6 @@ CHUNK = 512
 """Neurons at a time: with more, the product is no faster."""
 MEMORY_MB = 1024
 """For logits, all threads together."""
-TRIALS = 8
 _LEAST_CHUNK = 64
 """Below this, fewer threads are better than smaller chunks."""
 
@@ -140,11 +139,6 @@ def bf16_is_faster(d_model: int) -> bool:
     (On a GPU the plain way is fast enough and needs no proof.)
     """
     left, right = torch.randn(64, d_model), torch.randn(4096, d_model)
-    pairs = ((left, right), (left.bfloat16(), right.bfloat16()))
-    best = [float("inf"), float("inf")]
-    for _ in range(TRIALS):  # by turns, so that what else the machine does falls on both
-        for place, (one, other) in enumerate(pairs):
-            started = time.perf_counter()
-            one @ other.T
-            best[place] = min(best[place], time.perf_counter() - started)
-    return best[0] > 2 * best[1]
+    rounded = left.bfloat16(), right.bfloat16()
+    float32, bf16 = best_seconds([lambda: left @ right.T, lambda: rounded[0] @ rounded[1].T])
+    return float32 > 2 * bf16

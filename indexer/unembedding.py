@@ -16,6 +16,7 @@ from torch import Tensor
 
 from indexer.architecture import NormKind
 from indexer.conventions import Conventions
+from indexer.products import product
 from indexer.weights import Weights
 
 __all__ = ["Conventions", "Unembedding"]
@@ -69,7 +70,8 @@ class Unembedding:
         conventions: Conventions = Conventions.EXACT,
     ) -> Float[Tensor, "*batch V"]:
         """Logits of a whole residual vector, the norm frozen at `scale`."""
-        logits = (residual / scale) @ self.folded.T
+        scaled = residual / scale
+        logits = product(scaled.reshape(-1, scaled.shape[-1]), self.folded).view(*scaled.shape[:-1], -1)
         constant = self.constant(conventions)
         return logits if constant is None else logits + constant
 

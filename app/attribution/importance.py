@@ -21,7 +21,7 @@ from torch import Tensor
 from app.attribution.rounded import RoundedRows
 from app.attribution.rounding import by_base
 from app.attribution.shortlist import FEW, TOLERANCE, Distributions, Shortlist
-from app.attribution.workspace import room
+from indexer.products import product
 from indexer.unembedding import Conventions, Unembedding
 
 SAFE_EXPONENT = 80.0
@@ -75,12 +75,9 @@ class Bases:
         rounded: RoundedRows | None = None,
     ) -> "Bases":
         """Distributions and gradients at `points`."""
-        # [V, B] and not [B, V]: the product is quicker this way round.
-        logits = (unembedding.folded @ (points / scale).T).T.contiguous()
-        constant = unembedding.constant(conventions)
-        log_probabilities = (logits if constant is None else logits.add_(constant)).log_softmax(dim=-1)
+        log_probabilities = unembedding.logits(points, scale, conventions).log_softmax(dim=-1)
         probabilities = log_probabilities.exp()
-        gradient = (unembedding.folded[target] - probabilities @ unembedding.folded) / scale
+        gradient = (unembedding.folded[target] - product(probabilities, unembedding.folded.T)) / scale
         return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows, rounded)
 
     def part(self, points: slice) -> "Bases":
@@ -137,16 +134,13 @@ class Bases:
 
     def _importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """In float32."""
-        folded = self.unembedding.folded
-        # [V, N] and not [N, V]: the product is quicker this way round, and so are the passes over it.
-        with room(folded.shape[0], contributions.shape[0], folded) as change:
-            torch.mm(folded, (contributions / self.scale).T, out=change)
-            largest = contributions.norm(dim=1).max() / self.scale * self.unembedding.longest_row
-            if largest >= SAFE_EXPONENT and change.abs().max() >= SAFE_EXPONENT:
-                return log_probability_increase(change.T, self.log_probabilities[base], self.target)
-            raised = change[self.target].clone()
-            growth = change.exp_().T.contiguous()
+        change = product(contributions / self.scale, self.unembedding.folded)
+        largest = contributions.norm(dim=1).max() / self.scale * self.unembedding.longest_row
+        if largest >= SAFE_EXPONENT and change.abs().max() >= SAFE_EXPONENT:
+            return log_probability_increase(change, self.log_probabilities[base], self.target)
+        raised = change[:, self.target].clone()
         sums = torch.empty_like(raised)
+        growth = change.exp_()
         order, runs = by_base(base)
         for one, run in runs:
             # torch sums a row in pairs; a product with the vector of probabilities would round more.

@@ -24,6 +24,7 @@ from app.attribution.entries import gather_by_layer
 from db.neuron import Neuron, NeuronKind
 from indexer.architecture import NormKind
 from indexer.forward import ResidualStream
+from indexer.products import product
 from indexer.unembedding import Conventions
 from indexer.weights import Weights
 
@@ -122,7 +123,7 @@ def query_ffn_scores(stream: ResidualStream, weights: Weights, read: Readers) ->
     weighted = read.keys * read.weight[:, None]
     for layer in range(min(layers, int(read.layer.max()))):
         keys = (at * (read.layer > layer)) @ weighted
-        shares = keys @ weights.ffn_values(layer).T  # [positions, n]
+        shares = product(keys, weights.ffn_values(layer))  # [positions, n]
         scores[layer] = (stream.ffn_activation[layer, positions] * shares).sum(dim=0)
     return scores
 

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from app.attribution.rounded import RoundedRows
+from indexer.products import product
 
 UNIT = 2.0**-8
 """Largest relative rounding of a bf16 number."""
@@ -81,8 +82,8 @@ class Tokens:
 
 
 def quadratic(x: Float[Tensor, "N d"], form: Float[Tensor, "d d"]) -> Float[Tensor, " N"]:
-    """xᵀ form x."""
-    return ((x @ form) * x).sum(dim=1).clamp_min(0.0)
+    """xᵀ form x; the form is symmetric."""
+    return (product(x, form) * x).sum(dim=1).clamp_min(0.0)
 
 
 def by_base(base: Int[Tensor, " N"]) -> tuple[Int[Tensor, " N"], list[tuple[int, slice]]]:

@@ -37,6 +37,7 @@ from torch import Tensor
 from app.attribution.rounded import RoundedRows
 from app.attribution.rounding import SLACK, Changes, RoundingError, Tokens, by_base, quadratic
 from app.attribution.workspace import room
+from indexer.products import product
 from indexer.unembedding import Unembedding
 
 TOLERANCE = 5e-5
@@ -203,11 +204,8 @@ class Shortlist:
         sums = torch.zeros(len(used), len(change))
         for some in tokens.split(GATHERED):
             probabilities = self._probabilities[used[:, None], some]
-            with room(len(some), folded.shape[1], folded) as rows, room(len(some), len(change), folded) as y:
-                torch.index_select(folded, 0, some, out=rows)
-                torch.mm(rows, change.x.T, out=y)
-                y -= change.shift
-                sums.addmm_(probabilities, torch.expm1(y).sub_(y))
+            y = product(folded.index_select(0, some), change.x).sub_(change.shift)
+            sums.addmm_(probabilities, torch.expm1(y).sub_(y))
         return sums.gather(0, among[None]).squeeze(0)
 
     def _products(

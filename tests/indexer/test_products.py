@@ -1,0 +1,55 @@
+"""Float32 products by either library: the same but for the order of sums, whatever the layout."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from indexer import products
+from indexer.products import best_seconds, onednn_is_faster, product
+
+
+@pytest.fixture(params=[True, False])
+def library(request, monkeypatch):
+    """oneDNN, and torch's BLAS."""
+    if request.param and not torch.backends.mkldnn.is_available():
+        pytest.skip("This build of torch has no oneDNN.")
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: request.param)
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 64])
+def test_it_is_the_product_in_float32(rows, turned):
+    torch.manual_seed(rows)
+    left, right = torch.randn(rows, 70), torch.randn(70, 90).T if turned else torch.randn(90, 70)
+    exact = left.double() @ right.double().T
+    found = product(left, right)
+    assert found.dtype is torch.float32
+    assert found.shape == (rows, 90)
+    assert float((found.double() - exact).abs().max()) < 2e-5
+    bf16 = left.bfloat16().double() @ right.bfloat16().double().T
+    assert float((bf16 - exact).abs().max()) > 1e-2  # so that rounding on the way would have been seen
+
+
+@pytest.mark.usefixtures("library")
+def test_what_it_gives_can_be_written_to():
+    found = product(torch.ones(2, 3), torch.ones(4, 3))
+    found += 1
+    assert found.tolist() == [[4.0] * 4] * 2
+
+
+def test_without_the_operator_it_is_torchs_own(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    onednn_is_faster.cache_clear()
+    try:
+        assert not onednn_is_faster()
+        assert product(torch.eye(2), torch.tensor([[1.0, 2.0]])).tolist() == [[1.0], [2.0]]
+    finally:
+        onednn_is_faster.cache_clear()
+
+
+def test_the_best_of_several_turns_counts(monkeypatch):
+    times = iter([0.0, 5.0, 5.0, 6.0] + [0.0, 2.0, 2.0, 9.0] * products.TRIALS)
+    monkeypatch.setattr("indexer.products.time", SimpleNamespace(perf_counter=lambda: next(times)))
+    assert best_seconds([lambda: None, lambda: None]) == [2.0, 1.0]
