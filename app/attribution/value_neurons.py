@@ -163,7 +163,7 @@ def search_top(bounds: Bounds, k: int, tolerance: float = 0.0) -> Search:
 
 def _first_batch(k: int) -> int:
     """Some more than k: a second round for the few that are nearly always still open would cost more."""
-    return k + min(k, max(8, k // 12))
+    return k + min(k, max(8, k // 24))
 
 
 def _still_open(bounds: Float[Tensor, " m"], scores: Float[Tensor, " n"], k: int, slack: float) -> int:
