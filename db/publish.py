@@ -8,33 +8,24 @@ Whatever fails on the way leaves the folder as it was. A reader has either the o
 
 import errno
 import shutil
-import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from duckdb_sqlalchemy import Dialect
 from sqlalchemy import Table
-from sqlalchemy.schema import CreateTable
 
 from db import tables
 from db.builds import build_path, builds, current_build, exclusive, prune, set_current, sync
 from db.check import check_build, content_hash
 from db.errors import AtlasError
+from db.load import NEURON_FILE, PAIR_FILE, load
 from db.stamp import BuildStamp
 
-__all__ = ["BuildStamp", "builds", "content_hash", "current_build", "prune", "publish"]
+__all__ = ["NEURON_FILE", "PAIR_FILE", "BuildStamp", "builds", "content_hash", "current_build", "prune", "publish"]
 
-NEURON_FILE = "neurons.parquet"
-PAIR_FILE = "tokens.parquet"
-# Smaller than DuckDB's 122,880: a look-up of scattered neurons reads a third of the rows, for 4 % more file.
-ROW_GROUP_ROWS = 24_576
 _BYTES_PER_PAIR = 8  # in one order; 6.8 measured for random tokens
-_SORT_MEMORY = "2GB"  # what does not fit is sorted on disk
 _NO_NEIGHBOURS = pa.table(
     {
         "token_id": pa.array([], pa.int32()),
@@ -43,28 +34,6 @@ _NO_NEIGHBOURS = pa.table(
         "cosine": pa.array([], pa.float32()),
     }
 )
-_ORDERS = {
-    "token": "token_id",
-    "neuron": "neuron_id",
-    "neuron_token": "neuron_id, sign DESC, rank",
-    "token_neuron": "token_id, sign DESC, rank, neuron_id",
-    "token_neighbour": "token_id, rank",
-}
-# The shards' columns of table neuron, and what follows from the pairs: z of both first tokens.
-_PAIRS_WITH_Z = """
-    SELECT p.*, coalesce((p.logit - n.mean) / nullif(n.std, 0), 0) AS z
-    FROM build_file.neuron_token p LEFT JOIN (
-        SELECT neuron_id, max(mean) AS mean, max(std) AS std FROM build_file.neuron GROUP BY neuron_id
-    ) n ON n.neuron_id = p.neuron_id
-"""
-_NEURONS_WITH_Z = """
-    SELECT s.*, coalesce((top - s.mean) / nullif(s.std, 0), 0) AS top_z,
-        coalesce((bottom - s.mean) / nullif(s.std, 0), 0) AS bottom_z
-    FROM neuron_source s LEFT JOIN (
-        SELECT neuron_id, max(logit) FILTER (sign = 1) AS top, min(logit) FILTER (sign = -1) AS bottom
-        FROM build_file.neuron_token WHERE rank = 1 GROUP BY neuron_id
-    ) ends ON ends.neuron_id = s.neuron_id
-"""
 
 
 def publish(
@@ -101,7 +70,7 @@ def publish(
         try:
             if free < needed:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            _load(temporary, stamp, tokens, shards, neighbours)
+            load(temporary, stamp, tokens, shards, neighbours)
             check_build(temporary, stamp)
             sync(temporary)
             _settle(temporary, target)
@@ -132,48 +101,6 @@ def _require_columns(what: str, found: Sequence[str], table: Table) -> None:
     ]
     if missing:
         raise AtlasError(f"In {what} columns are missing: {', '.join(missing)}. Delete the shards and build again.")
-
-
-def _load(path: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path], neighbours: pa.Table) -> None:
-    spill = path.with_suffix(".spill")
-    quoted = str(path).replace("'", "''")
-    with duckdb.connect(config={"temp_directory": str(spill), "memory_limit": _SORT_MEMORY}) as connection:
-        connection.execute(f"ATTACH '{quoted}' AS build_file (ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
-        connection.execute("USE build_file")
-        for table in tables.metadata.sorted_tables:
-            connection.execute(str(CreateTable(table).compile(dialect=Dialect())))
-        row = _build_row(stamp)
-        marks = ", ".join("?" for _ in row)
-        names = ", ".join(row)
-        connection.execute(f"INSERT INTO build_file.build ({names}) VALUES ({marks})", list(row.values()))
-        connection.register("token_source", tokens)
-        connection.register("neighbour_source", neighbours)
-        for name, file in (("neuron_source", NEURON_FILE), ("pair_source", PAIR_FILE)):
-            connection.read_parquet([str(shard / file) for shard in shards]).create_view(name)
-        _fill(connection, tables.token, "token_source")
-        _fill(connection, tables.token_neighbour, "neighbour_source")
-        _fill(connection, tables.neuron_token, "pair_source")
-        _fill(connection, tables.neuron, f"({_NEURONS_WITH_Z})")
-        _fill(connection, tables.token_neuron, f"({_PAIRS_WITH_Z})")
-        connection.execute("CHECKPOINT build_file")
-        connection.execute("USE memory")
-        connection.execute("DETACH build_file")
-
-
-def _build_row(stamp: BuildStamp) -> dict[str, Any]:
-    row = asdict(stamp)
-    text = row.pop("tokenizer_json")
-    # A large JSON text, which DuckDB would keep as it is.
-    return {**row, "tokenizer_zlib": None if text is None else zlib.compress(text.encode("utf-8", "surrogatepass"), 9)}
-
-
-def _fill(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> None:
-    """Insert the source's rows in the table's order, which the file keeps: zone maps live on it."""
-    columns = ", ".join(f'"{column.name}"' for column in table.columns)
-    order = _ORDERS[table.name]
-    connection.execute(
-        f"INSERT INTO build_file.{table.name} ({columns}) SELECT {columns} FROM {source} ORDER BY {order}"
-    )
 
 
 def _settle(temporary: Path, target: Path) -> None:

@@ -5,10 +5,9 @@ shards that are whole. Peak memory: the unembedding, one layer's value vectors, 
 written, the next is computed.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from db.builds import build_path, set_current, sync
+from db.builds import build_path, set_current
 from db.check import check_build
 from db.errors import AtlasError
 from db.publish import NEURON_FILE, PAIR_FILE, BuildStamp, current_build, publish
@@ -28,7 +27,8 @@ from indexer.checkpoint import Checkpoint
 from indexer.fingerprint import stamp_of
 from indexer.language_model import load_model
 from indexer.neighbours import COUNT, nearest_tokens
-from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
+from indexer.plan import Plan, planned
+from indexer.projection import MEMORY_MB, Projection, Projector
 from indexer.rows import neuron_rows, pair_rows
 from indexer.shards import clean, is_whole, only_indexer, work_folder, work_folders, write_shard
 from indexer.tokens import token_table
@@ -36,7 +36,6 @@ from indexer.unembedding import Unembedding
 from indexer.weights import Weights
 
 DEPTH = 50
-_PLAN = "plan.json"
 _NEIGHBOUR_FILE = "neighbours.parquet"
 _NEIGHBOUR_CHUNK = 1024
 
@@ -97,7 +96,8 @@ def build(
         with only_indexer(directory):
             if _is_there(directory, stamp):
                 return _found(directory, stamp)
-            return _build(checkpoint, unembedding, stamp, directory, screen, memory_mb, say, progress)
+            with ThreadPoolExecutor(1) as aside:
+                return _build(checkpoint, unembedding, stamp, directory, screen, memory_mb, say, progress, aside)
     except OSError as error:
         if error.errno not in (ENOSPC, EDQUOT):
             raise
@@ -117,30 +117,36 @@ def _build(
     memory_mb: int,
     say: Callable[[str], None],
     progress: Callable[[Iterator[int], int], Iterator[int]],
+    aside: Executor,
 ) -> Built:
     work = work_folder(directory, stamp.build_id)
     for other in work_folders(directory):
         if other != work:
             say(f"{other} holds unfinished work of another build; `python -m indexer prune` removes it.")
     say(f"Checking that the neurons of {checkpoint.name} are where {stamp.family} keeps them")
-    load_model(checkpoint, layers=2)
+    # One core is enough for that, and for the tokens' names; the others need not wait.
+    fits = aside.submit(load_model, checkpoint, layers=2)
+    tokens = aside.submit(token_table, checkpoint.tokenizer, stamp.vocabulary)
 
     work.mkdir(exist_ok=True)
     clean(work)
-    screen = _planned_screening(work, screen, stamp.d_model)
+    plan = planned(work, screen, stamp.d_model)
     if torch.cuda.is_available():
         unembedding = replace(unembedding, folded=unembedding.folded.cuda())
-    neighbours = _neighbours(work, unembedding, screen, memory_mb, say)
-    projector = Projector(unembedding, stamp.depth, screen=screen, memory_mb=memory_mb)
+    neighbours = _neighbours(work, unembedding, plan, memory_mb, say)
+    fits.result()
+    projector = Projector(unembedding, stamp.depth, screen=plan.screen, memory_mb=memory_mb)
     del unembedding  # the projector has its own, centred
     how = "bf16 screening, float32 logits" if projector.screens else "float32"
     say(f"Projecting {stamp.neurons:,} neurons ({how})")
     shards = _write_layers(work, checkpoint.weights(), projector, progress)
+    seen, unproven = projector.seen, projector.unproven
+    del projector
     say("Sorting, checking and publishing")
     build_path(directory, stamp.build_id).unlink(missing_ok=True)  # damaged, or it would not have come to this
-    path = publish(directory, stamp, token_table(checkpoint.tokenizer, stamp.vocabulary), shards, neighbours)
+    path = publish(directory, stamp, tokens.result(), shards, neighbours)
     shutil.rmtree(work, ignore_errors=True)
-    return Built(path, fresh=True, neurons=stamp.neurons, screened=projector.seen, unproven=projector.unproven)
+    return Built(path, fresh=True, neurons=stamp.neurons, screened=seen, unproven=unproven)
 
 
 def _found(directory: Path, stamp: BuildStamp) -> Built:
@@ -173,23 +179,8 @@ def _is_there(directory: Path, stamp: BuildStamp) -> bool:
     return True
 
 
-def _planned_screening(work: Path, screen: bool | None, d_model: int) -> bool:
-    """Whether to screen: as the shards that are there were made, since mixing would change last digits."""
-    plan = work / _PLAN
-    if screen is None:
-        try:
-            return bool(json.loads(plan.read_text(encoding="utf-8"))["screen"])
-        except (OSError, ValueError, KeyError, TypeError):
-            screen = not torch.cuda.is_available() and bf16_is_faster(d_model)
-    temporary = plan.with_suffix(".json.part")
-    temporary.write_text(json.dumps({"screen": screen}), encoding="utf-8")
-    sync(temporary)
-    temporary.replace(plan)
-    return screen
-
-
 def _neighbours(
-    work: Path, unembedding: Unembedding, screen: bool, memory_mb: int, say: Callable[[str], None]
+    work: Path, unembedding: Unembedding, plan: Plan, memory_mb: int, say: Callable[[str], None]
 ) -> pa.Table | None:
     """Each token's nearest tokens, from their shard where it is whole; None where they would cost too much."""
     vocabulary = unembedding.folded.shape[0]
@@ -197,7 +188,7 @@ def _neighbours(
     if not is_whole(shard, {_NEIGHBOUR_FILE: vocabulary * min(COUNT, vocabulary - 1)}):
         say(f"Finding the nearest tokens of each of {vocabulary:,} tokens")
         chunk = max(1, min(_NEIGHBOUR_CHUNK, memory_mb * 1_000_000 // (vocabulary * 4)))
-        found = nearest_tokens(unembedding, screen=screen, chunk=chunk)
+        found = nearest_tokens(unembedding, screen=plan.screen, integers=plan.integers, chunk=chunk)
         if found is None:
             say("The vocabulary is too large for that: concepts will not be widened.")
             return None

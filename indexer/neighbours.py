@@ -9,7 +9,8 @@ nearest by cosine those are kept, in this order, that are nearest by
 
 (cross-domain similarity local scaling, Conneau et al. 2018): to be near y counts for less where everything is near y.
 
-Where the CPU multiplies bf16 matrices faster, the product only chooses: every stored cosine is computed in float32.
+Where the CPU multiplies bf16 or 8-bit integers faster, the product only chooses: every stored cosine is computed in
+float32. (Cosines from 8 bits are closer than those that a product gives rounded to bf16.)
 """
 
 import threading
@@ -20,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from indexer.extremes import Pyramid, levels_for, padded
+from indexer.integers import integers_are_faster, product, rotation, rounded
 from indexer.projection import bf16_is_faster
 from indexer.screening import sampled_products
 from indexer.threads import in_threads
@@ -34,6 +36,8 @@ LIMIT = 8e13
 _POOL = 96  # nearest by cosine, of which the best by the corrected measure are kept
 _SPARE = 8  # kept beyond count until the exact cosines are known
 _OWN = 10  # nearest tokens whose mean cosine is a token's r
+_SCORED = 4096  # tokens whose exact cosines are computed together
+_CUT = 4.8  # root mean squares: an entry beyond is as rare as it is harmless to cut off
 _DECIMALS = 3  # of the stored cosine: they pack into a third of the room, and nothing hangs on the fourth
 
 
@@ -42,6 +46,7 @@ def nearest_tokens(
     count: int = COUNT,
     *,
     screen: bool | None = None,
+    integers: bool | None = None,
     chunk: int = 1024,
     limit: float = LIMIT,
 ) -> pa.Table | None:
@@ -51,6 +56,7 @@ def nearest_tokens(
         unembedding: the model's folded unembedding.
         count: neighbours a token; fewer where the vocabulary is smaller.
         screen: whether to choose in bf16; None measures which is faster here.
+        integers: whether to choose in 8-bit integers, whatever `screen` says; None measures likewise.
         chunk: tokens at a time; the memory in use beside two copies of the rows is about chunk x V x 4 bytes, and
             V x 800 bytes for the tokens to choose from.
         limit: largest V x V x d.
@@ -65,16 +71,26 @@ def nearest_tokens(
     unit = _unit_rows(unembedding.folded)
     count = min(count, vocabulary - 1)
     pool = min(max(_POOL, count + _SPARE), vocabulary - 1)
-    fast = bf16_is_faster(width) if screen is None else screen
-    tokens, cosines = _pools(unit.bfloat16() if fast else unit, pool, chunk)
+    if unit.is_cuda:
+        integers = False
+    elif integers is None:
+        integers = screen is not False and integers_are_faster(width)
+    if integers:
+        codes, step = rounded(unit, rotation(width), _CUT * width**-0.5)
+        tokens, cosines = _pools(codes, step * step, pool, chunk)
+        del codes
+    else:
+        fast = bf16_is_faster(width) if screen is None else screen
+        tokens, cosines = _pools(unit.bfloat16() if fast else unit, 1.0, pool, chunk)
     own = cosines.topk(min(_OWN, pool), dim=1).values.mean(dim=1) if pool else cosines.new_zeros(vocabulary)
-    kept, exact = [], []
-    for start in range(0, vocabulary, chunk):
-        part = slice(start, start + chunk)
+
+    def chosen(part: slice) -> tuple[Tensor, Tensor]:
         nearest = _best(tokens[part].long(), cosines[part], own, count + _SPARE)[0].sort(dim=1).values
         found = _best(nearest, sampled_products(unit[part], unit, nearest), own, count)
-        kept.append(found[0].cpu())
-        exact.append(found[1].cpu())
+        return found[0].cpu(), found[1].cpu()
+
+    parts = [slice(start, start + _SCORED) for start in range(0, vocabulary, _SCORED)]
+    kept, exact = zip(*in_threads(chosen, parts, _workers(unit)), strict=True)
     return _table(torch.cat(kept), torch.cat(exact))
 
 
@@ -85,39 +101,51 @@ def _unit_rows(rows: Float[Tensor, "V d"]) -> Float[Tensor, "V d"]:
     return centred.div_(lengths.where(lengths > 0, torch.ones_like(lengths)))
 
 
-def _pools(unit: Float[Tensor, "V d"], pool: int, chunk: int) -> tuple[Int[Tensor, "V m"], Float[Tensor, "V m"]]:
-    """The nearest other tokens of each by cosine, in no order, and these cosines as the product gives them."""
+def _workers(unit: Tensor) -> int:
+    return 1 if unit.is_cuda else torch.get_num_threads()
+
+
+def _pools(
+    unit: Float[Tensor, "V d"] | Int[Tensor, "V d"], scale: float, pool: int, chunk: int
+) -> tuple[Int[Tensor, "V m"], Float[Tensor, "V m"]]:
+    """The nearest other tokens of each by cosine, in no order, and these cosines: products of `unit` times `scale`."""
     vocabulary = unit.shape[0]
     tokens = torch.empty(vocabulary, pool, dtype=torch.int32, device=unit.device)
     cosines = torch.empty(vocabulary, pool, device=unit.device)
     levels = 0 if unit.is_cuda else levels_for(vocabulary, pool)
     height = padded(vocabulary, levels)
-    workers = 1 if unit.is_cuda else torch.get_num_threads()
+    workers = _workers(unit)
     each = max(1, chunk // workers)
     buffers = threading.local()  # memory that is new to the process costs as much as the product
+    whole = not unit.is_floating_point()
+    lowest = torch.iinfo(torch.int32).min if whole else -2.0  # below every cosine
 
     def search(part: slice) -> None:
         width = part.stop - part.start
         if getattr(buffers, "products", None) is None:
-            buffers.products = unit.new_empty(height * each)
+            buffers.products = unit.new_empty(height * each, dtype=torch.int32 if whole else unit.dtype)
         products = buffers.products[: height * width].view(height, width)
-        products[vocabulary:] = -2.0  # below every cosine
-        torch.mm(unit, unit[part].T, out=products[:vocabulary])
-        products[part].diagonal().fill_(-2.0)
+        products[vocabulary:] = lowest
+        if whole:
+            product(unit, unit[part], products[:vocabulary])
+        else:
+            torch.mm(unit, unit[part].T, out=products[:vocabulary])
+        products[part].diagonal().fill_(lowest)
         tokens[part] = _nearest(products, vocabulary, pool, levels)
-        cosines[part] = products.gather(0, tokens[part].long().T).T.float()
+        cosines[part] = products.gather(0, tokens[part].long().T).T.float() * scale
 
     in_threads(search, [slice(at, min(at + each, vocabulary)) for at in range(0, vocabulary, each)], workers)
     return tokens, cosines
 
 
-def _nearest(products: Float[Tensor, "V c"], vocabulary: int, pool: int, levels: int) -> Int[Tensor, "c m"]:
-    """Where each column's largest entries stand."""
+def _nearest(products: Tensor, vocabulary: int, pool: int, levels: int) -> Int[Tensor, "c m"]:
+    """Where the largest entries of each column of `products`, [V, c], stand."""
     if not levels:
         return products[:vocabulary].topk(pool, dim=0).indices.T.int()
     places, least = Pyramid(products, levels).largest(pool)
-    for column in (~(least > 0)).nonzero().flatten():  # where so many are not above zero, a pyramid fails
-        places[column] = products[:vocabulary, column].contiguous().topk(pool).indices.int()
+    if products.is_floating_point():
+        for column in (~(least > 0)).nonzero().flatten():  # where so many are not above zero, a pyramid fails
+            places[column] = products[:vocabulary, column].contiguous().topk(pool).indices.int()
     return places
 
 

@@ -22,7 +22,9 @@ from indexer.threads import in_threads
 from indexer.unembedding import Unembedding
 
 CHUNK = 512
-"""Neurons at a time: with more, the product is no faster."""
+"""Neurons multiplied at a time: with more, the product is no faster."""
+SCORED = 4096
+"""Neurons, at most, whose candidates are scored together."""
 MEMORY_MB = 1024
 """For logits, all threads together."""
 _LEAST_CHUNK = 64
@@ -101,7 +103,8 @@ class Projector:
     def project(self, values: Float[Tensor, "neuron d"]) -> Projection:
         """The stored lists and statistics of `values`, in chunks."""
         # As many even chunks as keep every thread busy to the end.
-        rounds = -(-values.shape[0] // (self.chunk * self.workers))
+        most = SCORED if self.screens else self.chunk
+        rounds = -(-values.shape[0] // (most * self.workers))
         size = max(1, -(-values.shape[0] // (rounds * self.workers)))
         chunks = [values[start : start + size] for start in range(0, values.shape[0], size)]
         parts = in_threads(self._chunk, chunks, self.workers)
@@ -115,7 +118,8 @@ class Projector:
         else:
             buffer = self._buffers.get()
             try:
-                lists, again, buffer = self._screen.lists(values, buffer)
+                at_once = -(-len(values) // -(-len(values) // self.chunk))  # even shares again
+                lists, again, buffer = self._screen.lists(values, buffer, at_once)
             finally:
                 self._buffers.put(buffer)
             self.seen += values.shape[0]

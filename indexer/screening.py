@@ -15,6 +15,7 @@ Legend: V = rows of the unembedding, d = d_model, c = neurons of a chunk, k = de
 
 import warnings
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -84,43 +85,55 @@ class Screen:
         # The pyramid counts places within its levels in 16 bits.
         return vocabulary >= 2 * Screen.candidates(depth) and FAN * Screen.candidates(depth) < 2**16
 
-    def lists(self, values: Float[Tensor, "c d"], buffer: Tensor | None = None) -> tuple[Lists, int, Tensor]:
-        """The lists, how many neurons needed more than the first round, and the buffer to hand in the next time."""
-        count, height = values.shape[0], self._screening.shape[0]
+    def lists(
+        self, values: Float[Tensor, "c d"], buffer: Tensor | None = None, at_once: int = 1024
+    ) -> tuple[Lists, int, Tensor]:
+        """The lists, how many neurons needed more than the first round, and the buffer to hand in the next time.
+
+        `at_once` neurons are multiplied at a time, which bounds the buffer; their candidates are scored all together.
+        """
+        size = self._screening.shape[0] * min(at_once, values.shape[0])
         # Memory that is new to the process costs as much as the product.
-        if buffer is None or buffer.numel() < height * count:
-            buffer = values.new_empty(height * count, dtype=torch.bfloat16)
-        screened = buffer[: height * count].view(height, count)
-        torch.mm(self._screening, values.bfloat16().T, out=screened)
-        screened[self._long] = (self._long_rows @ values.T).bfloat16()
-        lists, proven = self._round(values, screened, self.rounds[0])
+        if buffer is None or buffer.numel() < size:
+            buffer = values.new_empty(size, dtype=torch.bfloat16)
+        lists, proven = self._round(values, buffer, at_once, self.rounds[0])
         left = (~proven).nonzero().flatten()
         again = len(left)
         if again:
-            # The pyramid has turned the signs of the bits: once more, and they are as they were.
-            more, proven = self._round(values[left], -screened[:, left], self.rounds[1])
+            more, proven = self._round(values[left], buffer, at_once, self.rounds[1])
             _put(lists, left, more)
             left = left[~proven]
-        if len(left):
-            _put(lists, left, plain_lists(values[left], self.rows, self.depth))
+        for some in left.split(at_once) if len(left) else ():
+            _put(lists, some, plain_lists(values[some], self.rows, self.depth))
         return lists, again, buffer
 
-    def _round(self, values: Tensor, screened: Tensor, candidates: int) -> tuple[Lists, Bool[Tensor, " c"]]:
+    def _round(self, values: Tensor, buffer: Tensor, at_once: int, candidates: int) -> tuple[Lists, Bool[Tensor, " c"]]:
         """The lists out of so many candidates an end, and for which neurons they are proven."""
-        pyramid = Pyramid(screened, self.rows.levels)
-        high, high_left = pyramid.largest(candidates)
-        pyramid.flip()
-        low, low_left = pyramid.largest(candidates)
+        parts = [self._candidates(some, buffer, candidates) for some in values.split(at_once)]
+        high, high_left, low, low_left = (torch.cat(column) for column in zip(*parts, strict=True))
         # What a pyramid could not find may be no token at all; it is not proven below.
         tokens = torch.cat([high, low], dim=1).clamp_max(self.rows.vocabulary - 1)
         exact = sampled_products(values, self.rows.rows, tokens)
         top = exact[:, :candidates].topk(self.depth)
         bottom = exact[:, candidates:].topk(self.depth, largest=False)
         error = self._error(values)
-        high_left, low_left = high_left.float(), low_left.float()
         proven = (high_left > 0) & (high_left * (1 + 2**-8) + error <= top.values[:, -1])
         proven &= (low_left > 0) & (low_left * (1 + 2**-8) + error <= -bottom.values[:, -1])
         return (high.gather(1, top.indices), top.values, low.gather(1, bottom.indices), bottom.values), proven
+
+    def _candidates(self, values: Tensor, buffer: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The tokens that the product puts at the top, [c, count], and the least of their logits; both of the bottom,
+        with the sign turned.
+        """
+        height = self._screening.shape[0]
+        screened = buffer[: height * values.shape[0]].view(height, values.shape[0])
+        torch.mm(self._screening, values.bfloat16().T, out=screened)
+        screened[self._long] = (self._long_rows @ values.T).bfloat16()
+        pyramid = Pyramid(screened, self.rows.levels)
+        high, high_left = pyramid.largest(count)
+        pyramid.flip()
+        low, low_left = pyramid.largest(count)
+        return high, high_left.float(), low, low_left.float()
 
     def _error(self, values: Tensor) -> Float[Tensor, " c"]:
         """The bound of the module's docstring, but for the final rounding of the product to bf16."""
@@ -165,14 +178,39 @@ def sampled_products(
 ) -> Float[Tensor, "c m"]:
     """values[i] · rows[tokens[i, j]] in float32, without gathering the rows."""
     count, width = tokens.shape
+    if values.device.type == "cpu" and tokens.numel() >= rows.shape[0]:
+        return _products_by_row(values, rows, tokens)
+    starts = torch.arange(0, (count + 1) * width, width, device=values.device)
+    return _sampled(values, rows, starts, tokens.flatten()).view(count, width)
+
+
+def _products_by_row(values: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    """The same, row by row: the rows, which no cache holds, are read once and in order, and the values stay in it."""
+    size = tokens.numel()
+    wanted = tokens.numpy().reshape(-1)
+    order = wanted.astype(np.int64) << 32
+    order |= np.arange(size)
+    order.sort()  # numbers and not pairs, which numpy sorts several times faster
+    order &= (1 << 32) - 1
+    starts = np.zeros(rows.shape[0] + 1, np.int64)
+    np.cumsum(np.bincount(wanted, minlength=rows.shape[0]), out=starts[1:])
+    products = np.empty(size, np.float32)
+    columns = torch.from_numpy(order // tokens.shape[1])
+    products[order] = _sampled(rows, values, torch.from_numpy(starts), columns).numpy()
+    return torch.from_numpy(products).view(tokens.shape)
+
+
+def _sampled(
+    left: Float[Tensor, "n d"], right: Float[Tensor, "m d"], starts: Int[Tensor, " n1"], columns: Int[Tensor, " s"]
+) -> Float[Tensor, " s"]:
+    """The products of row i of `left` with rows columns[starts[i] : starts[i + 1]] of `right`."""
     # torch calls its CSR tensors beta and says so once; what is used of them here is tested against the plain product.
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-    starts = torch.arange(0, (count + 1) * width, width, device=values.device)
     pattern = torch.sparse_csr_tensor(
-        starts, tokens.flatten(), values.new_zeros(count * width), size=(count, rows.shape[0]), check_invariants=False
+        starts.to(columns.dtype), columns, left.new_zeros(len(columns)), (len(left), len(right)), check_invariants=False
     )
-    products: Tensor = torch.sparse.sampled_addmm(pattern, values, rows.T, beta=0).values()
-    return products.view(count, width)
+    products: Tensor = torch.sparse.sampled_addmm(pattern, left, right.T, beta=0).values()
+    return products
 
 
 def _rounding(rows: Tensor, rounded: Tensor) -> Float[Tensor, " V"]:

@@ -230,7 +230,7 @@ def _no_space_in_duckdb(path: Path, *_: object) -> None:
     raise duckdb.IOException('Could not write file "x": No space left on device')
 
 
-@pytest.mark.parametrize(("step", "fault"), [("_load", _no_space_in_duckdb), ("sync", _no_space)])
+@pytest.mark.parametrize(("step", "fault"), [("load", _no_space_in_duckdb), ("sync", _no_space)])
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, fault: Callable[..., None]) -> None:
     toy = make_catalogue(tmp_path)
     before = _folder(toy.directory)
@@ -243,7 +243,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, f
 def test_too_little_space_is_seen_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = make_catalogue(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1))
-    monkeypatch.setattr(db.publish, "_load", lambda *_: pytest.fail("was loaded"))
+    monkeypatch.setattr(db.publish, "load", lambda *_: pytest.fail("was loaded"))
     with pytest.raises(AtlasError, match="disk is full"):
         publish(toy.directory, replace(toy.stamp, build_id="two"), token_table(), toy.shards)
 
