@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from db.builds import build_path, set_current
 from db.check import check_build
@@ -37,7 +38,8 @@ from indexer.weights import Weights
 
 DEPTH = 50
 _NEIGHBOUR_FILE = "neighbours.parquet"
-_NEIGHBOUR_CHUNK = 1024
+_NEIGHBOUR_CHUNK = 704
+_NONE = torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -202,17 +204,25 @@ def _write_layers(
     projector: Projector,
     progress: Callable[[Iterator[int], int], Iterator[int]],
 ) -> list[Path]:
-    """Make the shards that are not there yet; one layer is written while the next is computed."""
+    """Make the shards that are not there yet; while one layer is computed, the last is written and the next is read."""
     size = weights.dimensions
     neurons = size.ffn_neurons + size.attention_neurons
     rows = {NEURON_FILE: neurons, PAIR_FILE: neurons * 2 * projector.depth}
     shards = [work / f"layer-{layer:04d}" for layer in range(size.layers)]
+    missing = [layer for layer, shard in enumerate(shards) if not is_whole(shard, rows)]
+    later = iter(missing)
     pending: Future[None] | None = None
-    with ThreadPoolExecutor(1) as writer:
+
+    def values_of(layer: int | None) -> Tensor:
+        return torch.cat([weights.ffn_values(layer), weights.attention_values(layer)]) if layer is not None else _NONE
+
+    with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(values_of, next(later, None))
         for layer in progress(iter(range(size.layers)), size.layers):
-            if is_whole(shards[layer], rows):
+            if layer not in missing:
                 continue
-            projection = projector.project(torch.cat([weights.ffn_values(layer), weights.attention_values(layer)]))
+            values, coming = coming.result(), reader.submit(values_of, next(later, None))
+            projection = projector.project(values)
             if pending is not None:
                 pending.result()
             pending = writer.submit(_write_layer, shards[layer], projection, layer, size)

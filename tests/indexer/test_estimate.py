@@ -8,7 +8,7 @@ import pytest
 import safetensors
 
 from indexer import estimate as module
-from indexer import weights
+from indexer import projection, weights
 from indexer.__main__ import main
 from indexer.build import build
 from indexer.estimate import estimate
@@ -18,6 +18,7 @@ from tests import models
 @pytest.mark.parametrize("name", ["llama", "gpt2-narrow"])
 def test_it_counts_what_a_build_holds(name, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_TRIAL_NEURONS", 16)
+    monkeypatch.setattr(projection, "bf16_is_faster", lambda _width: False)  # which a busy machine mistakes
     found = estimate(models.checkpoint(name), depth=5)
     built = build(models.checkpoint(name), tmp_path, depth=5)
     assert found.neurons == built.neurons

@@ -299,3 +299,17 @@ def test_any_vocabulary_any_depth_and_many_ties(vocabulary, depth, screen, level
     case = Case(rows, torch.randint(-2, 3, (5, 4), generator=draw).float())
     found = Projector(unembedding(rows), depth, screen=screen).project(case.values)
     assert_is_brute_force(found, case, min(depth, vocabulary))
+
+
+@pytest.mark.parametrize(("count", "width"), [(3, 5), (40, 60), (700, 3)])
+def test_products_row_by_row_are_those_of_the_plain_product(count, width):
+    """Few wanted products are computed neuron by neuron, many row by row."""
+    generator = torch.Generator().manual_seed(4)
+    values, rows = torch.randn(count, 33, generator=generator), torch.randn(500, 33, generator=generator)
+    tokens = torch.randint(0, 400, (count, width), generator=generator, dtype=torch.int32)
+    found = screening.sampled_products(values, rows, tokens)
+    assert torch.allclose(found, (values @ rows.T).gather(1, tokens.long()), atol=1e-5)
+    alone = [
+        screening.sampled_products(one[None], rows, wanted[None]) for one, wanted in zip(values, tokens, strict=True)
+    ]
+    assert torch.equal(found, torch.cat(alone))
