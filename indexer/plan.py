@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from db.builds import sync
-from indexer.integers import integers_are_faster
+from indexer.integers import integers_are_exact, integers_are_faster
 from indexer.projection import bf16_is_faster
 
 _FILE = "plan.json"
@@ -33,7 +33,8 @@ def planned(work: Path, screen: bool | None, d_model: int) -> Plan:
 
     Args:
         work: the job's folder.
-        screen: None leaves it to an earlier plan, and then to a measurement; False does without coarse products.
+        screen: None leaves all to an earlier plan, and then to measurements; otherwise whether to use coarse products,
+            whatever is faster.
         d_model: the width of what is multiplied.
     """
     plan = work / _FILE
@@ -45,7 +46,7 @@ def planned(work: Path, screen: bool | None, d_model: int) -> Plan:
             screen = not torch.cuda.is_available() and bf16_is_faster(d_model)
             integers = integers_are_faster(d_model)
     else:
-        integers = screen and integers_are_faster(d_model)
+        integers = screen and integers_are_exact(d_model)
     found = Plan(screen, integers)
     temporary = plan.with_suffix(".json.part")
     temporary.write_text(json.dumps(asdict(found)), encoding="utf-8")

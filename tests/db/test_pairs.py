@@ -1,10 +1,12 @@
 """Both orders of the pairs, sorted in memory, are those of a plain sort of the rows."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from db import load, pairs
+from db import pairs
 from db.publish import content_hash
 from tests.catalogues import make_catalogue
 
@@ -16,7 +18,7 @@ def rows(seed: int = 0, lowest_token: int = 0) -> pa.Table:
     random = np.random.default_rng(seed)
     shape = (NEURONS, 2, DEPTH)
     tokens = random.permuted(np.tile(np.arange(VOCABULARY), (NEURONS * 2, 1)), axis=1)[:, :DEPTH] + lowest_token
-    columns = {
+    columns: dict[str, Any] = {
         "neuron_id": np.broadcast_to(np.arange(NEURONS)[:, None, None], shape).astype(np.int32),
         "sign": np.broadcast_to(np.array([1, -1])[None, :, None], shape).astype(np.int16),
         "rank": np.broadcast_to(np.arange(1, DEPTH + 1), shape).astype(np.int16),
@@ -99,6 +101,6 @@ def test_what_does_not_fit_into_memory_is_sorted_on_disk_to_the_same(tmp_path, m
     small = make_catalogue(tmp_path / "memory")
     with monkeypatch.context() as patched:
         patched.setattr(pairs, "BYTES_A_ROW", 10**9)
-        patched.setattr(load.pairs, "by_token", None)
+        patched.setattr(pairs, "by_token", None)
         large = make_catalogue(tmp_path / "disk")
     assert content_hash(large.path) == content_hash(small.path)
