@@ -76,22 +76,25 @@ def _load_stamp(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> Non
 
 
 def _load_shards(connection: duckdb.DuckDBPyConnection, shards: Sequence[Path]) -> None:
-    """The neurons and both orders of the pairs, one order beside the other."""
+    """The neurons and both orders of the pairs: while one is written, the other is sorted."""
     neuron_files, pair_files = ([str(shard / name) for shard in shards] for name in (NEURON_FILE, PAIR_FILE))
     sources = {"neurons": f"read_parquet({_quoted(neuron_files)})", "pairs": f"read_parquet({_quoted(pair_files)})"}
-    with ThreadPoolExecutor(1) as aside:
-        other = connection.cursor()  # a connection of its own to the same file
-        stored = _in_memory(pair_files)
-        if stored is None:
-            by_neuron = aside.submit(_fill, other, tables.neuron_token, sources["pairs"])
-            _fill(connection, tables.token_neuron, f"({_PAIRS_WITH_Z.format(**sources)})")
-        else:
+    stored = _in_memory(pair_files)
+    if stored is None:
+        _fill(connection, tables.neuron_token, sources["pairs"])
+        _fill(connection, tables.token_neuron, f"({_PAIRS_WITH_Z.format(**sources)})")
+    else:
+        with ThreadPoolExecutor(1) as aside, connection.cursor() as other:
+            # A cursor is a connection of its own to the same file.
             other.register("by_neuron", pairs.in_pieces(stored))
             by_neuron = aside.submit(_append, other, tables.neuron_token, "by_neuron")
-            connection.register("by_token", pairs.by_token(stored, _read(neuron_files, "neuron_id", "mean", "std")))
-            _append(connection, tables.token_neuron, "by_token")
-            connection.unregister("by_token")
-        by_neuron.result()
+            ordered = pairs.by_token(stored, _read(neuron_files, "neuron_id", "mean", "std"))
+            by_neuron.result()
+        del stored, other  # what is written need not stand beside what follows
+        connection.register("by_token", ordered)
+        _append(connection, tables.token_neuron, "by_token")
+        connection.unregister("by_token")
+        del ordered
     _fill(connection, tables.neuron, f"({_NEURONS_WITH_Z.format(**sources)})")
 
 

@@ -99,7 +99,8 @@ def _z(neuron_ids: _Whole, logits: NDArray[np.float32], neurons: pa.Table) -> ND
     counts = np.diff(starts, append=len(neuron_ids))
     divisor = np.where(known[found] == neuron_ids[starts], std[found], 0).astype(np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):
-        z: NDArray[np.float32] = logits - mean[found].repeat(counts)
+        z: NDArray[np.float32] = mean[found].repeat(counts)
+        np.subtract(logits, z, out=z)
         z /= divisor.repeat(counts)
     for start, count in zip(starts[divisor == 0], counts[divisor == 0], strict=True):
         z[start : start + count] = 0

@@ -27,6 +27,7 @@ from indexer.architecture import Dimensions
 from indexer.checkpoint import Checkpoint
 from indexer.fingerprint import stamp_of
 from indexer.language_model import load_model
+from indexer.memory import give_back
 from indexer.neighbours import COUNT, nearest_tokens
 from indexer.plan import Plan, planned
 from indexer.projection import MEMORY_MB, Projection, Projector
@@ -88,8 +89,7 @@ def build(
     """
     with ThreadPoolExecutor(1) as aside:
         aside.submit(lambda: checkpoint.identity)  # hashes all weight files, while the tokenizer is read
-        unembedding = Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon())
-        stamp = stamp_of(checkpoint, unembedding, depth)
+        stamp = stamp_of(checkpoint, _unembedding(checkpoint), depth)
     directory = catalogue / checkpoint.name
     if _is_current(directory, stamp):
         return _found(directory, stamp)
@@ -99,7 +99,7 @@ def build(
             if _is_there(directory, stamp):
                 return _found(directory, stamp)
             with ThreadPoolExecutor(1) as aside:
-                return _build(checkpoint, unembedding, stamp, directory, screen, memory_mb, say, progress, aside)
+                return _build(checkpoint, stamp, directory, screen, memory_mb, say, progress, aside)
     except OSError as error:
         if error.errno not in (ENOSPC, EDQUOT):
             raise
@@ -112,7 +112,6 @@ def build(
 
 def _build(
     checkpoint: Checkpoint,
-    unembedding: Unembedding,
     stamp: BuildStamp,
     directory: Path,
     screen: bool | None,
@@ -133,6 +132,7 @@ def _build(
     work.mkdir(exist_ok=True)
     clean(work)
     plan = planned(work, screen, stamp.d_model)
+    unembedding = _unembedding(checkpoint)
     if torch.cuda.is_available():
         unembedding = replace(unembedding, folded=unembedding.folded.cuda())
     neighbours = _neighbours(work, unembedding, plan, memory_mb, say)
@@ -144,11 +144,17 @@ def _build(
     shards = _write_layers(work, checkpoint.weights(), projector, progress)
     seen, unproven = projector.seen, projector.unproven
     del projector
+    give_back()
     say("Sorting, checking and publishing")
     build_path(directory, stamp.build_id).unlink(missing_ok=True)  # damaged, or it would not have come to this
     path = publish(directory, stamp, tokens.result(), shards, neighbours)
     shutil.rmtree(work, ignore_errors=True)
     return Built(path, fresh=True, neurons=stamp.neurons, screened=seen, unproven=unproven)
+
+
+def _unembedding(checkpoint: Checkpoint) -> Unembedding:
+    """Read anew where it is needed: held all the time, it would stand beside every stage's own memory."""
+    return Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon())
 
 
 def _found(directory: Path, stamp: BuildStamp) -> Built:
