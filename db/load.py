@@ -55,12 +55,32 @@ def load(path: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path]
         connection.execute("USE build_file")
         for table in tables.metadata.sorted_tables:
             connection.execute(str(CreateTable(table).compile(dialect=Dialect())))
-        _load_stamp(connection, stamp)
-        _load_shards(connection, shards)
-        connection.register("token_source", tokens)
-        connection.register("neighbour_source", neighbours)
-        _fill(connection, tables.token, "token_source")
-        _fill(connection, tables.token_neighbour, "neighbour_source")
+        neuron_files, pair_files = ([str(shard / name) for shard in shards] for name in (NEURON_FILE, PAIR_FILE))
+        sources = {"neurons": _parquet(neuron_files), "pairs": _parquet(pair_files)}
+
+        def all_but_pairs(connection: duckdb.DuckDBPyConnection) -> None:
+            _load_stamp(connection, stamp)
+            connection.register("token_source", tokens)
+            connection.register("neighbour_source", neighbours)
+            _fill(connection, tables.token, "token_source")
+            _fill(connection, tables.token_neighbour, "neighbour_source")
+            _fill(connection, tables.neuron, f"({_NEURONS_WITH_Z.format(**sources)})")
+
+        stored = _in_memory(pair_files)
+        if stored is None:
+            all_but_pairs(connection)
+            _fill(connection, tables.neuron_token, sources["pairs"])
+            _fill(connection, tables.token_neuron, f"({_PAIRS_WITH_Z.format(**sources)})")
+        else:
+            # While one order is written, and all else, the other is sorted.
+            with ThreadPoolExecutor(1) as aside, connection.cursor() as other:  # a connection of its own to the file
+                written = aside.submit(_append_pieces, other, tables.neuron_token, stored)
+                rest = aside.submit(all_but_pairs, other)
+                ordered = pairs.by_token(stored, _read(neuron_files, "neuron_id", "mean", "std"))
+                written.result(), rest.result()
+            del stored, other  # what is written need not stand beside what follows
+            _append_pieces(connection, tables.token_neuron, ordered)
+            del ordered
         connection.execute("CHECKPOINT build_file")
         connection.execute("USE memory")
         connection.execute("DETACH build_file")
@@ -73,29 +93,6 @@ def _load_stamp(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> Non
     row["tokenizer_zlib"] = None if text is None else zlib.compress(text.encode("utf-8", "surrogatepass"))
     marks = ", ".join("?" for _ in row)
     connection.execute(f"INSERT INTO build_file.build ({', '.join(row)}) VALUES ({marks})", list(row.values()))
-
-
-def _load_shards(connection: duckdb.DuckDBPyConnection, shards: Sequence[Path]) -> None:
-    """The neurons and both orders of the pairs: while one is written, the other is sorted."""
-    neuron_files, pair_files = ([str(shard / name) for shard in shards] for name in (NEURON_FILE, PAIR_FILE))
-    sources = {"neurons": f"read_parquet({_quoted(neuron_files)})", "pairs": f"read_parquet({_quoted(pair_files)})"}
-    stored = _in_memory(pair_files)
-    if stored is None:
-        _fill(connection, tables.neuron_token, sources["pairs"])
-        _fill(connection, tables.token_neuron, f"({_PAIRS_WITH_Z.format(**sources)})")
-    else:
-        with ThreadPoolExecutor(1) as aside, connection.cursor() as other:
-            # A cursor is a connection of its own to the same file.
-            other.register("by_neuron", pairs.in_pieces(stored))
-            by_neuron = aside.submit(_append, other, tables.neuron_token, "by_neuron")
-            ordered = pairs.by_token(stored, _read(neuron_files, "neuron_id", "mean", "std"))
-            by_neuron.result()
-        del stored, other  # what is written need not stand beside what follows
-        connection.register("by_token", ordered)
-        _append(connection, tables.token_neuron, "by_token")
-        connection.unregister("by_token")
-        del ordered
-    _fill(connection, tables.neuron, f"({_NEURONS_WITH_Z.format(**sources)})")
 
 
 def _in_memory(pair_files: Sequence[str]) -> pa.Table | None:
@@ -112,13 +109,20 @@ def _read(files: Sequence[str], *columns: str) -> pa.Table:
     return pa.concat_tables(parts).combine_chunks()
 
 
-def _quoted(files: Sequence[str]) -> str:
-    return "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
+def _parquet(files: Sequence[str]) -> str:
+    return "read_parquet([" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "])"
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> None:
     """Insert the source's rows in the table's order, which the file keeps: zone maps live on it."""
     _append(connection, table, f"{source} ORDER BY {_ORDERS[table.name]}")
+
+
+def _append_pieces(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> None:
+    """Insert rows that have the table's order already."""
+    connection.register("ordered_source", pairs.in_pieces(rows))
+    _append(connection, table, "ordered_source")
+    connection.unregister("ordered_source")
 
 
 def _append(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> None:
