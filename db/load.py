@@ -66,21 +66,23 @@ def load(path: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path]
             _fill(connection, tables.token_neighbour, "neighbour_source")
             _fill(connection, tables.neuron, f"({_NEURONS_WITH_Z.format(**sources)})")
 
-        stored = _in_memory(pair_files)
-        if stored is None:
-            all_but_pairs(connection)
+        with ThreadPoolExecutor(1) as aside, connection.cursor() as other:  # a connection of its own to the file
+            rest = aside.submit(all_but_pairs, other)
+            stored, ordered = _in_memory(pair_files), None
+            if stored is not None:
+                # While one order is written, the other is sorted.
+                rest.result()
+                written = aside.submit(_append_pieces, other, tables.neuron_token, stored)
+                ordered = pairs.by_token(stored, _read(neuron_files, "neuron_id", "mean", "std"))
+                written.result()
+            rest.result()
+        del stored, other  # what is written need not stand beside what follows
+        if ordered is not None:
+            _append_pieces(connection, tables.token_neuron, ordered)
+        else:
             _fill(connection, tables.neuron_token, sources["pairs"])
             _fill(connection, tables.token_neuron, f"({_PAIRS_WITH_Z.format(**sources)})")
-        else:
-            # While one order is written, and all else, the other is sorted.
-            with ThreadPoolExecutor(1) as aside, connection.cursor() as other:  # a connection of its own to the file
-                written = aside.submit(_append_pieces, other, tables.neuron_token, stored)
-                rest = aside.submit(all_but_pairs, other)
-                ordered = pairs.by_token(stored, _read(neuron_files, "neuron_id", "mean", "std"))
-                written.result(), rest.result()
-            del stored, other  # what is written need not stand beside what follows
-            _append_pieces(connection, tables.token_neuron, ordered)
-            del ordered
+        del ordered
         connection.execute("CHECKPOINT build_file")
         connection.execute("USE memory")
         connection.execute("DETACH build_file")
@@ -106,7 +108,10 @@ def _in_memory(pair_files: Sequence[str]) -> pa.Table | None:
 def _read(files: Sequence[str], *columns: str) -> pa.Table:
     with ThreadPoolExecutor() as readers:
         parts = list(readers.map(lambda file: pq.read_table(file, columns=list(columns)), files))
-    return pa.concat_tables(parts).combine_chunks()
+    whole = pa.concat_tables(parts).combine_chunks()
+    del parts
+    pa.default_memory_pool().release_unused()  # else the parts' memory stands beside all that follows
+    return whole
 
 
 def _parquet(files: Sequence[str]) -> str:

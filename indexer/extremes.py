@@ -20,7 +20,7 @@ FAN = 4
 """Members of a group."""
 LEVELS = 3
 """Of maxima, at most."""
-_STRIP_BYTES = 1 << 19
+_STRIP_BYTES = 1 << 21
 _PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.int32: torch.int32}
 _WIDER = {torch.int16: torch.int32, torch.int32: torch.int64}
 
