@@ -11,7 +11,7 @@ MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 
 def run_page(page: str, /, **params: str) -> AppTest:
     """Run a page; fails on anything that escapes to Streamlit."""
-    app = AppTest.from_file(str(MAIN), default_timeout=60)
+    app = AppTest.from_file(str(MAIN), default_timeout=180)
     for name, value in params.items():
         app.query_params[name] = value
     app.switch_page(f"views/{page}.py").run()

@@ -48,7 +48,7 @@ def once_well(served: str) -> requests.Response:
     """What the health check answers when it is content; a machine with much to do may take a while to get there."""
     deadline = time.monotonic() + START_SECONDS
     while True:
-        health = requests.get(f"{served}/health", timeout=20)
+        health = requests.get(f"{served}/health", timeout=60)
         if health.status_code == 200:
             return health
         assert "has not answered for" in health.text, health.text
@@ -56,10 +56,10 @@ def once_well(served: str) -> requests.Response:
 
 
 def test_the_dashboard_the_api_and_the_health_checks(served: str) -> None:
-    page = requests.get(f"{served}/", timeout=20)
+    page = requests.get(f"{served}/", timeout=60)
     assert (page.status_code, "<title>Streamlit</title>" in page.text) == (200, True)
-    assert requests.get(f"{served}/search", timeout=20).text == page.text
-    assert requests.get(f"{served}/_stcore/health", timeout=20).text == "ok"
+    assert requests.get(f"{served}/search", timeout=60).text == page.text
+    assert requests.get(f"{served}/_stcore/health", timeout=60).text == "ok"
     health = once_well(served)
     assert health.headers["cache-control"] == "no-store"
     assert health.json()["status"] == "ok"
@@ -71,14 +71,14 @@ def test_the_dashboard_the_api_and_the_health_checks(served: str) -> None:
         "model_loaded": False,
     }
     assert health.json()["parts"]["workspace"] == {"status": "off"}
-    assert requests.get(f"{served}/api/v1/neuron/L0.F0", timeout=20).json()["neuron"] == "L0.F0"
-    document = requests.get(f"{served}/api/openapi.json", timeout=20).json()
+    assert requests.get(f"{served}/api/v1/neuron/L0.F0", timeout=60).json()["neuron"] == "L0.F0"
+    document = requests.get(f"{served}/api/openapi.json", timeout=60).json()
     prefix = document["servers"][0]["url"]
     assert served.endswith(prefix.removesuffix("/api"))
-    people = requests.get(f"{served}/api", timeout=20)
+    people = requests.get(f"{served}/api", timeout=60)
     assert people.url == f"{served}/api/"
     assert f'href="{prefix}/v1/overview"' in people.text
-    absent = requests.get(f"{served}/api/v1/absent", timeout=20)
+    absent = requests.get(f"{served}/api/v1/absent", timeout=60)
     assert (absent.status_code, absent.headers["content-type"]) == (404, "application/problem+json")
 
 
@@ -91,30 +91,30 @@ def test_what_is_typed_is_not_written_down(served: str) -> None:
         "api/v1/neuron/",
         "api/v1/overview?model=",
     ):
-        requests.get(f"{served}/{path}{CANARY}", timeout=20)
+        requests.get(f"{served}/{path}{CANARY}", timeout=60)
 
 
 def test_following_pages_are_below_the_same_address(served: str) -> None:
-    answer = requests.get(f"{served}/api/v1/search?text=python&limit=3", timeout=20)
+    answer = requests.get(f"{served}/api/v1/search?text=python&limit=3", timeout=60)
     host = "/".join(served.split("/")[:3])
-    following = requests.get(host + answer.links["next"]["url"], timeout=20)
+    following = requests.get(host + answer.links["next"]["url"], timeout=60)
     assert following.status_code == 200
     assert len(following.json()) == 3
     assert following.json() != answer.json()
 
 
 def test_headers(served: str) -> None:
-    script = re.search(r'src="\./(static/js/[^"]+)"', requests.get(f"{served}/", timeout=20).text)
+    script = re.search(r'src="\./(static/js/[^"]+)"', requests.get(f"{served}/", timeout=60).text)
     assert script
     for path in ("", "search", script[1], "_stcore/health", "health", "api/", "api/v1/models", "api/v1/absent"):
-        headers = requests.get(f"{served}/{path}", timeout=20).headers
+        headers = requests.get(f"{served}/{path}", timeout=60).headers
         assert headers["x-content-type-options"] == "nosniff", path
         assert headers["referrer-policy"] == "same-origin", path
         policy = headers["content-security-policy"]
         assert f"frame-ancestors '{'none' if path.startswith('api') else 'self'}'" in policy, path
         assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0], path
     assert (
-        requests.get(f"{served}/api/v1/models", timeout=20)
+        requests.get(f"{served}/api/v1/models", timeout=60)
         .headers["content-security-policy"]
         .startswith("default-src 'none'")
     )
@@ -124,15 +124,15 @@ def test_health_tells_what_is_wrong_and_recovers(served: str, toy: ToyCatalogue)
     missing = toy.directory / "build-absent.duckdb"
     set_current(toy.directory, missing)
     try:
-        ill = requests.get(f"{served}/health", timeout=20)
-        refused = requests.get(f"{served}/api/v1/neuron/L0.F0", timeout=20)
+        ill = requests.get(f"{served}/health", timeout=60)
+        refused = requests.get(f"{served}/api/v1/neuron/L0.F0", timeout=60)
     finally:
         set_current(toy.directory, toy.path)
     assert (ill.status_code, ill.json()["status"]) == (503, "broken")
     assert "build-absent.duckdb, which is missing" in ill.json()["parts"]["catalogue"]["problem"]
     assert str(toy.directory) not in ill.text
     assert (refused.status_code, refused.json()["status"]) == (503, 503)
-    assert requests.get(f"{served}/health", timeout=20).status_code == 200
+    assert requests.get(f"{served}/health", timeout=60).status_code == 200
 
 
 def test_a_server_without_its_workspace_is_impaired(

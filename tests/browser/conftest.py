@@ -5,20 +5,25 @@ others: ``@pytest.mark.parametrize("viewport", ["desktop", "phone"])``. A pictur
 left in tests/artefacts/; ``screenshot("name")`` takes more on the way.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import tests.serving
+from tests.browser.watching import still
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ARTEFACTS = CHECKOUT / "tests" / "artefacts"
 VIEWPORTS = {"desktop": (1280, 900), "phone": (390, 844)}
 TALLEST_PICTURE = 5000  # pixels
+PATIENCE = 120_000
+"""Milliseconds until what a test waits for counts as missing: the first page that needs the model waits for it to load,
+and other tests keep the machine busy."""
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",  # the tests may run as root
     "--disable-gpu",
@@ -28,6 +33,7 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +42,9 @@ def served_app(demo_catalogue_dir: Path, tmp_path_factory: pytest.TempPathFactor
     is kept apart from what this checkout's own server has.
     """
     workspace = tmp_path_factory.mktemp("workspace") / "atlas.sqlite"
-    with serving("streamlit", ATLAS_WORKSPACE=f"sqlite:///{workspace}") as address:
+    with serving(
+        f"streamlit{os.environ.get('PYTEST_XDIST_WORKER', '')}", ATLAS_WORKSPACE=f"sqlite:///{workspace}"
+    ) as address:
         yield address
 
 
@@ -69,7 +77,7 @@ def page(browser: Browser, viewport: str, request: pytest.FixtureRequest) -> Ite
     width, height = VIEWPORTS[viewport]
     context = browser.new_context(viewport={"width": width, "height": height}, is_mobile=viewport == "phone")
     page = context.new_page()
-    page.set_default_timeout(30_000)  # the first page that needs the model waits for it to load
+    page.set_default_timeout(PATIENCE)
     try:
         yield page
         _picture(page, _file_name(request))
@@ -84,8 +92,9 @@ def screenshot(page: Page, request: pytest.FixtureRequest) -> Callable[[str], Pa
 
 
 def _file_name(request: pytest.FixtureRequest) -> str:
-    """The test's name with its parameters, as a file name."""
-    return re.sub(r"[^\w-]+", "-", request.node.name).strip("-")
+    """The test's file and name with its parameters, as a file name."""
+    name = f"{request.path.stem.removeprefix('test_')}-{request.node.name}"
+    return re.sub(r"[^\w-]+", "-", name).strip("-")
 
 
 def _picture(page: Page, name: str) -> Path:
@@ -96,7 +105,7 @@ def _picture(page: Page, name: str) -> Path:
     inner_height = page.evaluate("document.querySelector('[data-testid=stMain]')?.scrollHeight ?? 0")
     if window and inner_height > window["height"]:
         page.set_viewport_size({"width": window["width"], "height": min(inner_height, TALLEST_PICTURE)})
-        page.wait_for_timeout(300)  # charts and tables draw themselves anew
+        still(page)  # charts and tables draw themselves anew
     page.screenshot(path=path)
     if window:
         page.set_viewport_size(window)

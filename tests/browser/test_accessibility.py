@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import VIEWPORTS
 from tests.browser.visits import VISITS, visit
-from tests.browser.watching import fits, settled
+from tests.browser.watching import fits, settled, still
 
 pytestmark = pytest.mark.browser
 GRAVE = ("serious", "critical")
@@ -39,15 +39,14 @@ def test_nothing_grave_on_any_page(served_app: str, page: Page, name: str) -> No
     visit(page, served_app, name)
     assert grave_violations(page) == []
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(700)
-    background = page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor")
-    assert background == "rgb(19, 21, 23)", "the page did not turn dark"
+    expect(page.get_by_test_id("stApp")).to_have_css("background-color", "rgb(19, 21, 23)")
+    still(page)
     assert grave_violations(page) == []
     page.emulate_media(color_scheme="light")
     width, height = VIEWPORTS["phone"]
     page.set_viewport_size({"width": width, "height": height})
-    page.wait_for_timeout(700)
     settled(page)
+    still(page)
     assert grave_violations(page) == []
     assert fits(page)
 

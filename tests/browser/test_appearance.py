@@ -15,7 +15,7 @@ from playwright.sync_api import Page
 from tests.browser.conftest import VIEWPORTS
 from tests.browser.looks import differences, thumbnail
 from tests.browser.visits import VISITS, visit
-from tests.browser.watching import Screenshot, fits
+from tests.browser.watching import Screenshot, fits, still
 
 pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).with_name("pictures")
@@ -66,5 +66,5 @@ def test_another_font_is_no_change(served_app: str, page: Page, screenshot: Scre
     visit(page, served_app, "overview")
     before = thumbnail(Image.open(screenshot("own")))
     page.add_style_tag(content="* { font-family: serif; }")
-    page.wait_for_timeout(300)
+    still(page)
     assert differences(before, thumbnail(Image.open(screenshot("serif")))) == []

@@ -9,7 +9,6 @@ from playwright.sync_api import Page, expect
 from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
 PROMPT = "The capital of France is"
 
 
@@ -17,7 +16,7 @@ PROMPT = "The capital of France is"
 def test_a_prompt_with_and_without_a_head(served_app: str, page: Page, screenshot: Screenshot) -> None:
     page.goto(f"{served_app}/compare")
     page.get_by_role("link", name="Paris without head L23.H4", exact=True).click()
-    expect(page.get_by_text("the log-probability of “␣Paris” falls by")).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("the log-probability of “␣Paris” falls by")).to_be_visible()
     settled(page)
     assert in_address(page) == {"p": PROMPT, "zero": "L23.H4"}
     assert fits(page)
@@ -54,13 +53,13 @@ def test_two_prompts(served_app: str, page: Page, screenshot: Screenshot) -> Non
     settled(page)
     field.fill("The capital of Germany is")
     page.get_by_role("button", name="Compare", exact=True).click()
-    expect(page.get_by_text("against “The capital of Germany is”")).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("against “The capital of Germany is”")).to_be_visible()
     settled(page)
     assert in_address(page) == {"p": PROMPT, "p2": "The capital of Germany is"}
     changed = page.get_by_role("region", name="changed predictions")
     expect(changed.locator("td.name a").first).to_have_text("␣Berlin")
     changed.locator("td.name a").first.click()
-    expect(page.get_by_text("Explained: “␣Berlin”")).to_have_count(2, timeout=120_000)  # the model works anew
+    expect(page.get_by_text("Explained: “␣Berlin”")).to_have_count(2)
     settled(page)
     asked = in_address(page)
     assert asked["target"] == asked["target2"]
@@ -71,7 +70,7 @@ def test_two_prompts(served_app: str, page: Page, screenshot: Screenshot) -> Non
 def test_from_the_prompt_page_in_one_click(served_app: str, page: Page) -> None:
     page.goto(f"{served_app}/prompt?p={quote(PROMPT)}&head=L23.H4")
     page.get_by_role("link", name="What if it were zero?").click()
-    expect(page.get_by_text("with and without head L23.H4")).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("with and without head L23.H4")).to_be_visible()
     settled(page)
     assert in_address(page) == {"p": PROMPT, "zero": "L23.H4"}
     page.get_by_role("link", name="remove L23.H4").click()

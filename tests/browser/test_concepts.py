@@ -1,9 +1,8 @@
 """The journeys through concepts, tokens and a neuron's relatives, clicked in a real browser."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -11,11 +10,9 @@ from playwright.sync_api import Page, expect
 from db.catalogue import Catalogue
 from db.library import find_catalogue
 from db.neuron import Neuron
+from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)  # the first page that needs the model waits for it
-both_sizes = pytest.mark.parametrize("viewport", ["desktop", "phone"])
-Screenshot = Callable[[str], Path]
 CONCEPT = "red, green, blue"
 HOSTILE = "<img src=x onerror=alert(1)> $x^2$ :red[a] :smile: `b` **c** \u202ed"
 
@@ -23,25 +20,6 @@ HOSTILE = "<img src=x onerror=alert(1)> $x^2$ :red[a] :smile: `b` **c** \u202ed"
 @pytest.fixture(scope="session")
 def catalogue(demo_catalogue_dir: Path) -> Catalogue:
     return Catalogue.open(find_catalogue(demo_catalogue_dir, "SmolLM2-135M-Instruct"))
-
-
-def settled(page: Page) -> None:
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
-
-
-def labels(page: Page, table: str) -> list[str]:
-    names = page.get_by_role("region", name=table).locator("td.name a")
-    expect(names.first).to_be_visible()
-    return names.all_text_contents()
-
-
-def in_address(page: Page) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
-
-
-def fits(page: Page) -> bool:
-    main = "document.querySelector('[data-testid=stMain]')"
-    return bool(page.evaluate(f"{main}.scrollWidth <= {main}.clientWidth && {main}.clientWidth <= window.innerWidth"))
 
 
 @both_sizes

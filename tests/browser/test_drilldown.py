@@ -11,7 +11,6 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
 PROMPT = "The capital of France is"
 
 
@@ -28,7 +27,7 @@ def trail(page: Page) -> Locator:
 def test_from_a_prediction_to_a_source_position(served_app: str, page: Page, screenshot: Screenshot) -> None:
     page.goto(f"{served_app}/prompt?p={quote(PROMPT)}")
     predictions = page.get_by_role("group", name="most probable next tokens").locator("a")
-    expect(predictions.first).to_be_visible(timeout=120_000)  # the model is loaded first
+    expect(predictions.first).to_be_visible()
     predictions.filter(has_text="␣London").click()
     expect(page.get_by_text("Explained: “␣London”")).to_be_visible()
     target = in_address(page)["target"]
@@ -131,7 +130,7 @@ def test_many_prompts(served_app: str, page: Page, screenshot: Screenshot) -> No
     page.goto(f"{served_app}/many")
     page.get_by_role("link", name="imports").click()
     table = page.get_by_role("region", name="FFN value neurons")
-    expect(table).to_be_visible(timeout=60_000)
+    expect(table).to_be_visible()
     settled(page)
     assert in_address(page) == {"set": "imports"}
     assert fits(page)

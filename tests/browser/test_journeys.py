@@ -1,7 +1,6 @@
 """The journeys that AppTest cannot make: clicking rows and chips, and opening an address elsewhere."""
 
 import re
-import time
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -15,7 +14,6 @@ from db.library import find_catalogue
 from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)  # the first page that needs the model waits for it
 PROMPT = "The capital of France is"
 HOSTILE = "<img src=x onerror=alert(1)> $x^2$ :red[a] :smile: `b` **c** \u202ed"
 
@@ -135,13 +133,10 @@ def test_a_broken_address_is_survived(served_app: str, page: Page, address: str)
     expect(page.get_by_text(re.compile("Traceback|uncaught"))).to_have_count(0)
 
 
-def test_the_start_page_is_quick_and_then_explains_its_example(served_app: str, page: Page) -> None:
-    page.goto(served_app)
-    settled(page)  # the process is warm from here on
-    started = time.perf_counter()
+def test_the_start_page_explains_its_example(served_app: str, page: Page) -> None:
+    """How soon it is there is measured by tests/benchmarks/pages.py, where nothing else runs."""
     page.goto(served_app)
     expect(page.get_by_role("group", name="prompts to explain")).to_be_visible()
-    assert time.perf_counter() - started < 3
     expect(page.get_by_role("group", name=re.compile("^tokens that L.* raised")).nth(1)).to_contain_text("␣Japanese")
     expect(page.get_by_role("group", name="what it says through the head")).to_contain_text("␣Japanese")
     page.get_by_role("link", name="Thank you very", exact=True).click()

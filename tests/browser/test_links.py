@@ -13,7 +13,6 @@ from tests.browser.watching import in_address, labels, settled
 from tests.catalogues import ToyCatalogue, make_catalogue
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")

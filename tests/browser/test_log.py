@@ -14,7 +14,6 @@ CANARY = "zephyrine"
 
 def test_a_session_is_logged_without_what_was_typed(demo_catalogue_dir: Path, page: Page, screenshot: Screenshot):
     text = quote(f"The {CANARY} of France is")
-    page.set_default_timeout(120_000)  # a server of its own, so the model is loaded once more
     with serving("log", ATLAS_LOG_FORMAT="json") as address:
         for path in (
             f"/prompt?p={text}&k=10",

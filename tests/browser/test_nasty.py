@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -10,11 +9,10 @@ import pytest
 from playwright.sync_api import Dialog, Page, expect
 
 from tests.browser.conftest import serving
-from tests.browser.watching import settled
+from tests.browser.watching import settled, still
 from tests.nasty import FORMULAS, MARKDOWN, MARKUP, NASTY_DISPLAYS, STREAMLIT, TEXTS, save_nasty
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
 
 # Walks the whole document, shadow roots included, for what only a text that was read as markup can have put there.
 FOREIGN = r"""
@@ -122,10 +120,13 @@ def assert_inert(page: Page) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_every_surface_is_inert(nasty_app: str, watched: Page, name: str) -> None:
     opened(watched, nasty_app, *PAGES[name])
-    for summary in watched.locator('[data-testid="stExpander"] summary').all():
-        with suppress(Exception):  # one inside a closed one cannot be clicked yet
-            summary.click(timeout=1500)
-    watched.wait_for_timeout(500)
+    closed = watched.locator('[data-testid="stExpander"] details:not([open]) > summary:visible')
+    while closed.count():  # one inside another can be seen once that is open
+        one = closed.first.element_handle()
+        one.click()
+        watched.wait_for_function("one => one.parentElement.open", arg=one)
+    settled(watched)
+    still(watched)
     assert_inert(watched)
 
 

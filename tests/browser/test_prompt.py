@@ -9,7 +9,6 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
 PROMPT = "The capital of France is"
 LONG = (
     "The quick brown fox jumps over the lazy dog, while the old man who lives in Berlin and works for a bank reads the "
@@ -27,7 +26,7 @@ def trail(page: Page) -> Locator:
 
 def opened(page: Page, served_app: str, prompt: str = PROMPT, more: str = "") -> None:
     page.goto(f"{served_app}/prompt?p={quote(prompt)}{more}")
-    expect(page.get_by_role("group", name="flow of the prompt")).to_be_visible(timeout=120_000)
+    expect(page.get_by_role("group", name="flow of the prompt")).to_be_visible()
     settled(page)
 
 
@@ -36,7 +35,7 @@ def test_tokens_and_predictions_follow_the_typing(served_app: str, page: Page, s
     page.goto(f"{served_app}/prompt")
     box = page.get_by_label("Prompt", exact=True)
     box.press_sequentially("The opposite of hot", delay=20)
-    expect(page.get_by_text("4 tokens. Not explained yet")).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("4 tokens. Not explained yet")).to_be_visible()
     box.press_sequentially(" is", delay=20)
     expect(page.get_by_text("5 tokens. Not explained yet")).to_be_visible()
     expect(predictions(page).first).to_contain_text("␣cold")

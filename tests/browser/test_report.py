@@ -30,7 +30,6 @@ def downloaded(page: Page, name: str, folder: Path) -> Path:
 def report(browser: Browser, served_app: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a hostile prompt, as the page hands it out."""
     page = browser.new_page()
-    page.set_default_timeout(180_000)  # a first analysis and a report, on a busy machine
     page.goto(f"{served_app}/prompt?{urlencode({'p': HOSTILE, 'k': 20, 'map': 'lens'})}")
     page.get_by_role("button", name="Report").click()
     path = downloaded(page, "Report: to read", tmp_path_factory.mktemp("report"))
@@ -97,7 +96,6 @@ def test_its_text_can_be_read_in_either_theme(opened: Page):
 
 
 def test_a_chart_comes_as_svg_png_and_data(page: Page, served_app: str, tmp_path: Path):
-    page.set_default_timeout(180_000)
     page.goto(f"{served_app}/prompt?{urlencode({'p': 'The capital of France is'})}")
     settled(page)
     beside = page.locator(".st-key-picture_heads")

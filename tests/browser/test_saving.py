@@ -6,10 +6,9 @@ import uuid
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.watching import both_sizes, fits, in_address, settled
+from tests.browser.watching import both_sizes, fits, in_address, settled, still
 
 pytestmark = pytest.mark.browser
-PATIENCE = 60_000  # milliseconds: a busy machine draws a whole prompt page slowly
 
 
 @both_sizes
@@ -31,13 +30,13 @@ def test_an_explanation_is_saved_found_opened_and_deleted(page: Page, served_app
     name = f"kept {uuid.uuid4().hex[:8]} <b>$x$"
     page.goto(f"{served_app}/prompt?p=Thank+you+very&own=L24.F652")
     settled(page)
-    page.wait_for_timeout(1500)  # the panel that the address opens is scrolled into view, gently
+    still(page)  # the panel that the address opens is scrolled into view, gently
     page.get_by_role("button", name="Save", exact=False).first.click()
     title = page.get_by_role("textbox", name="Title")
     expect(title).to_have_value(re.compile("Thank you very → much"))
     title.fill(name)
     page.get_by_role("button", name="Save it").click()
-    expect(page.get_by_text(f"as “{name}”.").first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text(f"as “{name}”.").first).to_be_visible()
     settled(page)
     page.goto(f"{served_app}/saved?q={name[:13].replace(' ', '+')}")
     settled(page)
@@ -45,7 +44,7 @@ def test_an_explanation_is_saved_found_opened_and_deleted(page: Page, served_app
     opened = page.get_by_role("link", name=name)
     expect(opened).to_be_visible()
     opened.click()
-    expect(page.get_by_text("Why L24.F652", exact=False).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Why L24.F652", exact=False).first).to_be_visible()
     settled(page)
     assert in_address(page) == {"p": "Thank you very", "own": "L24.F652"}
     page.go_back()

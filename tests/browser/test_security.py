@@ -25,7 +25,6 @@ document.addEventListener("securitypolicyviolation", event =>
 
 @pytest.mark.parametrize("path", PAGES)
 def test_no_page_breaks_the_policy_or_asks_another_site(served_app: str, page: Page, path: str) -> None:
-    page.set_default_timeout(90_000)  # the first page with a prompt waits for the model and its analysis
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.add_init_script(WATCH)

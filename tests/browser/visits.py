@@ -5,7 +5,7 @@ from urllib.parse import quote
 from playwright.sync_api import Page, expect
 
 from app.navigation import PAGES
-from tests.browser.watching import settled
+from tests.browser.watching import settled, still
 
 PROMPT = quote("The capital of France is")
 FILLED = {
@@ -23,17 +23,11 @@ HIDDEN = {"account"}
 """Offered only where one can sign in."""
 VISITS = {page: "" if page == "start" else page for page in PAGES if page not in HIDDEN} | FILLED
 """Name → address. A page that is added to the app is visited at once, empty."""
-NEEDS_MODEL_SECONDS = 120
 
 
 def visit(page: Page, served_app: str, name: str) -> None:
     """Open it and wait until everything is drawn."""
     page.goto(f"{served_app}/{VISITS[name]}")
-    expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=1000 * NEEDS_MODEL_SECONDS)
-    page.wait_for_selector(
-        '[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=1000 * NEEDS_MODEL_SECONDS
-    )
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
     settled(page)
-    page.wait_for_function("() => !document.querySelector('[data-testid=stSkeleton]')")
-    page.evaluate("() => document.fonts.ready")
-    page.wait_for_timeout(600)  # charts draw themselves after the page
+    still(page)

@@ -7,6 +7,28 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
+STILL_MILLISECONDS = 300
+"""Without any change, after which a page counts as drawn."""
+IS_STILL = """
+(milliseconds) => {
+  const main = document.querySelector("[data-testid=stMain]");
+  const app = document.querySelector("[data-testid=stApp]");
+  const charts = [...document.querySelectorAll("[data-testid=stVegaLiteChart]")].filter((one) => one.checkVisibility());
+  const drawn = charts.filter((one) => one.querySelector("canvas, svg.marks"));
+  const moving = document.getAnimations().filter((one) => one.playState === "running" && one.effect
+    && one.effect.getComputedTiming().endTime !== Infinity);
+  const now = [
+    window.innerWidth, window.innerHeight, main?.scrollHeight, main?.scrollTop,
+    document.querySelectorAll("*").length, drawn.length, app && getComputedStyle(app).backgroundColor,
+  ].join();
+  const waiting = document.querySelector("[data-testid=stSkeleton]") || document.fonts.status !== "loaded";
+  if (waiting || moving.length || drawn.length < charts.length || window.seenLast !== now) {
+    window.seenLast = now;
+    window.stillSince = performance.now();
+  }
+  return performance.now() - window.stillSince >= milliseconds;
+}
+"""
 both_sizes = pytest.mark.parametrize("viewport", ["desktop", "phone"])
 Screenshot = Callable[[str], Path]
 
@@ -15,6 +37,12 @@ def settled(page: Page) -> None:
     """Wait until the page is drawn and no run is under way."""
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
     expect(page.get_by_test_id("stSpinner")).to_have_count(0)
+
+
+def still(page: Page) -> None:
+    """Wait until charts, fonts and colours are there too, and nothing moves: they come after the page."""
+    page.evaluate("delete window.seenLast")
+    page.wait_for_function(IS_STILL, arg=STILL_MILLISECONDS, polling=50)
 
 
 def labels(page: Page, table: str) -> list[str]:

@@ -11,7 +11,7 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from tests.serving import Server
 from tests.streamlit_client import Shown, Visitor, visit
 
-PATIENCE = 40.0
+PATIENCE = 120.0
 """Seconds after which an answer counts as hanging; other work may slow this machine."""
 NEURON = "L0.F0"
 
