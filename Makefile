@@ -38,8 +38,8 @@ app: ## serve what is there on PORT
 reproduce: venv ## the paper's published figures beside ours; MODEL=folder or hub id of GPT2-large or Llama-7B
 	@$(PY) -m app.attribution.reproduce "$(MODEL)"
 
-test: venv-test index ## run every test: unit, pages, browser
-	$(PY) -m pytest $(PYTEST_ARGS)
+test: venv-test index ## run every test: unit, pages, browser; PYTEST_ARGS="-n 0" one after the other
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: venv-test ## format, lint, types, import contracts, documentation
 	$(PY) -m ruff format --check .

@@ -1,17 +1,50 @@
-"""What tests of several rooms share: the demo model, its catalogue, and a browser.
+"""What tests of several rooms share: the demo model, its catalogue, a browser; and how they run beside each other.
 
-These three are made by `make index` and by the operating system, not by a test. On a developer's machine a test that
-lacks one of them is skipped; where ``CI`` is set it fails, so that a check that passes has checked everything.
+The first three are made by `make index` and by the operating system, not by a test. On a developer's machine a test
+that lacks one of them is skipped; where ``CI`` is set it fails, so that a check that passes has checked everything.
+
+`make test` deals the files out to worker processes, the files that take longest first. All tests of a file stay
+together, in their order, and each worker serves an app of its own, so that a test has for itself what it would have
+alone.
 """
 
 import os
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WORKER_BYTES = 4 * 2**30
+"""Memory for a worker: it may load the demo model, and so may the app that it serves to a browser of its own."""
+MOST_WORKERS = 8
+"""More would find little left to do, and every one serves an app."""
+SLOWEST_FILES: tuple[str, ...] = ()
+"""What takes longest, in that order; a long file that began late would be waited for alone."""
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The cores are shared out among the workers. The servers that a test starts inherit it.
+    _threads = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(_threads))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores, because a browser waits; 0, which is this process alone, where that is better."""
+    cores = os.cpu_count() or 1
+    room = psutil.virtual_memory().total // WORKER_BYTES
+    found = int(min(cores + 1, room, MOST_WORKERS))
+    one_file = len(config.args) == 1 and ".py" in config.args[0]
+    return 0 if one_file or cores == 1 or found == 1 else found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first where files are dealt out; elsewhere the order of names is easier to follow."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        places = {name: place for place, name in enumerate(SLOWEST_FILES)}
+        items.sort(key=lambda item: places.get(str(item.path.relative_to(CHECKOUT / "tests")), len(places)))
 
 
 def _lacking(what: str) -> None:
