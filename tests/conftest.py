@@ -21,8 +21,16 @@ WORKER_BYTES = 4 * 2**30
 """Memory for a worker: it may load the demo model, and so may the app that it serves to a browser of its own."""
 MOST_WORKERS = 8
 """More would find little left to do, and every one serves an app."""
-SLOWEST_FILES: tuple[str, ...] = ()
-"""What takes longest, in that order; a long file that began late would be waited for alone."""
+SLOWEST_FILES = tuple(
+    f"{name}.py"
+    for name in (
+        *("browser/test_accessibility", "browser/test_appearance", "browser/test_nasty", "indexer/test_kill"),
+        *("app/test_fuzz", "app/test_search_pages", "browser/test_prompt", "browser/test_journeys"),
+        *("browser/test_drilldown", "browser/test_concepts", "faults/test_killed", "browser/test_security"),
+        *("browser/test_compare", "benchmarks/test_load", "faults/test_model", "faults/test_catalogue"),
+    )
+)
+"""What takes longest; a long file that began late would be waited for alone."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The cores are shared out among the workers. The servers that a test starts inherit it.

@@ -4,7 +4,7 @@ import ast
 import io
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
@@ -176,11 +176,27 @@ def charts_of(app: AppTest) -> int:
     return len(app.get("vega_lite_chart")) + sum(view in CHARTS for view in views)
 
 
+def make_together(offered: Files) -> None:
+    """Let one process make what is offered, where each would start one of its own; afterwards it is on the shelf."""
+    jobs: list[pictures._Job] = []
+
+    def noted(asked: Sequence[pictures._Job]) -> list[str]:
+        jobs.extend(asked)
+        return [""] * len(asked)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_made", noted)
+        for make in offered.values():
+            make()
+    pictures._made(jobs)
+
+
 def check(app: AppTest, offered: Files, most_beside: int = 0) -> None:
     """Each chart has its control, and what that hands out is what it says. Controls may stand at other drawings too."""
     names = {key.rpartition("_")[0] for key in offered}
     assert charts_of(app) > 0
     assert charts_of(app) <= len(names) <= charts_of(app) + most_beside
+    make_together(offered)
     for name in names:
         assert ElementTree.fromstring(offered[f"{name}_svg"]()).tag == f"{SVG}svg"
         assert offered[f"{name}_png"]().startswith(b"\x89PNG")
