@@ -85,6 +85,9 @@ def hold_build(hold: bool) -> None:
 
 def _with_shared(state: Mapping[str, str]) -> dict[str, str]:
     """A page's state with what is the same on every page: the model, and the build where an older one is shown."""
-    here, held = params(), st.session_state.get(_HELD)
-    shared = {links.MODEL: here.get(links.MODEL), links.BUILD: held if here.get(links.BUILD) == held else None}
-    return {**state, **{name: value for name, value in shared.items() if value is not None}}
+    here, held = st.query_params, st.session_state.get(_HELD)
+    model = here.get(links.MODEL)
+    shared = {} if model is None else {links.MODEL: model}
+    if held is not None and here.get(links.BUILD) == held:
+        shared[links.BUILD] = held
+    return {**state, **shared}

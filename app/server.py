@@ -5,6 +5,8 @@ all works (:mod:`app.serving.health`). Streamlit finds the name ``app`` here and
 """
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import streamlit
@@ -15,19 +17,44 @@ from starlette.routing import Mount, Route
 from streamlit.starlette import App
 
 from app.api.application import api
+from app.drawing.frontend import FOLDER, script, script_name
 from app.notices import escaped
 from app.serving import logs
+from app.serving.assets import Asset, Assets, of_folder
 from app.serving.configuration import configuration_or_exit
+from app.serving.connections import send_at_once
 from app.serving.headers import SecurityHeaders
 from app.serving.health import health
+from app.serving.preloading import NEEDS, with_preloads
 
 _PREFIX = "/".join(("", *filter(None, str(streamlit.get_option("server.baseUrlPath") or "").split("/"))))
 _API = f"{_PREFIX.rstrip('/')}/api"
-_INDEX = Path(streamlit.__file__).parent / "static" / "index.html"
+_FRONTEND = Path(streamlit.__file__).parent / "static"
+_INDEX = with_preloads(
+    (_FRONTEND / "index.html").read_text("utf-8"), _FRONTEND / "static" / "js", [f"{FOLDER}/{script_name()}"]
+)
+
+
+def _assets() -> dict[str, Asset]:
+    """What is answered from memory: the frontend's files, and the page itself wherever it is asked for."""
+    root = _PREFIX.rstrip("/")
+    page = Asset(_INDEX.encode(), ".html", "no-cache")
+    return {
+        **of_folder(_FRONTEND / "static", f"{root}/static/"),
+        f"{root}/{FOLDER}/{script_name()}": Asset(script(), ".js"),
+        **{f"{root}/{path}": page for path in NEEDS},
+    }
 
 
 async def _to_api(request: Request) -> RedirectResponse:
     return RedirectResponse(f"{_API}/", 308)
+
+
+@asynccontextmanager
+async def _running(_app: App) -> AsyncIterator[dict[str, object]]:
+    """What is done once the server's socket is there, and before it answers."""
+    send_at_once()
+    yield {}
 
 
 _SETTINGS = configuration_or_exit()
@@ -43,6 +70,7 @@ app = App(
         Route(_API, _to_api),
         Mount(_API, api()),
     ],
-    middleware=[Middleware(SecurityHeaders, api=_API, index=_INDEX)],
+    middleware=[Middleware(SecurityHeaders, api=_API, index=_INDEX), Middleware(Assets, assets=_assets())],
+    lifespan=_running,
     on_script_error=escaped,
 )

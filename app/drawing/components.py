@@ -7,25 +7,18 @@ page as data and are set as text, never as HTML or Markdown. Everything that can
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from html import escape
-from pathlib import Path
 from typing import Any, Literal
 
 import streamlit as st
 
-from app.drawing.data import plain_list
-from app.drawing.palette import ATTENTION, FFN, LEGEND, MARK, NEUTRAL, PROMOTES, SUPPRESSES
+from app.drawing.data import brief, plain_list
+from app.drawing.frontend import entry
+from app.drawing.palette import LEGEND
 from app.navigation import follow
 from db.token_text import shorten
 
 Tone = Literal["plain", "promotes", "suppresses", "avoided", "link"]
-_FRONTEND = Path(__file__).parent / "frontend"
-_PARTS = ("flow", "fields", "atlas")
-_COLOURS = (
-    f":host {{ --promotes: {PROMOTES}; --suppresses: {SUPPRESSES}; --attention: {ATTENTION}; --ffn: {FFN}; "
-    f"--neutral: {NEUTRAL}; --avoided: {MARK}; }}\n"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +106,7 @@ def bars(items: Sequence[Bar], *, key: str, here: str, label: str) -> None:
 
 def neuron_table(columns: Sequence[Column], rows: Sequence[TableRow], *, key: str, here: str, label: str) -> None:
     """Neurons, a row each; a row opens its neuron."""
-    data = {"columns": plain_list(columns), "rows": plain_list(rows)}
+    data = {"columns": plain_list(columns), "rows": [brief(row) for row in rows]}
     mount({"view": "table", "label": label, **data}, key, here)
 
 
@@ -127,15 +120,6 @@ def legend(*names: str) -> None:
     st.html(f'<div style="font-size:.8rem;opacity:.8">{"".join(entries)}</div>')
 
 
-@cache
-def _sources() -> tuple[str, str]:
-    """Style sheets and scripts as one of each: the one with the entry point comes last."""
-    css, js = (
-        "\n".join((_FRONTEND / f"{part}.{ending}").read_text("utf-8") for part in _PARTS) for ending in ("css", "js")
-    )
-    return _COLOURS + css, js
-
-
 def mount(data: dict[str, Any], key: str, here: str) -> Any:
     """Draw one of the views of app/drawing/frontend, and follow the link that was clicked in it.
 
@@ -143,8 +127,7 @@ def mount(data: dict[str, Any], key: str, here: str) -> Any:
         What the view tells: `opened`, a link that was followed; `typed`, what stands in a field, where one tells that;
         `sent`, what was sent off, once.
     """
-    css, js = _sources()
-    draw = st.components.v2.component("neuron_atlas", css=css, js=js)
+    draw = st.components.v2.component("neuron_atlas", js=entry())
     result = draw(data=data, key=key, on_opened_change=_nothing, on_typed_change=_nothing, on_sent_change=_nothing)
     if isinstance(result.opened, str):
         follow(result.opened, here)

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import re
 from functools import lru_cache
-from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,11 +26,11 @@ _ALWAYS = {
 class SecurityHeaders:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, api: str, index: Path) -> None:
-        """``api``: the path of the API; ``index``: the page that Streamlit serves."""
+    def __init__(self, app: ASGIApp, api: str, index: str) -> None:
+        """``api``: the path of the API; ``index``: the page that is served."""
         self._app = app
         self._api = api
-        self._index = index.read_text(encoding="utf-8")
+        self._index = index
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the answer of an HTTP request pass, with the headers."""

@@ -8,6 +8,7 @@ import base64
 import binascii
 import re
 import zlib
+from functools import lru_cache
 from urllib.parse import quote_plus
 
 from db.errors import AtlasError
@@ -25,12 +26,18 @@ def written(name: str, text: str) -> dict[str, str]:
     """The parameter that holds a text: plain, or packed where that is shorter; an empty text needs none."""
     if not text:
         return {}
+    packed = _shorter(text)
+    return {name + SUFFIX: packed} if packed else {name: text}
+
+
+@lru_cache(maxsize=32)
+def _shorter(text: str) -> str:
+    """The text packed, where that is shorter; else empty. Remembered: a page writes it into each of its links."""
     plain = len(quote_plus(text, errors="replace"))
     if plain <= LONGEST_PLAIN:
-        return {name: text}
+        return ""
     packed = pack(text)
-    usable = 0 < len(packed) < min(plain, LONGEST_PACKED + 1)
-    return {name + SUFFIX: packed} if usable else {name: text}
+    return packed if len(packed) < min(plain, LONGEST_PACKED + 1) else ""
 
 
 def size(params: dict[str, str]) -> int:

@@ -90,8 +90,9 @@ function bars(data, open) {
 function balance(cell, bothWays) {
   const whole = make("span", bothWays ? "balance both" : "balance");
   const track = make("span", "track");
-  const length = make("i", cell.share < 0 ? "down" : "up");
-  length.style.width = `${(bothWays ? 50 : 100) * Math.min(1, Math.abs(cell.share))}%`;
+  const share = cell.share ?? 0;
+  const length = make("i", share < 0 ? "down" : "up");
+  length.style.width = `${(bothWays ? 50 : 100) * Math.min(1, Math.abs(share))}%`;
   track.append(length);
   whole.append(make("b", "", cell.text), track);
   return whole;
@@ -113,7 +114,7 @@ function cellOf(column, cell, href, bothWays, open) {
     element.append(link(make("a", "", cell.text), href, open));
   } else if (column.role === "bar") {
     element.append(balance(cell, bothWays));
-  } else if (cell.chips.length) {
+  } else if (cell.chips) {
     const line = make("span", "line");
     if (cell.tone) line.append(end(cell.tone));
     if (cell.text) line.append(make("span", "place", cell.text));
@@ -141,18 +142,56 @@ function table(data, open) {
     if (column.hint) title.title = column.hint;
     head.append(title);
   }
-  const body = make("tbody");
   const bothWays = data.rows.some((row) => row.cells.some((cell) => cell.share < 0));
-  for (const row of data.rows) {
+  const lineOf = (cells, href) => {
     const line = make("tr");
-    row.cells.forEach((cell, place) => line.append(cellOf(data.columns[place], cell, row.href, bothWays, open)));
-    body.append(line);
-  }
+    cells.forEach((cell, place) => line.append(cellOf(data.columns[place], cell, href, bothWays, open)));
+    return line;
+  };
+  const body = make("tbody");
   const top = make("thead");
   top.append(head);
   whole.append(top, body);
   scroll.append(whole);
+  fill(scroll, body, data.rows.map((row) => () => lineOf(row.cells, row.href)), () => lineOf(widest(data), ""));
   return scroll;
+}
+
+// A long table's first rows are drawn at once, and those below them while the browser has nothing else to do. Until all are there, one unseen
+// row that holds each column's longest texts keeps the columns as wide as they will be.
+const AT_ONCE = 30;
+const idle = window.requestIdleCallback ?? ((work) => setTimeout(() => work({ timeRemaining: () => 8 }), 50));
+
+function fill(scroll, body, rows, sizing) {
+  let drawn = 0;
+  const draw = (until) => {
+    const fresh = rows.slice(drawn, until).map((row) => row());
+    body.append(...fresh);
+    drawn += fresh.length;
+  };
+  draw(AT_ONCE);
+  if (drawn === rows.length) return;
+  const unseen = make("tbody", "unseen");
+  unseen.setAttribute("aria-hidden", "true");
+  unseen.append(sizing());
+  body.after(unseen);
+  scroll.whole = () => {
+    draw(rows.length);
+    unseen.remove();
+  };
+  const goOn = (deadline) => {
+    if (drawn === rows.length) return;
+    do draw(drawn + 5);
+    while (drawn < rows.length && deadline.timeRemaining() > 2);
+    if (drawn === rows.length) unseen.remove();
+    else idle(goOn);
+  };
+  idle(goOn);
+}
+
+function widest(data) {
+  const long = (cell) => (cell.text ?? "").length + (cell.chips ?? []).reduce((sum, item) => sum + item.text.length + 2, 0);
+  return data.columns.map((_, place) => data.rows.map((row) => row.cells[place]).reduce((most, cell) => (long(cell) > long(most) ? cell : most)));
 }
 
 // Charts: a column or a cell is a link where it leads somewhere.
@@ -299,7 +338,12 @@ function toOtherPage(href) {
 
 const VIEWS = { chips, bars, table, columns, grid, coloured, trail, flow, promptBox, tokenField, copyLink };
 
+// One style sheet for all views: the browser reads it once.
+const sheet = new CSSStyleSheet();
+sheet.replaceSync(STYLE);
+
 export default function ({ data, parentElement, setTriggerValue, setStateValue }) {
+  if (!parentElement.adoptedStyleSheets.includes(sheet)) parentElement.adoptedStyleSheets = [sheet];
   const kept = parentElement.querySelector(".atlas")?.firstChild;
   if (kept?.renew) {
     Object.assign(kept.api, { setTriggerValue, setStateValue });
@@ -329,5 +373,6 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
   fresh.dataset.again = "true";
   old.replaceWith(fresh);
   const scroll = fresh.querySelector(".scroll, .sheet");
+  if (top) scroll?.whole?.();
   if (scroll) [scroll.scrollLeft, scroll.scrollTop] = [left, top];
 }
