@@ -10,7 +10,6 @@ def about(page: str) -> None:
     """A few lines on the page, and its terms in plain words."""
     shown = ABOUT[page]
     with st.expander("What am I looking at?", icon=":material/help:"):
-        for line in shown.lines:
-            st.markdown(literal(line))
         terms = (TERMS[name] for name in shown.terms)
-        st.markdown("\n".join(f"- **{literal(term.name)}**: {literal(term.plain)}" for term in terms))
+        listed = "\n".join(f"- **{literal(term.name)}**: {literal(term.plain)}" for term in terms)
+        st.markdown("\n\n".join((*map(literal, shown.lines), listed)))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from app.views.folded import folded
 from app.views.whole_files import formulas, whole_files
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ def files(found: "Comparison") -> None:
     """Every table: to read, and as CSV, JSON and Parquet, made when its button is pressed."""
     from app.attribution.compare_forms import TABLES
 
-    with st.expander("All of it as data tables and files"):
+    def tables() -> None:
         for name, table in TABLES.items():
             frame = table(found)
             if frame.empty:
@@ -24,3 +25,5 @@ def files(found: "Comparison") -> None:
             st.dataframe(frame, hide_index=True, key=f"compare_data_{name}", height=180)
             whole_files(f"compared-{name}", partial(table, found), f"compare_{name}")
         formulas()
+
+    folded("All of it as data tables and files", tables, key="compared")

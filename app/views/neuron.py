@@ -16,6 +16,7 @@ from app.state.selection import NeuronSelection
 from app.views.about import about
 from app.views.alike import alike
 from app.views.data_table import data_table
+from app.views.folded import folded
 from app.views.neuron_beside import beside
 from app.views.neuron_keys import key_side
 from app.views.neuron_notes import notes
@@ -87,8 +88,11 @@ def _page(card: NeuronCard | None, selection: NeuronSelection, notices: list[str
     alike(neuron, selection, atlas)
     beside(neuron, selection, layer, atlas)
     standing_among(card, layer, standing)
-    with st.expander("All stored tokens as a data table, with CSV export"):
-        data_table(card_frame(card), "stored_tokens")
+    folded(
+        "All stored tokens as a data table, with CSV export",
+        lambda: data_table(card_frame(card), "stored_tokens"),
+        key="stored_tokens",
+    )
 
 
 def _describe(neuron: Neuron) -> str:

@@ -14,6 +14,7 @@ from app.notices import fail
 from app.serving import resources
 from app.state.selection import NeuronSelection, TokenSelection
 from app.views.data_table import data_table
+from app.views.folded import folded
 from app.views.shared import progress
 from db.catalogue import Catalogue
 from db.errors import AtlasError
@@ -65,8 +66,7 @@ def key_side(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> No
             "tokens describe the key rather than predict."
         )
     )
-    with st.expander("The same as a data table, with CSV export"):
-        data_table(_frame(sides), "key_side")
+    folded("The same as a data table, with CSV export", lambda: data_table(_frame(sides), "key_side"), key="key_side")
 
 
 def _side(side: "KeySide") -> None:

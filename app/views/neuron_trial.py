@@ -16,6 +16,7 @@ from app.drawing.wording import literal, percent, signed
 from app.notices import fail
 from app.state.selection import MAX_TRIAL, NeuronSelection, PromptSelection
 from app.views.data_table import data_table
+from app.views.folded import folded
 from app.views.pictures import control
 from app.views.shared import progress, sync
 from db.catalogue import Catalogue
@@ -70,8 +71,7 @@ def trial(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
         st.markdown(_strongest(tokens, found.arriving))
     explained = link("Explain this text on the prompt page →", navigation.href("prompt", PromptSelection(text)))
     chips([explained], key="explain_trial", here=HERE, label="the text explained")
-    with st.expander("The same as a data table, with CSV export"):
-        data_table(frame, "activations")
+    folded("The same as a data table, with CSV export", lambda: data_table(frame, "activations"), key="activations")
 
 
 def _strongest(tokens: tuple[str, ...], activation: tuple[float, ...]) -> str:

@@ -15,6 +15,7 @@ from app.notices import warn
 from app.state.selection import NeuronSelection, OverviewSelection, TokenSelection
 from app.views.about import about
 from app.views.data_table import data_table
+from app.views.folded import folded
 from app.views.pictures import shown
 from app.views.shared import footer, limits, open_catalogue, sync, title
 from db.answers import PeakedNeuron, Token, TokenFavour
@@ -75,10 +76,13 @@ def _layers(atlas: Catalogue) -> None:
                 chart = survey_charts.bands(frame, name, kind, words, unit)
                 own = frame[frame["kind"] == kind]
                 shown(f"{name}_{kind}_by_layer", chart, own, f"{KIND_NAMES[kind]}, by layer: {words}")
-    with st.expander("How many neurons each layer has, and the same figures as a data table"):
+
+    def each() -> None:
         columns = survey_charts.neurons_by_layer(frame, atlas.info.layers)
         shown("neurons_of_each_layer", columns, frame, "Neurons by layer and kind")
         data_table(frame, "layers")
+
+    folded("How many neurons each layer has, and the same figures as a data table", each, key="layers")
 
 
 def _peaked(selection: OverviewSelection, atlas: Catalogue) -> None:
@@ -161,7 +165,8 @@ def _favoured_row(one: TokenFavour, most: int) -> TableRow:
 def _whole(atlas: Catalogue) -> None:
     """The build as one file."""
     path, size = atlas.path, atlas.path.stat().st_size
-    with st.expander("The whole build as one file"):
+
+    def file() -> None:
         st.markdown(
             literal(f"{path.name}, {size / 1e6:,.0f} MB, holds everything that these pages show.")
             + " It is one DuckDB file that is never changed: copy it anywhere, and ask it with"
@@ -173,6 +178,8 @@ def _whole(atlas: Catalogue) -> None:
             )
         st.caption("To copy it where this server runs:")
         st.code(copy_command(path, atlas.info.model), language="bash", wrap_lines=True)
+
+    folded("The whole build as one file", file, key="whole")
 
 
 if __name__ == "__main__":

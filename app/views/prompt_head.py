@@ -17,6 +17,7 @@ from app.state.compare_selection import CompareSelection
 from app.state.parts import Part
 from app.state.selection import PromptSelection
 from app.views.data_table import data_table
+from app.views.folded import folded
 from app.views.pictures import shown as draw_chart
 from db.catalogue import Catalogue
 from db.errors import AtlasError
@@ -59,9 +60,12 @@ def head_panel(reading: Reading, selection: PromptSelection, head: Head, atlas: 
             _positions(frame, selection)
         with right:
             _pattern(pattern)
-        with st.expander("Both as data tables, with CSV export", expanded=selection.place.tables):
+
+        def tables() -> None:
             data_table(frame, "source_positions")
             data_table(pattern, "attention_pattern")
+
+        folded("Both as data tables, with CSV export", tables, key="head_tables", expanded=selection.place.tables)
 
 
 def _positions(frame: pd.DataFrame, selection: PromptSelection) -> None:

@@ -11,6 +11,7 @@ from app.drawing.wording import percent
 from app.notices import fail
 from app.state.selection import PromptSelection
 from app.views.data_table import data_table
+from app.views.folded import folded
 from app.views.pictures import drawn
 from db.catalogue import Catalogue
 from db.errors import AtlasError
@@ -48,8 +49,12 @@ def lens_map(selection: PromptSelection, atlas: Catalogue) -> None:
     drawn("lens", prompt_charts.lens(frame, prompt_charts.subject(selection.prompt)))
     if first:
         st.caption(f"The last {_LENS_TOKENS} positions; the table has all.")
-    with st.expander("The same as a data table, with CSV export", expanded=selection.place.tables):
-        data_table(frame, "logit_lens")
+    folded(
+        "The same as a data table, with CSV export",
+        lambda: data_table(frame, "logit_lens"),
+        key="logit_lens",
+        expanded=selection.place.tables,
+    )
 
 
 def _square(row: dict[Any, Any]) -> Square:

@@ -12,6 +12,7 @@ from app.drawing.components import legend
 from app.drawing.wording import literal
 from app.state.selection import PromptSelection, Show
 from app.views.data_table import data_table
+from app.views.folded import folded
 from app.views.neuron_tables import value_table
 from app.views.pictures import shown
 from app.views.prompt_query import own_panel, query, through_panel
@@ -94,12 +95,18 @@ def _as_data(reading: Reading, selection: PromptSelection, lists: list[Listed], 
 
     place = selection.place
     if place.show is Show.RAISED and place.layer is None and reading.analysis.contrast is None:
-        with st.expander("In which layers they stand"):
+
+        def by_layer() -> None:
             counts = layer_counts_frame(reading.analysis)
             chart = charts.layer_distribution(counts, atlas.info.layers)
             shown("neurons_by_layer", chart, counts, "How many of the listed neurons stand in each layer")
             st.caption("An attention neuron counts once for each source position at which it is listed.")
-    with st.expander("The same as data tables, with CSV export"):
+
+        folded("In which layers they stand", by_layer, key="neurons_by_layer")
+
+    def tables() -> None:
         for kind in (NeuronKind.FFN, NeuronKind.ATTENTION):
-            frame = neurons_frame(reading.analysis, reading.found(selection.place.show, kind, selection.place))
+            frame = neurons_frame(reading.analysis, reading.found(place.show, kind, place))
             data_table(frame, f"{kind}_neurons")
+
+    folded("The same as data tables, with CSV export", tables, key="neuron_tables")

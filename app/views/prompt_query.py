@@ -18,6 +18,7 @@ from app.notices import fail
 from app.state.address import Head, head_label
 from app.state.selection import NeuronSelection, PromptSelection
 from app.views.data_table import data_table
+from app.views.folded import folded
 from app.views.neuron_tables import query_table
 from app.views.pictures import shown
 from app.views.shared import sync
@@ -69,8 +70,12 @@ def query(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> Non
     with right:
         _layer_charts(frame)
     _overlap(reading, selection)
-    with st.expander("Query layers as a data table, with CSV export", expanded=selection.place.tables):
-        data_table(frame, "query_layers")
+    folded(
+        "Query layers as a data table, with CSV export",
+        lambda: data_table(frame, "query_layers"),
+        key="query_layers",
+        expanded=selection.place.tables,
+    )
 
 
 def _layer_charts(frame: pd.DataFrame) -> None:

@@ -9,14 +9,14 @@ from app.asking import finding
 from app.asking.exporting import command
 from app.state.selection import By, SearchSelection
 from app.views.data_table import data_table
+from app.views.folded import folded
 from app.views.whole_files import formulas, whole_files
 from db.catalogue import Catalogue
 
 
 def as_data(frame: pd.DataFrame) -> None:
     """What the table shows, for the keyboard."""
-    with st.expander("This page as a data table"):
-        data_table(frame, "this_page")
+    folded("This page as a data table", lambda: data_table(frame, "this_page"), key="this_page")
 
 
 def exports(
@@ -24,7 +24,8 @@ def exports(
 ) -> None:
     """The whole result as files; each is made when its button is pressed."""
     rows = min(total, finding.MAX_WHOLE)
-    with st.expander(f"Download all {rows:,} rows"):
+
+    def files() -> None:
         whole_files("neurons", whole, "export")
         if rows < total:
             st.caption(f"These are the first {rows:,} of {total:,}; the shell writes all.")
@@ -33,3 +34,5 @@ def exports(
         if said is not None:
             st.caption("The same rows, best first, from the shell:")
             st.code(said, language="bash", wrap_lines=True)
+
+    folded(f"Download all {rows:,} rows", files, key="whole")

@@ -12,6 +12,7 @@ from app.notices import warn
 from app.state.selection import NeuronSelection, SearchSelection, TokenSelection
 from app.views.about import about
 from app.views.data_table import data_table
+from app.views.folded import folded
 from app.views.pictures import shown
 from app.views.shared import footer, limits, open_catalogue, sync, title
 from db.answers import Hit, Token
@@ -79,8 +80,7 @@ def _token(token: Token, selection: TokenSelection, notices: list[str], atlas: C
     if len(counts):
         chart = survey_charts.token_by_layer(counts, atlas.info.layers)
         shown("token_by_layer", chart, counts, "Neurons that promote and suppress the token, by layer")
-        with st.expander("The same as a data table"):
-            data_table(counts, "neurons_by_layer")
+        folded("The same as a data table", lambda: data_table(counts, "neurons_by_layer"), key="neurons_by_layer")
 
 
 def _figures(token: Token, atlas: Catalogue) -> str:
