@@ -174,7 +174,12 @@ def _whole(atlas: Catalogue) -> None:
         )
         if size <= MAX_BUILD_BYTES:
             st.download_button(
-                "Download it", data=path.read_bytes, file_name=path.name, on_click="ignore", icon=":material/download:"
+                "Download it",
+                data=path.read_bytes,
+                file_name=path.name,
+                on_click="ignore",
+                icon=":material/download:",
+                key="whole_build",
             )
         st.caption("To copy it where this server runs:")
         st.code(copy_command(path, atlas.info.model), language="bash", wrap_lines=True)

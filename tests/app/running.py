@@ -32,3 +32,14 @@ def component(app: AppTest, key: str) -> dict[str, Any]:
 def texts(app: AppTest) -> str:
     """All that the notices say."""
     return " ".join(element.value for element in (*app.error, *app.warning, *app.info)).replace("\\", "")
+
+
+def unfolded(app: AppTest) -> AppTest:
+    """The same page with everything open that is drawn when it is opened."""
+    keys = [one.proto.id.partition("folded_")[2] for one in app.expander if "folded_" in one.proto.id]
+    assert keys
+    for key in keys:
+        app.session_state[f"folded_{key}"] = True
+    app.run()
+    assert not app.exception, app.exception
+    return app

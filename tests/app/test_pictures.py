@@ -21,6 +21,7 @@ from app.drawing.pictures import inline_svgs, png, svg, visible
 from app.drawing.plot_parts import Words
 from app.drawing.plots import shade
 from db.errors import AtlasError
+from tests.app.running import unfolded
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -211,7 +212,9 @@ PROMPT = "The river runs to"
     [{}, {"head": "L1.H2"}, {"map": "lens"}, {"show": "query", "own": "L1.H1.N2@1"}, {"show": "lowered", "not": "70"}],
 )
 def test_every_chart_of_the_prompt_page_can_be_had(small_page, files, place):
-    check(small_page("prompt", p=PROMPT, **place), files, most_beside=1)  # the predictions are bars of another view
+    check(
+        unfolded(small_page("prompt", p=PROMPT, **place)), files, most_beside=1
+    )  # the predictions are bars of another view
 
 
 @pytest.mark.parametrize("label", ["L1.F2", "L1.H1.N2"])
@@ -230,7 +233,7 @@ def test_every_chart_of_a_neuron_can_be_had(small_page, files, label):
     ],
 )
 def test_every_chart_of_the_catalogue_pages_can_be_had(toy_page, files, page, params):
-    check(toy_page(page, **params), files)
+    check(unfolded(toy_page(page, **params)), files)
 
 
 def test_every_chart_of_a_comparison_can_be_had(small_page, files):
