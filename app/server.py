@@ -26,6 +26,7 @@ from app.serving.connections import send_at_once
 from app.serving.headers import SecurityHeaders
 from app.serving.health import health
 from app.serving.preloading import NEEDS, with_preloads
+from app.serving.warming import warm_up
 
 _PREFIX = "/".join(("", *filter(None, str(streamlit.get_option("server.baseUrlPath") or "").split("/"))))
 _API = f"{_PREFIX.rstrip('/')}/api"
@@ -54,6 +55,7 @@ async def _to_api(request: Request) -> RedirectResponse:
 async def _running(_app: App) -> AsyncIterator[dict[str, object]]:
     """What is done once the server's socket is there, and before it answers."""
     send_at_once()
+    warm_up()
     yield {}
 
 

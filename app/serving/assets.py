@@ -1,7 +1,7 @@
 """The files of the dashboard's frontend, from memory: a first view asks for a hundred of them.
 
-Their names hold a hash of what is in them, so a file is read once and answered from then on. Who asks over a network
-gets them compressed, which is done once as well; on the same machine, unpacking would only add to the work.
+Their names hold a hash of what is in them, so a small file is read once and answered from then on. Who asks over a
+network gets them compressed, which is done once as well; on the same machine, unpacking would only add to the work.
 """
 
 import gzip
@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 FOR_EVER = "public, immutable, max-age=31536000"
 _SMALL = 1000
 """Bytes that are not worth compressing."""
+_LARGE = 60_000
+"""Bytes that are not worth holding: the few files that are larger are read again, which the system does from memory."""
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".woff2": "font/woff2", ".html": "text/html"}
 _TEXT = frozenset({".js", ".css", ".html"})
 
@@ -57,16 +59,22 @@ class Assets:
             await self._app(scope, receive, send)
             return
         packed = asset.ending in _TEXT and _wants_packed(scope)
-        key = scope["path"], packed
-        content = self._held.get(key)
-        if content is None:
-            content = self._held[key] = await to_thread.run_sync(_prepared, asset, packed)
+        content = await self._content(scope["path"], asset, packed)
         headers = {"Cache-Control": asset.caching}
         if asset.ending in _TEXT:
             headers["Vary"] = "Accept-Encoding"
         if packed and content[:2] == _MAGIC:
             headers["Content-Encoding"] = "gzip"
         await Response(content, headers=headers, media_type=_TYPES[asset.ending])(scope, receive, send)
+
+    async def _content(self, path: str, asset: Asset, packed: bool) -> bytes:
+        key = path, packed
+        content = self._held.get(key)
+        if content is None:
+            content = await to_thread.run_sync(_prepared, asset, packed)
+            if packed or len(content) < _LARGE:
+                self._held[key] = content
+        return content
 
 
 _MAGIC = b"\x1f\x8b"

@@ -12,6 +12,7 @@ from app.drawing.components import Cell, Column, TableRow, Tone, chip, legend, n
 from app.drawing.palette import KIND_NAMES
 from app.drawing.wording import literal, signed
 from app.notices import warn
+from app.serving import resources
 from app.state.selection import NeuronSelection, OverviewSelection, TokenSelection
 from app.views.about import about
 from app.views.data_table import data_table
@@ -70,12 +71,20 @@ def draw() -> None:
 def _layers(atlas: Catalogue) -> None:
     frame = finding.overview(atlas)
     kinds = [kind for kind in ("ffn", "attention") if (frame["kind"] == kind).any()]
-    for name, (words, unit) in _FIGURES.items():
+    # The same for every visitor of the build, and the slowest thing on the page to make.
+    charts = resources.remembered(
+        (atlas.info.build_id, "bands"),
+        lambda: {
+            (name, kind): survey_charts.bands(frame, name, kind, *words)
+            for name, words in _FIGURES.items()
+            for kind in kinds
+        },
+    )
+    for name, (words, _) in _FIGURES.items():
         for column, kind in zip(st.columns(len(kinds), gap="medium"), kinds, strict=True):
             with column:
-                chart = survey_charts.bands(frame, name, kind, words, unit)
                 own = frame[frame["kind"] == kind]
-                shown(f"{name}_{kind}_by_layer", chart, own, f"{KIND_NAMES[kind]}, by layer: {words}")
+                shown(f"{name}_{kind}_by_layer", charts[name, kind], own, f"{KIND_NAMES[kind]}, by layer: {words}")
 
     def each() -> None:
         columns = survey_charts.neurons_by_layer(frame, atlas.info.layers)

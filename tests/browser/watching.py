@@ -47,8 +47,10 @@ def still(page: Page) -> None:
 
 def labels(page: Page, table: str) -> list[str]:
     """The neurons of a table, in order."""
-    names = page.get_by_role("region", name=table).locator("td.name a")
+    region = page.get_by_role("region", name=table)
+    names = region.locator("td.name a")
     expect(names.first).to_be_visible()
+    expect(region.first).not_to_have_attribute("aria-busy", "true")  # the later rows of a long table follow
     return names.all_text_contents()
 
 

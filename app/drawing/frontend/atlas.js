@@ -159,8 +159,8 @@ function table(data, open) {
 
 // A long table's first rows are drawn at once, and those below them while the browser has nothing else to do. Until all are there, one unseen
 // row that holds each column's longest texts keeps the columns as wide as they will be.
-const AT_ONCE = 30;
-const idle = window.requestIdleCallback ?? ((work) => setTimeout(() => work({ timeRemaining: () => 8 }), 50));
+const AT_ONCE = 60;
+const idle = (work) => (window.requestIdleCallback ? requestIdleCallback(work, { timeout: 500 }) : setTimeout(() => work({ timeRemaining: () => 8 }), 50));
 
 function fill(scroll, body, rows, sizing) {
   let drawn = 0;
@@ -171,19 +171,24 @@ function fill(scroll, body, rows, sizing) {
   };
   draw(AT_ONCE);
   if (drawn === rows.length) return;
-  const unseen = make("tbody", "unseen");
+  const unseen = make("tfoot", "unseen");
   unseen.setAttribute("aria-hidden", "true");
   unseen.append(sizing());
   body.after(unseen);
+  scroll.setAttribute("aria-busy", "true");
+  const done = () => {
+    unseen.remove();
+    scroll.removeAttribute("aria-busy");
+  };
   scroll.whole = () => {
     draw(rows.length);
-    unseen.remove();
+    done();
   };
   const goOn = (deadline) => {
     if (drawn === rows.length) return;
-    do draw(drawn + 5);
-    while (drawn < rows.length && deadline.timeRemaining() > 2);
-    if (drawn === rows.length) unseen.remove();
+    do draw(drawn + 20);
+    while (drawn < rows.length && deadline.timeRemaining() > 4);
+    if (drawn === rows.length) done();
     else idle(goOn);
   };
   idle(goOn);
