@@ -21,10 +21,11 @@ from app.drawing.frontend import FOLDER, script, script_name
 from app.notices import escaped
 from app.serving import logs
 from app.serving.assets import Asset, Assets, of_folder
-from app.serving.configuration import configuration_or_exit
+from app.serving.configuration import Mode, configuration_or_exit
 from app.serving.connections import send_at_once
 from app.serving.headers import SecurityHeaders
 from app.serving.health import health
+from app.serving.memory import keep_little
 from app.serving.preloading import NEEDS, with_preloads
 from app.serving.warming import warm_up
 
@@ -60,6 +61,8 @@ async def _running(_app: App) -> AsyncIterator[dict[str, object]]:
 
 
 _SETTINGS = configuration_or_exit()
+if _SETTINGS.mode is Mode.CATALOGUE:  # the mode for small machines; where a model runs, its threads go first
+    keep_little()
 logs.set_up(_SETTINGS.log_format, whole=_SETTINGS.log_prompts)
 logs.event("start", mode=str(_SETTINGS.mode), read_only=_SETTINGS.read_only, sign_in=bool(_SETTINGS.auth))
 # It would write down addresses, and an address holds what people type.

@@ -26,6 +26,8 @@ CHANGES = {
     "search: another kind": ("search?q=%20Paris", "search?q=%20Paris&kind=ffn"),
     "search: other layers": ("search?q=%20Paris", "search?q=%20Paris&layers=20-29"),
     "concept: a token left out": ("search?by=concept&q=red%2C+green%2C+blue", "search?by=concept&q=red%2C+green"),
+    "concept: another kind": ("search?by=concept&q=cat%2C+dog", "search?by=concept&q=cat%2C+dog&kind=ffn"),
+    "concept: sorted by neuron": ("search?by=concept&q=cat%2C+dog", "search?by=concept&q=cat%2C+dog&order=neuron"),
     "prompt: a head": ("prompt?p=The+capital+of+France+is", "prompt?p=The+capital+of+France+is&head=L23.H4"),
 }
 """What is changed: from one address to another, which the page's own links do alike."""
