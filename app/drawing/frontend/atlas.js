@@ -159,7 +159,8 @@ function table(data, open) {
 
 // A long table's first rows are drawn at once, and those below them while the browser has nothing else to do. Until all are there, one unseen
 // row that holds each column's longest texts keeps the columns as wide as they will be.
-const AT_ONCE = 60;
+const LONG = 60; // rows that a table has at least, for some of them to follow
+const AT_ONCE = 25;
 const idle = (work) => (window.requestIdleCallback ? requestIdleCallback(work, { timeout: 500 }) : setTimeout(() => work({ timeRemaining: () => 8 }), 50));
 
 function fill(scroll, body, rows, sizing) {
@@ -169,7 +170,7 @@ function fill(scroll, body, rows, sizing) {
     body.append(...fresh);
     drawn += fresh.length;
   };
-  draw(AT_ONCE);
+  draw(rows.length > LONG ? AT_ONCE : rows.length);
   if (drawn === rows.length) return;
   const unseen = make("tfoot", "unseen");
   unseen.setAttribute("aria-hidden", "true");
