@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +17,9 @@ def send_at_once() -> None:
     """
     for number in _open_files():
         with suppress(OSError, ValueError):
-            found = socket.socket(fileno=os.dup(number))
-            with found:
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(number)) as found:
                 if found.type == socket.SOCK_STREAM and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
