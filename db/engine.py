@@ -23,6 +23,7 @@ READ_ONLY_CONFIG: dict[str, Any] = {
     "lock_configuration": "true",
     "threads": 2,
     "memory_limit": "1GB",
+    "allocator_flush_threshold": "8MB",  # of what queries freed, before the system gets it back; else 128 MB
 }
 
 
