@@ -16,6 +16,12 @@ from torch import Tensor
 
 TRIALS = 12
 
+TILE = 32
+"""Rows of a matrix are filled up to a multiple of so many, or to a power of two: a processor's tiles divide that, and
+oneDNN keeps code and memory for each shape that it has met."""
+
+_VOCABULARY = 2**14  # columns: matrices as wide have a few rows, as many each time, and are not worth copying
+
 
 def product(left: Float[Tensor, "n d"], right: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """left @ right.T, in float32; on the CPU by the quicker library.
@@ -49,7 +55,27 @@ def best_seconds(ways: list[Callable[[], Any]]) -> list[float]:
     return best
 
 
+def tiled(matrix: Float[Tensor, "n d"]) -> Float[Tensor, "n2 d"]:
+    """The matrix with rows of zeros below, so that few different shapes are met."""
+    rows, columns = matrix.shape
+    wanted = tiled_rows(rows)
+    if wanted == rows or columns > _VOCABULARY:
+        return matrix
+    found = matrix.new_zeros(wanted, columns)
+    found[:rows] = matrix
+    return found
+
+
+def tiled_rows(rows: int) -> int:
+    """The number of rows that so many are filled up to.
+
+    >>> tiled_rows(5), tiled_rows(33)
+    (8, 64)
+    """
+    return -(-rows // TILE) * TILE if rows > TILE else 1 << max(0, rows - 1).bit_length()
+
+
 def _onednn(left: Float[Tensor, "n d"], right: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     with torch.no_grad():
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-    return found
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(tiled(left), right, None, "none", [], "")
+    return found[: left.shape[0]]

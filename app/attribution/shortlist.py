@@ -37,7 +37,7 @@ from torch import Tensor
 from app.attribution.rounded import RoundedRows
 from app.attribution.rounding import SLACK, Changes, RoundingError, Tokens, by_base, quadratic
 from app.attribution.workspace import room
-from indexer.products import product
+from indexer.products import product, tiled
 from indexer.unembedding import Unembedding
 
 TOLERANCE = 5e-5
@@ -90,10 +90,13 @@ class Distributions:
 
     def _shortlist(self, chosen: Bool[Tensor, " B"], sharp: bool) -> "Shortlist":
         highest = self.probabilities[chosen].amax(dim=0)
-        best = highest.topk(len(highest) // KNOWN)
-        least = min(NEGLIGIBLE / len(highest), float(best.values[-1]))  # so that the known tokens are among them
-        tokens = (highest >= least).nonzero().flatten() if sharp else None
-        return Shortlist(self, chosen, tokens, best.indices)
+        known = len(highest) // KNOWN
+        if not sharp:
+            return Shortlist(self, chosen, None, highest.topk(known).indices)
+        count = max(known, int((highest > NEGLIGIBLE / len(highest)).sum()))
+        whole = min(-(-count // GATHERED) * GATHERED, len(highest))  # so that products of few different shapes are met
+        tokens = highest.topk(whole).indices
+        return Shortlist(self, chosen, tokens, tokens[:known])
 
     def changes(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Changes:
         """The contributions as changes of the logits."""
@@ -110,8 +113,8 @@ class Shortlist:
     Attributes:
         whole: what all bases share.
         chosen: [B]; the bases whose shortlist this is.
-        tokens: [M]; None for all.
-        known: [K]; the most probable ones.
+        tokens: [M], the most probable first; None for all.
+        known: [K]; the first of them.
     """
 
     whole: Distributions
@@ -199,14 +202,14 @@ class Shortlist:
 
     def _in_float32(self, change: Changes, place: Int[Tensor, " N"], tokens: Int[Tensor, " n"]) -> Float[Tensor, " N"]:
         """The part of S of some tokens, in float32."""
-        folded = self.whole.unembedding.folded
-        used, among = place.unique(return_inverse=True)
-        sums = torch.zeros(len(used), len(change))
+        order, runs = by_base(place)
+        x, shift, sums = change.x[order], change.shift[order, None], torch.zeros(len(change))
         for some in tokens.split(GATHERED):
-            probabilities = self._probabilities[used[:, None], some]
-            y = product(folded.index_select(0, some), change.x).sub_(change.shift)
-            sums.addmm_(probabilities, torch.expm1(y).sub_(y))
-        return sums.gather(0, among[None]).squeeze(0)
+            y = product(x, self.whole.unembedding.folded.index_select(0, some)).sub_(shift)
+            growth, probabilities = torch.expm1(y).sub_(y), self._probabilities.index_select(1, some)
+            for one, here in runs:
+                sums[here] += growth[here] @ probabilities[one]
+        return sums[order.argsort()]
 
     def _products(
         self, change: Changes, place: Int[Tensor, " N"], rows: Float[Tensor, "R d"], sets: Sequence[Tokens]
@@ -217,14 +220,15 @@ class Shortlist:
         size = max(1, BLOCK // tokens)
         y_room, e_room = (torch.empty(min(size, count), tokens) for _ in range(2))
         order, runs = by_base(place)
-        x, mean = change.x.bfloat16()[order], change.mean[order, None]
-        with room(count, tokens, rows, torch.bfloat16) as product:
-            torch.mm(x, rows.T, out=product)
+        x, mean = tiled(change.x.bfloat16()[order]), change.mean[order, None]
+        with room(len(x), tokens, rows, torch.bfloat16) as changes:
+            torch.mm(x, rows.T, out=changes)
             for one, run in runs:
                 for start in range(run.start, run.stop, size):
                     here = slice(start, min(start + size, run.stop))
                     y, e = y_room[: here.stop - start], e_room[: here.stop - start]
-                    torch.sub(product[here], mean[here], out=y)
+                    y.copy_(changes[here])
+                    y.sub_(mean[here])
                     torch.amax(y, dim=1, out=most[here])
                     torch.expm1(y, out=e)
                     e.sub_(y)

@@ -32,6 +32,14 @@ def test_it_is_the_product_in_float32(rows, turned):
     assert float((bf16 - exact).abs().max()) > 1e-2  # so that rounding on the way would have been seen
 
 
+def test_few_shapes_are_met():
+    assert [products.tiled_rows(rows) for rows in (1, 2, 3, 31, 32, 33, 320)] == [1, 2, 4, 32, 32, 64, 320]
+    filled = products.tiled(torch.ones(33, 4))
+    assert filled.sum(dim=1).tolist() == [4.0] * 33 + [0.0] * 31
+    wide = torch.ones(33, 20_000)
+    assert products.tiled(wide) is wide
+
+
 @pytest.mark.usefixtures("library")
 def test_what_it_gives_can_be_written_to():
     found = product(torch.ones(2, 3), torch.ones(4, 3))
