@@ -6,17 +6,16 @@ vectors are turned first by a rotation in which every entry is a mix of all: the
 Legend: n, m = vectors, d = their width.
 """
 
-import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from indexer.products import best_seconds
+
 LARGEST = 127
 """Of an entry's absolute value: symmetric, so that the sign of a vector is free."""
-_TRIALS = 8
 _SLICE = 8192
 
 
@@ -73,18 +72,10 @@ def integers_are_faster(d_model: int) -> bool:
     small, large = left.to(torch.int8), right.to(torch.int8)
     halved = left.bfloat16(), right.bfloat16()
     out = torch.empty(4096, 64, dtype=torch.int32)
-    steps: tuple[Callable[[], object], ...] = (
-        lambda: product(large, small, out),
-        lambda: halved[1] @ halved[0].T,
-        lambda: right @ left.T,
+    whole, bf16, float32 = best_seconds(
+        [lambda: product(large, small, out), lambda: halved[1] @ halved[0].T, lambda: right @ left.T]
     )
-    best = [float("inf")] * len(steps)
-    for _ in range(_TRIALS):  # by turns, so that what else the machine does falls on all
-        for place, step in enumerate(steps):
-            started = time.perf_counter()
-            step()
-            best[place] = min(best[place], time.perf_counter() - started)
-    return best[0] * 1.2 < min(best[1:])
+    return whole * 1.2 < min(bf16, float32)
 
 
 def _extreme(count: int, width: int, generator: torch.Generator) -> Int[Tensor, "n d"]:

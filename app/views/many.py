@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import navigation
-from app.asking import explaining
+from app.asking import aggregating
 from app.asking.batches import MAX_PROMPTS, Asked, as_lines, parse_lines, read_upload
 from app.asking.examples import READY
 from app.drawing.components import chips, link
@@ -113,19 +113,19 @@ def _analysed(text: str, atlas: Catalogue) -> Found | None:
         )
     if not asked:
         return None
-    table = explaining.known_aggregate(atlas, tuple(asked))
+    table = aggregating.known_aggregate(atlas, tuple(asked))
     if table is None:
         table = _with_progress(asked, atlas)
     return Found(table.frame, len(asked) - len(table.failed), table.failed)
 
 
-def _with_progress(asked: list[Asked], atlas: Catalogue) -> "explaining.Aggregate":
+def _with_progress(asked: list[Asked], atlas: Catalogue) -> "aggregating.Aggregate":
     slot = st.empty()
     for done, one in enumerate(asked):
         slot.progress(done / len(asked), literal(f"{done + 1} of {len(asked)}: {one.prompt[:60]}"))
-        explaining.row(atlas, one)
+        aggregating.row(atlas, one)
     slot.progress(1.0, "Putting their lists together …")
-    table = explaining.aggregate(atlas, tuple(asked))
+    table = aggregating.aggregate(atlas, tuple(asked))
     slot.empty()
     return table
 

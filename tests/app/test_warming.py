@@ -1,12 +1,12 @@
 """What the first page would wait for is done before."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from app.navigation import PAGES
-from app.serving import warming
-from app.serving.memory import keep_little
+from app.serving import memory, warming
 from db.errors import AtlasError
 
 
@@ -37,5 +37,15 @@ def test_a_fault_is_written_down_and_ends_nothing(
     assert "warming up failed" in caplog.text
 
 
-def test_little_memory_is_kept_wherever_that_can_be_said() -> None:
-    keep_little()  # what it changes cannot be asked; it must do no harm
+def test_the_library_is_told_to_keep_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[int, int] = {}
+    monkeypatch.setattr(memory, "ctypes", SimpleNamespace(CDLL=lambda _: SimpleNamespace(mallopt=told.__setitem__)))
+    memory.keep_little()
+    assert sorted(told) == [-8, -3, -1]  # GNU's numbers: arenas, blocks mapped alone, what is trimmed
+
+
+def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for = []
+    monkeypatch.setattr(memory, "ctypes", SimpleNamespace(CDLL=lambda name: looked_for.append(name) or object()))
+    memory.keep_little()
+    assert looked_for == [None]
