@@ -46,6 +46,11 @@ def test_the_library_is_told_to_keep_little(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_for = []
-    monkeypatch.setattr(memory, "ctypes", SimpleNamespace(CDLL=lambda name: looked_for.append(name) or object()))
+
+    def library(name: str | None) -> object:
+        looked_for.append(name)
+        return object()
+
+    monkeypatch.setattr(memory, "ctypes", SimpleNamespace(CDLL=library))
     memory.keep_little()
     assert looked_for == [None]
