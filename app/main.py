@@ -5,12 +5,12 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from app.navigation import PAGES, params
-from app.notices import guarded
-from app.serving import access, logs, session
-from app.serving.configuration import configuration
+from app.serving import access, logs
+from app.serving.settings import configuration
+from app.ui.navigation import PAGES, guarded, params
 
-_ICON = Path(__file__).parent / "drawing" / "frontend" / "icon.svg"  # a named icon would be fetched from another site
+# A named icon would be fetched from another site.
+_ICON = Path(__file__).parent / "ui" / "components" / "frontend" / "icon.svg"
 _STYLE = (
     ".stMainBlockContainer { padding: 4.5rem clamp(1rem, 3vw, 3rem) 3rem; max-width: 96rem }"
     "h1 { font-size: clamp(1.8rem, 4vw, 2.4rem) !important }"
@@ -18,7 +18,7 @@ _STYLE = (
     '[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { color: inherit; opacity: 1 }'
     '[data-testid="stCaptionContainer"] { opacity: 0.78 }'
     '[data-testid^="stBaseButton-primary"] { background: #1d6a86; border-color: #1d6a86; color: #fff }'
-    # Data frames' own export writes tokens such as =1+1 as formulas; app/views/data_table.py has one that does not.
+    # Data frames' own export writes tokens such as =1+1 as formulas; app/ui/common.py has one that does not.
     '[data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]) { display: none }'
 )
 
@@ -40,11 +40,11 @@ def main() -> None:
     ]
     if access.sign_in_offered():
         name = "Sign in" if access.person() is None else "Account"
-        pages.append(st.Page("views/account.py", title=name, icon=":material/person:", url_path="account"))
+        pages.append(st.Page("ui/pages/account.py", title=name, icon=":material/person:", url_path="account"))
     page = st.navigation(pages, position="top")
     # Streamlit leaves much of a wide page empty; the tables need the room.
     st.html(f"<style>{_STYLE}</style>")
-    with logs.page_view(page.url_path or "start", session=session.short_name(), **_typed()), guarded():
+    with logs.page_view(page.url_path or "start", session=access.short_name(), **_typed()), guarded():
         page.run()
 
 

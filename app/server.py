@@ -1,6 +1,6 @@
 """One process for the dashboard, the HTTP API and the health check: ``python -m streamlit run app/server.py``.
 
-``/`` is the dashboard (:mod:`app.main`), ``/api/`` the API (:mod:`app.api.application`), ``/health`` says whether it
+``/`` is the dashboard (:mod:`app.main`), ``/api/`` the API (:mod:`app.serving.api`), ``/health`` says whether it
 all works (:mod:`app.serving.health`). Streamlit finds the name ``app`` here and serves it.
 """
 
@@ -16,18 +16,15 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Mount, Route
 from streamlit.starlette import App
 
-from app.api.application import api
-from app.drawing.frontend import FOLDER, script, script_name
-from app.notices import escaped
 from app.serving import logs
-from app.serving.assets import Asset, Assets, of_folder
-from app.serving.configuration import Mode, configuration_or_exit
-from app.serving.connections import send_at_once
+from app.serving.api import api
+from app.serving.frontend import NEEDS, Asset, Assets, of_folder, with_preloads
 from app.serving.headers import SecurityHeaders
 from app.serving.health import health
-from app.serving.memory import keep_little
-from app.serving.preloading import NEEDS, with_preloads
-from app.serving.warming import warm_up
+from app.serving.settings import Mode, configuration_or_exit
+from app.serving.startup import keep_little, send_at_once, warm_up
+from app.ui.components.frontend import FOLDER, script, script_name
+from app.ui.navigation import escaped
 
 _PREFIX = "/".join(("", *filter(None, str(streamlit.get_option("server.baseUrlPath") or "").split("/"))))
 _API = f"{_PREFIX.rstrip('/')}/api"

@@ -96,7 +96,7 @@ def _estimate(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from db.library import remember_source
+    from db.catalogue.builds import remember_source
     from indexer.build import build
     from indexer.checkpoint import locate
 
@@ -122,7 +122,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from db.library import find_catalogue, source_of
+    from db.catalogue.builds import find_catalogue, source_of
     from indexer.checkpoint import locate
     from indexer.verify import verify
 
@@ -139,7 +139,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from indexer.prune import prunable_folders, prune_model
+    from indexer.build import prunable_folders, prune_model
 
     for folder in prunable_folders(options.catalogue, options.model):
         for path, size in prune_model(folder, options.keep):

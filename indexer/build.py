@@ -5,10 +5,13 @@ shards that are whole. Peak memory: the unembedding, one layer's value vectors, 
 written, the next is computed.
 """
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
@@ -18,24 +21,144 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from db.builds import build_path, set_current
-from db.check import check_build
+from db.catalogue.builds import build_path, current_build, model_folders, prune, set_current, sync
+from db.catalogue.check import check_build
+from db.catalogue.load import NEURON_FILE, PAIR_FILE
+from db.catalogue.publish import publish
+from db.catalogue.reader import Reader
+from db.catalogue.schema import SCHEMA_VERSION
 from db.errors import AtlasError
-from db.publish import NEURON_FILE, PAIR_FILE, BuildStamp, current_build, publish
-from db.reader import Reader
-from indexer.architecture import Dimensions
+from db.records import BuildStamp
 from indexer.checkpoint import Checkpoint
-from indexer.fingerprint import stamp_of
+from indexer.families import Dimensions
 from indexer.language_model import load_model
-from indexer.memory import give_back
-from indexer.neighbours import COUNT, nearest_tokens
-from indexer.plan import Plan, planned
-from indexer.projection import MEMORY_MB, Projection, Projector
-from indexer.rows import neuron_rows, pair_rows
-from indexer.shards import clean, is_whole, only_indexer, work_folder, work_folders, write_shard
+from indexer.neighbours import COUNT, integers_are_exact, integers_are_faster, nearest_tokens
+from indexer.products import give_back
+from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
+from indexer.shards import clean, is_whole, neuron_rows, only_indexer, pair_rows, work_folder, work_folders, write_shard
 from indexer.tokens import token_table
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights
+
+# What a build says about itself, and the id that follows from it: same checkpoint, options and code, same id.
+
+CODE_VERSION = "2"
+"""Raised when the same checkpoint and options would give other contents; part of every build's identity."""
+
+
+def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> BuildStamp:
+    """What a build of this checkpoint says about itself; reads all weight files once, for their hash."""
+    size = checkpoint.dimensions
+    identity = {
+        "checkpoint": checkpoint.identity,
+        "unembedding_hash": unembedding.hash,
+        "tokenizer_hash": checkpoint.tokenizer_hash,
+        "schema_version": SCHEMA_VERSION,
+        "code_version": CODE_VERSION,
+        "depth": min(depth, size.vocabulary),
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return BuildStamp(
+        build_id=digest[:16],
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=checkpoint.name,
+        family=str(checkpoint.config.model_type),
+        layers=size.layers,
+        d_model=size.d_model,
+        vocabulary=size.vocabulary,
+        ffn_neurons=size.layers * size.ffn_neurons,
+        attention_neurons=size.layers * size.attention_neurons,
+        heads=size.heads,
+        head_dim=size.head_dim,
+        tokenizer_json=checkpoint.tokenizer_json,
+        **identity,  # type: ignore[arg-type]
+    )
+
+
+# How a job computes: measured when it begins and kept beside its shards, since a job that goes on as another way would
+
+_FILE = "plan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a job decided.
+
+    Attributes:
+        screen: whether neurons' lists are screened in bf16.
+        integers: whether tokens' neighbours are chosen in 8-bit integers.
+    """
+
+    screen: bool
+    integers: bool
+
+
+def planned(work: Path, screen: bool | None, d_model: int) -> Plan:
+    """The plan of the shards in `work`, or a new one.
+
+    Args:
+        work: the job's folder.
+        screen: None leaves all to an earlier plan, and then to measurements; otherwise whether to use coarse products,
+            whatever is faster.
+        d_model: the width of what is multiplied.
+    """
+    plan = work / _FILE
+    if screen is None:
+        try:
+            kept = json.loads(plan.read_text(encoding="utf-8"))
+            return Plan(bool(kept["screen"]), bool(kept["integers"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            screen = not torch.cuda.is_available() and bf16_is_faster(d_model)
+            integers = integers_are_faster(d_model)
+    else:
+        integers = screen and integers_are_exact(d_model)
+    found = Plan(screen, integers)
+    temporary = plan.with_suffix(".json.part")
+    temporary.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    sync(temporary)
+    temporary.replace(plan)
+    return found
+
+
+# Making room: old builds, and the shards of builds that were never finished.
+
+
+def prunable_folders(catalogue: Path, model: str | None) -> list[Path]:
+    """The folder of each model with builds or unfinished work; of one model, if it is named.
+
+    Raises:
+        AtlasError: nothing of that name, or nothing at all.
+    """
+    folders = [path for path in sorted(catalogue.iterdir()) if path.is_dir()] if catalogue.is_dir() else []
+    known = set(model_folders(catalogue))
+    found = [path for path in folders if path in known or work_folders(path)]
+    if model is not None:
+        found = [path for path in found if path.name == model]
+    if not found:
+        raise AtlasError(f"{catalogue} holds no catalogue{'' if model is None else f' of {model!r}'}.")
+    return found
+
+
+def prune_model(directory: Path, keep: int = 1) -> list[tuple[Path, int]]:
+    """Delete all unfinished work, and all but the `keep` newest builds; returns what went, and its size in bytes.
+
+    The current build is never deleted.
+
+    Raises:
+        AtlasError: `keep` is less than 1, or an indexer is at work here.
+    """
+    if keep < 1:
+        raise AtlasError(f"At least the current build is kept: --keep must be 1 or more, not {keep}.")
+    gone = []
+    with only_indexer(directory):
+        for work in work_folders(directory):
+            gone.append((work, sum(path.stat().st_size for path in work.rglob("*") if path.is_file())))
+            shutil.rmtree(work)
+        sizes = {path: path.stat().st_size for path in directory.glob("build-*.duckdb")}
+        if sizes:
+            gone += [(path, sizes[path]) for path in prune(directory, keep)]
+    return gone
+
 
 DEPTH = 50
 _NEIGHBOUR_FILE = "neighbours.parquet"

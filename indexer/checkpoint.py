@@ -14,7 +14,7 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 
 from db.errors import AtlasError
-from indexer.architecture import Architecture, Dimensions, architecture_of, dimensions_of
+from indexer.families import Architecture, Dimensions, architecture_of, dimensions_of
 from indexer.weights import Weights, file_weights, safetensors_files
 
 DEMO = "demo"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Sign
-from indexer.architecture import Dimensions
+from indexer.families import Dimensions
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights
 

@@ -12,9 +12,9 @@ import duckdb
 import torch
 
 from db.errors import AtlasError
-from indexer.architecture import NormKind
 from indexer.build import disk_needed
 from indexer.checkpoint import Checkpoint
+from indexer.families import NormKind
 from indexer.neighbours import LIMIT
 from indexer.projection import MEMORY_MB, Projector
 from indexer.unembedding import Unembedding

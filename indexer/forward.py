@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from indexer.architecture import Architecture, Dimensions
+from indexer.families import Architecture, Dimensions
 
 
 @dataclass(frozen=True, eq=False)

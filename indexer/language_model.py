@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from db.errors import AtlasError
-from indexer.architecture import Architecture, Dimensions, dimensions_of
 from indexer.checkpoint import Checkpoint
+from indexer.families import Architecture, Dimensions, dimensions_of
 from indexer.forward import ResidualStream, capture
 from indexer.identities import check_identities, check_shapes, probe_tokens
 from indexer.tokens import TokenBytes

@@ -5,10 +5,12 @@ oneDNN operator used here is the one that torch's own compiler calls; both compu
 of their sums.
 """
 
+import ctypes
 import functools
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -79,3 +81,35 @@ def _onednn(left: Float[Tensor, "n d"], right: Float[Tensor, "m d"]) -> Float[Te
     with torch.no_grad():
         found: Tensor = torch.ops.mkldnn._linear_pointwise(tiled(left), right, None, "none", [], "")
     return found[: left.shape[0]]
+
+
+# Work dealt out to one thread a core.
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(step: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
+    """`step` of every item, in order; each of the workers has its share of torch's threads."""
+    if workers == 1 or len(items) == 1:
+        return [step(item) for item in items]
+    threads = torch.get_num_threads()
+    share = max(1, threads // workers)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool:
+            return list(pool.map(step, items))
+    finally:
+        torch.set_num_threads(threads)  # a thread that sets its own number also sets that of threads to come
+
+
+# What the process holds and does not use.
+
+
+def give_back() -> None:
+    """Hand free memory back to the system where the allocator would keep it and can be asked not to (glibc's).
+
+    It keeps what the threads of an earlier stage have freed, beside which the next one would need its own.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

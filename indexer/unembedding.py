@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from indexer.architecture import NormKind
-from indexer.conventions import Conventions
+from indexer.families import Conventions, NormKind
 from indexer.products import product
 from indexer.weights import Weights
 

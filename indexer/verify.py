@@ -16,13 +16,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from db.catalogue import Catalogue
-from db.check import check_build
-from db.engine import read_only_connection
+from db.catalogue.check import check_build
+from db.catalogue.reader import read_only_connection
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.stamp import BuildStamp
+from db.records import BuildStamp
+from indexer.build import stamp_of
 from indexer.checkpoint import Checkpoint
-from indexer.fingerprint import stamp_of
 from indexer.unembedding import Unembedding
 
 CLOSE = 1e-5

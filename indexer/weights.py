@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from db.errors import AtlasError
-from indexer.architecture import Architecture, Dimensions, NormKind
+from indexer.families import Architecture, Dimensions, NormKind
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from db.catalogue.publish import publish
+from db.catalogue.schema import KIND_CODES, SCHEMA_VERSION
 from db.neuron import Neuron, NeuronKind
-from db.publish import publish
-from db.stamp import BuildStamp
-from db.tables import KIND_CODES, SCHEMA_VERSION
+from db.records import BuildStamp
 from db.token_text import display
 
 _WORDS = ("Python", " Python", "python", " python", "PYTHON", " Py", "Paris", " Paris", "code", " code", "x")

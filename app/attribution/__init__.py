@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from app.attribution.analysis import analyse, explain, load, predict
+    from app.attribution.prompt import Settings
     from app.attribution.results import Analysis
     from app.attribution.run import PromptRun, run_prompt
-    from app.attribution.settings import Settings
-    from indexer.conventions import Conventions
+    from indexer.families import Conventions
 
 _HOMES = {
     "analyse": "app.attribution.analysis",
@@ -26,8 +26,8 @@ _HOMES = {
     "Analysis": "app.attribution.results",
     "PromptRun": "app.attribution.run",
     "run_prompt": "app.attribution.run",
-    "Settings": "app.attribution.settings",
-    "Conventions": "indexer.conventions",
+    "Settings": "app.attribution.prompt",
+    "Conventions": "indexer.families",
 }
 
 __all__ = ["Analysis", "Conventions", "PromptRun", "Settings", "analyse", "explain", "load", "predict", "run_prompt"]

@@ -9,14 +9,116 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.attribution.compare_options import check_comparison, compares
+import numpy as np
+
+from app.attribution.results import Analysis, ValueNeuron
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.neuron import NeuronKind, parse_list
+from db.records import NeuronTokens
+from db.token_text import shorten
 
 if TYPE_CHECKING:
+    from app.attribution.prompt import Settings
     from app.attribution.run import PromptRun, Ranges
-    from app.attribution.settings import Settings
-    from db.catalogue import Catalogue
     from indexer.language_model import LanguageModel
+
+
+# What the shell is asked to compare, checked before torch is loaded.
+
+_ELSEWHERE = ("prompts", "distractor", "head", "lens", "query_of", "through", "flow", "within")
+ENDINGS = (".json", ".csv", ".parquet")
+
+
+def compares(options: argparse.Namespace) -> bool:
+    """Whether any of the options that make a comparison is given."""
+    given = (options.against, options.against_target, options.against_position, options.zero)
+    return any(one is not None for one in given)
+
+
+def check_comparison(options: argparse.Namespace) -> None:
+    """Refuse what makes no comparison.
+
+    Raises:
+        AtlasError: an option that does not go with it, an empty prompt, a part that is none, or an unknown ending.
+    """
+    for name in _ELSEWHERE:
+        if getattr(options, name, None):
+            raise AtlasError(f"--{name.replace('_', '-')} does not go with a comparison. Leave one of them out.")
+    if options.against is not None and not options.against.strip():
+        raise AtlasError("The prompt to compare with is empty. Type one after --against, or leave it out.")
+    if options.zero is not None and not parse_list(options.zero):
+        raise AtlasError("No part is named after --zero. Parts are written L23.H4,L29.F864,L12.ffn or ffn:10.")
+    if options.out is not None and options.out.suffix.lower() not in ENDINGS:
+        raise AtlasError(
+            f"A comparison is written to a file that ends in {', '.join(ENDINGS)}: not {options.out.name}."
+        )
+
+
+# An Analysis as plain text for a terminal: the same figures as the JSON, the strongest first.
+
+ROWS = 20
+DEPTH = 5
+
+
+def text_report(analysis: Analysis, catalogue: Catalogue | None) -> str:
+    """Predictions, layers, heads and the strongest value neurons; with a catalogue, the tokens that each raises."""
+    target = analysis.target
+    lines = [
+        f"{analysis.model}  “{analysis.prompt}”",
+        "tokens       " + "  ".join(f"{place}:{token.display}" for place, token in enumerate(analysis.tokens)),
+        "predictions  " + "  ".join(f"{one.token.display} {one.probability:.3f}" for one in analysis.predictions),
+        f"target       {target.token.display}  at position {analysis.position}, probability {target.probability:.4f}, "
+        f"log-probability {target.log_probability:.3f} nats",
+        "",
+        "layer  attention      FFN   (log-probability increase, nats)",
+    ]
+    pairs = zip(analysis.layers.attention.tolist(), analysis.layers.ffn.tolist(), strict=True)
+    lines += [f"{layer:5d}  {attention:+9.3f}  {ffn:+7.3f}" for layer, (attention, ffn) in enumerate(pairs)]
+    lines += ["", "strongest heads  " + "  ".join(_strongest_heads(analysis))]
+    for kind, title, found in (
+        (NeuronKind.FFN, "FFN value neurons", analysis.ffn_value_neurons),
+        (NeuronKind.ATTENTION, "attention value neurons", analysis.attention_value_neurons),
+    ):
+        proof = analysis.certificates[kind]
+        lines += ["", f"{title}: top {len(found)}, {proof.scored:,} scored of {proof.total:,}, proven"]
+        lines += _neuron_lines(analysis, found[:ROWS], catalogue)
+        if len(found) > ROWS:
+            lines.append(f"  … {len(found) - ROWS} more with --json")
+    lines += ["", f"{analysis.seconds.total:.2f} s, {analysis.seconds.forward:.2f} s of it the forward pass"]
+    return "\n".join(lines)
+
+
+def _strongest_heads(analysis: Analysis, count: int = 5) -> list[str]:
+    scores = analysis.heads.flatten()
+    width = analysis.heads.shape[1]
+    return [
+        f"L{place // width}.H{place % width} {scores[place]:+.3f}"
+        for place in np.argsort(-scores, kind="stable")[:count].tolist()
+    ]
+
+
+def _neuron_lines(analysis: Analysis, found: tuple[ValueNeuron, ...], catalogue: Catalogue | None) -> list[str]:
+    tokens = catalogue.strongest_tokens([one.neuron for one in found], DEPTH) if catalogue and found else {}
+    lines = []
+    for one in found:
+        where = (
+            ""
+            if one.position is None
+            else f"  at {one.position}:{shorten(analysis.tokens[one.position].display, 12):12}"
+        )
+        raised = _raised(tokens.get(one.neuron), one.activation)
+        lines.append(f"  {one.neuron.label:14}{one.score:+8.4f}  activation {one.activation:+9.3f}{where}  {raised}")
+    return lines
+
+
+def _raised(tokens: NeuronTokens | None, activation: float) -> str:
+    """The end whose tokens this activation raises: a negative one turns the value vector round."""
+    if tokens is None:
+        return ""
+    active = tokens.promotes if activation > 0 else tokens.suppresses
+    return "raises " + " ".join(shorten(token.display, 16) for token in active)
+
 
 DEFAULT_TOP = 300
 
@@ -103,7 +205,7 @@ def _run(options: argparse.Namespace) -> str:
 def _compared(options: argparse.Namespace) -> str:
     check_comparison(options)
     from app.attribution.analysis import load
-    from app.attribution.compare_command import compared
+    from app.attribution.comparison import compared
 
     model, settings = load(options.model), _settings(options)
     catalogue = _catalogue(options.catalogue, model)
@@ -127,9 +229,10 @@ def _keys(options: argparse.Namespace) -> str:
 
 def _one(options: argparse.Namespace, model: "LanguageModel", catalogue: "Catalogue | None", loaded: float) -> str:
     from app.attribution.analysis import analyse
-    from app.attribution.forms import to_json
+    from app.attribution.frames import to_json
     from app.attribution.run import check_question
-    from app.attribution.text_report import text_report
+
+    pass  # import gone
 
     settings = _settings(options)
     check_question(model, options.prompt, settings)
@@ -143,8 +246,8 @@ def _one(options: argparse.Namespace, model: "LanguageModel", catalogue: "Catalo
 
 
 def _many(options: argparse.Namespace, model: "LanguageModel", catalogue: "Catalogue | None") -> str:
-    from app.attribution.aggregate import aggregate
     from app.attribution.batch import analyse_batch, read_prompts
+    from app.attribution.frames import aggregate
 
     settings = _settings(options)
     ranges = _ranges(catalogue, settings)
@@ -161,8 +264,8 @@ def _many(options: argparse.Namespace, model: "LanguageModel", catalogue: "Catal
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
-    from app.attribution.settings import MAX_TOKENS, MEMORY_MB, QUERY_TOP, Settings
-    from indexer.unembedding import Conventions
+    from app.attribution.prompt import MAX_TOKENS, MEMORY_MB, QUERY_TOP, Settings
+    from indexer.families import Conventions
 
     return Settings(
         top=options.top,
@@ -190,11 +293,10 @@ def _details(
         parse_through,
         through_json,
     )
-    from app.attribution.flow import flow, flow_json
-    from app.attribution.heads import through_head
+    from app.attribution.heads import flow, flow_json, through_head
     from app.attribution.run import run_prompt
-    from app.attribution.scope import parse_scope
     from app.attribution.within import within_json
+    from db.neuron import parse_scope
 
     details: dict[str, Any] = {}
     if options.through:
@@ -219,7 +321,7 @@ def _details(
 def _ranges(catalogue: "Catalogue | None", settings: "Settings") -> "Ranges | None":
     """What the catalogue knows of extreme logits; without one, say once that the bottom k will be slow."""
     if catalogue is not None:
-        from app.attribution.joining import stored_ranges
+        from app.attribution.run import stored_ranges
 
         return stored_ranges(catalogue)
     if settings.suppressing and settings.top:
@@ -234,9 +336,9 @@ def _ranges(catalogue: "Catalogue | None", settings: "Settings") -> "Ranges | No
 
 def _catalogue(given: Path | None, model: "LanguageModel") -> "Catalogue | None":
     """The catalogue asked for, or the model's own where there is one; None without."""
-    from app.attribution.joining import require_same_model
-    from db.catalogue import Catalogue
-    from db.library import DEFAULT_ROOT, find_catalogue
+    from app.attribution.run import require_same_model
+    from db.catalogue.builds import DEFAULT_ROOT, find_catalogue
+    from db.catalogue.store import Catalogue
 
     if given is None and not (DEFAULT_ROOT / model.name / "CURRENT").is_file():
         return None

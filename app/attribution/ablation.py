@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from app.attribution.entries import AttentionEntries
 from app.attribution.run import PromptRun
-from app.state.parts import Part, Strongest, Wanted
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
-from indexer.architecture import Dimensions
+from db.neuron import Neuron, NeuronKind, Part, Strongest, Wanted
+from indexer.families import Dimensions
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights
 

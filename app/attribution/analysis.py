@@ -5,16 +5,82 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from app.attribution.contrast import contrast
-from app.attribution.plain import array, query_shares, sublayer_scores
-from app.attribution.results import Analysis, Prediction, Query, Seconds, ValueNeuron
+from app.attribution.prompt import FFN_READERS, Settings
+from app.attribution.query import QueryLayers
+from app.attribution.results import (
+    Analysis,
+    Contrast,
+    Prediction,
+    Query,
+    QueryShares,
+    Seconds,
+    SublayerScores,
+    ValueNeuron,
+)
 from app.attribution.run import PromptRun, Ranges, run_prompt
-from app.attribution.settings import FFN_READERS, Settings
+from app.attribution.score import LayerScores
 from db.neuron import NeuronKind
 from indexer.checkpoint import locate
 from indexer.language_model import LanguageModel, load_model
+
+# From the engine's tensors to the plain numbers of a result.
+
+
+def array(tensor: Tensor) -> Float[np.ndarray, "..."]:
+    """The same numbers as a numpy array, in the same precision."""
+    numbers: np.ndarray[Any, Any] = tensor.detach().cpu().numpy()
+    return numbers
+
+
+def sublayer_scores(scores: LayerScores) -> SublayerScores:
+    """Scores of sub-layers, without tensors."""
+    return SublayerScores(array(scores.attention), array(scores.ffn))
+
+
+def query_shares(shares: QueryLayers) -> QueryShares:
+    """Shares in what was read, without tensors."""
+    return QueryShares(shares.embedding, array(shares.attention), array(shares.ffn))
+
+
+# Target against distractor: shares of a difference of logits (README, Method; the "logit minus" of arXiv 2402.02872).
+
+
+def contrast(run: PromptRun, distractor: int, k: int) -> Contrast:
+    """Every sub-layer's, head's, source position's and neuron's share of the difference of logits, in nats."""
+    stream, unembedding, weights = run.stream, run.model.unembedding, run.model.weights
+    direction = (unembedding.folded[run.target_id] - unembedding.folded[distractor]) / run.scale
+    here = stream.position
+    constant = unembedding.constant(run.settings.conventions)
+    final = unembedding.logits(stream.layer_input[-1, here], run.scale, run.settings.conventions)
+    favouring = {kind: run.linear(kind, direction, k) for kind in NeuronKind}
+    opposing = {
+        kind: tuple(replace(one, score=-one.score) for one in run.linear(kind, -direction, k)) for kind in NeuronKind
+    }
+    positions = []
+    for layer in range(run.model.dimensions.layers):
+        activation = stream.attention_activation(layer)  # [H, T, D]
+        slopes = (weights.attention_values(layer) @ direction).view(activation.shape[0], 1, -1)
+        positions.append((activation * slopes).sum(dim=2))
+    return Contrast(
+        distractor=run.token_probability(distractor),
+        logit_difference=float(final[run.target_id] - final[distractor]),
+        embedding=float(stream.layer_input[0, here] @ direction),
+        constant=0.0 if constant is None else float(constant[run.target_id] - constant[distractor]),
+        layers=SublayerScores(
+            array(stream.attention_output[:, here] @ direction), array(stream.ffn_output[:, here] @ direction)
+        ),
+        heads=array(run.head_contributions @ direction),
+        positions=array(torch.stack(positions)),
+        ffn_neurons=favouring[NeuronKind.FFN],
+        attention_neurons=favouring[NeuronKind.ATTENTION],
+        ffn_opposing=opposing[NeuronKind.FFN],
+        attention_opposing=opposing[NeuronKind.ATTENTION],
+    )
 
 
 def load(model: str) -> LanguageModel:

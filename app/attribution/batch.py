@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from app.attribution.analysis import analyse
-from app.attribution.forms import to_json
+from app.attribution.frames import to_json
+from app.attribution.prompt import Settings
 from app.attribution.run import Ranges
-from app.attribution.settings import Settings
 from db.errors import AtlasError
 from indexer.language_model import LanguageModel
 

@@ -14,14 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.attribution.ablation import part_scores, resolve, without
-from app.attribution.layers import LayerScores
-from app.attribution.prompt import PromptToken, position_of
+from app.attribution.prompt import PromptToken, Settings, position_of
 from app.attribution.results import Prediction, Target, ValueNeuron
 from app.attribution.run import PREDICTIONS, PromptRun, Ranges, run_prompt
-from app.attribution.settings import Settings
-from app.state.parts import Part, Wanted
-from db.neuron import Neuron, NeuronKind
-from indexer.conventions import Conventions
+from app.attribution.score import LayerScores
+from db.neuron import Neuron, NeuronKind, Part, Wanted
+from indexer.families import Conventions
 from indexer.language_model import LanguageModel
 
 TOP = 100

@@ -7,9 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from app.attribution.heads import head_pattern, source_positions, source_scores
-from app.attribution.lens import LogitLens, logit_lens
-from app.attribution.plain import query_shares
+from app.attribution.analysis import query_shares
+from app.attribution.heads import LogitLens, head_pattern, logit_lens, source_positions, source_scores
 from app.attribution.results import Query, QueryNeuron, ThroughHead, ValueNeuron
 from app.attribution.run import PromptRun
 from db.errors import AtlasError

@@ -11,13 +11,24 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from app.attribution.forms import neurons_json, query_json
-from app.attribution.parsing import certificate_from_json, query_from_json, value_neuron_from_json
+from app.attribution.frames import neurons_json, query_json
 from app.attribution.prompt import PromptToken
-from app.attribution.results import Analysis, Flow, Move, ThroughHead
+from app.attribution.results import (
+    Analysis,
+    Flow,
+    Move,
+    ThroughHead,
+    certificate_from_json,
+    query_from_json,
+    value_neuron_from_json,
+)
 from db.errors import AtlasError
 from db.neuron import Neuron
 
+DETAILS = "details"
+"""The key beside an analysis' own under which answers one step further are kept; see `details_form`."""
+TOP = "top"
+"""The key for how many neurons of each kind were asked for."""
 Json = Mapping[str, Any]
 
 
@@ -48,7 +59,7 @@ def to_json(name: str, value: Any) -> Any:
 
     Args:
         name: which question, a key of `NAMES`.
-        value: what `app.asking.explaining` answers.
+        value: what `app.answers.explain` answers.
     """
     return _FORMS[name].write(value)
 

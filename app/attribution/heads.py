@@ -4,20 +4,24 @@ Legend: L = layers, H = heads, T = tokens, D = head_dim, d = d_model, V = vocabu
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from app.attribution.prompt import PromptToken, token_of
 from app.attribution.query import key_vectors
-from app.attribution.results import ThroughHead
+from app.attribution.results import Certificate, Contrast, Flow, Move, ThroughHead
 from app.attribution.run import PromptRun
+from app.attribution.search import Bounds, certified_top
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
-from indexer.architecture import NormKind
+from indexer.families import NormKind
 from indexer.forward import attention_pattern
 from indexer.language_model import LanguageModel
+from indexer.unembedding import Unembedding
 
 SHOWN = 10
 
@@ -165,3 +169,133 @@ def _both_ends(
     logits = model.unembedding.folded @ vector
     top, bottom = logits.topk(count).indices, logits.topk(count, largest=False).indices
     return tuple(token_of(model, one) for one in top.tolist()), tuple(token_of(model, one) for one in bottom.tolist())
+
+
+# Which heads moved what from where: the strongest head x source-position contributions of a whole prompt.
+
+MOVES = 40
+"""How many are looked for unless told otherwise; more make a picture that nobody can read."""
+
+
+def flow(run: PromptRun, count: int = MOVES) -> Flow:
+    """The `count` strongest moves over all layers by |log-probability increase|, exact and proven complete."""
+    bases, stream = run.at_attention, run.stream
+    layers, heads, tokens = stream.attention_weight.shape
+    reach = 2 * _longest_centred_row(run.model.unembedding) / run.scale
+
+    def bound(layer: int) -> Float[Tensor, " HT"]:
+        parts = _parts(run, layer).flatten(0, 1)
+        upper = parts @ bases.gradient[layer]
+        return torch.maximum(upper, (reach * parts.norm(dim=1)).square() / 8 - upper)
+
+    def scores(entries: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        layer = entries // (heads * tokens)
+        found = torch.empty(len(entries), stream.layer_input.shape[2])
+        for one in layer.unique().tolist():
+            here = layer == one
+            found[here] = _parts(run, one).flatten(0, 1)[entries[here] % (heads * tokens)]
+        return bases.importance(found, layer)
+
+    ranking = certified_top(Bounds(bound, layers, heads * tokens), lambda entries: scores(entries).abs(), count)
+    proof = ranking.certificate
+    exact = scores(ranking.entries).tolist()
+    moves = zip(ranking.entries.tolist(), exact, strict=True)
+    return Flow(
+        tuple(_move(run, entry, score) for entry, score in moves),
+        Certificate(proof.scored, proof.total, proof.proven, "norms"),
+    )
+
+
+def contrast_flow(run: PromptRun, contrast: Contrast, count: int = MOVES) -> Flow:
+    """The same by |share of the difference of logits|, which is linear: all are known, the strongest are kept."""
+    shares = contrast.positions.flatten()
+    best = np.argsort(-np.abs(shares), kind="stable")[:count]
+    moves = tuple(_move(run, entry, float(shares[entry])) for entry in best.tolist())
+    return Flow(moves, Certificate(len(shares), len(shares), True, "linear"))
+
+
+def _parts(run: PromptRun, layer: int) -> Float[Tensor, "H T d"]:
+    """What each head of a layer wrote at the analysed position, by source position."""
+    activation = run.stream.attention_activation(layer)  # [H, T, D]
+    heads, _, width = activation.shape
+    return activation @ run.model.weights.attention_values(layer).view(heads, width, -1)
+
+
+def _longest_centred_row(unembedding: Unembedding) -> float:
+    """max |row - ū|, without a second matrix of the unembedding's size."""
+    folded = unembedding.folded
+    mean = folded.mean(dim=0)
+    squares = folded.norm(dim=1).square() - 2 * (folded @ mean) + mean.square().sum()
+    # The three terms are rounded one by one; the sum of their roundings stays far below this part.
+    return float(squares.max().clamp_min(0).sqrt()) * (1 + 1e-5)
+
+
+def _move(run: PromptRun, entry: int, score: float) -> Move:
+    _, heads, tokens = run.stream.attention_weight.shape
+    rest, position = divmod(entry, tokens)
+    layer, head = divmod(rest, heads)
+    weight = float(run.stream.attention_weight[layer, head, position])
+    return Move(layer, head, position, run.tokens[position], score, weight)
+
+
+def flow_json(found: Flow) -> dict[str, Any]:
+    """The moves, strongest first, with the tokens' exact texts, and the certificate."""
+    proof = found.certificate
+    return {
+        "moves": [
+            {
+                "layer": one.layer,
+                "head": one.head,
+                "position": one.position,
+                "token": one.token.text,
+                "score": one.score,
+                "attention_weight": one.attention_weight,
+            }
+            for one in found.moves
+        ],
+        "certificate": {
+            "scored": proof.scored,
+            "total": proof.total,
+            "proven": proof.proven,
+            "bound": proof.bound,
+        },
+    }
+
+
+# The logit lens: what the residual stream would predict after each layer, at each position.
+
+ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class LogitLens:
+    """Each layer's input read as if it were the last, the final norm taken at its own scale.
+
+    Attributes:
+        top: [L+1][T]; the most probable token; row l enters layer l, row L is the model's own output.
+        top_probability: [L+1, T]; its probability.
+        target_probability: [L+1, T]; the target's.
+    """
+
+    top: tuple[tuple[PromptToken, ...], ...]
+    top_probability: Float[Tensor, "L1 T"]
+    target_probability: Float[Tensor, "L1 T"]
+
+
+def logit_lens(run: PromptRun) -> LogitLens:
+    """Read every layer's input at every position up to the analysed one."""
+    unembedding = run.model.unembedding
+    layers, tokens, _ = run.stream.layer_input.shape
+    best, best_probability, of_target = [], [], []
+    for rows in run.stream.layer_input.flatten(0, 1).split(ROWS_AT_ONCE):
+        probabilities = unembedding.logits(rows, unembedding.scale(rows)).softmax(dim=-1)
+        highest = probabilities.max(dim=-1)
+        best.append(highest.indices)
+        best_probability.append(highest.values)
+        of_target.append(probabilities[:, run.target_id])
+    named = [[token_of(run.model, one) for one in row] for row in torch.cat(best).view(layers, tokens).tolist()]
+    return LogitLens(
+        top=tuple(tuple(row) for row in named),
+        top_probability=torch.cat(best_probability).view(layers, tokens),
+        target_probability=torch.cat(of_target).view(layers, tokens),
+    )

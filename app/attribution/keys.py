@@ -25,7 +25,7 @@ from app.attribution.query import key_vector
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
 from db.token_text import shorten
-from indexer.architecture import NormKind
+from indexer.families import NormKind
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights
 

@@ -22,10 +22,9 @@ from torch import Tensor
 
 from app.attribution.entries import gather_by_layer
 from db.neuron import Neuron, NeuronKind
-from indexer.architecture import NormKind
+from indexer.families import Conventions, NormKind
 from indexer.forward import ResidualStream
 from indexer.products import product
-from indexer.unembedding import Conventions
 from indexer.weights import Weights
 
 VANISHING = 1e-6

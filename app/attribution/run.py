@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from app.attribution.entries import AttentionEntries, Entries, FfnEntries
-from app.attribution.importance import Bases, rows_for
-from app.attribution.layers import LayerScores, base_points, head_contributions, head_scores, layer_scores
-from app.attribution.prompt import PromptToken, position_of, target_of, token_of, tokenise
+from app.attribution.fast import memory_needed, rounded_rows
+from app.attribution.prompt import PromptToken, Settings, position_of, target_of, token_of, tokenise
 from app.attribution.query import QueryLayers, Readers, query_ffn_scores, query_layers, readers
 from app.attribution.results import Certificate, Prediction, QueryNeuron, Target, ValueNeuron
-from app.attribution.rounded import memory_needed, rounded_rows
-from app.attribution.settings import Settings
-from app.attribution.value_neurons import (
+from app.attribution.score import (
+    Bases,
+    LayerScores,
+    base_points,
+    head_contributions,
+    head_scores,
+    layer_scores,
+    rows_for,
+)
+from app.attribution.search import (
     Bounds,
     Ranking,
     Search,
@@ -26,7 +32,10 @@ from app.attribution.value_neurons import (
     search_top,
     together,
 )
+from db.catalogue.store import Catalogue
+from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
+from db.token_text import plain
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
 
@@ -297,3 +306,71 @@ def run_prompt(model: LanguageModel, prompt: str, settings: Settings) -> PromptR
     stream = model.forward(list(question.token_ids[: question.position + 1]))
     target = int(stream.logits.argmax()) if question.target is None else question.target
     return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor)
+
+
+# A model and a catalogue belong together only if they share the unembedding; otherwise the stored tokens would be
+
+
+def require_same_model(model: LanguageModel, catalogue: Catalogue) -> None:
+    """Refuse to join a catalogue with a model whose unembedding differs.
+
+    Raises:
+        AtlasError: they differ.
+    """
+    stored = catalogue.info
+    if stored.unembedding_hash != model.unembedding.hash:
+        raise AtlasError(
+            f"The catalogue of {stored.model} (build {stored.build_id}) was made from another unembedding than that "
+            "of the "
+            f"model {model.name}: {stored.unembedding_hash[:12]}… against {model.unembedding.hash[:12]}…. Its tokens "
+            "would be "
+            "wrong. Choose the matching catalogue with --catalogue, or build one: python -m indexer build MODEL."
+        )
+
+
+def stored_ranges(catalogue: Catalogue) -> Ranges:
+    """Highest minus lowest logit of every value vector, as the catalogue stores them; each layer is read once."""
+
+    @cache
+    def ranges(kind: NeuronKind, layer: int) -> Tensor:
+        highest, lowest = catalogue.extremes(layer, kind)
+        # Stored logits are float32 products; their last digits may differ from the ones computed here.
+        return torch.from_numpy(highest - lowest) * (1 + 1e-5)
+
+    return ranges
+
+
+# Tokens that begin as something typed does, the most probable here first: to choose a target from.
+
+SHOWN = 8
+
+
+def tokens_beginning(run: PromptRun, text: str, count: int = SHOWN) -> tuple[Prediction, ...]:
+    """Tokens whose text begins with `text`, with or without a space before it, whatever the case.
+
+    Args:
+        run: the prompt; its probabilities at the analysed position order the tokens.
+        text: what was typed.
+        count: how many at most.
+    """
+    wanted = text.casefold()
+    if not wanted:
+        return ()
+    found = [token_id for token_id, name in _names(run.model) if name.startswith((wanted, f" {wanted}"))]
+    if not found:
+        return ()
+    ids = torch.tensor(found)
+    best = ids[run.log_probabilities[ids].topk(min(count, len(found))).indices].tolist()
+    named = [run.token_probability(token_id) for token_id in best]
+    return tuple(Prediction(one.token, one.probability) for one in named)
+
+
+@lru_cache(maxsize=2)
+def _names(model: LanguageModel) -> tuple[tuple[int, str], ...]:
+    """Ids and texts of the vocabulary, as they are compared; without control tokens and rows that no token uses."""
+    tokens = model.tokens
+    return tuple(
+        (token_id, plain(tokens.bytes_of(token_id)).casefold())
+        for token_id in range(model.dimensions.vocabulary)
+        if not tokens.is_special(token_id)
+    )

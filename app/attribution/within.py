@@ -12,10 +12,9 @@ from torch import Tensor
 
 from app.attribution.results import Certificate, Found, ValueNeuron
 from app.attribution.run import PromptRun, Ranges
-from app.attribution.scope import Scope
-from app.attribution.value_neurons import Bounds, Exact, Ranking, certified_bottom, certified_top
+from app.attribution.search import Bounds, Exact, Ranking, certified_bottom, certified_top
 from db.errors import AtlasError
-from db.neuron import NeuronKind
+from db.neuron import NeuronKind, Scope
 
 
 def raising_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int) -> Found:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.serving.configuration import configuration
-from app.state.selection import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
-from db.catalogue import Catalogue
+from app.serving.settings import configuration
+from app.state.selections import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.library import find_catalogue
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,10 +90,9 @@ def _explained(options: argparse.Namespace) -> "Material":
 
     from app.attribution.analysis import explain, load
     from app.attribution.details import lens_frame
-    from app.attribution.joining import require_same_model, stored_ranges
-    from app.attribution.run import run_prompt
-    from app.attribution.settings import Settings
-    from indexer.conventions import Conventions
+    from app.attribution.prompt import Settings
+    from app.attribution.run import require_same_model, run_prompt, stored_ranges
+    from indexer.families import Conventions
 
     model = load(options.model)
     catalogue = _catalogue(options.catalogue, model.name)
@@ -115,7 +114,7 @@ def _explained(options: argparse.Namespace) -> "Material":
 
 def _stored(options: argparse.Namespace) -> "Material":
     """An analysis that was written before; needs no model."""
-    from app.attribution.parsing import from_json
+    from app.attribution.results import from_json
 
     if options.lens:
         raise AtlasError("--lens needs the prompt itself: a stored analysis does not hold the logit lens.")
@@ -130,9 +129,8 @@ def _stored(options: argparse.Namespace) -> "Material":
 def _material(
     analysis: "Analysis", catalogue: Catalogue, options: argparse.Namespace, lens: "pd.DataFrame | None"
 ) -> "Material":
-    from app.report.contents import ROWS
+    from app.report.contents import ROWS, Origin
     from app.report.files import Material
-    from app.report.origin import Origin
 
     last, best = len(analysis.tokens) - 1, analysis.predictions[0].token.id
     listed = max(len(analysis.ffn_value_neurons), 1) if options.analysis else options.top

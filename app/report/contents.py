@@ -1,28 +1,289 @@
 """What a report says, ready to be set: an analysis, the catalogue's tokens and the drawings, as plain values."""
 
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+from xml.etree import ElementTree
 
 import pandas as pd
+from markupsafe import Markup
 
-from app.asking.certainty import certainty_lines
-from app.asking.reading import Reading, reading_of
-from app.drawing import prompt_charts
-from app.drawing.wording import nats, percent, signed
-from app.report.drawing import Figure, figures
-from app.report.neurons import value_tables, why
-from app.report.origin import Origin
-from app.report.parts import Bar, Contents, PredictionRow
-from app.state.address import head_label
-from db.catalogue import Catalogue
+from app.answers.reading import Reading, certainty_lines, most, reading_of
+from app.charts import prompt_charts
+from app.charts.pictures import inline_svgs
+from app.charts.prompt_charts import Drawn
+from app.state.address import head_label, shared
+from app.state.selections import DEFAULT_TOP, Map, PromptSelection, Rule, Show
+from app.words import nats, percent, signed
+from db.catalogue.store import Catalogue
+from db.neuron import Neuron, NeuronKind
+from db.records import BuildStamp
 from db.token_text import display, shorten
 
 if TYPE_CHECKING:
-    from app.attribution.results import Analysis
+    from app.attribution.results import Analysis, Query, QueryNeuron, ValueNeuron
+
+
+# Where a report's figures come from, and how they are had again: an address and a shell command.
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What was asked, and of which server."""
+
+    question: PromptSelection
+    """With its place: the address opens the page as it was."""
+    base: str = ""
+    """The address of the app's start page; empty where it is not known, as in the shell."""
+    model: str = "demo"
+    """As the shell's ``--model`` takes it."""
+    made: datetime | None = None
+    """When; None is now."""
+
+    @property
+    def date(self) -> str:
+        """Such as “2026-01-31 10:20 UTC”."""
+        return (self.made or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+    def address(self, build: BuildStamp) -> str:
+        """The page's address with its build; without its server where that is not known."""
+        link = shared("prompt", self.question, build)
+        return urljoin(self.base, link) if urlsplit(self.base).scheme in ("http", "https") else link
+
+    def command(self) -> str | None:
+        """The shell command that writes the same report; None where a shell cannot be given such a prompt."""
+        asked = self.question
+        if any(not one.isprintable() and one != "\n" for one in asked.prompt):
+            return None
+        options = {
+            "--model": None if self.model == "demo" else self.model,
+            "--target-id": asked.target,
+            "--distractor-id": asked.distractor,
+            "--position": asked.position,
+            "--top": None if asked.top == DEFAULT_TOP else asked.top,
+            "--conventions": None if asked.rule is Rule.EXACT else asked.rule,
+        }
+        words = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+        words += ["--lens"] if asked.place.map is Map.LENS else []
+        words = ["python", "-m", "app.report", *words, "--out", "report.html", "--", asked.prompt]
+        return " ".join(map(shlex.quote, words))
+
+
+# Charts as inline SVG elements that several can stand in one page, each described as a whole.
+
+_SVG = "http://www.w3.org/2000/svg"
+_ID = re.compile(r"url\(#([^)]+)\)")
+_PER_MARK = ("role", "aria-roledescription", "aria-hidden", "class")
+"""Marks are neither described one by one nor styled by the page."""
+ElementTree.register_namespace("", _SVG)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawing and what it shows, in words."""
+
+    svg: Markup
+    alt: str
+
+
+def figures(drawings: Mapping[str, tuple[Drawn, str]]) -> dict[str, Figure]:
+    """Draw charts, each with what it shows. Their names keep their gradients' ids apart."""
+    made = inline_svgs([(drawn.chart, drawn.width) for drawn, _ in drawings.values()])
+    return {
+        name: Figure(_labelled(svg, name, alt), alt)
+        for (name, (_, alt)), svg in zip(drawings.items(), made, strict=True)
+    }
+
+
+def _labelled(svg: str, name: str, alt: str) -> Markup:
+    root = ElementTree.fromstring(svg)
+    for element in root.iter():
+        for attribute, value in list(element.attrib.items()):
+            if attribute in _PER_MARK:
+                del element.attrib[attribute]
+            elif attribute == "id":
+                element.set("id", f"{name}-{value}")
+            else:
+                element.set(attribute, _ID.sub(rf"url(#{name}-\1)", value))
+    root.set("role", "img")
+    root.set("aria-label", alt)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # ElementTree escapes
+
+
+# What a report is made of, as plain values for the template. Tokens are in display form; only drawings are markup.
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A number in words, and its length from -1 to 1."""
+
+    words: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRow:
+    """A token that may come next."""
+
+    token: str
+    probability: Bar
+    explained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronRow:
+    """A neuron; first and second are the tokens of its two ends, the one that comes first by the sign rule first."""
+
+    label: str
+    score: Bar
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    promoted_first: bool = True
+    source: str = ""
+    activation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronTable:
+    """Neurons, the most extreme first. total: how many the analysis lists."""
+
+    title: str
+    unit: str
+    rows: tuple[NeuronRow, ...]
+    total: int
+    on_prompt: bool = True
+    """Whether activations, and the ends that they make active, are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What switched the value neurons on."""
+
+    lead: str
+    neurons: NeuronTable
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Everything that the template sets, in the order of the page."""
+
+    title: str
+    prompt: str
+    facts: tuple[tuple[str, str], ...]
+    tokens: tuple[tuple[int, str, bool], ...]
+    """Position, text, and whether it is the explained one."""
+    predictions: tuple[PredictionRow, ...]
+    target: str
+    """The explained token with its figures."""
+    target_token: str
+    contrast: str
+    """The sum of the difference of logits in a sentence; empty without a distractor."""
+    meaning: str
+    unit: str
+    layers: Figure
+    layer_rows: tuple[tuple[int, str, str], ...]
+    heads: Figure
+    head_rows: tuple[tuple[str, Bar], ...]
+    lens: Figure | None
+    tables: tuple[NeuronTable, ...]
+    why: Why | None
+    sure: tuple[tuple[str, str], ...]
+    address: str
+    command: str | None
+
+
+# A report's tables of neurons: those that raised and lowered the target, and what switched them on.
+
+_DEPTH = 6
+"""Tokens of the end that comes first; of the other a third."""
+_TOKEN = 24
+
+
+def value_tables(reading: Reading, catalogue: Catalogue, rows: int) -> tuple[NeuronTable, ...]:
+    names = {NeuronKind.FFN: "FFN neurons", NeuronKind.ATTENTION: "Attention neurons"}
+    return tuple(
+        _value_table(f"{names[kind]} that {reading.words[show]}", found, reading, catalogue, rows)
+        for show in (Show.RAISED, Show.LOWERED)
+        for kind in names
+        if (found := reading.lists[show, kind])
+    )
+
+
+def _value_table(
+    title: str, found: "Sequence[ValueNeuron]", reading: Reading, catalogue: Catalogue, rows: int
+) -> NeuronTable:
+    shown, scale = found[:rows], most(found)
+    ends = _ends([one.neuron for one in shown], catalogue)
+    tokens = reading.analysis.tokens
+    return NeuronTable(
+        title,
+        reading.unit,
+        tuple(
+            _value_row(one, ends[one.neuron], scale, "" if one.position is None else tokens[one.position].display)
+            for one in shown
+        ),
+        len(found),
+    )
+
+
+def _value_row(
+    one: "ValueNeuron", ends: tuple[tuple[str, ...], tuple[str, ...]], scale: float, token: str
+) -> NeuronRow:
+    positive = one.activation > 0
+    first, second = ends if positive else (ends[1], ends[0])
+    return NeuronRow(
+        one.neuron.label,
+        Bar(nats(one.score), one.score / scale),
+        first,
+        second[: _DEPTH // 3],
+        positive,
+        "" if one.position is None else f"{one.position} {shorten(token, _TOKEN)}",
+        signed(one.activation),
+    )
+
+
+def why(query: "Query", figures: tuple[Figure, ...], catalogue: Catalogue, rows: int) -> Why:
+    attention, ffn = query.readers
+    skipped = f" {query.skipped} were left out, since what they read adds up to nothing." if query.skipped else ""
+    lead = (
+        f"A value neuron is switched on by what it reads. These FFN neurons wrote most of what the {attention} "
+        f"strongest attention value neurons read; the charts split what they and the {ffn} strongest FFN value neurons "
+        f"read over the layers below.{skipped}"
+    )
+    return Why(lead, _query_table(query.ffn_neurons, catalogue, rows), figures)
+
+
+def _query_table(found: "Sequence[QueryNeuron]", catalogue: Catalogue, rows: int) -> NeuronTable:
+    shown = found[:rows]
+    ends = _ends([one.neuron for one in shown], catalogue)
+    scale = max((abs(one.score) for one in found), default=1.0) or 1.0
+    lines = tuple(
+        NeuronRow(one.neuron.label, Bar(nats(one.score), one.score / scale), *ends[one.neuron]) for one in shown
+    )
+    return NeuronTable("Query neurons", "score (nats)", lines, len(found), on_prompt=False)
+
+
+def _ends(neurons: Sequence[Neuron], catalogue: Catalogue) -> dict[Neuron, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The tokens that each promotes and suppresses most, shortened."""
+    found = catalogue.strongest_tokens(neurons, _DEPTH) if neurons else {}
+    return {
+        neuron: (
+            tuple(shorten(token.display, _TOKEN) for token in ends.promotes),
+            tuple(shorten(token.display, _TOKEN) for token in ends.suppresses),
+        )
+        for neuron, ends in found.items()
+    }
+
 
 ROWS = 50
 """Neurons of a table; the JSON and the tables hold all that were found."""
 _HEADS = 12
-_TOKEN = 24
+
 _CONVENTIONS = {
     "exact": "exact: figures agree with the model's own probabilities",
     "notebook": "notebook: constants of the final norm are dropped, as the method's published notebooks do",

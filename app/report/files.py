@@ -6,19 +6,52 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
-from app.asking.exporting import csv_of, parquet_of
-from app.report.contents import ROWS, contents
-from app.report.origin import Origin
-from app.report.page import html
-from db.catalogue import Catalogue
+from app.answers.files import csv_of, parquet_of
+from app.charts import style
+from app.charts.pictures import visible
+from app.report.contents import ROWS, Contents, Origin, contents
+from db.catalogue.store import Catalogue
 from db.neuron import NeuronKind
 
 if TYPE_CHECKING:
     from app.attribution.results import Analysis
+
+
+# A report as one HTML file that opens offline: no script, nothing fetched, everything escaped.
+
+_FOLDER = Path(__file__).parent
+
+
+def html(contents: Contents) -> bytes:
+    """Set a report; UTF-8."""
+    return _template().render(report=contents, palette=style).encode("utf-8", "replace")
+
+
+def _visible(value: object) -> object:
+    """Texts without what HTML forbids or nobody sees, whatever they were given as; drawings as they are."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
+
 
 _PLAIN = re.compile(r"[a-z0-9]+")
 _LONGEST = 60
@@ -61,43 +94,43 @@ def file_name(form: FileForm, prompt: str) -> str:
 
 
 def report(material: Material) -> bytes:
-    """The HTML file; see `app.report.page`."""
+    """The HTML file; see `app.report.files`."""
     one = material
     return html(contents(one.analysis, one.catalogue, one.origin, lens=one.lens, rows=one.rows))
 
 
 def json_file(material: Material) -> bytes:
     """The whole analysis, as ``python -m app.attribution --json`` writes it."""
-    from app.attribution.forms import to_json
+    from app.attribution.frames import to_json
 
     return json.dumps(to_json(material.analysis), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
 def tables(material: Material) -> dict[str, pd.DataFrame]:
     """Every list of the analysis in full, by its name."""
-    from app.attribution import forms
+    from app.attribution import frames
 
     analysis, contrast = material.analysis, material.analysis.contrast
     found = {
-        "predictions": forms.predictions_frame(analysis),
-        "layers": forms.layers_frame(analysis),
-        "heads": forms.heads_frame(analysis),
-        "ffn_value_neurons": forms.value_neurons_frame(analysis, NeuronKind.FFN),
-        "attention_value_neurons": forms.value_neurons_frame(analysis, NeuronKind.ATTENTION),
+        "predictions": frames.predictions_frame(analysis),
+        "layers": frames.layers_frame(analysis),
+        "heads": frames.heads_frame(analysis),
+        "ffn_value_neurons": frames.value_neurons_frame(analysis, NeuronKind.FFN),
+        "attention_value_neurons": frames.value_neurons_frame(analysis, NeuronKind.ATTENTION),
     }
     if analysis.suppressing_certificates:
-        found["ffn_suppressing_neurons"] = forms.neurons_frame(analysis, analysis.ffn_suppressing_neurons)
-        found["attention_suppressing_neurons"] = forms.neurons_frame(analysis, analysis.attention_suppressing_neurons)
+        found["ffn_suppressing_neurons"] = frames.neurons_frame(analysis, analysis.ffn_suppressing_neurons)
+        found["attention_suppressing_neurons"] = frames.neurons_frame(analysis, analysis.attention_suppressing_neurons)
     if analysis.query is not None:
-        found["query_ffn_neurons"] = forms.query_neurons_frame(analysis.query.ffn_neurons)
-        found["query_layers"] = forms.query_layers_frame(analysis.query)
+        found["query_ffn_neurons"] = frames.query_neurons_frame(analysis.query.ffn_neurons)
+        found["query_layers"] = frames.query_layers_frame(analysis.query)
     if contrast is not None:
-        found["contrast_layers"] = forms.layers_frame(contrast)
-        found["contrast_heads"] = forms.heads_frame(contrast)
-        found["contrast_ffn_neurons"] = forms.neurons_frame(analysis, contrast.ffn_neurons)
-        found["contrast_attention_neurons"] = forms.neurons_frame(analysis, contrast.attention_neurons)
-        found["contrast_ffn_opposing_neurons"] = forms.neurons_frame(analysis, contrast.ffn_opposing)
-        found["contrast_attention_opposing_neurons"] = forms.neurons_frame(analysis, contrast.attention_opposing)
+        found["contrast_layers"] = frames.layers_frame(contrast)
+        found["contrast_heads"] = frames.heads_frame(contrast)
+        found["contrast_ffn_neurons"] = frames.neurons_frame(analysis, contrast.ffn_neurons)
+        found["contrast_attention_neurons"] = frames.neurons_frame(analysis, contrast.attention_neurons)
+        found["contrast_ffn_opposing_neurons"] = frames.neurons_frame(analysis, contrast.ffn_opposing)
+        found["contrast_attention_opposing_neurons"] = frames.neurons_frame(analysis, contrast.attention_opposing)
     if material.lens is not None:
         found["logit_lens"] = material.lens
     return found

@@ -1,16 +1,20 @@
-"""Who is signed in, and whether they may write. Reading is free to everybody.
+"""Who is signed in, whether they may write, and what this server explains."""
 
-Signing in is Streamlit's (OpenID Connect, ``st.login``): set up by the variables ``ATLAS_AUTH_…`` or by the section
-``[auth]`` of ``.streamlit/secrets.toml``. Where neither is there, nobody can be told from anybody else: on a server of
-one's own that means everybody may write.
-"""
-
+import hashlib
+import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit import runtime
+from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
 
-from app.serving.configuration import Mode, configuration
+from app.gallery.examples import EXAMPLES, PROMPTS, READY, WORKED_PROMPT
+from app.serving.settings import Mode, configuration
+from app.serving.worker import Asker, Reason, RefusedError
+
+# Who is signed in, and whether they may write. Reading is free to everybody.
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +77,96 @@ def why_not_write() -> str | None:
         allowed = ", ".join(settings.email_domains)
         return f"You are signed in, but only addresses of {allowed} may save here. You may read everything."
     return None
+
+
+# The session that a page is drawn for, as far as the workshop needs to know it.
+
+_LOOK_SECONDS = 1.0
+_SALT = secrets.token_bytes(16)
+
+
+def asker() -> Asker:
+    """This session, as one who asks: it has gone when its page is drawn anew or nobody is connected any more.
+
+    Outside a session, as in a test of the library, nobody ever goes.
+    """
+    context = get_script_run_ctx(suppress_warning=True)
+    if context is None:
+        return Asker()
+    session, last = context.session_id, time.monotonic()
+
+    def look() -> None:
+        nonlocal last
+        context.yield_check()
+        if time.monotonic() - last < _LOOK_SECONDS:
+            return
+        last = time.monotonic()
+        # A closed page keeps its session for a while, for it may connect again; then it is drawn anew.
+        if runtime.exists() and not runtime.get_instance().is_active_session(session):
+            raise StopException
+
+    return Asker(session, look)
+
+
+def short_name() -> str:
+    """Tells sessions apart in the log; the session cannot be found or taken over by it. Empty outside a session."""
+    context = get_script_run_ctx(suppress_warning=True)
+    return "" if context is None else hashlib.sha256(_SALT + context.session_id.encode()).hexdigest()[:8]
+
+
+_COMPARED = (side.prompt for _, one in EXAMPLES for side in (one.question.first, one.question.second))
+CURATED = frozenset((WORKED_PROMPT, *PROMPTS, *(prompt for ready in READY.values() for prompt, _ in ready), *_COMPARED))
+"""The prompts that a demonstration explains."""
+
+
+def require_model() -> None:
+    """Asked by whatever needs the model.
+
+    Raises:
+        RefusedError: this server has none.
+    """
+    if configuration().mode is Mode.CATALOGUE:
+        raise RefusedError(
+            Reason.MODE,
+            "This server has no model, so it explains no new prompts. Search its catalogue, open a saved analysis or "
+            "one of the gallery, or run Neuron Atlas on a machine of your own.",
+        )
+
+
+def require_allowed(prompt: str, top: int = 0) -> None:
+    """Asked before a prompt is put to the model; its length in tokens is checked when it has been read.
+
+    Args:
+        prompt: the text.
+        top: how many neurons of each kind are asked for.
+
+    Raises:
+        RefusedError: this server has no model, or does not explain this prompt, or not with so many neurons.
+    """
+    require_model()
+    settings = configuration()
+    if settings.mode is Mode.DEMO and prompt not in CURATED:
+        raise RefusedError(
+            Reason.MODE,
+            "This server is a demonstration and explains only the prompts that its pages offer; run Neuron Atlas on a "
+            "machine of your own to explain yours.",
+        )
+    if top > settings.max_top:
+        raise RefusedError(
+            Reason.LIMIT,
+            f"This server finds at most {settings.max_top:,} neurons of each kind, and {top:,} were asked for: ask for "
+            "fewer.",
+        )
+
+
+def require_batch(count: int) -> None:
+    """Asked before many prompts are put to the model.
+
+    Raises:
+        RefusedError: they are too many.
+    """
+    most = configuration().max_prompts
+    if count > most:
+        raise RefusedError(
+            Reason.LIMIT, f"This server explains at most {most:,} prompts at a time, and {count:,} were given."
+        )

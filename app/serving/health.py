@@ -9,12 +9,11 @@ from sqlalchemy import ColumnClause, literal_column, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from app.api.pool import Pool
-from app.api.problems import public
-from app.asking import saving
-from app.serving.configuration import configuration
+from app.answers import stored
+from app.serving.problems import Pool, public
 from app.serving.resources import catalogue, is_loaded
-from db import tables
+from app.serving.settings import configuration
+from db.catalogue import schema
 from db.errors import AtlasError
 
 PATIENCE = 5.0
@@ -60,8 +59,8 @@ def _catalogue() -> Part:
     """
     atlas = catalogue()
     # Read anew each time: what is remembered of a build says nothing about its file.
-    (build,) = atlas.rows(select(tables.build.c.build_id))
-    atlas.rows(select(tables.neuron.c.neuron_id).limit(_ONE))
+    (build,) = atlas.rows(select(schema.build.c.build_id))
+    atlas.rows(select(schema.neuron.c.neuron_id).limit(_ONE))
     return {
         "status": "ok",
         "model": atlas.info.model,
@@ -77,10 +76,10 @@ def _workspace() -> Part:
     Raises:
         AtlasError: it cannot be used.
     """
-    if not saving.offered():
+    if not stored.offered():
         return {"status": "off"}
     try:
-        workspace = saving.workspace()
+        workspace = stored.workspace()
         if workspace is not None:
             with workspace.database.transaction() as connection:
                 connection.execute(select(_ONE))

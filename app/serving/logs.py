@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from app.serving.refusals import RefusedError
+from app.serving.worker import RefusedError
 from db.errors import AtlasError
 
 _OURS = "app"

@@ -3,30 +3,113 @@
 Nothing of torch is imported before a page needs the model: that takes seconds.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import streamlit as st
 
-from app.serving import logs, session
-from app.serving.configuration import configuration
-from app.serving.limits import require_model
-from app.serving.loading import Loaded
-from app.serving.opened import OpenBuilds
+from app.serving import access, logs
+from app.serving.access import require_model
+from app.serving.settings import configuration
 from app.serving.shelf import Shelf
-from app.serving.work import Asker, Finished, Report, Workshop
-from db.catalogue import Catalogue
-from db.library import find_build, find_catalogue, models, source_of
-
-T = TypeVar("T")
+from app.serving.worker import Asker, Finished, Report, Workshop
+from db.catalogue.builds import find_build, find_catalogue, models, source_of
+from db.catalogue.store import Catalogue
 
 if TYPE_CHECKING:
     from app.attribution.run import PromptRun, Ranges
     from indexer.language_model import LanguageModel
+
+
+# What is large and slow to load: loaded once, when first asked for, and only so many of it kept.
+
+T = TypeVar("T")
+
+
+class Loaded(Generic[T]):
+    """The things in memory.
+
+    Args:
+        room: how many. What was used least recently makes room before the next is loaded, so that there are never more.
+        load: loads one by its source.
+        dropped: called after one had to go and before the next is loaded, so that whoever else keeps it lets it go too.
+    """
+
+    def __init__(self, room: int, load: Callable[[str], T], dropped: Callable[[], None] = lambda: None) -> None:
+        self._room, self._load, self._dropped = room, load, dropped
+        self._shelf: Shelf[T] = Shelf(room)
+        self._loading = Lock()
+
+    def get(self, source: str) -> T:
+        """The thing; two who ask at once wait for one loading."""
+        with self._loading:
+            found = self._shelf.get(source)
+            if found is None:
+                if len(self._shelf) >= self._room:
+                    self._shelf.shrink(self._room - 1)
+                    self._dropped()
+                found = self._load(source)
+                self._shelf.put(source, found)
+            return found
+
+    def has(self, source: str) -> bool:
+        """Whether it is in memory; does not count as a use."""
+        return source in self._shelf
+
+
+# The builds that are open. A build's file never changes, so one that did was harmed or put back: it is opened anew.
+
+_State = tuple[int, int, int, int]
+
+
+class OpenBuilds:
+    """Opens each file once and keeps it open.
+
+    Args:
+        room: how many; one that drops out is closed with its last user.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._open: OrderedDict[Path, tuple[_State, Catalogue]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, path: Path) -> Catalogue:
+        """The build in a file.
+
+        Raises:
+            AtlasError: it cannot be read.
+        """
+        with self._lock:
+            state = _state(path)
+            known = self._open.get(path)
+            if known is not None:
+                if known[0] == state:
+                    self._open.move_to_end(path)
+                    return known[1]
+                del self._open[path]
+                known[1].close()  # within a process DuckDB goes on reading the old file as long as one has it open
+            opened = Catalogue.open(path)
+            if state is not None:
+                self._open[path] = (state, opened)
+            while len(self._open) > self._room:
+                self._open.popitem(last=False)
+            return opened
+
+
+def _state(path: Path) -> _State | None:
+    """Changes when the file is written to, cut or replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
 
 _ROOM = {"analysis": 1.0, "detail": 2.0, "row": 2.0, "aggregate": 0.125, "direction": 0.5, "preview": 1.0}
 """How many results of each kind are kept, as a share of the setting; of rows at least what one page needs."""
@@ -135,7 +218,7 @@ def model_of(atlas: Catalogue) -> "LanguageModel":
         AtlasError: the model is not here, or is another than the catalogue's.
     """
     require_model()
-    from app.attribution.joining import require_same_model
+    from app.attribution.run import require_same_model
 
     model = _models().get(_source(atlas))
     require_same_model(model, atlas)
@@ -152,7 +235,7 @@ def ready(atlas: Catalogue, report: Report) -> "LanguageModel":
 @st.cache_resource(max_entries=2, show_spinner=False)
 def ranges_of(build_id: str, _atlas: Catalogue) -> "Ranges":
     """What a build knows of its neurons' extreme logits."""
-    from app.attribution.joining import stored_ranges
+    from app.attribution.run import stored_ranges
 
     return stored_ranges(_atlas)
 
@@ -181,7 +264,7 @@ class Desk:
 
 def workshop() -> Desk:
     """Where the models work, one piece at a time, for whoever's page is being drawn."""
-    return Desk(_shop(), session.asker())
+    return Desk(_shop(), access.asker())
 
 
 @st.cache_resource(show_spinner=False)

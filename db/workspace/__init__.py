@@ -7,7 +7,7 @@ It lies in an SQLite file or in PostgreSQL, apart from the catalogues: those are
 it knows the JSON object that `python -m app.attribution --json` writes, and the neurons in its lists.
 """
 
+from db.workspace.records import Collection, Contents, Draft, Mention, NeuronNote, Saved
 from db.workspace.store import Workspace
-from db.workspace.values import Collection, Contents, Draft, Mention, NeuronNote, Saved
 
 __all__ = ["Collection", "Contents", "Draft", "Mention", "NeuronNote", "Saved", "Workspace"]

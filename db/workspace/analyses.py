@@ -2,19 +2,22 @@
 
 import hashlib
 import json
+import math
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, distinct, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, distinct, func, insert, select, true, update
 
 from db.errors import AtlasError
 from db.neuron import Neuron
-from db.workspace import tables
-from db.workspace.base import Base, check_page, holds
-from db.workspace.mentions import as_text, mentions_of, named
-from db.workspace.values import (
+from db.workspace import schema
+from db.workspace.database import Database
+from db.workspace.records import (
     MAX_ADDRESS,
+    MAX_PAGE,
+    MAX_RESULT,
     MAX_TITLE,
     Draft,
     Mention,
@@ -22,9 +25,137 @@ from db.workspace.values import (
     line,
     now,
     searchable,
+    words_of,
 )
 
-_T = tables.analysis
+# What the parts of the workspace share: transactions on tables that are known to be up to date.
+
+_WRITER = 0x77726974  # "writ"
+
+
+class Base:
+    """A database whose tables were prepared."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._checked = database.identity()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that changes nothing."""
+        self._check()
+        with self.database.transaction() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that changes something: all of it or, on any error, nothing."""
+        self._check()
+        with self.database.transaction(write=True) as connection:
+            if self.database.file is None:  # one writer at a time, as SQLite has it anyway
+                connection.execute(select(func.pg_advisory_xact_lock(_WRITER)))
+            yield connection
+
+    def _check(self) -> None:
+        """Another file under the same name may be an older workspace, or none."""
+        found = self.database.identity()
+        if found != self._checked:
+            schema.prepare(self.database, create=False)
+            self._checked = found
+
+
+def check_page(limit: int, offset: int) -> None:
+    """Refuse a page that cannot be.
+
+    Raises:
+        AtlasError: a negative number, or too long a page.
+    """
+    if not 0 <= limit <= MAX_PAGE or offset < 0:
+        raise AtlasError(f"A page has 0 to {MAX_PAGE:,} rows and begins at 0 or later.")
+
+
+def holds(column: ColumnElement[Any], words: str) -> ColumnElement[bool]:
+    """Whether the column holds every word, as `values.searchable` wrote it."""
+    return and_(true(), *(column.contains(word, autoescape=True) for word in words_of(words)))
+
+
+# The neurons in an analysis' lists: what is indexed of a result, and what a result must be like to be kept.
+
+ROLES = {
+    "FFN value": "ffn_value_neurons",
+    "attention value": "attention_value_neurons",
+    "FFN query": "query_ffn_neurons",
+    "FFN suppressing": "ffn_suppressing_neurons",
+    "attention suppressing": "attention_suppressing_neurons",
+}
+"""Role -> the list's key in the JSON of an analysis."""
+
+_MAX_LISTED = 5000
+_MAX_POSITION = 2**31 - 1
+
+
+def mentions_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for every neuron in every list: role, place (from 0), neuron, position, score, activation.
+
+    Raises:
+        AtlasError: a list holds something that is no neuron with a finite score.
+    """
+    rows = []
+    for role, name in ROLES.items():
+        listed = result.get(name) or []
+        if not isinstance(listed, list) or len(listed) > _MAX_LISTED:
+            raise AtlasError(f"The result's {name} is no list of at most {_MAX_LISTED:,} neurons.")
+        rows += [{"role": role, "place": place, **_row(one, name)} for place, one in enumerate(listed)]
+    return rows
+
+
+def _row(one: Any, name: str) -> dict[str, Any]:
+    try:
+        neuron = Neuron.parse(str(one["neuron"])[:40]).label
+        score, activation, position = float(one["score"]), one.get("activation"), one.get("position")
+        activation = None if activation is None else float(activation)
+    except (AtlasError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise AtlasError(f"The result's {name} holds something that is no neuron with a score.") from error
+    finite = math.isfinite(score) and (activation is None or math.isfinite(activation))
+    if not finite or not (position is None or (type(position) is int and 0 <= position <= _MAX_POSITION)):
+        raise AtlasError(f"The result's {name} has for {neuron} a score, activation or position that cannot be.")
+    return {"neuron": neuron, "position": position, "score": score, "activation": activation}
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The result as it is stored: JSON in plain ASCII, so that every database can hold every prompt.
+
+    Raises:
+        AtlasError: it is too large, or holds what JSON has no word for.
+    """
+    try:
+        text = json.dumps(result, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise AtlasError(f"The result cannot be written as JSON: {error}.") from error
+    if len(text) > MAX_RESULT:
+        raise AtlasError(
+            f"The result has {len(text):,} characters of JSON; at most {MAX_RESULT:,} are kept. "
+            "Ask for fewer neurons, or shorten the prompt."
+        )
+    return text
+
+
+def named(result: dict[str, Any]) -> tuple[str, str]:
+    """The prompt and the target's text of a result.
+
+    Raises:
+        AtlasError: it has none, and is no analysis.
+    """
+    try:
+        prompt, target = result["prompt"], result["target"]["text"]
+    except (KeyError, TypeError):
+        prompt = target = None
+    if not isinstance(prompt, str) or not isinstance(target, str):
+        raise AtlasError("The result is no analysis: it has no prompt, or no target.")
+    return prompt, target
+
+
+_T = schema.analysis
 _SAVED = (
     _T.c.id,
     _T.c.title,
@@ -135,7 +266,7 @@ class Analyses(Base):
             AtlasError: a page that cannot be.
         """
         check_page(limit, offset)
-        found = tables.mention
+        found = schema.mention
         chosen = (
             select(found.c.role, found.c.position, found.c.score, found.c.activation, *_SAVED)
             .join(_T, _T.c.id == found.c.analysis_id)
@@ -151,7 +282,7 @@ class Analyses(Base):
 
     def count_mentions(self, model: str, neuron: Neuron) -> tuple[int, int]:
         """How many rows :meth:`mentions` has in all, and of how many analyses."""
-        found = tables.mention
+        found = schema.mention
         counted = select(func.count(), func.count(distinct(found.c.analysis_id))).where(
             found.c.model == model, found.c.neuron == neuron.label
         )
@@ -165,7 +296,7 @@ def add(connection: Connection, analysis_id: str, draft: Draft, created_at: str,
     saved, columns, mentions = _checked(analysis_id, draft, created_at, updated_at)
     connection.execute(insert(_T).values(columns))
     if mentions:
-        connection.execute(insert(tables.mention), mentions)
+        connection.execute(insert(schema.mention), mentions)
     return saved
 
 
@@ -173,9 +304,9 @@ def replace(connection: Connection, analysis_id: str, draft: Draft, created_at: 
     """Write an analysis over the one of its id, which stays in its collections; raises as `Analyses.save` does."""
     _, columns, mentions = _checked(analysis_id, draft, created_at, updated_at)
     connection.execute(update(_T).where(_T.c.id == analysis_id).values(columns))
-    connection.execute(delete(tables.mention).where(tables.mention.c.analysis_id == analysis_id))
+    connection.execute(delete(schema.mention).where(schema.mention.c.analysis_id == analysis_id))
     if mentions:
-        connection.execute(insert(tables.mention), mentions)
+        connection.execute(insert(schema.mention), mentions)
 
 
 def _checked(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.api.application import api
+from app.serving.api import api
 from db.__main__ import main
 
 

@@ -7,7 +7,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app.serving.configuration import configuration
+from app.serving.settings import configuration
 from indexer.build import build
 from tests import models
 from tests.app.running import run_page

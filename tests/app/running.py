@@ -14,7 +14,7 @@ def run_page(page: str, /, **params: str) -> AppTest:
     app = AppTest.from_file(str(MAIN), default_timeout=180)
     for name, value in params.items():
         app.query_params[name] = value
-    app.switch_page(f"views/{page}.py").run()
+    app.switch_page(f"ui/pages/{page}.py").run()
     assert not app.exception, app.exception
     return app
 

@@ -2,10 +2,16 @@
 
 from typing import Any
 
-from app.state.compare_selection import CompareSelection
-from app.state.saved_selection import SavedSelection
-from app.state.selection import ManySelection, NeuronSelection, OverviewSelection, PromptSelection, SearchSelection
-from app.state.selection import TokenSelection as Token
+from app.state.selections import (
+    CompareSelection,
+    ManySelection,
+    NeuronSelection,
+    OverviewSelection,
+    PromptSelection,
+    SavedSelection,
+    SearchSelection,
+)
+from app.state.selections import TokenSelection as Token
 
 SELECTIONS: dict[str, Any] = {
     "search": SearchSelection,

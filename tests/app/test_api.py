@@ -12,16 +12,14 @@ import streamlit as st
 from pydantic import BaseModel, TypeAdapter
 from starlette.testclient import TestClient
 
-from app.api import parameters, shapes
-from app.api.pool import Pool
-from app.api.problems import UnavailableError
-from app.serving import resources
-from app.serving.configuration import configuration
-from db import asking
-from db.builds import set_current
-from db.catalogue import Catalogue
+from app.serving import api_forms, resources
+from app.serving.problems import Pool, UnavailableError
+from app.serving.settings import configuration
+from db import queries
+from db.__main__ import parser
+from db.catalogue.builds import set_current
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.options import parser
 from tests.app.api_client import client, problem, shell
 from tests.catalogues import TOKENS, make_catalogue
 
@@ -32,8 +30,8 @@ Capture = pytest.CaptureFixture[str]
 def ask(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """A client on the toy catalogue."""
     monkeypatch.setenv("ATLAS_CATALOGUE", str(toy_root))
-    with client() as asking:
-        yield asking
+    with client() as queries:
+        yield queries
     st.cache_resource.clear()
 
 
@@ -67,12 +65,12 @@ SAME = [
 
 
 SHAPES: dict[str, TypeAdapter[Any]] = {
-    "search": TypeAdapter(list[shapes.Hit]),
-    "concept": TypeAdapter(shapes.Concept),
-    "neuron": TypeAdapter(shapes.Neuron),
-    "similar": TypeAdapter(list[shapes.SimilarNeuron]),
-    "token": TypeAdapter(shapes.Token),
-    "overview": TypeAdapter(shapes.Overview),
+    "search": TypeAdapter(list[api_forms.Hit]),
+    "concept": TypeAdapter(api_forms.ConceptAnswer),
+    "neuron": TypeAdapter(api_forms.Neuron),
+    "similar": TypeAdapter(list[api_forms.SimilarNeuron]),
+    "token": TypeAdapter(api_forms.Token),
+    "overview": TypeAdapter(api_forms.OverviewAnswer),
 }
 """What the OpenAPI document says of the answers."""
 
@@ -96,8 +94,8 @@ def test_builds_are_the_shells_without_the_place_on_this_machine(
         build["path"] = str(Path(build["path"]).relative_to(toy_root))
     answer = ask.get("/v1/builds")
     assert answer.json() == expected
-    TypeAdapter(list[shapes.Build]).validate_json(answer.text, strict=True)
-    TypeAdapter(list[shapes.Model]).validate_json(ask.get("/v1/models").text, strict=True)
+    TypeAdapter(list[api_forms.Build]).validate_json(answer.text, strict=True)
+    TypeAdapter(list[api_forms.Model]).validate_json(ask.get("/v1/models").text, strict=True)
     assert str(toy_root) not in answer.text
     (model,) = ask.get("/v1/models").json()
     assert (model["model"], model["build_id"], model["layers"], model["first"]) == ("toy", "one", 3, True)
@@ -108,13 +106,13 @@ def test_parameters_are_the_shells_options() -> None:
     whole = parser()
     (commands,) = [action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction)]
     asked: dict[str, type[BaseModel]] = {
-        "search": parameters.Search,
-        "concept": parameters.Concept,
-        "neuron": parameters.OneNeuron,
-        "similar": parameters.Similar,
-        "token": parameters.OneToken,
-        "overview": parameters.Overview,
-        "builds": parameters.Builds,
+        "search": api_forms.Search,
+        "concept": api_forms.Concept,
+        "neuron": api_forms.OneNeuron,
+        "similar": api_forms.Similar,
+        "token": api_forms.OneToken,
+        "overview": api_forms.Overview,
+        "builds": api_forms.Builds,
     }
     for name, questions in asked.items():
         options = {
@@ -260,7 +258,7 @@ def test_a_build_that_is_replaced_while_it_is_opened(ask: TestClient, monkeypatc
             raise AtlasError("CURRENT names build-old.duckdb, which is missing.")
         return resources.catalogue(model)
 
-    monkeypatch.setattr("app.api.answering.catalogue", catalogue)
+    monkeypatch.setattr("app.serving.resources.catalogue", catalogue)
     assert ask.get("/v1/neuron/L0.F0?model=toy").status_code == 200
     assert asked == ["toy", "toy"]
 
@@ -310,7 +308,7 @@ def test_a_defect_is_one_sentence(ask: TestClient, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setitem(asking.ANSWERS, "neuron", fail)
+    monkeypatch.setitem(queries.ANSWERS, "neuron", fail)
     answer = ask.get("/v1/neuron/L0.F0")
     assert "defect" in problem(answer, 500)
     assert "secret" not in answer.text

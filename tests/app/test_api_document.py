@@ -10,7 +10,7 @@ import streamlit as st
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
-from app.api.application import api
+from app.serving.api import api
 from tests.app.api_client import client
 
 PATHS = [

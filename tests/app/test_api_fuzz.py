@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.api.application import api
+from app.serving.api import api
 from tests.catalogues import TOKENS
 
 _KNOWN = "text limit offset sign kind layers head min_z max_rank by widen add drop model"

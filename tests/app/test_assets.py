@@ -15,12 +15,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from app.drawing.frontend import entry, script, script_name
-from app.navigation import PAGES
-from app.serving.assets import Asset, Assets, of_folder
-from app.serving.connections import send_at_once
+from app.serving.frontend import NEEDS, Asset, Assets, of_folder, with_preloads
 from app.serving.headers import page_policy
-from app.serving.preloading import NEEDS, with_preloads
+from app.serving.startup import send_at_once
+from app.ui.components.frontend import entry, script, script_name
+from app.ui.navigation import PAGES
 
 FRONTEND = Path(streamlit.__file__).parent / "static"
 SCRIPTS = FRONTEND / "static" / "js"

@@ -4,19 +4,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.asking.compare_examples import EXAMPLES
-from app.asking.compare_words import measured, sentence
+from app.answers.compare import measured, sentence
 from app.attribution import Settings, load
 from app.attribution.compare import compare_prompts
-from app.attribution.joining import stored_ranges
-from app.drawing.wording import nats, percent
+from app.attribution.run import stored_ranges
+from app.gallery.examples import EXAMPLES
 from app.state.address import Limits
-from app.state.compare_selection import ComparePlace, CompareSelection
-from app.state.parts import MAX_PARTS, Part, parse_list
-from app.state.prompt_selection import PromptSelection, Rule
-from db.catalogue import Catalogue
-from db.library import find_catalogue
-from db.neuron import NeuronKind
+from app.state.selections import ComparePlace, CompareSelection, PromptSelection, Rule
+from app.words import nats, percent
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
+from db.neuron import MAX_PARTS, NeuronKind, Part, parse_list
 from tests.app.running import component, texts
 
 PROMPT, OTHER = "The river runs to", "The rain runs to the river"

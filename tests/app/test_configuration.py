@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.serving.configuration import Configuration, Mode, configuration, configuration_or_exit, variables
+from app.serving.settings import Configuration, Mode, configuration, configuration_or_exit, variables
 from db.errors import AtlasError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -118,7 +118,7 @@ def test_a_wrong_value_ends_the_process_with_one_line(monkeypatch, capsys):
 
 
 def test_reading_the_settings_imports_neither_pages_nor_models():
-    code = "import sys, app.serving.configuration; sys.exit(any(one in sys.modules for one in ('torch', 'streamlit')))"
+    code = "import sys, app.serving.settings; sys.exit(any(one in sys.modules for one in ('torch', 'streamlit')))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT)
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from app.asking.standing import standing_of
-from app.drawing import charts, palette
-from app.drawing.plots import domain, shade
-from app.drawing.wording import literal, nats, percent, signed
-from app.navigation import PAGES
-from app.views.neuron_tables import raised_first
-from db.answers import NeuronTokens, Token
+from app.answers.search import standing_of
+from app.charts import catalogue_charts, style
+from app.ui.components.plots import domain, shade
+from app.ui.navigation import PAGES
+from app.ui.pages.neuron_tables import raised_first
+from app.words import literal, nats, percent, signed
 from db.neuron import Neuron, Sign
+from db.records import NeuronTokens, Token
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +50,7 @@ def _luminance(colour: str) -> float:
 @pytest.mark.parametrize("name", ["PROMOTES", "SUPPRESSES", "ATTENTION", "FFN", "NEUTRAL", "MARK"])
 def test_every_colour_stands_out_on_the_page(theme, name):
     config = tomllib.loads((CHECKOUT / ".streamlit" / "config.toml").read_text())
-    pair = sorted(map(_luminance, (getattr(palette, name), config["theme"][theme]["backgroundColor"])))
+    pair = sorted(map(_luminance, (getattr(style, name), config["theme"][theme]["backgroundColor"])))
     assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 3
 
 
@@ -65,7 +65,7 @@ def test_a_token_that_repeats_keeps_a_bar_of_its_own():
             "z": 0.0,
         }
     )
-    labels = charts.token_bars(card, Sign.PROMOTES, 10).data["label"]
+    labels = catalogue_charts.token_bars(card, Sign.PROMOTES, 10).data["label"]
     assert labels.nunique() == 2
 
 
@@ -88,7 +88,7 @@ def test_an_axis_holds_zero_and_every_value_and_is_marked_with_round_numbers(val
 def test_charts_of_nothing_are_still_charts():
     pattern = pd.DataFrame(columns=["query", "key", "query_token", "key_token", "weight"])
     layers = pd.DataFrame({"part": [], "layer": pd.array([], "Int64"), "score": []})
-    for chart in (charts.attention_pattern(pattern), charts.query_layers(layers, "none")):
+    for chart in (catalogue_charts.attention_pattern(pattern), catalogue_charts.query_layers(layers, "none")):
         drawn = chart.to_dict()
         assert drawn["title"]
         assert not any(drawn["datasets"].values())
@@ -96,7 +96,7 @@ def test_charts_of_nothing_are_still_charts():
 
 def test_a_pattern_keeps_repeated_tokens_apart():
     frame = pd.DataFrame({"query": [0, 1, 1], "key": [0, 0, 1], "query_token": "a", "key_token": "a", "weight": 0.5})
-    x = charts.attention_pattern(frame).to_dict()["encoding"]["x"]
+    x = catalogue_charts.attention_pattern(frame).to_dict()["encoding"]["x"]
     assert x["scale"]["domain"] == [0, 1]
     assert '"0": "0 a"' in x["axis"]["labelExpr"]
     assert '"1": "1 a"' in x["axis"]["labelExpr"]

@@ -4,19 +4,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.asking import explaining
+from app.answers import explain
 from app.attribution import analyse, load, run_prompt
 from app.attribution.details import activations, own_query, positions_frame
-from app.attribution.forms import overlap
+from app.attribution.frames import overlap
 from app.attribution.heads import through_head
-from app.attribution.joining import stored_ranges
-from app.attribution.scope import Scope
-from app.attribution.settings import Settings
+from app.attribution.prompt import Settings
+from app.attribution.run import stored_ranges
 from app.attribution.within import raising_within
-from app.drawing.wording import nats
-from db.catalogue import Catalogue
-from db.library import find_catalogue
-from db.neuron import Neuron, NeuronKind
+from app.words import nats
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
+from db.neuron import Neuron, NeuronKind, Scope
 from tests.app.running import component, texts
 
 PROMPT = "The river runs to"
@@ -185,9 +184,9 @@ def test_questions_are_told_apart(small_page, small_folders):
     """Another position, target or distractor is another analysis; another place is not."""
     small_page("prompt", p=PROMPT)
     with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
-        from app.state.selection import Place, PromptSelection
+        from app.state.selections import Place, PromptSelection
 
-        first = explaining.analysis(atlas, PromptSelection(PROMPT))
-        assert explaining.analysis(atlas, PromptSelection(PROMPT, place=Place(layer=1))) is first
-        assert explaining.analysis(atlas, PromptSelection(PROMPT, distractor=5)) is not first
+        first = explain.analysis(atlas, PromptSelection(PROMPT))
+        assert explain.analysis(atlas, PromptSelection(PROMPT, place=Place(layer=1))) is first
+        assert explain.analysis(atlas, PromptSelection(PROMPT, distractor=5)) is not first
         assert first.certificates[NeuronKind.FFN].proven

@@ -5,11 +5,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from app.attribution import Settings, load, run_prompt
-from app.attribution.flow import flow as flow_of
+from app.attribution.heads import flow as flow_of
 from app.attribution.prompt import PromptToken
 from app.attribution.results import Move
-from app.drawing import flow
-from app.state.prompt_selection import Place
+from app.state.selections import Place
+from app.ui.components import plots
 from tests.app.running import component
 
 PROMPT = "The river runs to"
@@ -24,7 +24,7 @@ def leads(place):
 
 
 def test_arcs_grow_with_the_nats_and_tell_the_sign():
-    strong, weak = flow.arcs([move(2, 1, 0, -2.0), move(1, 0, 3, 0.5)], Place(), leads)[::-1]
+    strong, weak = plots.arcs([move(2, 1, 0, -2.0), move(1, 0, 3, 0.5)], Place(), leads)[::-1]
     assert (strong.tone, weak.tone) == ("down", "up")
     assert strong.width > weak.width > 0
     assert strong.strength == 1.0 > weak.strength
@@ -34,32 +34,32 @@ def test_arcs_grow_with_the_nats_and_tell_the_sign():
 
 def test_arcs_of_one_point_have_lanes_of_their_own():
     moves = [move(1, head, 2, 1.0) for head in range(4)] + [move(1, 0, 3, 1.0)]
-    drawn = flow.arcs(moves, Place(), leads)
+    drawn = plots.arcs(moves, Place(), leads)
     assert sorted(arc.lane for arc in drawn if arc.place == 2) == [0, 1, 2, 3]
     assert [arc.lane for arc in drawn if arc.place == 3] == [0]
 
 
 def test_what_is_chosen_leads_away_again():
     place = Place(layer=1, head=(1, 0), source=2)
-    chosen, other = flow.arcs([move(1, 0, 2, 1.0), move(1, 0, 3, 0.5)], place, leads)[::-1]
+    chosen, other = plots.arcs([move(1, 0, 2, 1.0), move(1, 0, 3, 0.5)], place, leads)[::-1]
     assert chosen.current
     assert chosen.href == "None None None False"
     assert not other.current
-    assert flow.is_chosen(Place(layer=1, head=(1, 0)), move(1, 0, 3, 0.5))
+    assert plots.is_chosen(Place(layer=1, head=(1, 0)), move(1, 0, 3, 0.5))
 
 
 def test_marks_are_as_long_as_the_ffn_did():
-    marks = flow.marks([0.5, -2.0, 0.0], Place(layer=1, ffn=True), leads)
+    marks = plots.marks([0.5, -2.0, 0.0], Place(layer=1, ffn=True), leads)
     assert [mark.share for mark in marks] == [0.25, 1.0, 0.0]
     assert [mark.tone for mark in marks][:2] == ["up", "down"]
     assert [mark.current for mark in marks] == [False, True, False]
     assert marks[0].href == "None None 0 True"
-    assert flow.marks([0.0], Place(), leads)[0].share == 0.0
+    assert plots.marks([0.0], Place(), leads)[0].share == 0.0
 
 
 def test_only_positions_that_can_have_told_something():
     tokens = [PromptToken(number, "x", "x" * 40) for number in range(5)]
-    feet = flow.feet(tokens, 2)
+    feet = plots.feet(tokens, 2)
     assert [foot.chosen for foot in feet] == [False, False, True]
     assert all(len(foot.text) <= 18 for foot in feet)
     assert "x" * 40 in feet[0].hint

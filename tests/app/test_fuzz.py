@@ -9,9 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from app.state.address import Limits
-from app.state.links import address
-from app.state.packing import pack
+from app.state.address import Limits, address, pack
 from tests.app.running import texts
 from tests.app.selections import SELECTIONS
 

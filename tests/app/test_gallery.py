@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from app.asking import gallery
-from app.asking.gallery_build import MOST_BYTES, build
-from app.attribution.parsing import from_json
-from app.state.selection import PromptSelection
-from db.catalogue import Catalogue
+from app import gallery
+from app.attribution.results import from_json
+from app.gallery.__main__ import MOST_BYTES, build
+from app.state.selections import PromptSelection
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.library import find_catalogue
 from db.neuron import NeuronKind
 from tests.conftest import CHECKOUT
 
@@ -22,14 +22,14 @@ import json, sys
 from streamlit.testing.v1 import AppTest
 shown = {}
 app = AppTest.from_file("app/main.py", default_timeout=120)
-app.switch_page("views/gallery.py").run()
+app.switch_page("ui/pages/gallery.py").run()
 assert not app.exception and not app.error, (app.exception, app.error)
-from app.asking import gallery
+from app.answers import gallery
 for view in gallery.views():
     app = AppTest.from_file("app/main.py", default_timeout=120)
     for name, value in view.selection.params().items():
         app.query_params[name] = value
-    app.switch_page("views/prompt.py").run()
+    app.switch_page("ui/pages/prompt.py").run()
     assert not app.exception, (view.name, app.exception)
     assert not app.error, (view.name, [one.value for one in app.error])
     shown[view.name] = [element.proto.id.rpartition("-")[2] for element in app.get("bidi_component")]
@@ -65,7 +65,7 @@ def test_the_obvious_target_and_position_may_be_named():
     result = view.result()
     target, last = result["target"]["id"], len(result["tokens"]) - 1
     prompt = view.selection.prompt
-    from app.asking.saving import question_key
+    from app.state.selections import question_key
 
     for asked, found in (
         (PromptSelection(prompt), True),
@@ -81,7 +81,7 @@ def test_the_obvious_target_and_position_may_be_named():
 def test_the_views_fit_the_current_catalogue(atlas):
     views = gallery.of_model(atlas.info.model, atlas.info.unembedding_hash)
     assert [view.name for view in views] == [choice.name for choice in gallery.CHOICES], (
-        "run python -m app.asking.gallery_build"
+        "run python -m app.gallery.__main__"
     )
     for view in views:
         analysis = from_json(view.result())

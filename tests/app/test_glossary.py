@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.asking.glossary import ABOUT, TERMS
-from app.navigation import PAGES
+from app.ui.navigation import PAGES
+from app.words import ABOUT, TERMS
 from db.neuron import Neuron
 
 CHECKOUT = Path(__file__).resolve().parents[2]

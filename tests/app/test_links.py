@@ -15,12 +15,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from app.state import links
-from app.state.address import Limits, Reader
-from app.state.links import MIGRATIONS, VERSION, NamedBuild, address, named_build, shared, stamp, upgraded
-from app.state.packing import LONGEST_PACKED, LONGEST_PLAIN, pack, size, unpack, written
-from app.state.selection import ManySelection, NeuronSelection, SearchSelection
-from db.catalogue import Catalogue
+from app.state import address as address_module
+from app.state.address import (
+    LONGEST_PACKED,
+    LONGEST_PLAIN,
+    MIGRATIONS,
+    VERSION,
+    Limits,
+    NamedBuild,
+    Reader,
+    address,
+    named_build,
+    pack,
+    shared,
+    size,
+    stamp,
+    unpack,
+    upgraded,
+    written,
+)
+from app.state.selections import ManySelection, NeuronSelection, SearchSelection
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from tests.app.running import component, texts
 from tests.app.selections import SELECTIONS
@@ -125,7 +140,7 @@ def test_a_form_that_is_none_is_named(form):
 
 
 def test_later_forms_say_which_they_are(monkeypatch):
-    monkeypatch.setattr(links, "VERSION", 2)
+    monkeypatch.setattr(address_module, "VERSION", 2)
     assert address("search", {"q": "x"}) == "search?q=x&v=2"
     assert address("search", {}) == "search"
 
@@ -137,7 +152,7 @@ def test_the_prompt_of_a_neuron_is_brought_forward_once(monkeypatch):
         seen.append(page)
         return dict(params)
 
-    monkeypatch.setattr(links, "MIGRATIONS", (note,))
+    monkeypatch.setattr(address_module, "MIGRATIONS", (note,))
     NeuronSelection.read({"n": "L0.F1", "p": "x"}, LIMITS)
     assert seen == ["neuron"]
 

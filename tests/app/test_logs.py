@@ -10,8 +10,8 @@ import pytest
 import streamlit as st
 
 from app.serving import access, logs, resources
-from app.serving.configuration import configuration
-from app.serving.refusals import Reason, RefusedError
+from app.serving.settings import configuration
+from app.serving.worker import Reason, RefusedError
 from db.errors import AtlasError
 
 CANARY = "canary-7d1f"

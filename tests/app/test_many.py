@@ -6,15 +6,14 @@ from random import Random
 
 import pytest
 
-from app.asking.batches import MAX_PROMPTS, parse_lines, read_upload
-from app.asking.examples import READY
+from app.answers.batches import MAX_PROMPTS, parse_lines, read_upload
 from app.attribution import Settings, analyse, load
-from app.attribution.aggregate import aggregate
-from app.attribution.forms import to_json
-from app.attribution.joining import stored_ranges
-from db.catalogue import Catalogue
+from app.attribution.frames import aggregate, to_json
+from app.attribution.run import stored_ranges
+from app.gallery.examples import READY
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.library import find_catalogue
 from tests.app.running import component, texts
 
 TEXT = "The river runs to\nThe hill is\t the\n\nThe road"

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 import streamlit as st
 
-from app.asking.examples import PROMPTS, READY
-from app.serving import limits, resources
-from app.serving.configuration import configuration
-from app.serving.loading import Loaded
-from app.serving.refusals import Reason, RefusedError
-from app.serving.work import Workshop
+from app.gallery.examples import PROMPTS, READY
+from app.serving import access, resources
+from app.serving.resources import Loaded
+from app.serving.settings import configuration
+from app.serving.worker import Reason, RefusedError, Workshop
 from db.errors import AtlasError
 from indexer.build import build
 from tests import models
@@ -41,7 +40,7 @@ def refusal(ask: Any) -> RefusedError:
 
 
 def test_by_default_every_prompt_is_explained(small_page):
-    limits.require_allowed("anything at all", 1000)
+    access.require_allowed("anything at all", 1000)
     app = small_page("prompt", p=PROMPT, k="5")
     assert not app.info
     assert not app.error
@@ -122,7 +121,7 @@ def test_a_demonstration_is_searched_freely(monkeypatch, small_page):
 
 def test_more_neurons_than_allowed_are_refused(monkeypatch, small_page):
     set_to(monkeypatch, max_top="7")
-    assert refusal(lambda: limits.require_allowed(PROMPT, 8)).reason is Reason.LIMIT
+    assert refusal(lambda: access.require_allowed(PROMPT, 8)).reason is Reason.LIMIT
     app = small_page("prompt", p=PROMPT, k="8")
     assert "from 1 to 7" in texts(app)  # the address is read with the same limit
     assert app.number_input(key="prompt_top").max == 7
@@ -141,7 +140,7 @@ def test_a_prompt_of_too_many_tokens_is_refused_before_the_model_runs(monkeypatc
 
 def test_more_prompts_than_allowed_are_left_out(monkeypatch, small_page):
     set_to(monkeypatch, max_prompts="2")
-    assert refusal(lambda: limits.require_batch(3)).reason is Reason.LIMIT
+    assert refusal(lambda: access.require_batch(3)).reason is Reason.LIMIT
     app = small_page("many", ps="The river\nThe sea\nThe lake")
     assert "Only the first 2 prompts are explained; 1 more" in texts(app)
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import streamlit as st
 
-from app.asking.exporting import FORMS, csv_of
-from app.state.selection import By
-from db.catalogue import Catalogue
-from db.frames import card_frame, concept_frame, hits_frame, neighbours_frame, similar_frame
-from db.library import find_catalogue
+from app.answers.files import FORMS, csv_of
+from app.state.selections import By
+from db.catalogue.builds import find_catalogue
+from db.catalogue.export import card_frame, concept_frame, hits_frame, neighbours_frame, similar_frame
+from db.catalogue.store import Catalogue
 from db.neuron import Neuron
 from tests.app.running import component, run_page, texts
 from tests.nasty import BYTES, FORMULAS, MARKDOWN, MARKUP, NASTY, NASTY_DISPLAYS, STREAMLIT, TEXTS, save_nasty
@@ -203,8 +203,8 @@ def test_a_command_in_the_page_is_one_word_for_each_text(nasty_page):
     import shlex
 
     for text in (*FORMULAS, *MARKUP, "$(reboot)", "`reboot`", "a;b", "--to=/etc/passwd", "-x"):
-        from app.asking.exporting import command
-        from app.state.selection import SearchSelection
+        from app.answers.files import command
+        from app.state.selections import SearchSelection
 
         said = command(SearchSelection(text), By.TOKEN, "nasty")
         assert said is not None

@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.asking.examples import CONCEPTS, NEURONS, PROMPTS, TRIALS, WORKED_PROMPT
-from db.catalogue import Catalogue
-from db.library import find_catalogue
+from app.gallery.examples import CONCEPTS, NEURONS, PROMPTS, TRIALS, WORKED_PROMPT
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
 from db.neuron import Neuron
 from tests.app.running import component, texts
 

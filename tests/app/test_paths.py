@@ -4,12 +4,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from app.asking.batches import read_upload
-from app.navigation import follow
-from db.builds import build_path, current_build
-from db.catalogue import Catalogue
+from app.answers.batches import read_upload
+from app.ui.navigation import follow
+from db.catalogue.builds import build_path, current_build, find_build, find_catalogue
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.library import find_build, find_catalogue
 from tests.app.running import component, texts
 from tests.catalogues import make_catalogue
 

@@ -16,10 +16,10 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from app.drawing import palette, pictures, plot_charts, position_charts
-from app.drawing.pictures import inline_svgs, png, svg, visible
-from app.drawing.plot_parts import Words
-from app.drawing.plots import shade
+from app.charts import pictures, printed, style
+from app.charts.pictures import inline_svgs, png, svg, visible
+from app.charts.style import Words
+from app.ui.components.plots import shade
 from db.errors import AtlasError
 from tests.app.running import unfolded
 
@@ -61,13 +61,13 @@ def every_chart() -> dict[str, pictures.Chart]:
     layers = pd.DataFrame({"layer": [0, 0, 1, 1], "part": ["attention", "ffn"] * 2, "score": [0.1, -0.2, 3.0, 0.0]})
     next_tokens = pd.DataFrame({"token_id": [3, 5, 4], "token": NASTY[:3], "probability": [0.5, 0.25, 0.01]})
     return {
-        "predictions": plot_charts.predictions(next_tokens, 5, WORDS),
-        "layers": plot_charts.layers(layers, WORDS),
-        "flow": position_charts.flow(moves, NASTY[:3], 2, 2, WORDS),
-        "heads": plot_charts.heads(heads([[0.1, -2.0], [0.0, 4.0]]), WORDS),
-        "heads_of_layer": plot_charts.heads_of_layer(heads([[0.1, -2.0]]), WORDS),
-        "lens": plot_charts.lens(lens, WORDS),
-        "coloured_text": position_charts.coloured_text(coloured(NASTY), "activation", WORDS),
+        "predictions": printed.predictions(next_tokens, 5, WORDS),
+        "layers": printed.layers(layers, WORDS),
+        "flow": printed.flow(moves, NASTY[:3], 2, 2, WORDS),
+        "heads": printed.heads(heads([[0.1, -2.0], [0.0, 4.0]]), WORDS),
+        "heads_of_layer": printed.heads_of_layer(heads([[0.1, -2.0]]), WORDS),
+        "lens": printed.lens(lens, WORDS),
+        "coloured_text": printed.coloured_text(coloured(NASTY), "activation", WORDS),
     }
 
 
@@ -112,7 +112,7 @@ def test_what_nobody_sees_becomes_visible(character):
 
 def test_a_map_has_the_colours_of_the_page():
     scores = [-4.0, -1.0, -0.05, 0.0, 0.3, 2.0, 4.0]
-    drawing = svg(plot_charts.heads(heads([[score] for score in scores]), WORDS))
+    drawing = svg(printed.heads(heads([[score] for score in scores]), WORDS))
     cells = [
         element.get("fill", "")
         for element in ElementTree.fromstring(drawing).iter(f"{SVG}path")
@@ -120,8 +120,8 @@ def test_a_map_has_the_colours_of_the_page():
     ]
     assert len(cells) == len(scores)
     for score, cell in zip(scores, cells, strict=True):
-        strength = 0.78 * abs(shade(score, 4.0))  # as app/drawing/frontend/atlas.css mixes it
-        colour = palette.PROMOTES if score > 0 else palette.SUPPRESSES
+        strength = 0.78 * abs(shade(score, 4.0))  # as app/ui/components/frontend/atlas.css mixes it
+        colour = style.PROMOTES if score > 0 else style.SUPPRESSES
         mixed = [255 + (int(colour[at : at + 2], 16) - 255) * strength for at in (1, 3, 5)]
         found = [int(part) for part in cell.removeprefix("rgb(").removesuffix(")").split(",")]
         assert found == pytest.approx(mixed, abs=3), (score, cell)
@@ -134,7 +134,7 @@ def test_a_picture_within_a_page_has_its_ink_and_no_ground():
 
 
 def test_coloured_text_fills_lines_without_overlap():
-    rows = position_charts._set_in_lines(coloured(tuple(f"␣word{number}" for number in range(60))))
+    rows = printed._set_in_lines(coloured(tuple(f"␣word{number}" for number in range(60))))
     assert rows["line"].nunique() > 1
     assert rows["end"].max() <= 90
     for _, line in rows.groupby("line"):
@@ -142,9 +142,9 @@ def test_coloured_text_fills_lines_without_overlap():
 
 
 def test_charts_of_nothing_are_still_pictures():
-    empty = position_charts.coloured_text(coloured(()), "activation", WORDS)
+    empty = printed.coloured_text(coloured(()), "activation", WORDS)
     assert b"A title" in svg(empty)
-    assert b"A title" in svg(plot_charts.heads(heads([[0.0]]), WORDS))
+    assert b"A title" in svg(printed.heads(heads([[0.0]]), WORDS))
 
 
 def test_a_converter_that_fails_ends_in_a_sentence_and_not_in_the_servers_end():

@@ -19,17 +19,17 @@ import pytest
 
 from app.attribution import analyse, load, run_prompt
 from app.attribution.details import lens_frame
-from app.attribution.forms import heads_frame, layers_frame, neurons_frame, to_json, value_neurons_frame
-from app.attribution.joining import stored_ranges
-from app.attribution.prompt import PromptToken
-from app.attribution.settings import Settings
-from app.drawing.wording import nats, percent, signed
+from app.attribution.frames import heads_frame, layers_frame, neurons_frame, to_json, value_neurons_frame
+from app.attribution.prompt import PromptToken, Settings
+from app.attribution.run import stored_ranges
 from app.report.__main__ import main, parser
+from app.report.contents import Origin
 from app.report.files import FILES, Material, file_name, tables
-from app.report.origin import Origin
-from app.state.selection import Limits, Map, Place, PromptSelection, Rule
-from db.catalogue import Catalogue
-from db.library import find_catalogue
+from app.state.address import Limits
+from app.state.selections import Map, Place, PromptSelection, Rule
+from app.words import nats, percent, signed
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
 from db.neuron import NeuronKind
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -6,17 +6,16 @@ from urllib.parse import parse_qsl
 import pytest
 import streamlit as st
 
-from app.asking import drafts, explaining, saving, stored
-from app.attribution.forms import to_json
-from app.serving.configuration import configuration
-from app.state.prompt_selection import Map, Place
-from app.state.selection import PromptSelection
-from db.catalogue import Catalogue
+from app.answers import explain, stored
+from app.attribution.frames import to_json
+from app.serving.settings import configuration
+from app.state.selections import Map, Place, PromptSelection
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.library import find_catalogue
 from db.neuron import Neuron
 from db.workspace import Workspace
-from db.workspace.documents import export, to_text
+from db.workspace.exchange import export, to_text
 from tests.app.running import component, texts
 
 PROMPT = "The river runs to"
@@ -45,8 +44,8 @@ def settings(monkeypatch, **variables):
 
 
 def saved(atlas, workspace, selection=VIEW, title="A view"):
-    analysis = explaining.analysis(atlas, selection)
-    return workspace.save(drafts.draft(title, selection, analysis, atlas)), analysis
+    analysis = explain.analysis(atlas, selection)
+    return workspace.save(explain.draft(title, selection, analysis, atlas)), analysis
 
 
 def whole(app):
@@ -101,12 +100,12 @@ def test_nothing_is_worked_out_for_a_stored_analysis(small_page, workspace, atla
     _, analysis = saved(atlas, workspace)
     st.cache_resource.clear()
     monkeypatch.setattr("app.serving.resources.Desk.result", lambda *_: pytest.fail("the model was asked"))
-    again = explaining.analysis(atlas, VIEW)
+    again = explain.analysis(atlas, VIEW)
     assert to_json(again) == to_json(analysis)
     assert again is not analysis
-    positions = explaining.source_positions(atlas, VIEW, (1, 2))
+    positions = explain.source_positions(atlas, VIEW, (1, 2))
     assert len(positions) == len(analysis.tokens)
-    one, query = explaining.own_query(atlas, VIEW, *OWN)
+    one, query = explain.own_query(atlas, VIEW, *OWN)
     assert one.neuron == OWN[0]
     assert query.ffn_neurons is not None
 
@@ -131,16 +130,16 @@ def test_a_result_of_an_older_build_says_so_and_one_of_other_weights_is_none(sma
     document = json.loads(to_text(export(workspace)))
     workspace.delete(kept.id)
     document["analyses"][0]["build_id"] = "older"
-    saving.open_document(_parsed(document))
+    stored.open_document(_parsed(document))
     assert "older catalogue, older" in texts(small_page("prompt", p=PROMPT))
     document["analyses"][0] |= {"unembedding_hash": "other", "updated_at": "2999-01-01T00:00:00.000000Z"}
-    saving.open_document(_parsed(document))
+    stored.open_document(_parsed(document))
     assert stored.answer(atlas, PromptSelection(PROMPT)) is None
     assert "other weights" in whole(small_page("saved"))
 
 
 def _parsed(document):
-    from db.workspace.documents import parse
+    from db.workspace.exchange import parse
 
     return parse(json.dumps(document))
 
@@ -223,7 +222,7 @@ def test_who_may_not_write_reads_only(small_page, workspace, atlas, monkeypatch)
     app = small_page("neuron", n="L1.F3")
     assert not [one for one in app.button if one.label == "Keep"]
     with pytest.raises(AtlasError, match="read-only"):
-        saving.workspace_to_write()
+        stored.workspace_to_write()
 
 
 def test_without_a_workspace_nothing_is_offered(small_page, monkeypatch):
@@ -250,7 +249,7 @@ def test_a_damaged_result_is_passed_over(workspace, atlas):
         connection.exec_driver_sql("UPDATE atlas_analysis SET result = '{}'")
     st.cache_resource.clear()
     assert stored.answer(atlas, PromptSelection(PROMPT)) is None
-    assert explaining.analysis(atlas, PromptSelection(PROMPT)).tokens == analysis.tokens
+    assert explain.analysis(atlas, PromptSelection(PROMPT)).tokens == analysis.tokens
     assert kept
 
 
@@ -260,7 +259,7 @@ def test_a_file_with_an_analysis_that_cannot_be_shown_is_refused(workspace, atla
     document["analyses"][0]["id"] = "0" * 32
     document["analyses"][0]["result"].pop("heads")
     with pytest.raises(AtlasError, match=r"analyses\.0.*heads is missing"):
-        saving.open_document(_parsed(document))
+        stored.open_document(_parsed(document))
     assert workspace.count_analyses() == 1
 
 

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import streamlit as st
 
-from app import navigation
-from app.asking import exporting, finding
-from app.asking.ranking import concept_sentence, order_of
-from app.state.selection import By, Limits, OverviewSelection, SearchSelection, TokenSelection
-from db.catalogue import Catalogue
-from db.filters import Filters
-from db.library import find_catalogue
+from app.answers import files, search
+from app.answers.search import concept_sentence, order_of
+from app.state.address import Limits
+from app.state.selections import By, OverviewSelection, SearchSelection, TokenSelection
+from app.ui import navigation
+from db.catalogue.builds import find_catalogue
+from db.catalogue.filters import Filters
+from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind, Sign
 from tests.app.running import component, run_page, texts
 from tests.catalogues import make_catalogue
@@ -321,7 +322,7 @@ def test_relatives_by_value_vector(small_page):
 
 def test_files_hold_the_whole_result_and_no_formula(toy):
     frame = pd.DataFrame({"neuron": ["L0.F0"] * 60, "token": ["=1+1"] * 60, "z": [0.1] * 60})
-    csv, json, parquet = (form.write(frame) for form in exporting.FORMS)
+    csv, json, parquet = (form.write(frame) for form in files.FORMS)
     assert csv.count(b"\r\n") == 61
     assert b"'=1+1" in csv
     assert json.count(b'"=1+1"') == 60
@@ -330,12 +331,12 @@ def test_files_hold_the_whole_result_and_no_formula(toy):
 
 def test_the_shell_command_asks_for_the_same():
     selection = SearchSelection("it's -x; rm", sign=Sign.PROMOTES, layers=(1, 2), dropped=(4,), narrow=True)
-    said = exporting.command(selection, By.CONCEPT, "toy")
+    said = files.command(selection, By.CONCEPT, "toy")
     assert said is not None
     assert (
         "concept --model toy --promotes --layers 1-2 --widen 0 --drop 4 --to neurons.csv -- 'it'\"'\"'s -x; rm'" in said
     )
-    assert exporting.command(SearchSelection(tokens=(1,)), By.TOKEN, "toy") is None
+    assert files.command(SearchSelection(tokens=(1,)), By.TOKEN, "toy") is None
 
 
 def test_an_order_that_a_search_has_not_got_is_its_own(toy_page):
@@ -362,4 +363,4 @@ def test_a_head_of_ffn_neurons_is_left_out_with_a_notice():
 
 
 def test_neighbours_stay_within_the_head(toy):
-    assert [one.label for one in finding.beside(toy, Neuron.attention(0, 1, 2))] == ["L0.H1.N0", "L0.H1.N1", "L0.H1.N2"]
+    assert [one.label for one in search.beside(toy, Neuron.attention(0, 1, 2))] == ["L0.H1.N0", "L0.H1.N1", "L0.H1.N2"]

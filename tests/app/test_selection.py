@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from app.state.selection import MAX_TOKENS, MAX_TOP, Limits, NeuronSelection, PromptSelection, Rule, SearchSelection
-from db.filters import Order
+from app.state.address import MAX_TOKENS, Limits
+from app.state.selections import MAX_TOP, NeuronSelection, PromptSelection, Rule, SearchSelection
+from db.catalogue.filters import Order
 from db.neuron import NeuronKind, Sign
 
 LIMITS = Limits(vocabulary=1000, layers=12)

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from app.serving.headers import page_policy
 from app.serving.health import health
-from db.builds import set_current
+from db.catalogue.builds import set_current
 from tests.catalogues import ToyCatalogue, make_catalogue
 from tests.conftest import CHECKOUT
 from tests.serving import COMMAND, serving

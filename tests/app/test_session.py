@@ -8,8 +8,8 @@ import pytest
 from streamlit.runtime.scriptrunner import RerunException, StopException
 from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
 
-from app.serving import resources, session
-from app.serving.work import Workshop
+from app.serving import access, resources
+from app.serving.worker import Workshop
 
 
 @pytest.fixture
@@ -21,33 +21,33 @@ def context(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         exists=lambda: True,
         get_instance=lambda: SimpleNamespace(is_active_session=lambda one: made.connected and one == made.session_id),
     )
-    monkeypatch.setattr(session, "get_script_run_ctx", lambda suppress_warning: made)
-    monkeypatch.setattr(session, "runtime", runtime)
-    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(access, "get_script_run_ctx", lambda suppress_warning: made)
+    monkeypatch.setattr(access, "runtime", runtime)
+    monkeypatch.setattr(access, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     return made
 
 
 def test_sessions_are_told_apart_and_not_named_in_the_log(context):
-    assert session.asker().owner == "canary-session"
-    first = session.short_name()
+    assert access.asker().owner == "canary-session"
+    first = access.short_name()
     assert len(first) == 8
-    assert session.short_name() == first
+    assert access.short_name() == first
     context.session_id = "another"
-    assert session.asker().owner == "another"
-    assert session.short_name() != first
+    assert access.asker().owner == "another"
+    assert access.short_name() != first
     assert "canary" not in first
 
 
 def test_outside_a_session_nobody_goes(monkeypatch):
-    monkeypatch.setattr(session, "get_script_run_ctx", lambda suppress_warning: None)
-    asker = session.asker()
+    monkeypatch.setattr(access, "get_script_run_ctx", lambda suppress_warning: None)
+    asker = access.asker()
     asker.look()
     assert asker.owner is None
-    assert session.short_name() == ""
+    assert access.short_name() == ""
 
 
 def test_a_page_that_is_drawn_anew_waits_no_longer(context):
-    asker = session.asker()
+    asker = access.asker()
     asker.look()
 
     def anew() -> None:
@@ -59,7 +59,7 @@ def test_a_page_that_is_drawn_anew_waits_no_longer(context):
 
 
 def test_a_page_that_was_closed_waits_no_longer(context):
-    asker = session.asker()
+    asker = access.asker()
     asker.look()
     context.connected = False
     with pytest.raises(StopException):

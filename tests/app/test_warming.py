@@ -5,17 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.navigation import PAGES
-from app.serving import memory, warming
+from app.serving import startup
+from app.ui.navigation import PAGES
 from db.errors import AtlasError
 
 
 def test_pages_and_catalogue_are_there_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    monkeypatch.setattr(warming, "catalogue", lambda: opened.append(True))
-    warming.warm_up().join(60)
+    monkeypatch.setattr(startup, "catalogue", lambda: opened.append(True))
+    startup.warm_up().join(60)
     assert opened == [True]
-    assert all(f"app.views.{page}" in sys.modules for page in PAGES)
+    assert all(f"app.ui.pages.{page}" in sys.modules for page in PAGES)
 
 
 def test_without_a_catalogue_the_pages_say_so(
@@ -24,23 +24,23 @@ def test_without_a_catalogue_the_pages_say_so(
     def missing() -> None:
         raise AtlasError("There is no catalogue.")
 
-    monkeypatch.setattr(warming, "catalogue", missing)
-    warming.warm_up().join(60)
+    monkeypatch.setattr(startup, "catalogue", missing)
+    startup.warm_up().join(60)
     assert not caplog.records
 
 
 def test_a_fault_is_written_down_and_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(warming, "catalogue", lambda: 1 / 0)
-    warming.warm_up().join(60)
+    monkeypatch.setattr(startup, "catalogue", lambda: 1 / 0)
+    startup.warm_up().join(60)
     assert "warming up failed" in caplog.text
 
 
 def test_the_library_is_told_to_keep_little(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[int, int] = {}
-    monkeypatch.setattr(memory, "ctypes", SimpleNamespace(CDLL=lambda _: SimpleNamespace(mallopt=told.__setitem__)))
-    memory.keep_little()
+    monkeypatch.setattr(startup, "ctypes", SimpleNamespace(CDLL=lambda _: SimpleNamespace(mallopt=told.__setitem__)))
+    startup.keep_little()
     assert sorted(told) == [-8, -3, -1]  # GNU's numbers: arenas, blocks mapped alone, what is trimmed
 
 
@@ -51,6 +51,6 @@ def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         looked_for.append(name)
         return object()
 
-    monkeypatch.setattr(memory, "ctypes", SimpleNamespace(CDLL=library))
-    memory.keep_little()
+    monkeypatch.setattr(startup, "ctypes", SimpleNamespace(CDLL=library))
+    startup.keep_little()
     assert looked_for == [None]

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.serving.refusals import Reason, RefusedError
 from app.serving.shelf import Shelf
-from app.serving.turns import Turns
-from app.serving.work import Asker, Finished, Report, Workshop
+from app.serving.worker import Asker, Finished, Reason, RefusedError, Report, Turns, Workshop
 from db.errors import AtlasError
 
 SOON = 20

@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from app.attribution import Settings, run_prompt
 from app.attribution.ablation import part_scores, resolve, without, zeroed
-from app.state.parts import MAX_PARTS, MAX_STRONGEST, Part, Strongest, labels, parse_list, parse_wanted
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
+from db.neuron import MAX_PARTS, MAX_STRONGEST, Neuron, NeuronKind, Part, Strongest, labels, parse_list, parse_wanted
 from tests import models, plain
 
 TARGET = 270

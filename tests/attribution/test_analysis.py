@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from app.attribution import Analysis, Conventions, Settings, analyse, predict
-from app.attribution.joining import require_same_model
 from app.attribution.prompt import target_of
+from app.attribution.run import require_same_model
 from db.errors import AtlasError
 from tests import models, plain
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from app.attribution import analyse
 from app.attribution.__main__ import main
-from app.attribution.forms import to_json
+from app.attribution.frames import to_json
 from indexer.build import build
 from tests import models
 
@@ -185,7 +185,7 @@ def test_the_catalogue_of_another_model(tmp_path, capsys):
 
 
 def test_with_its_catalogue_the_report_shows_the_tokens_that_a_neuron_raises(tmp_path, capsys):
-    from db.catalogue import Catalogue
+    from db.catalogue.store import Catalogue
     from db.token_text import shorten
 
     built = build(models.checkpoint("llama"), tmp_path / "catalogue", depth=6)

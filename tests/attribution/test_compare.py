@@ -9,10 +9,9 @@ import torch
 from app.attribution import Settings, run_prompt
 from app.attribution.ablation import without
 from app.attribution.compare import compare, compare_prompts
-from app.attribution.compare_forms import TABLES, changes_frame, comparison_json, comparison_text, heads_frame
-from app.attribution.compare_forms import layers_frame as compared_layers
-from app.state.parts import parse_list
-from db.neuron import Neuron, NeuronKind
+from app.attribution.comparison import TABLES, changes_frame, comparison_json, comparison_text, heads_frame
+from app.attribution.comparison import layers_frame as compared_layers
+from db.neuron import Neuron, NeuronKind, parse_list
 from tests import models, plain
 
 OTHER = "The rain runs to the river"

@@ -8,8 +8,8 @@ import pytest
 from app.attribution import Settings
 from app.attribution.__main__ import main
 from app.attribution.compare import compare_prompts
-from app.attribution.compare_forms import comparison_json, neurons_frame
-from app.state.parts import parse_list
+from app.attribution.comparison import comparison_json, neurons_frame
+from db.neuron import parse_list
 from tests import models
 
 OTHER = "The rain runs to the river"

@@ -19,9 +19,15 @@ from app.attribution.details import (
     pattern_frame,
     positions_frame,
 )
-from app.attribution.forms import overlap, query_layers_frame, to_json
-from app.attribution.heads import head_pattern, source_contributions, source_positions, source_scores, through_head
-from app.attribution.lens import logit_lens
+from app.attribution.frames import overlap, query_layers_frame, to_json
+from app.attribution.heads import (
+    head_pattern,
+    logit_lens,
+    source_contributions,
+    source_positions,
+    source_scores,
+    through_head,
+)
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
 from tests import models, plain

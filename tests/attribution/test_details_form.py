@@ -8,11 +8,10 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from app.attribution import Settings, details_form, explain, run_prompt
-from app.attribution.contrast import contrast
+from app.attribution.analysis import contrast
 from app.attribution.details import lens_frame, own_query, pattern_frame, positions_frame
-from app.attribution.flow import contrast_flow, flow
-from app.attribution.forms import to_json
-from app.attribution.heads import through_head
+from app.attribution.frames import to_json
+from app.attribution.heads import contrast_flow, flow, through_head
 from db.errors import AtlasError
 from db.neuron import Neuron
 from tests import models
@@ -77,7 +76,7 @@ def test_reading_needs_no_torch(run, analysis):
     program = (
         "import json, sys\n"
         "from app.attribution import details_form\n"
-        "from app.attribution.parsing import from_json\n"
+        "from app.attribution.results import from_json\n"
         "given = json.load(sys.stdin)\n"
         "details_form.from_json('flow', given['flow'], from_json(given['analysis']))\n"
         "sys.exit('torch' in sys.modules)"

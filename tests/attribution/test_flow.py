@@ -7,10 +7,10 @@ import torch
 
 from app.attribution import Settings, run_prompt
 from app.attribution.__main__ import main
-from app.attribution.contrast import contrast
-from app.attribution.flow import contrast_flow, flow, flow_json
-from app.attribution.forms import flow_frame
-from indexer.unembedding import Conventions
+from app.attribution.analysis import contrast
+from app.attribution.frames import flow_frame
+from app.attribution.heads import contrast_flow, flow, flow_json
+from indexer.families import Conventions
 from tests import models, plain
 
 TARGET = 270

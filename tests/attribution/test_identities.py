@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 
-from app.attribution.importance import Bases
-from app.attribution.layers import base_points, head_contributions, layer_scores
+from app.attribution.score import Bases, base_points, head_contributions, layer_scores
+from indexer.families import Conventions
 from indexer.forward import ResidualStream
-from indexer.unembedding import Conventions
 from tests import models, plain
 
 CLOSE = (

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from app.attribution import analyse
-from app.attribution.importance import ROWS_AT_ONCE, SAFE_EXPONENT, Bases, log_probability_increase, rows_for
-from indexer.architecture import NormKind
-from indexer.unembedding import Conventions, Unembedding
+from app.attribution.score import ROWS_AT_ONCE, SAFE_EXPONENT, Bases, log_probability_increase, rows_for
+from indexer.families import Conventions, NormKind
+from indexer.unembedding import Unembedding
 from tests import models
 
 LN3 = math.log(3)

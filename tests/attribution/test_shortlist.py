@@ -7,12 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.attribution import rounded, shortlist
-from app.attribution.importance import Bases
-from app.attribution.rounded import RoundedRows, memory_needed, rounded_rows
-from app.attribution.rounding import by_base
-from app.attribution.shortlist import FEW, TOLERANCE, Distributions, Shortlist
-from indexer.architecture import NormKind
+from app.attribution import fast
+from app.attribution.fast import (
+    FEW,
+    TOLERANCE,
+    Distributions,
+    RoundedRows,
+    Shortlist,
+    by_base,
+    memory_needed,
+    rounded_rows,
+)
+from app.attribution.score import Bases
+from indexer.families import NormKind
 from indexer.unembedding import Unembedding
 
 WIDTH, TOKENS = 48, 2600
@@ -135,7 +142,7 @@ def test_what_matters_at_a_base_is_on_its_shortlist():
         if one.tokens is not None:
             assert set(one.known.tolist()) <= set(one.tokens.tolist())
             outside = bases.probabilities[one.chosen].index_fill(1, one.tokens, 0.0)
-            assert float(outside.max()) < shortlist.NEGLIGIBLE / TOKENS
+            assert float(outside.max()) < fast.NEGLIGIBLE / TOKENS
 
 
 def test_known_tokens_are_on_the_shortlist_however_few_matter():
@@ -181,10 +188,10 @@ def test_entries_stand_by_their_bases():
 
 def test_it_is_used_only_where_it_pays_and_fits(monkeypatch):
     unembedding = a_model(7)
-    monkeypatch.setattr(rounded, "_pays", lambda width: True)
+    monkeypatch.setattr(fast, "_pays", lambda width: True)
     assert rounded_rows(unembedding, 512) is rounded_rows(unembedding, 512)
     assert rounded_rows(unembedding, memory_needed(unembedding)) is None
-    few = Unembedding(unembedding.folded[: rounded.FEWEST_TOKENS - 1].contiguous(), None, None, NormKind.RMS, 0.0)
+    few = Unembedding(unembedding.folded[: fast.FEWEST_TOKENS - 1].contiguous(), None, None, NormKind.RMS, 0.0)
     assert rounded_rows(few, 512) is None
-    monkeypatch.setattr(rounded, "_pays", lambda width: False)
+    monkeypatch.setattr(fast, "_pays", lambda width: False)
     assert rounded_rows(unembedding, 512) is None

@@ -1,7 +1,7 @@
 """Tokens to choose a target from: those that begin so, by probability."""
 
 from app.attribution import Settings, run_prompt
-from app.attribution.suggest import tokens_beginning
+from app.attribution.run import tokens_beginning
 from db.token_text import plain
 from tests import models
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.attribution import Conventions, analyse
-from app.attribution.value_neurons import certified_top
+from app.attribution.search import certified_top
 from db.neuron import Neuron, NeuronKind
 from tests import models, plain
 

@@ -6,10 +6,9 @@ import pytest
 
 from app.attribution import Settings, run_prompt
 from app.attribution.__main__ import main
-from app.attribution.scope import Scope, parse_scope
 from app.attribution.within import lowering_within, raising_within, shares_within
 from db.errors import AtlasError
-from db.neuron import NeuronKind
+from db.neuron import NeuronKind, Scope, parse_scope
 from tests import models, plain
 
 TARGET = 270

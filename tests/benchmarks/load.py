@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from db.builds import CURRENT
-from db.library import find_catalogue
+from db.catalogue.builds import CURRENT, find_catalogue
 from tests.benchmarks.visitors import Load, Measured, run
 from tests.serving import serving
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from db.catalogue import Catalogue
-from db.library import find_catalogue
+from db.catalogue.builds import find_catalogue
+from db.catalogue.schema import token_neuron
+from db.catalogue.statements import among
+from db.catalogue.store import Catalogue
 from db.neuron import Neuron, Sign
-from db.questions import among
-from db.tables import token_neuron
 from tests.benchmarks.word_lists import TOPICS, UNSEEN, Topic
 
 NEURONS, DEPTH = 5, 20

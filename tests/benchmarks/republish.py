@@ -8,9 +8,9 @@ from pathlib import Path
 
 import duckdb
 
-from db.builds import build_path, exclusive, set_current, sync
-from db.catalogue import Catalogue
-from db.check import check_build
+from db.catalogue.builds import build_path, exclusive, set_current, sync
+from db.catalogue.check import check_build
+from db.catalogue.store import Catalogue
 
 
 def publish_copy(build: Path, build_id: str) -> Path:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from db.catalogue import Catalogue
-from db.filters import Filters
-from db.library import find_catalogue
+from db.catalogue.builds import find_catalogue
+from db.catalogue.filters import Filters
+from db.catalogue.store import Catalogue
 from db.neuron import Neuron
 from tests.benchmarks.synthetic import SHAPES, make_synthetic
 

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from db.builds import current_build
+from db.catalogue.builds import current_build
+from db.catalogue.publish import publish
+from db.catalogue.schema import SCHEMA_VERSION
 from db.errors import AtlasError
-from db.publish import publish
-from db.stamp import BuildStamp
-from db.tables import SCHEMA_VERSION
+from db.records import BuildStamp
 from db.token_text import display
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 from websockets.exceptions import WebSocketException
 
-from db.builds import current_build
-from db.catalogue import Catalogue
+from db.catalogue.builds import current_build
+from db.catalogue.store import Catalogue
 from tests.benchmarks.republish import publish_copy
 from tests.streamlit_client import Visitor, visit
 

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
-from db.catalogue import Catalogue
-from db.library import find_catalogue
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
 from db.neuron import Neuron
 from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
 

@@ -10,12 +10,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.attribution import Analysis, analyse, load
+from app.attribution.fast import TOLERANCE
+from app.attribution.prompt import Settings
 from app.attribution.results import ValueNeuron
-from app.attribution.settings import Settings
-from app.attribution.shortlist import TOLERANCE
-from db.catalogue import Catalogue
-from db.filters import Filters
-from db.library import find_catalogue
+from db.catalogue.builds import find_catalogue
+from db.catalogue.filters import Filters
+from db.catalogue.store import Catalogue
 from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
 
 pytestmark = pytest.mark.browser

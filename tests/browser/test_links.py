@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.state.links import shared
-from app.state.selection import SearchSelection
+from app.state.address import shared
+from app.state.selections import SearchSelection
 from tests.browser.conftest import serving
 from tests.browser.watching import in_address, labels, settled
 from tests.catalogues import ToyCatalogue, make_catalogue

@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Page, expect
 
-from app.navigation import PAGES
+from app.ui.navigation import PAGES
 from tests.browser.watching import settled, still
 
 PROMPT = quote("The capital of France is")

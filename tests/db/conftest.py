@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from db.catalogue import Catalogue
+from db.catalogue.store import Catalogue
 from tests.catalogues import ToyCatalogue, make_catalogue
 from tests.db.postgres import Server, programs, serving
 

@@ -4,12 +4,12 @@ from itertools import product
 import numpy as np
 import pytest
 
-from db.answers import Hit
-from db.catalogue import Catalogue
+from db.catalogue.export import card_frame, hits_frame
+from db.catalogue.filters import Filters, Order
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.filters import Filters, Order
-from db.frames import card_frame, hits_frame
 from db.neuron import Neuron, NeuronKind, Sign
+from db.records import Hit
 from tests.catalogues import SPECIAL, TOKENS, ToyCatalogue
 
 

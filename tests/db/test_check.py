@@ -7,8 +7,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from db import check
-from db.check import check_build
+from db.catalogue import check
+from db.catalogue.check import check_build
 from db.errors import AtlasError
 from tests.catalogues import ToyCatalogue
 

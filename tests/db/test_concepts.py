@@ -5,13 +5,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.answers import ConceptNeuron, Token
-from db.catalogue import MAX_CONCEPT, Catalogue
-from db.concepts import Concept, Link, Origin, WeightedToken, best, is_word, nearness
+from db.catalogue.concepts import (
+    MAX_WORDS,
+    Concept,
+    Link,
+    Origin,
+    WeightedToken,
+    Word,
+    best,
+    forms,
+    is_word,
+    nearness,
+    parse,
+)
+from db.catalogue.filters import Filters
+from db.catalogue.store import MAX_CONCEPT, Catalogue
 from db.errors import AtlasError
-from db.filters import Filters
 from db.neuron import NeuronKind, Sign
-from db.words import MAX_WORDS, Word, forms, parse
+from db.records import ConceptNeuron, Token
 from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue
 
 

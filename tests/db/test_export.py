@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.__main__ import main
-from db.catalogue import Catalogue
-from db.export import safe_cell, to_csv
+from db.catalogue.export import safe_cell, to_csv
+from db.catalogue.store import Catalogue
 from tests.catalogues import ToyCatalogue, make_catalogue
 
 Capture = pytest.CaptureFixture[str]

@@ -1,9 +1,9 @@
 import pytest
 
-from db.answers import Token
+from db.catalogue.filters import Filters, Order
 from db.errors import AtlasError
-from db.filters import Filters, Order
 from db.neuron import NeuronKind, Sign
+from db.records import Token
 
 PARIS = Token(1, " Paris", "␣Paris", False)
 

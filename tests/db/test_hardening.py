@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from db.catalogue import Catalogue
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from tests.catalogues import ToyCatalogue, make_catalogue
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from db.catalogue.builds import find_catalogue, models, remember_source, source_of
 from db.errors import AtlasError
-from db.library import find_catalogue, models, remember_source, source_of
 from tests.catalogues import make_catalogue
 
 

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import db.publish
-from db.builds import builds, current_build, exclusive, prune
-from db.catalogue import Catalogue
-from db.engine import read_only_connection
+import db.catalogue.publish
+from db.catalogue.builds import builds, current_build, exclusive, prune
+from db.catalogue.check import content_hash
+from db.catalogue.publish import publish
+from db.catalogue.reader import read_only_connection
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.publish import content_hash, publish
-from db.stamp import BuildStamp
+from db.records import BuildStamp
 from tests.catalogues import ToyCatalogue, make_catalogue, neighbour_table, token_table
 
 
@@ -234,7 +235,7 @@ def _no_space_in_duckdb(path: Path, *_: object) -> None:
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, fault: Callable[..., None]) -> None:
     toy = make_catalogue(tmp_path)
     before = _folder(toy.directory)
-    monkeypatch.setattr(db.publish, step, fault)
+    monkeypatch.setattr(db.catalogue.publish, step, fault)
     with pytest.raises(AtlasError, match=r"disk is full.*needs about \d+ MB.*[\d,]+ MB were free.*Make room"):
         publish(toy.directory, replace(toy.stamp, build_id="two"), token_table(), toy.shards)
     assert _folder(toy.directory) == before
@@ -243,7 +244,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, f
 def test_too_little_space_is_seen_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = make_catalogue(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1))
-    monkeypatch.setattr(db.publish, "load", lambda *_: pytest.fail("was loaded"))
+    monkeypatch.setattr(db.catalogue.publish, "load", lambda *_: pytest.fail("was loaded"))
     with pytest.raises(AtlasError, match="disk is full"):
         publish(toy.directory, replace(toy.stamp, build_id="two"), token_table(), toy.shards)
 

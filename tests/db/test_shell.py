@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from db.__main__ import main
-from db.catalogue import Catalogue
-from db.filters import Filters
+from db.catalogue.filters import Filters
+from db.catalogue.store import Catalogue
 from db.neuron import Neuron
 from db.token_text import display
 from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue

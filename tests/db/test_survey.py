@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from db.catalogue import Catalogue
+from db.catalogue.filters import Filters
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.filters import Filters
 from db.neuron import Neuron, NeuronKind, Sign
 from tests.catalogues import TOKENS, ToyCatalogue
 

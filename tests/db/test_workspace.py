@@ -7,7 +7,7 @@ import pytest
 
 from db.errors import AtlasError
 from db.neuron import Neuron
-from db.workspace import Draft, Workspace, values
+from db.workspace import Draft, Workspace, records
 
 NASTY = "a\x00b <b>$x$</b> 'DROP TABLE atlas_analysis; -- % _ \\ é 𝄞 \u202e"
 
@@ -132,7 +132,7 @@ def test_renaming_and_deleting(workspace):
         ({"title": "x" * 201}, "at most 200"),
         ({"title": "a\x00"}, r"U\+0000"),
         ({"title": "\ud800"}, r"U\+D800"),
-        ({"address": "x" * (values.MAX_ADDRESS + 1)}, "address"),
+        ({"address": "x" * (records.MAX_ADDRESS + 1)}, "address"),
         ({"result": {}}, "no analysis"),
         ({"result": {"prompt": "x", "target": {"text": "y"}, "ffn_value_neurons": [{"neuron": "<b>"}]}}, "no neuron"),
         (
@@ -140,7 +140,7 @@ def test_renaming_and_deleting(workspace):
             "cannot be",
         ),
         ({"result": {"prompt": "x", "target": {"text": "y"}, "more": float("inf")}}, "JSON"),
-        ({"result": {"prompt": "x" * values.MAX_RESULT, "target": {"text": "y"}}}, "characters of JSON"),
+        ({"result": {"prompt": "x" * records.MAX_RESULT, "target": {"text": "y"}}}, "characters of JSON"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_and_leaves_nothing(workspace, change, expected):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from db.errors import AtlasError
 from db.neuron import Neuron
 from db.workspace import Workspace
-from db.workspace.documents import Imported, export, merge, parse, to_text
+from db.workspace.exchange import Imported, export, merge, parse, to_text
 from tests.db.test_workspace import NASTY, draft
 
 

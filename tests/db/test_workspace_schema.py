@@ -15,8 +15,8 @@ from db.errors import AtlasError
 from db.neuron import Neuron
 from db.workspace import Workspace, schema
 from db.workspace.database import Database
-from db.workspace.documents import export
-from db.workspace.tables import NEWEST, VERSION_TABLE, VERSIONS, metadata
+from db.workspace.exchange import export
+from db.workspace.schema import NEWEST, VERSION_TABLE, VERSIONS, metadata
 
 RESULT = {
     "prompt": "The capital of France is",

@@ -9,7 +9,7 @@ import pytest
 from db.neuron import Neuron
 from db.workspace import Workspace
 from db.workspace.__main__ import main
-from db.workspace.documents import export, to_text
+from db.workspace.exchange import export, to_text
 from tests.db.test_workspace import draft
 from tests.db.test_workspace_documents import fill
 

@@ -1,11 +1,11 @@
-"""The README's table of settings is the one that the code has: `python -m app.serving.configuration` prints it."""
+"""The README's table of settings is the one that the code has: `python -m app.serving.settings` prints it."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from app.serving.configuration import variables
+from app.serving.settings import variables
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
@@ -13,7 +13,7 @@ README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 def test_the_readme_has_every_setting_as_the_code_has_it():
     table = subprocess.run(
-        [sys.executable, "-m", "app.serving.configuration"], cwd=CHECKOUT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "app.serving.settings"], cwd=CHECKOUT, capture_output=True, text=True, check=True
     ).stdout
     rows = [line for line in README.splitlines() if re.match(r"\| `ATLAS_", line)]
     assert rows == [line for line in table.splitlines() if re.match(r"\| `ATLAS_", line)]

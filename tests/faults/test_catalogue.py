@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.navigation import PAGES
-from db.builds import CURRENT, prune, set_current
+from app.ui.navigation import PAGES
+from db.catalogue.builds import CURRENT, prune, set_current
 from tests.catalogues import ToyCatalogue, make_catalogue
 from tests.faults.onlooker import Onlooker, looking
 from tests.serving import serving

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from db.workspace.values import MAX_NOTE
+from db.workspace.records import MAX_NOTE
 from tests.catalogues import make_catalogue
 from tests.faults.onlooker import Onlooker, looking
 from tests.serving import serving

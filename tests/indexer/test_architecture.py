@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from db.errors import AtlasError
-from indexer import architecture as table
-from indexer.architecture import ARCHITECTURES, NormKind, architecture_of, dimensions_of
+from indexer import families as table
+from indexer.families import ARCHITECTURES, NormKind, architecture_of, dimensions_of
 from indexer.forward import ResidualStream
 from indexer.identities import check_identities, probe_tokens
 from indexer.language_model import LanguageModel, load_model

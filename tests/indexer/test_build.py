@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.attribution.joining import require_same_model
-from db.catalogue import Catalogue
-from db.engine import read_only_connection
+from app.attribution.run import require_same_model
+from db.catalogue.builds import current_build
+from db.catalogue.check import content_hash
+from db.catalogue.reader import read_only_connection
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
-from db.publish import content_hash, current_build
 from indexer import build as module
 from indexer.__main__ import main
 from indexer.build import build

@@ -2,8 +2,8 @@
 
 import torch
 
-from indexer import integers
-from indexer.integers import LARGEST, integers_are_faster, product, rotation, rounded
+from indexer import neighbours
+from indexer.neighbours import LARGEST, integers_are_faster, product, rotation, rounded
 
 
 def test_products_are_exact():
@@ -39,5 +39,5 @@ def test_integers_are_refused_where_their_sums_are_cut_off(monkeypatch):
     def saturating(left, right, out):
         out.copy_((left.double() @ right.double().T).clamp(-(2**15), 2**15 - 1))
 
-    monkeypatch.setattr(integers, "product", saturating)
+    monkeypatch.setattr(neighbours, "product", saturating)
     assert not integers_are_faster(64)

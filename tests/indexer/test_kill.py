@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from db.catalogue.builds import current_build
+from db.catalogue.check import content_hash
 from db.errors import AtlasError
-from db.publish import content_hash, current_build
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
 from tests import models

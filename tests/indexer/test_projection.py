@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from indexer import screening
-from indexer.architecture import NormKind
-from indexer.projection import Projection, Projector
-from indexer.screening import plain_lists
+from indexer import projection
+from indexer.families import NormKind
+from indexer.projection import Projection, Projector, plain_lists
 from indexer.unembedding import Unembedding
 from tests import models, plain
 from tests.plain import assert_same_end
@@ -156,7 +155,7 @@ def rounds(case: str, monkeypatch) -> tuple[int, int, int]:
         plainly.append(len(values))
         return plain_lists(values, *rest)
 
-    monkeypatch.setattr(screening, "plain_lists", count)
+    monkeypatch.setattr(projection, "plain_lists", count)
     projector = Projector(unembedding(CASES[case].rows), DEPTH, screen=True)
     assert_is_brute_force(projector.project(CASES[case].values), CASES[case])
     return projector.seen, projector.unproven, sum(plainly)
@@ -170,7 +169,7 @@ def test_most_neurons_are_proven_in_the_first_round(monkeypatch):
 
 
 def test_what_is_not_proven_is_done_again_with_more_candidates(monkeypatch):
-    monkeypatch.setattr(screening, "FIRST_SPARE", 1)
+    monkeypatch.setattr(projection, "FIRST_SPARE", 1)
     first, second, plainly = rounds("gaussian", monkeypatch)
     assert first == 70
     assert second > plainly  # some were proven in the second round
@@ -307,9 +306,9 @@ def test_products_row_by_row_are_those_of_the_plain_product(count, width):
     generator = torch.Generator().manual_seed(4)
     values, rows = torch.randn(count, 33, generator=generator), torch.randn(500, 33, generator=generator)
     tokens = torch.randint(0, 400, (count, width), generator=generator, dtype=torch.int32)
-    found = screening.sampled_products(values, rows, tokens)
+    found = projection.sampled_products(values, rows, tokens)
     assert torch.allclose(found, (values @ rows.T).gather(1, tokens.long()), atol=1e-5)
     alone = [
-        screening.sampled_products(one[None], rows, wanted[None]) for one, wanted in zip(values, tokens, strict=True)
+        projection.sampled_products(one[None], rows, wanted[None]) for one, wanted in zip(values, tokens, strict=True)
     ]
     assert torch.equal(found, torch.cat(alone))

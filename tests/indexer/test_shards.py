@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 import torch
 
+from db.catalogue.builds import current_build
+from db.catalogue.check import content_hash
 from db.errors import AtlasError
-from db.publish import content_hash, current_build
+from indexer import build as build_module
 from indexer import build as module
-from indexer import plan
 from indexer.__main__ import main
 from indexer.build import build
 from indexer.projection import Projector
@@ -87,7 +88,7 @@ def test_a_damaged_shard_is_made_again(tmp_path, monkeypatch):
 def test_a_resumed_job_screens_as_it_began(tmp_path, monkeypatch):
     """Which way is faster is measured, and may come out otherwise the next time."""
     measured = iter([True, False])
-    monkeypatch.setattr(plan, "bf16_is_faster", lambda _width: next(measured))
+    monkeypatch.setattr(build_module, "bf16_is_faster", lambda _width: next(measured))
     stopped_after(1, tmp_path, depth=1)
     made: list[Projector] = []
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from indexer.architecture import ARCHITECTURES, NormKind
-from indexer.unembedding import Conventions, Unembedding
+from indexer.families import ARCHITECTURES, Conventions, NormKind
+from indexer.unembedding import Unembedding
 from indexer.weights import Weights
 from tests import models, plain
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from db.catalogue.builds import current_build
 from db.errors import AtlasError
-from db.publish import current_build
 from indexer.__main__ import main
 from indexer.build import build
 from indexer.checkpoint import Checkpoint

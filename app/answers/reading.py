@@ -1,0 +1,139 @@
+"""What of an analysis is shown: the increases of the target, or where there is a distractor its contrast. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.state.address import Head
+from app.state.selections import Place, Show
+from db.neuron import Neuron, NeuronKind
+
+if TYPE_CHECKING:
+    from app.attribution.results import Analysis, Certificate, Contrast, ValueNeuron
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An analysis, as the page shows it."""
+
+    analysis: "Analysis"
+    source: "Analysis | Contrast"
+    """Where layers and heads are taken from."""
+    lists: "dict[tuple[Show, NeuronKind], tuple[ValueNeuron, ...]]"
+    unit: str
+    meaning: str
+    """What a score is, in half a sentence."""
+    words: dict[Show, str]
+    """What each list of neurons is called."""
+    sides: tuple[str, str]
+    """What a negative and a positive score mean, in a few words."""
+
+    def found(self, show: Show, kind: NeuronKind, place: Place) -> "tuple[ValueNeuron, ...]":
+        """A list, or the part of it that stands where one is looking: the layer, for attention the head and the
+        source position.
+        """
+        return tuple(one for one in self.lists[show, kind] if _within(one, place))
+
+    def head_score(self, head: Head) -> float:
+        """Of one head."""
+        return float(self.source.heads[head])
+
+    def source_scores(self, head: Head) -> list[float] | None:
+        """Of a head's source positions, where they are part of the reading."""
+        contrast = self.analysis.contrast
+        return None if contrast is None else [float(score) for score in contrast.positions[head]]
+
+    def sum_of_parts(self) -> dict[str, float]:
+        """What adds up to the difference of logits, by name; empty without a distractor."""
+        contrast = self.analysis.contrast
+        if contrast is None:
+            return {}
+        return {
+            "embedding": contrast.embedding,
+            "attention": float(contrast.layers.attention.sum()),
+            "FFN": float(contrast.layers.ffn.sum()),
+            "constant": contrast.constant,
+        }
+
+
+def reading_of(analysis: "Analysis") -> Reading:
+    """The contrast where there is one, else the increases."""
+    target = f"“{analysis.target.token.display}”"
+    contrast = analysis.contrast
+    if contrast is None:
+        lists = {
+            (Show.RAISED, NeuronKind.FFN): analysis.ffn_value_neurons,
+            (Show.RAISED, NeuronKind.ATTENTION): analysis.attention_value_neurons,
+            (Show.LOWERED, NeuronKind.FFN): analysis.ffn_suppressing_neurons,
+            (Show.LOWERED, NeuronKind.ATTENTION): analysis.attention_suppressing_neurons,
+        }
+        words = {Show.RAISED: f"raised {target} most", Show.LOWERED: f"lowered {target} most"}
+        meaning = "change of the target's log-probability where that part is added to the residual stream"
+        return Reading(analysis, analysis, lists, "score (nats)", meaning, words, ("lowers", "raises"))
+    other = f"“{contrast.distractor.token.display}”"
+    lists = {
+        (Show.RAISED, NeuronKind.FFN): contrast.ffn_neurons,
+        (Show.RAISED, NeuronKind.ATTENTION): contrast.attention_neurons,
+        (Show.LOWERED, NeuronKind.FFN): contrast.ffn_opposing,
+        (Show.LOWERED, NeuronKind.ATTENTION): contrast.attention_opposing,
+    }
+    words = {
+        Show.RAISED: f"favoured {target} over {other} most",
+        Show.LOWERED: f"favoured {other} over {target} most",
+    }
+    meaning = f"share of the difference of logits between {target} and {other}"
+    return Reading(analysis, contrast, lists, "share (nats)", meaning, words, (f"favours {other}", f"favours {target}"))
+
+
+def _within(one: "ValueNeuron", place: Place) -> bool:
+    if place.layer is not None and one.neuron.layer != place.layer:
+        return False
+    if one.neuron.kind is NeuronKind.FFN or place.head is None:
+        return True
+    return one.neuron.head == place.head[1] and place.source in (None, one.position)
+
+
+def head_after(neuron: Neuron, analysis: "Analysis", heads: int) -> Head | None:
+    """The head to read a query neuron through unless another is chosen: that of the strongest attention value neuron
+    which comes after it.
+    """
+    for one in analysis.attention_value_neurons:
+        if one.neuron.layer > neuron.layer and one.neuron.head is not None:
+            return one.neuron.layer, one.neuron.head
+    layers = analysis.heads.shape[0]
+    return (layers - 1, heads - 1) if neuron.layer < layers - 1 else None
+
+
+def most(found: "Sequence[ValueNeuron]") -> float:
+    """The largest score, to draw the others against."""
+    return max((abs(one.score) for one in found), default=1.0) or 1.0
+
+
+# How sure an analysis is, in words: how each list was found, and how long that took. Pure.
+
+_NAMES = {NeuronKind.FFN: "FFN neurons", NeuronKind.ATTENTION: "attention neurons × positions"}
+_BOUNDS = {
+    "concavity": "by the concavity of the log-probability",
+    "catalogue": "by a lower bound from the catalogue's stored extreme logits",
+    "norms": "by a lower bound from norms alone",
+    "linear": "since shares are linear",
+}
+
+
+def certainty_lines(reading: Reading) -> list[tuple[str, str]]:
+    """What is said of each list: a lead word, and the rest of the sentence without its full stop."""
+    analysis, lines = reading.analysis, []
+    if analysis.contrast is not None:
+        lines.append(("Shares", "a difference of logits is linear: every neuron's share was computed, exactly"))
+    for words, certificates in (("Raised", analysis.certificates), ("Lowered", analysis.suppressing_certificates)):
+        if certificates and analysis.contrast is None:
+            lines.append((words, "; ".join(_part(_NAMES[kind], certificates[kind]) for kind in _NAMES)))
+    seconds = analysis.seconds
+    if seconds.total:
+        lines.append(("Time", f"{seconds.total:.2f} s, of which {seconds.forward:.2f} s for the model's forward pass"))
+    return lines
+
+
+def _part(name: str, one: "Certificate") -> str:
+    proof = f"proven to be the exact list {_BOUNDS.get(one.bound, '')}" if one.proven else "not proven to be complete"
+    return f"{one.scored:,} of {one.total:,} {name} scored exactly, {proof}"

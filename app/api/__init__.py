@@ -1,1 +1,0 @@
-"""The read-only HTTP API: what ``python -m db … --json`` answers, over GET. See :mod:`app.api.application`."""

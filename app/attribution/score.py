@@ -1,0 +1,211 @@
+"""Log-probability increase, and its bound. Pure tensors -> scores (README, Method, Importance; paper eq. 7).
+
+    Imp(c | base) = log p(w | base + c) - log p(w | base),    p = softmax of the frozen-norm logits
+
+With z = folded · c / s the change of the logits and p_j the base's probabilities this is
+
+    Imp = z_w - log Σ_j p_j e^{z_j}
+
+and, being concave in c, at most c · g with g = ∇ log p(w | base) = (folded_w - Σ_j p_j folded_j) / s.
+
+Legend: B = base points, N = contributions, d = d_model, V = vocabulary. Scores are in nats.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from app.attribution.fast import FEW, TOLERANCE, Distributions, RoundedRows, Shortlist, by_base
+from indexer.families import Conventions
+from indexer.forward import ResidualStream
+from indexer.products import product
+from indexer.unembedding import Unembedding
+from indexer.weights import Weights
+
+SAFE_EXPONENT = 80.0
+"""e^z in float32 overflows at 88; beyond this the sum is taken as a log-sum-exp, which cannot."""
+
+ROWS_AT_ONCE = 512
+"""Rows of V logits held at a time, memory permitting: more would make the products no faster."""
+
+COPIES = 4
+"""Copies of such rows that live at the same time, in float32."""
+
+
+def rows_for(megabytes: int, vocabulary: int) -> int:
+    """How many rows of logits fit into the memory allowed; never fewer than 1, never more than are useful."""
+    return max(1, min(ROWS_AT_ONCE, megabytes * 10**6 // (4 * COPIES * vocabulary)))
+
+
+@dataclass(frozen=True, eq=False)
+class Bases:
+    """Points of the residual stream that contributions are added to, their distributions and their bounds' gradients.
+
+    Attributes:
+        log_probabilities: [B, V]; log p(· | base), in nats.
+        probabilities: [B, V]; p(· | base).
+        gradient: [B, d]; ∇ log p(w | base), in nats a unit of residual stream.
+        target: w, a token id.
+        scale: the frozen norm's scale s.
+        unembedding: of the model.
+        rows: contributions scored at a time, which bounds the memory in use.
+        rounded: the unembedding's rows for products in bf16; None scores in float32.
+    """
+
+    log_probabilities: Float[Tensor, "B V"]
+    probabilities: Float[Tensor, "B V"]
+    gradient: Float[Tensor, "B d"]
+    target: int
+    scale: float
+    unembedding: Unembedding
+    rows: int = ROWS_AT_ONCE
+    rounded: RoundedRows | None = None
+
+    @classmethod
+    def at(
+        cls,
+        points: Float[Tensor, "B d"],
+        target: int,
+        scale: float,
+        unembedding: Unembedding,
+        conventions: Conventions = Conventions.EXACT,
+        rows: int = ROWS_AT_ONCE,
+        rounded: RoundedRows | None = None,
+    ) -> "Bases":
+        """Distributions and gradients at `points`."""
+        log_probabilities = unembedding.logits(points, scale, conventions).log_softmax(dim=-1)
+        probabilities = log_probabilities.exp()
+        gradient = (unembedding.folded[target] - product(probabilities, unembedding.folded.T)) / scale
+        return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows, rounded)
+
+    def part(self, points: slice) -> "Bases":
+        """Some of the points; what was computed for all is shared."""
+        return replace(
+            self,
+            log_probabilities=self.log_probabilities[points],
+            probabilities=self.probabilities[points],
+            gradient=self.gradient[points],
+        )
+
+    @property
+    def log_target(self) -> Float[Tensor, " B"]:
+        """log p(w | base), in nats."""
+        return self.log_probabilities[:, self.target]
+
+    @property
+    def tolerance(self) -> float:
+        """Nats by which a score may be off beyond the rounding of float32."""
+        return 0.0 if self.rounded is None else TOLERANCE
+
+    def importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """Imp(contributions[i] | point base[i]) in nats, exact to float32 and `tolerance`.
+
+        Args:
+            contributions: c.
+            base: numbers of the points.
+        """
+        scores = contributions.new_empty(len(contributions))
+        left = torch.ones(len(contributions), dtype=torch.bool, device=contributions.device)
+        for shortlist in self._shortlists if len(contributions) >= FEW else ():
+            for one in self._parts(shortlist.chosen[base].nonzero().flatten()):
+                scores[one], error = shortlist.scores(contributions[one], base[one])
+                left[one] = ~(error <= TOLERANCE)
+        for one in self._parts(left.nonzero().flatten()):
+            scores[one] = self._importance(contributions[one], base[one])
+        return scores
+
+    def _parts(self, entries: Int[Tensor, " n"]) -> tuple[Tensor, ...]:
+        """In parts of about equal size that memory has room for: a product of a few rows takes nearly as long as one
+        of many.
+        """
+        return entries.tensor_split(-(-len(entries) // self.rows)) if len(entries) else ()
+
+    @cached_property
+    def _shortlists(self) -> list[Shortlist]:
+        """Of bf16 products; none where everything is scored in float32."""
+        if self.rounded is None:
+            return []
+        whole = Distributions(
+            self.unembedding, self.rounded, self.probabilities, self.gradient, self.target, self.scale
+        )
+        return whole.shortlists()
+
+    def _importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """In float32."""
+        change = product(contributions / self.scale, self.unembedding.folded)
+        largest = contributions.norm(dim=1).max() / self.scale * self.unembedding.longest_row
+        if largest >= SAFE_EXPONENT and change.abs().max() >= SAFE_EXPONENT:
+            return log_probability_increase(change, self.log_probabilities[base], self.target)
+        raised = change[:, self.target].clone()
+        sums = torch.empty_like(raised)
+        growth = change.exp_()
+        order, runs = by_base(base)
+        for one, run in runs:
+            # torch sums a row in pairs; a product with the vector of probabilities would round more.
+            sums[order[run]] = (growth[order[run]] * self.probabilities[one]).sum(dim=1)
+        return raised - sums.log()
+
+
+def log_probability_increase(
+    change: Float[Tensor, "N V"], log_probabilities: Float[Tensor, "N V"], target: int
+) -> Float[Tensor, " N"]:
+    """Imp from the change of the logits and the base's log-probabilities, whatever their size.
+
+    With two tokens of equal probability and a change of (ln 3, 0), p(w) goes from 1/2 to 3/4:
+
+    >>> log_probability_increase(torch.tensor([[math.log(3.0), 0.0]]), torch.full((1, 2), math.log(0.5)), 0)  # ln 1.5
+    tensor([0.4055])
+    """
+    return change[:, target] - torch.logsumexp(log_probabilities + change, dim=-1)
+
+
+# Log-probability increase of whole sub-layers and of heads (README, Method, Importance).
+
+
+@dataclass(frozen=True, eq=False)
+class LayerScores:
+    """Nats by which each sub-layer raised the target's log-probability; attention + ffn telescope over the layers.
+
+    Attributes:
+        attention: [L].
+        ffn: [L].
+    """
+
+    attention: Float[Tensor, " L"]
+    ffn: Float[Tensor, " L"]
+
+
+def base_points(stream: ResidualStream) -> tuple[Float[Tensor, "L d"], Float[Tensor, "L d"]]:
+    """What attention and FFN of each layer are added to, at the analysed position: layer input, layer input +
+    attention output.
+    """
+    inputs = stream.layer_input[:-1, stream.position]
+    return inputs, inputs + stream.attention_output[:, stream.position]
+
+
+def layer_scores(
+    attention_base: Float[Tensor, " L"], ffn_base: Float[Tensor, " L"], final: Float[Tensor, ""]
+) -> LayerScores:
+    """Differences of log p(w) along the residual stream: before attention, before the FFN, and after the last layer."""
+    after = torch.cat([attention_base[1:], final[None]])
+    return LayerScores(attention=ffn_base - attention_base, ffn=after - ffn_base)
+
+
+def head_contributions(stream: ResidualStream, weights: Weights) -> Float[Tensor, "L H d"]:
+    """What each head wrote at the analysed position, summed over source positions and dimensions; no output bias."""
+    layers = []
+    for layer in range(stream.attention_weight.shape[0]):
+        mixed = stream.attention_activation(layer).sum(dim=1)  # [H, D]
+        values = weights.attention_values(layer).unflatten(0, tuple(mixed.shape))  # [H, D, d]
+        layers.append(torch.einsum("hn,hnd->hd", mixed, values))
+    return torch.stack(layers)
+
+
+def head_scores(contributions: Float[Tensor, "L H d"], bases: Bases) -> Float[Tensor, "L H"]:
+    """Nats by which each head raised the target's log-probability; `bases` are the layer inputs."""
+    layers, heads, _ = contributions.shape
+    base = torch.arange(layers, device=contributions.device).repeat_interleave(heads)
+    return bases.importance(contributions.flatten(0, 1), base).view(layers, heads)

@@ -1,0 +1,309 @@
+"""Data frame -> Altair chart. Nothing here knows Streamlit, and nothing is computed beyond what the marks need.
+
+Tokens are labels of ranks or indices, never positions of their own: two places that show the same token stay apart.
+"""
+
+import json
+
+import altair as alt
+import pandas as pd
+
+from app.charts.pictures import visible
+from app.charts.style import ATTENTION, KIND_NAMES, KINDS, MARK, NEUTRAL, SIGNS
+from db.neuron import Sign
+from db.token_text import shorten
+
+_LAYER = alt.Axis(labelAngle=0, labelOverlap="parity", title="layer", ticks=False)
+_KIND_LABEL = "datum.label == 'ffn' ? 'FFN' : datum.label"
+_TOKEN_WIDTH = 130
+_TOKEN_ROW = 20
+_EVERY_LABEL = 24
+_NUMBERED = 16
+_EMBEDDING = -1  # its place before layer 0
+_FIGURE_SPACE = "\u2007"
+
+
+def attention_pattern(frame: pd.DataFrame) -> alt.Chart:
+    """One head's attention from every position (downwards) to every earlier one; positions are labelled by tokens.
+
+    Columns: query, key, query_token, key_token, weight (0 to 1).
+    """
+    names = {
+        **dict(zip(frame["key"].tolist(), frame["key_token"], strict=True)),
+        **dict(zip(frame["query"].tolist(), frame["query_token"], strict=True)),
+    }
+    labels = json.dumps({str(place): f"{place} {shorten(visible(token), 10)}" for place, token in names.items()})
+    places = sorted(names)
+    axis = alt.Axis(
+        labelExpr=f"({labels})[datum.value]",
+        labelFont="monospace",
+        labelOverlap=False if len(places) <= _EVERY_LABEL else "parity",
+        ticks=False,
+        labelLimit=110,
+    )
+    chart: alt.Chart = (
+        alt.Chart(frame, title=_title("Attention pattern"))
+        .mark_rect()
+        .encode(
+            x=alt.X("key:O", title="to position", axis=axis, scale=alt.Scale(domain=places)),
+            y=alt.Y("query:O", title="from position", axis=axis, scale=alt.Scale(domain=places)),
+            color=alt.Color(
+                "weight:Q",
+                scale=alt.Scale(domain=[0, 1], range=["#88888814", ATTENTION], interpolate="rgb"),
+                legend=alt.Legend(title="attention weight", orient="top", gradientLength=160, gradientThickness=10),
+            ),
+            tooltip=[
+                alt.Tooltip("query:O", title="from position"),
+                alt.Tooltip("query_token:N", title="its token"),
+                alt.Tooltip("key:O", title="to position"),
+                alt.Tooltip("key_token:N", title="its token"),
+                alt.Tooltip("weight:Q", title="weight", format=".3f"),
+            ],
+        )
+        .properties(height=200 + max(150, min(24 * len(places), 420)))
+    )
+    return chart
+
+
+def query_layers(frame: pd.DataFrame, title: str) -> alt.Chart:
+    """Shares of the embedding and of each sub-layer. Columns: part, layer (absent for the embedding), score (nats)."""
+    rows = frame.assign(
+        place=frame["layer"].fillna(_EMBEDDING).astype(int), name=frame["part"].map(KIND_NAMES).fillna(frame["part"])
+    )
+    parts = {"embedding": NEUTRAL, **KINDS}
+    every = _every(rows)
+    unnumbered = f"datum.value % {every} || ({every} > 1 && !datum.value)"  # 0 would touch the embedding's label
+    axis = alt.Axis(
+        labelAngle=0,
+        labelOverlap=False,
+        title="layer; emb: the embedding",
+        ticks=False,
+        labelExpr=f"datum.value == {_EMBEDDING} ? 'emb' : {unnumbered} ? '' : datum.value",
+    )
+    chart: alt.Chart = (
+        alt.Chart(rows, title=_title(title))
+        .mark_bar()
+        .encode(
+            x=alt.X("place:O", axis=axis),
+            y=alt.Y("sum(score):Q", title="share (nats)"),
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(domain=list(parts), range=list(parts.values())),
+                legend=alt.Legend(title=None, orient="top", labelExpr=_KIND_LABEL, symbolType="square"),
+            ),
+            tooltip=[
+                alt.Tooltip("name:N", title="part"),
+                alt.Tooltip("layer:O"),
+                alt.Tooltip("sum(score):Q", title="share (nats)", format="+.3f"),
+            ],
+        )
+        .properties(height=300)
+    )
+    return chart
+
+
+def _every(rows: pd.DataFrame) -> int:
+    """Which layers are numbered: every one, or of many every fourth."""
+    return 1 if rows["place"].max() < _NUMBERED else 4
+
+
+def layer_distribution(frame: pd.DataFrame, layers: int, title: str = "Found neurons by layer") -> alt.Chart:
+    """How many neurons of each layer were found, by kind. Columns: layer, kind, neurons."""
+    chart: alt.Chart = (
+        alt.Chart(frame.assign(name=frame["kind"].map(KIND_NAMES)), title=_title(title))
+        .mark_bar()
+        .encode(
+            x=alt.X("layer:O", axis=_LAYER, scale=alt.Scale(domain=list(range(layers)))),
+            y=alt.Y("sum(neurons):Q", title="neurons", axis=alt.Axis(tickMinStep=1, format="d")),
+            color=_kind_colour("kind"),
+            tooltip=[
+                alt.Tooltip("layer:O"),
+                alt.Tooltip("name:N", title="kind"),
+                alt.Tooltip("sum(neurons):Q", title="neurons"),
+            ],
+        )
+        .properties(height=400)
+    )
+    return chart
+
+
+def token_bars(card: pd.DataFrame, sign: Sign, first: int, *, faint: bool = False) -> alt.Chart:
+    """Logits of the first tokens of one end. Columns: sign, rank, token (display form), token_id, logit, z."""
+    rows = card[(card["sign"] == str(sign)) & (card["rank"] <= first)]
+    labelled = rows.assign(
+        label=[
+            f"{shorten(token, 14)} {str(rank).rjust(2, _FIGURE_SPACE)}"
+            for token, rank in zip(rows["token"], rows["rank"], strict=True)
+        ]
+    )
+    chart: alt.Chart = (
+        alt.Chart(labelled, title=_title(f"Logits of the first {len(rows)} tokens it {sign}"))
+        .mark_bar(color=SIGNS[sign], opacity=0.4 if faint else 1, height=alt.RelativeBandSize(0.72))
+        .encode(
+            y=alt.Y(
+                "label:N",
+                sort=alt.SortField("rank"),
+                axis=alt.Axis(
+                    title=None,
+                    labelFont="monospace",
+                    labelLimit=_TOKEN_WIDTH,
+                    minExtent=_TOKEN_WIDTH,
+                    labelOverlap=False,
+                    ticks=False,
+                ),
+            ),
+            x=alt.X("logit:Q", title="logit", scale=alt.Scale(reverse=sign is Sign.SUPPRESSES)),
+            tooltip=[
+                alt.Tooltip("token:N"),
+                alt.Tooltip("token_id:N", title="token id"),
+                alt.Tooltip("rank:Q"),
+                alt.Tooltip("logit:Q", format="+.3f"),
+                alt.Tooltip("z:Q", format="+.2f"),
+            ],
+        )
+        .properties(height=110 + _TOKEN_ROW * len(rows))
+    )
+    return chart
+
+
+def standing(layer: pd.DataFrame, column: str, value: float, title: str, unit: str) -> alt.LayerChart | alt.FacetChart:
+    """Where one neuron lies among its layer: a histogram of ``column`` with a rule at ``value``."""
+    bars = (
+        alt.Chart(layer[[column]])
+        .mark_bar(color=NEUTRAL, opacity=0.55)
+        .encode(
+            x=alt.X(f"{column}:Q", bin=alt.Bin(maxbins=36), title=unit),
+            y=alt.Y("count():Q", title="neurons", axis=alt.Axis(tickCount=3)),
+            tooltip=[
+                alt.Tooltip(f"{column}:Q", bin=alt.Bin(maxbins=36), title=unit),
+                alt.Tooltip("count():Q", title="neurons of this layer"),
+            ],
+        )
+    )
+    rule = (
+        alt.Chart(pd.DataFrame({"value": [value], "what": ["this neuron"]}))
+        .mark_rule(strokeWidth=2.5)
+        .encode(
+            x="value:Q",
+            color=alt.Color("what:N", scale=alt.Scale(range=[MARK]), legend=None),
+            tooltip=[alt.Tooltip("value:Q", title=f"this neuron, {unit}", format=".3f")],
+        )
+    )
+    return alt.layer(bars, rule, title=_title(title)).properties(height=230)
+
+
+def _title(text: str) -> alt.TitleParams:
+    return alt.TitleParams(text, anchor="start", fontSize=14, dy=0, offset=14)
+
+
+def _kind_colour(field: str) -> alt.Color:
+    return alt.Color(
+        f"{field}:N",
+        scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())),
+        legend=alt.Legend(title=None, orient="top", labelExpr=_KIND_LABEL, symbolType="square"),
+    )
+
+
+# Overview and token
+
+_NAMES = {"ffn": "FFN", "attention": "Attention"}
+
+
+def _layer_axis(layers: int) -> alt.X:
+    axis = alt.Axis(labelAngle=0, labelOverlap="parity", title="layer", ticks=False)
+    return alt.X("layer:O", axis=axis, scale=alt.Scale(domain=list(range(layers))))
+
+
+def _subtitled(text: str, subtitle: str = "") -> alt.TitleParams:
+    below = [subtitle] if subtitle else alt.Undefined
+    return alt.TitleParams(text, subtitle=below, anchor="start", fontSize=14, offset=10, subtitleFontSize=11)
+
+
+def bands(frame: pd.DataFrame, figure: str, kind: str, words: str, unit: str) -> alt.LayerChart | alt.FacetChart:
+    """How a figure is spread over the neurons of each layer: its middle, its middle half, and all but the extremes.
+
+    Columns: layer, kind, neurons, then <figure>_5, _25, _50, _75 and _95.
+    """
+    own = frame[frame["kind"] == kind]
+    colour = KINDS[kind]
+    fields = {percent: f"{figure}_{percent}" for percent in (5, 25, 50, 75, 95)}
+    x = alt.X(
+        "layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d", grid=False), scale=alt.Scale(nice=False)
+    )
+    tooltip = [
+        alt.Tooltip("layer:Q"),
+        alt.Tooltip("neurons:Q", format=","),
+        *(
+            alt.Tooltip(f"{field}:Q", title="median" if percent == 50 else f"{percent} % lie below", format=".3f")
+            for percent, field in fields.items()
+        ),
+    ]
+
+    def area(low: int, high: int, strength: float) -> alt.Chart:
+        y = alt.Y(f"{fields[low]}:Q", title=unit, scale=alt.Scale(zero=False))
+        found: alt.Chart = (
+            alt.Chart(own).mark_area(color=colour, opacity=strength).encode(x=x, y=y, y2=f"{fields[high]}:Q")
+        )
+        return found
+
+    line = (
+        alt.Chart(own)
+        .mark_line(color=colour, strokeWidth=2.5, point=alt.OverlayMarkDef(color=colour, size=28))
+        .encode(x=x, y=f"{fields[50]}:Q", tooltip=tooltip)
+    )
+    title = _subtitled(f"{_NAMES[kind]}: {words}", "line: median; bands: 25–75 % and 5–95 % of them")
+    return alt.layer(area(5, 95, 0.18), area(25, 75, 0.34), line, title=title).properties(height=300)
+
+
+def neurons_by_layer(frame: pd.DataFrame, layers: int) -> alt.Chart:
+    """How many neurons each layer has. Columns: layer, kind, neurons."""
+    chart: alt.Chart = (
+        alt.Chart(frame.assign(name=frame["kind"].map(KIND_NAMES)), title=_subtitled("Neurons by layer and kind"))
+        .mark_bar()
+        .encode(
+            x=_layer_axis(layers),
+            y=alt.Y("neurons:Q", title="neurons"),
+            color=alt.Color(
+                "kind:N",
+                scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())),
+                legend=alt.Legend(
+                    title=None,
+                    orient="top",
+                    labelExpr="datum.label == 'ffn' ? 'FFN' : datum.label",
+                    symbolType="square",
+                ),
+            ),
+            tooltip=[
+                alt.Tooltip("layer:O"),
+                alt.Tooltip("name:N", title="kind"),
+                alt.Tooltip("neurons:Q", format=","),
+            ],
+        )
+        .properties(height=300)
+    )
+    return chart
+
+
+def token_by_layer(frame: pd.DataFrame, layers: int) -> alt.Chart:
+    """How many neurons of each layer promote a token, upwards, and suppress it, downwards.
+
+    Columns: layer, kind, sign, neurons.
+    """
+    by_end = frame.groupby(["layer", "sign"], as_index=False)["neurons"].sum()
+    by_end["height"] = by_end["neurons"].where(by_end["sign"] == "promotes", -by_end["neurons"])
+    chart: alt.Chart = (
+        alt.Chart(by_end, title=_subtitled("Neurons that have it at an end, by layer"))
+        .mark_bar()
+        .encode(
+            x=_layer_axis(layers),
+            y=alt.Y("height:Q", title="neurons", axis=alt.Axis(labelExpr="abs(datum.value)", tickMinStep=1)),
+            color=alt.Color(
+                "sign:N",
+                scale=alt.Scale(domain=list(SIGNS), range=list(SIGNS.values())),
+                legend=alt.Legend(title=None, orient="top", symbolType="square"),
+            ),
+            tooltip=[alt.Tooltip("layer:O"), alt.Tooltip("sign:N", title="end"), alt.Tooltip("neurons:Q")],
+        )
+        .properties(height=320)
+    )
+    return chart

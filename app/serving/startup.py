@@ -1,0 +1,80 @@
+"""What the server's own connections need of the system."""
+
+import ctypes
+import logging
+import os
+import socket
+import stat
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from threading import Thread
+
+from app.serving.resources import catalogue
+from app.ui.navigation import PAGES
+from db.errors import AtlasError
+
+
+def send_at_once() -> None:
+    """Let every listening TCP socket of this process hand out connections that send what they are given at once.
+
+    Python does that by itself where a socket names its protocol, and the server's does not. An answer leaves in two
+    pieces, its head and its body, and the second would wait until the browser has acknowledged the first, which it
+    puts off for 40 ms: at a first view, that is once for nearly each of some hundred files. A connection inherits the
+    option from the socket that it was accepted by.
+    """
+    for number in _open_files():
+        with suppress(OSError, ValueError):
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(number)) as found:
+                if found.type == socket.SOCK_STREAM and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _open_files() -> list[int]:
+    """The numbers of this process's open files; none where the system does not tell."""
+    with suppress(OSError):
+        return [int(one.name) for one in Path("/dev/fd").iterdir()]
+    return []
+
+
+# How much memory the process keeps beyond what it uses.
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_ARENAS, _BLOCK = 2, 128 * 1024
+
+
+def keep_little() -> None:
+    """Let the C library hand out memory from two places instead of from eight for each core: what is freed in one can
+    be used from there only, and a page's thread is another each time. Large blocks go back to the system when they are
+    freed, however large the largest so far was. Does nothing where the library is not GNU's.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_ARENA_MAX, _ARENAS)
+        library.mallopt(_M_MMAP_THRESHOLD, _BLOCK)
+        library.mallopt(_M_TRIM_THRESHOLD, _BLOCK)
+
+
+# What the first page would have to wait for, done while nobody waits: the modules of the pages, and the catalogue.
+
+_log = logging.getLogger(__name__)
+
+
+def warm_up() -> Thread:
+    """Begin, in a thread of its own; a visitor who is quicker does the same work and finds what is done already."""
+    thread = Thread(target=_warm, name="atlas-warm-up", daemon=True)
+    thread.start()
+    return thread
+
+
+def _warm() -> None:
+    try:
+        # The page that most begin with comes first, and what draws charts and tables with the others.
+        for path in PAGES.values():
+            import_module(".".join(("app", *PurePosixPath(path).with_suffix("").parts)))
+        with suppress(AtlasError):  # the pages say what is wrong with it
+            catalogue()
+    except Exception:
+        _log.exception("warming up failed; the first page will be slower, and nothing else")

@@ -1,0 +1,284 @@
+"""What is drawn only once somebody opens it: most who look at a page never do, and tables and charts are its heaviest
+parts, for the server and for the browser.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import streamlit as st
+
+from app.answers.files import FORMS, Form, csv_of
+from app.charts.pictures import WIDTH, Chart, png, svg
+from app.charts.prompt_charts import Drawn
+from app.serving import resources
+from app.serving.settings import configuration
+from app.state.address import BUILD, MODEL, Limits, address, head_label, stamp
+from app.state.selections import Place, PromptSelection, SearchSelection
+from app.ui import navigation
+from app.ui.components import Chip, chips, link
+from app.ui.components.fields import copy_link
+from app.ui.components.plots import Step, trail
+from app.ui.navigation import warn
+from app.words import ABOUT, TERMS, literal
+from db.catalogue.store import Catalogue
+from db.errors import AtlasError
+from db.neuron import Neuron
+from db.token_text import shorten
+
+if TYPE_CHECKING:
+    from app.attribution.results import Analysis
+
+
+@st.fragment
+def folded(label: str, draw: Callable[[], object], *, key: str, expanded: bool = False) -> None:
+    """An expander. Opening it draws what is in it, and nothing else of the page anew.
+
+    Args:
+        label: what stands on it.
+        draw: draws what is in it.
+        key: unique on the page.
+        expanded: whether it is open before anybody used it; where that changes, it follows.
+    """
+    with st.expander(label, expanded, key=f"folded_{key}_{expanded}", on_change="rerun") as part:
+        if part.open:
+            draw()
+
+
+# A data frame as a table that can be sorted, searched and downloaded.
+
+
+def data_table(frame: pd.DataFrame, name: str) -> None:
+    """Draw a data frame with a CSV export of ours below; `name` is the file's and unique on the page.
+
+    The table's own export would hand tokens such as ``=1+1`` to spreadsheets as formulas, so the style sheet of
+    :mod:`app.main` hides it.
+    """
+    st.dataframe(frame, hide_index=True, key=f"table_{name}")
+    st.download_button(
+        "CSV",
+        data=lambda: csv_of(frame),
+        file_name=f"{name.replace('_', '-')}.csv",
+        mime="text/csv",
+        on_click="ignore",
+        key=f"table_{name}_csv",
+        type="tertiary",
+        icon=":material/download:",
+        help="Download this table; text that a spreadsheet would compute has an apostrophe before it",
+    )
+
+
+# A whole table as files.
+
+
+def whole_files(name: str, whole: Callable[[], pd.DataFrame], key: str) -> None:
+    """A button for each kind of file, made when it is pressed; `key` is unique on the page."""
+    with st.container(horizontal=True):
+        for form in FORMS:
+            st.download_button(
+                form.name,
+                data=_writing(form, whole),
+                file_name=f"{name}.{form.ending}",
+                mime=form.mime,
+                on_click="ignore",
+                key=f"{key}_{form.ending}",
+                icon=":material/download:",
+            )
+
+
+def formulas() -> None:
+    """What becomes of text that a spreadsheet would compute."""
+    st.caption("In CSV, text that a spreadsheet would read as a formula has an apostrophe before it.")
+
+
+def _writing(form: Form, whole: Callable[[], pd.DataFrame]) -> Callable[[], bytes]:
+    return lambda: form.write(whole())
+
+
+# Beside every chart: the chart as SVG and PNG, and its data as CSV. Each is made when it is asked for.
+
+
+def shown(name: str, chart: Chart, data: pd.DataFrame, alt: str, *, width: int = WIDTH) -> None:
+    """Draw a chart across its column, with the control below; `name` is its files' and unique on the page."""
+    st.altair_chart(chart, width="stretch", alt=alt)
+    control(name, lambda: chart, data, width=width)
+
+
+def control(name: str, chart: Callable[[], Chart], data: pd.DataFrame, *, width: int = WIDTH) -> None:
+    """The control alone, for what a component of ours draws; `chart` makes its equivalent."""
+    files: tuple[tuple[str, str, str, Callable[[], bytes], str], ...] = (
+        ("SVG", "svg", "image/svg+xml", lambda: svg(chart(), width), "for papers and slides; its text stays text"),
+        ("PNG", "png", "image/png", lambda: png(chart(), width), "on white, at twice the screen's sharpness"),
+        ("data", "csv", "text/csv", lambda: csv_of(data), "the numbers behind the chart as CSV"),
+    )
+    with st.container(horizontal=True, horizontal_alignment="right", gap="small", key=f"picture_{name}"):
+        for label, ending, mime, make, hint in files:
+            st.download_button(
+                label,
+                data=make,
+                file_name=f"{name.replace('_', '-')}.{ending}",
+                mime=mime,
+                on_click="ignore",
+                key=f"picture_{name}_{ending}",
+                type="tertiary",
+                help=f"Download this chart: {hint}",
+            )
+
+
+def drawn(name: str, picture: Drawn) -> None:
+    """The control for a component whose equivalent is at hand."""
+    control(name, lambda: picture.chart, picture.data, width=picture.width)
+
+
+# “What am I looking at?”: a quiet expander below a page's heading.
+
+
+def about(page: str) -> None:
+    """A few lines on the page, and its terms in plain words."""
+    shown = ABOUT[page]
+    with st.expander("What am I looking at?", icon=":material/help:"):
+        terms = (TERMS[name] for name in shown.terms)
+        listed = "\n".join(f"- **{literal(term.name)}**: {literal(term.plain)}" for term in terms)
+        st.markdown("\n\n".join((*map(literal, shown.lines), listed)))
+
+
+# What every page begins and ends with.
+
+_DOTS = "  ·  "
+
+
+def open_catalogue() -> Catalogue:
+    """The catalogue named in the address, or the default one with a notice; where a link names its build, that one."""
+    chosen = navigation.chosen_model()
+    try:
+        atlas = resources.catalogue(chosen)
+    except AtlasError as error:
+        if chosen is None:
+            raise
+        atlas = resources.catalogue()
+        warn([f"{error} Shown instead: {atlas.info.model}."])
+        navigation.hold_build(False)
+        return atlas
+    return _build_seen(atlas)
+
+
+def _build_seen(current: Catalogue) -> Catalogue:
+    """The build that the address names, where it is still there: a link is to show the figures that were seen."""
+    named = navigation.chosen_build()
+    found: Catalogue | None = current
+    reason = "which is no longer here"
+    if named is not None:
+        try:
+            found = resources.catalogue_of_build(current, named.beginning)
+        except AtlasError:
+            found, reason = None, "which cannot be read any more"
+    navigation.hold_build(found not in (None, current))
+    now = f"{current.info.build_id[:8]} of {current.info.created_at[:10]}"
+    if named is not None and found is None:
+        warn([f"This link was made with {named.words}, {reason}. Shown is the current one, {now}: figures may differ."])
+    elif named is not None and found is not current:
+        warn([f"This link was made with {named.words}, and that one is shown. The current one is {now}."])
+        chips([link("Show the current one", navigation.to_current())], key="build", here="", label="the current build")
+    return found or current
+
+
+def limits(atlas: Catalogue) -> Limits:
+    """What the selections are checked against."""
+    return Limits(atlas.info.vocabulary, atlas.info.layers, atlas.info.heads, configuration().max_top)
+
+
+def title(text: str, lead: str) -> None:
+    """A page's heading and what one is looking at, and beside it the control that copies the address."""
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        st.title(literal(text), anchor=False, width="content")
+        copying()
+    st.caption(lead)
+
+
+def copying() -> None:
+    """“Copy link”: the address that is shown, which holds the whole view, with the model and the build that is seen."""
+    try:
+        seen = resources.catalogue(navigation.chosen_model())
+        named = navigation.chosen_build()
+        seen = (named and resources.catalogue_of_build(seen, named.beginning)) or seen
+    except AtlasError:  # the page says what is wrong
+        return
+    copy_link({MODEL: seen.info.model, BUILD: stamp(seen.info)}, key="copy_link", here="")
+
+
+def sync(key: str, value: object) -> None:
+    """Give a widget the address's value; not where it has it already, so that half-typed text is left alone."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A line that says what is being done, once that takes a moment; gone when it is done."""
+    slot = st.empty()
+
+    def show(stage: str) -> None:
+        slot.markdown(f":material/hourglass_top: {literal(stage)}")
+
+    yield show
+    slot.empty()
+
+
+def footer(atlas: Catalogue, here: str) -> None:
+    """Which model and which build; the others, where there are several."""
+    info = atlas.info
+    st.divider()
+    parts = (
+        f"Model {info.model} ({info.family}, {info.layers} layers, d {info.d_model:,})",
+        f"{info.ffn_neurons:,} FFN and {info.attention_neurons:,} attention neurons",
+        f"{info.vocabulary:,} tokens",
+        f"catalogue {info.build_id}, built {info.created_at[:10]}",
+    )
+    st.caption(literal(_DOTS.join(parts)))
+    names = resources.catalogue_names()
+    if len(names) > 1:
+        links = [Chip(name, href=address(here, {MODEL: name}), current=name == info.model) for name in names]
+        chips(links, key="models", here=here, label="models")
+
+
+def search_link(token_id: int) -> str:
+    """The address of the search for one token."""
+    return navigation.href("search", SearchSelection(tokens=(token_id,)))
+
+
+# Where one is on the prompt page, from the prediction down to a neuron: each step leads back to itself.
+
+_PROMPT = "prompt"
+_TARGET = 20
+
+
+def steps(analysis: "Analysis", selection: PromptSelection, neuron: Neuron | None = None) -> list[Step]:
+    """The steps taken; a neuron is one whose page is open."""
+    place = selection.place
+    whole = replace(place.within(None), own=None, read=None, through=None)
+    token = analysis.tokens[analysis.position]
+    named = f"“{shorten(analysis.target.token.display, _TARGET)}” after {analysis.position} “{token.display}”"
+    reached: list[tuple[str, Place]] = [(named, whole)]
+    if place.layer is not None:
+        reached.append((f"layer {place.layer}", whole.within(place.layer)))
+    if place.ffn:
+        reached.append(("its FFN", whole.within(place.layer, ffn=True)))
+    if place.head is not None:
+        reached.append((f"head {head_label(place.head)}", whole.within(place.layer, head=place.head)))
+    if place.head is not None and place.source is not None:
+        source = analysis.tokens[place.source].display if place.source < len(analysis.tokens) else "?"
+        reached.append((f"from {place.source} “{source}”", replace(place, own=None, read=None, through=None)))
+    if place.own is not None:
+        where = "" if place.own[1] is None else f"@{place.own[1]}"
+        reached.append((f"why {place.own[0].label}{where}", replace(place, read=None, through=None)))
+    if place.read is not None:
+        reached.append((f"{place.read.label} through a head", place))
+    found = [Step(words, navigation.href(_PROMPT, replace(selection, place=at))) for words, at in reached]
+    return found if neuron is None else [*found, Step(f"neuron {neuron.label}", "")]
+
+
+def where_you_are(analysis: "Analysis", selection: PromptSelection, *, key: str, neuron: Neuron | None = None) -> None:
+    """Draw them; on the neuron page with its neuron as the last."""
+    trail(steps(analysis, selection, neuron), key=key, here=_PROMPT if neuron is None else "neuron")

@@ -1,0 +1,1 @@
+"""One file a page; each is run by Streamlit as a script."""

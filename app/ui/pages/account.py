@@ -1,0 +1,33 @@
+"""Account: signing in and out, where this server offers it."""
+
+import streamlit as st
+
+from app.serving import access
+from app.ui.common import title
+from app.ui.navigation import warn
+from app.words import literal
+
+
+def draw() -> None:
+    """The page."""
+    visitor = access.person()
+    if visitor is None:
+        title("Sign in", "Everything can be read without an account.")
+        st.markdown("Who is signed in can save analyses, write notes and make collections.")
+        for provider in access.providers():
+            name = f" with {provider}" if provider else ""
+            st.button(literal(f"Sign in{name}"), type="primary", on_click=st.login, args=(provider,))
+        return
+    title("Account", "Who you are to this server.")
+    address = f", {visitor.email}" if visitor.email else ""
+    st.markdown(f"You are signed in as **{literal(visitor.name)}**{literal(address)}.")
+    reason = access.why_not_write()
+    if reason is None:
+        st.markdown("You may save analyses, write notes and make collections.")
+    else:
+        warn([reason])
+    st.button("Sign out", on_click=st.logout)
+
+
+if __name__ == "__main__":
+    draw()

@@ -1,0 +1,1 @@
+"""One model build as a DuckDB file: written once, asked many times."""

@@ -1,0 +1,229 @@
+"""The builds in a model's folder: ``build-<id>.duckdb`` files, never changed, and CURRENT, which names one of them."""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from db.errors import AtlasError
+from db.records import BuildStamp
+
+CURRENT = "CURRENT"
+_BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_BUILD_FILE = re.compile(rf"build-{_BUILD_ID.pattern}\.duckdb")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFile:
+    """One build in a model's folder."""
+
+    path: Path
+    current: bool
+    size: int
+    """Bytes."""
+    stamp: BuildStamp | None
+    """None where the file cannot be read."""
+    problem: str | None = None
+    """Why it cannot."""
+
+
+def build_path(directory: Path, build_id: str) -> Path:
+    """The immutable file of a build.
+
+    Raises:
+        AtlasError: an id that cannot be part of a file's name.
+    """
+    if _BUILD_ID.fullmatch(build_id) is None:
+        raise AtlasError(f"“{build_id[:60]}” cannot be a build's id: use letters, digits, dots, dashes, underscores.")
+    return directory / f"build-{build_id}.duckdb"
+
+
+def current_build(directory: Path) -> Path:
+    """The file that CURRENT names.
+
+    Raises:
+        AtlasError: there is no CURRENT, or it names a file that is missing or no build of this folder.
+    """
+    name = _current_name(directory)
+    again = "publish a build again with `python -m indexer build MODEL`"
+    if name is None:
+        raise AtlasError(f"{directory} holds no published catalogue (no file CURRENT): {again}.")
+    # Only a plain build name is followed: anything else could lead out of the folder.
+    if _BUILD_FILE.fullmatch(name) is None:
+        raise AtlasError(f"{directory / CURRENT} names “{name[:80]}”, which is no build of this folder: {again}.")
+    path = directory / name
+    if not path.is_file():
+        raise AtlasError(f"{directory / CURRENT} names {name}, which is missing: {again}.")
+    return path
+
+
+def builds(directory: Path) -> list[BuildFile]:
+    """All builds of a model's folder, newest first, unreadable ones last."""
+    from db.catalogue.store import Catalogue
+
+    current = _current_name(directory)
+    found = []
+    for path in build_files(directory):
+        stamp, problem = None, None
+        try:
+            with Catalogue.open(path) as catalogue:
+                stamp = catalogue.info
+        except AtlasError as error:
+            problem = str(error)
+        found.append(BuildFile(path, path.name == current, path.stat().st_size, stamp, problem))
+
+    def age(build: BuildFile) -> tuple[str, str]:
+        return (build.stamp.created_at if build.stamp else "", build.path.name)
+
+    return sorted(found, key=age, reverse=True)
+
+
+def build_files(directory: Path) -> list[Path]:
+    """The files that are builds by their name, sorted by it."""
+    return sorted(path for path in directory.glob("build-*.duckdb") if _BUILD_FILE.fullmatch(path.name))
+
+
+def prune(directory: Path, keep: int = 1) -> list[Path]:
+    """Delete all but the ``keep`` newest builds, the current one counted first and never deleted; returns what went.
+
+    A process that has a deleted build open goes on reading it.
+
+    Raises:
+        AtlasError: ``keep`` is less than 1, or there is no valid CURRENT to protect.
+    """
+    if keep < 1:
+        raise AtlasError(f"At least the current build is kept: keep must be 1 or more, not {keep}.")
+    with exclusive(directory):
+        current_build(directory)
+        others = [build.path for build in builds(directory) if not build.current]
+        doomed = others[keep - 1 :]
+        for path in doomed:
+            path.unlink()
+        sync(directory)
+    return doomed
+
+
+def set_current(directory: Path, path: Path) -> None:
+    """Make CURRENT name ``path``, in one step that no reader can see half done, and that survives a power cut."""
+    temporary = directory / f".{CURRENT}.tmp"
+    temporary.write_text(path.name + "\n", encoding="utf-8")
+    sync(temporary)
+    temporary.replace(directory / CURRENT)
+    sync(directory)
+
+
+def sync(path: Path) -> None:
+    """Force a file's content, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Hold the folder for one writer; readers need no lock.
+
+    Raises:
+        AtlasError: another process holds it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AtlasError(f"Another process is publishing to {directory}: wait until it has finished.") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _current_name(directory: Path) -> str | None:
+    try:
+        with (directory / CURRENT).open(encoding="utf-8", errors="replace") as file:
+            return file.read(300).strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise AtlasError(f"{directory / CURRENT} cannot be read ({error.strerror}).") from error
+
+
+# Which catalogues exist: ``catalogue/<model>/CURRENT``, and how one of them is chosen.
+
+DEFAULT_ROOT = Path("catalogue")
+SOURCE = "SOURCE"
+
+
+def find_catalogue(root: Path = DEFAULT_ROOT, model: str | None = None) -> Path:
+    """The file of the current build of the one model there is, or of the model named.
+
+    ``root`` holds a folder a model; it may also be a model's folder itself, or a ``.duckdb`` file.
+
+    Raises:
+        AtlasError: no catalogue, several and no model named, an unknown model, or a CURRENT that leads nowhere.
+    """
+    if root.is_file():
+        return root
+    if root.suffix == ".duckdb":
+        raise AtlasError(f"There is no file {root}: give an existing build, or the folder of the catalogues.")
+    if _is_model_folder(root):
+        if model is not None and model != root.resolve().name:
+            raise AtlasError(f"{root} is the catalogue of one model, not of {model!r}: leave out --model.")
+        return current_build(root)
+    found = models(root)
+    if not found:
+        raise AtlasError(f"No catalogue in {root}: run `make index`, or `python -m indexer build MODEL`.")
+    names = ", ".join(found)
+    if model is not None:
+        if model not in found:
+            raise AtlasError(f"No catalogue of {model!r} in {root}; there are: {names}.")
+        return current_build(root / model)
+    if len(found) > 1:
+        raise AtlasError(f"{root} holds several catalogues: {names}. Choose one with `--model NAME`.")
+    return current_build(root / found[0])
+
+
+def find_build(current: Path, beginning: str) -> Path | None:
+    """The file of the one build in the current one's folder whose id begins so; None where none or several do.
+
+    The text is compared with the names of the files that are there and never made into a path, so that nothing outside
+    the folder can be named.
+    """
+    if not beginning or not _is_model_folder(current.parent):
+        return None
+    ids = {path.stem.removeprefix("build-"): path for path in build_files(current.parent)}
+    if beginning in ids:
+        return ids[beginning]
+    found = [path for build_id, path in ids.items() if build_id.startswith(beginning)]
+    return found[0] if len(found) == 1 else None
+
+
+def models(root: Path = DEFAULT_ROOT) -> list[str]:
+    """The names of the models with a published catalogue, sorted."""
+    if not root.is_dir():
+        return []
+    return sorted(folder.name for folder in root.iterdir() if folder.is_dir() and _is_model_folder(folder))
+
+
+def model_folders(root: Path = DEFAULT_ROOT) -> list[Path]:
+    """The folder of every model; ``root`` itself where it is one."""
+    return [root] if _is_model_folder(root) else [root / name for name in models(root)]
+
+
+def remember_source(directory: Path, source: str) -> None:
+    """Note where the model of a catalogue came from on this machine, for who wants to load it."""
+    (directory / SOURCE).write_text(source + "\n", encoding="utf-8")
+
+
+def source_of(build: Path) -> str | None:
+    """Where the model of a build came from: a folder, a hub id or “demo”; None where that is not noted."""
+    note = build.parent / SOURCE
+    return note.read_text(encoding="utf-8").strip() or None if note.is_file() else None
+
+
+def _is_model_folder(folder: Path) -> bool:
+    return (folder / CURRENT).is_file()

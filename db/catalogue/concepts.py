@@ -1,0 +1,299 @@
+"""A concept: weighted tokens that stand for some words, and how the words' neighbours widen it. No database here.
+
+A word's own tokens have weight 1. A neighbour n of a token s has
+
+    0.8 · cos(s, n) / √(r(s) · r(n)),   r = mean cosine of a token with its own ten nearest,
+
+at most 1, which is large where the two are closer than either is to others: so the frequent tokens that are near
+everything stay out. Only mutual neighbours count (each is in the other's list), and only tokens that are words. The
+best neighbours of the first step are widened once more, at half weight.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from db.catalogue import statements
+from db.catalogue.vocabulary import checked, spellings
+from db.errors import AtlasError
+from db.records import Token
+from db.token_text import shorten
+
+if TYPE_CHECKING:
+    from db.catalogue.store import Lookups
+
+
+WIDEN = 40
+"""Tokens that neighbours add to the words' own."""
+NEGATIVE_WIDEN = 8
+"""The same for words to be avoided: what is merely like them may belong to the concept."""
+STEPPING_STONES = 20
+"""Neighbours that are widened once more."""
+BEGINNING_WEIGHT = 0.7
+_NEAR = 0.8
+_SECOND_STEP = 0.5
+_SUPPORT = 0.1  # of what further tokens of the concept add to the nearest one
+
+
+class Origin(StrEnum):
+    """How a token came into a concept."""
+
+    WORD = "word"
+    BEGINNING = "beginning"
+    """The word is no token of the model; this one begins like it."""
+    NEIGHBOUR = "neighbour"
+    CHOSEN = "chosen"
+    """Added by its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedToken:
+    """A token of a concept."""
+
+    token: Token
+    weight: float
+    """From −1 to 1; negative where neurons with this token are to be avoided."""
+    origin: Origin = Origin.CHOSEN
+
+
+@dataclass(frozen=True, slots=True)
+class UnmatchedWord:
+    """A word that is no token of the model in any spelling."""
+
+    text: str
+    pieces: tuple[Token, ...]
+    """What the model's tokenizer splits it into."""
+    beginnings: tuple[Token, ...]
+    """Tokens that begin like it and stand in for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """What a search for a concept looks for. A value: tokens are dropped and added by making another."""
+
+    tokens: tuple[WeightedToken, ...]
+    """By falling weight, the words' own first; each token once."""
+    unmatched: tuple[UnmatchedWord, ...] = ()
+    widened: bool = False
+    """Whether the build holds neighbours to widen by."""
+
+    @property
+    def token_ids(self) -> list[int]:
+        """In the order of the tokens."""
+        return [entry.token.token_id for entry in self.tokens]
+
+    def shares(self) -> dict[int, float]:
+        """What each token weighs in a search, by id: its weight / √(the spellings of its word in the concept).
+
+        “ Red”, “red” and “RED” say one thing, and not three. Tokens without weight are left out.
+        """
+        words = [(entry.token.text.strip().casefold() or entry.token.text, entry.weight > 0) for entry in self.tokens]
+        spelt = Counter(words)
+        return {
+            entry.token.token_id: entry.weight / math.sqrt(spelt[word])
+            for entry, word in zip(self.tokens, words, strict=True)
+            if entry.weight
+        }
+
+    def without(self, token_ids: Iterable[int]) -> "Concept":
+        """The concept less some tokens."""
+        dropped = set(token_ids)
+        return replace(self, tokens=tuple(entry for entry in self.tokens if entry.token.token_id not in dropped))
+
+    def with_tokens(self, tokens: Iterable[WeightedToken]) -> "Concept":
+        """The concept and further tokens; one that was there takes the new weight."""
+        added = {entry.token.token_id: entry for entry in tokens}
+        kept = [entry for entry in self.tokens if entry.token.token_id not in added]
+        return replace(self, tokens=(*kept, *added.values()))
+
+    def describe(self) -> str:
+        """The tokens as part of a sentence, such as “␣red”, “␣blue” and 30 more, but not “␣wine”."""
+        ends = [[entry for entry in self.tokens if (entry.weight > 0) == wanted] for wanted in (True, False)]
+        named = [", ".join(f"“{shorten(entry.token.display)}”" for entry in end[:3]) for end in ends]
+        named = [
+            text + (f" and {len(end) - 3} more" if len(end) > 3 else "") for text, end in zip(named, ends, strict=True)
+        ]
+        return (named[0] or "no token") + (f", but not {named[1]}" if named[1] else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Two tokens, each among the other's neighbours."""
+
+    source: int
+    target: int
+    cosine: float
+
+
+def is_word(text: str | None) -> bool:
+    """Letters only, at least three of them in scripts that write words with an alphabet.
+
+    >>> is_word(" Paris"), is_word(" ("), is_word(" re"), is_word("日本"), is_word(None)
+    (True, False, False, True, False)
+    """
+    bare = (text or "").strip()
+    return bare.isalpha() and (len(bare) >= 3 or ord(bare[0]) >= 0x2E80)
+
+
+def nearness(links: Iterable[Link], own: Mapping[int, float], weights: Mapping[int, float]) -> dict[int, float]:
+    """Weight of every target: what its nearest source gives it, and a little of what others do.
+
+    Args:
+        links: from the tokens of ``weights``.
+        own: r of every token of a link.
+        weights: of the sources.
+    """
+    found: dict[int, list[float]] = {}
+    for link in links:
+        scale = own.get(link.source, 0.0) * own.get(link.target, 0.0)
+        if scale > 0 and link.cosine > 0:
+            value = weights[link.source] * _NEAR * link.cosine / math.sqrt(scale)
+            found.setdefault(link.target, []).append(value)
+    return {target: max(values) + _SUPPORT * (sum(values) - max(values)) for target, values in found.items()}
+
+
+def best(weights: Mapping[int, float], count: int) -> dict[int, float]:
+    """The ``count`` heaviest, none above 1; ties by id."""
+    ordered = sorted(weights.items(), key=lambda item: (-item[1], item[0]))
+    return {token_id: min(1.0, weight) for token_id, weight in ordered[:count]}
+
+
+def second_step(first: Mapping[int, float], further: Mapping[int, float]) -> dict[int, float]:
+    """Both steps together, the second at half weight."""
+    return {**{token_id: _SECOND_STEP * weight for token_id, weight in further.items()}, **first}
+
+
+# A concept as it is typed: words to look for, words to avoid, and the forms of each.
+
+MAX_WORDS = 20
+_SEPARATORS = re.compile(r"[,;\s]+")
+_MINUS = ("-", "−", "–")
+_HISSING = re.compile(r"(s|x|z|ch|sh)es")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a concept."""
+
+    text: str
+    negative: bool = False
+    """To be avoided: it was written with a minus before it."""
+
+
+def parse(text: str) -> tuple[Word, ...]:
+    """The words of a text, each once; white space and commas separate, a minus before a word makes it negative.
+
+    Raises:
+        AtlasError: the text is too long, not valid Unicode, holds no word or too many.
+    """
+    words: dict[Word, None] = {}
+    negative = False
+    for part in _SEPARATORS.split(checked(text)):
+        bare = part.lstrip("".join(_MINUS))
+        negative = negative or part.startswith(_MINUS)
+        if bare:
+            words[Word(bare, negative)] = None
+            negative = False
+    if not words:
+        raise AtlasError("The concept has no word in it: give one or several, such as “programming languages, -snake”.")
+    if len(words) > MAX_WORDS:
+        raise AtlasError(f"The concept has {len(words)} words; at most {MAX_WORDS} are searched for at once.")
+    return tuple(words)
+
+
+def forms(word: str) -> list[str]:
+    """The word, and what English would most simply make its singular and plural; nothing hangs on a wrong guess.
+
+    >>> forms("countries"), forms("box"), forms("glass")
+    (['countries', 'country', 'countrie'], ['box', 'boxs', 'boxes'], ['glass', 'glasss', 'glasses'])
+    """
+    lower = word.lower()
+    found = [word]
+    if not lower.isalpha() or len(lower) < 3:
+        return found
+    if lower.endswith("s") and not lower.endswith("ss"):
+        if lower.endswith("ies"):
+            found.append(word[:-3] + "y")
+        if _HISSING.fullmatch(lower[-4:]) or _HISSING.fullmatch(lower[-3:]):
+            found.append(word[:-2])
+        found.append(word[:-1])
+    else:
+        found.append(word + "s")
+        if lower.endswith("y"):
+            found.append(word[:-1] + "ies")
+        if lower.endswith(("s", "x", "z", "ch", "sh")):
+            found.append(word + "es")
+    return found
+
+
+# Words and their neighbours to a concept, asked of a catalogue.
+
+
+def concept_of_words(catalogue: "Lookups", words: Sequence[Word], widen: int = WIDEN) -> Concept:
+    """The tokens that some words stand for, widened by at most ``widen`` neighbours."""
+    positive, lost = _own_tokens(catalogue, [word.text for word in words if not word.negative])
+    negative, also_lost = _own_tokens(catalogue, [word.text for word in words if word.negative])
+    positive = {token_id: entry for token_id, entry in positive.items() if token_id not in negative}
+    has = catalogue.has_neighbours
+    near = _widened(catalogue, positive, widen, avoid=negative) if has else {}
+    known = {**positive, **dict.fromkeys(near)}
+    far = _widened(catalogue, negative, min(widen, NEGATIVE_WIDEN), avoid=known) if has else {}
+    tokens = catalogue.tokens([*near, *far])
+    entries = [
+        *positive.values(),
+        *(WeightedToken(tokens[token_id], weight, Origin.NEIGHBOUR) for token_id, weight in near.items()),
+        *(WeightedToken(entry.token, -entry.weight, entry.origin) for entry in negative.values()),
+        *(WeightedToken(tokens[token_id], -weight, Origin.NEIGHBOUR) for token_id, weight in far.items()),
+    ]
+    return Concept(tuple(entries), (*lost, *also_lost), has)
+
+
+def _own_tokens(
+    catalogue: "Lookups", words: Sequence[str]
+) -> tuple[dict[int, WeightedToken], tuple[UnmatchedWord, ...]]:
+    """Tokens of each word in its spellings and simplest forms; for a word without any, tokens that begin like it."""
+    wanted = {word: {spelling for form in forms(word) for spelling in spellings(form)} for word in words}
+    everything = sorted({spelling for texts in wanted.values() for spelling in texts})
+    tokens = catalogue.tokens_by_text(everything)
+    found: dict[int, WeightedToken] = {}
+    lost = []
+    for word, texts in wanted.items():
+        own = [token for text in spellings(word) for token in tokens if token.text == text]
+        others = [token for token in tokens if token.text in texts and token not in own]
+        found.update((token.token_id, WeightedToken(token, 1.0, Origin.WORD)) for token in (*own, *others))
+        if not own and not others:
+            beginnings = catalogue.tokens_beginning(word)
+            lost.append(UnmatchedWord(word, catalogue.pieces(word), beginnings))
+            for token in beginnings:
+                found.setdefault(token.token_id, WeightedToken(token, BEGINNING_WEIGHT, Origin.BEGINNING))
+    return found, tuple(lost)
+
+
+def _widened(
+    catalogue: "Lookups", seeds: dict[int, WeightedToken], count: int, avoid: Iterable[int]
+) -> dict[int, float]:
+    if not seeds or count < 1:
+        return {}
+    shut = set(avoid)
+    weights = {token_id: entry.weight for token_id, entry in seeds.items()}
+    first = _step(catalogue, weights, weights, shut)
+    stones = best(first, STEPPING_STONES)
+    further = _step(catalogue, stones, {**weights, **first}, shut) if stones else {}
+    return best(second_step(first, further), count)
+
+
+def _step(catalogue: "Lookups", sources: dict[int, float], known: dict[int, float], shut: set[int]) -> dict[int, float]:
+    """One step from ``sources`` to tokens that are neither known nor shut out."""
+    rows = catalogue.rows(statements.mutual_neighbours(list(sources)))
+    links = [
+        Link(source, target, cosine)
+        for source, target, cosine, text, special in rows
+        if is_word(text) and not special and target not in known and target not in shut
+    ]
+    ids = sorted({link.target for link in links} | set(sources))
+    own = {token_id: float(mean) for token_id, mean in catalogue.rows(statements.closeness(ids))}
+    return nearness(links, own, sources)
