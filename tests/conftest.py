@@ -1,7 +1,8 @@
-"""What tests of several rooms share: the demo model, its catalogue, a browser; and how they run beside each other.
+"""What tests of several rooms share: models, catalogues, pages, a browser; and how the tests are dealt out.
 
-The first three are made by `make index` and by the operating system, not by a test. On a developer's machine a test
-that lacks one of them is skipped; where ``CI`` is set it fails, so that a check that passes has checked everything.
+The demo model and its catalogue are made by `make index`, the browser comes with the operating system. On a developer's
+machine a test that lacks one of them is skipped; where ``CI`` is set it fails, so that a check that passes has checked
+everything. The other fixtures are small models and catalogues that the tests make themselves.
 
 `make test` deals the files out to worker processes, the files that take longest first. All tests of a file stay
 together, in their order, and each worker serves an app of its own, so that a test has for itself what it would have
@@ -10,10 +11,18 @@ alone.
 
 import os
 import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+
+if TYPE_CHECKING:
+    from streamlit.testing.v1 import AppTest
+
+RunPage = Callable[..., "AppTest"]
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -25,7 +34,7 @@ SLOWEST_FILES = tuple(
     f"{name}.py"
     for name in (
         *("browser/test_accessibility", "browser/test_appearance", "browser/test_nasty", "indexer/test_kill"),
-        *("app/test_fuzz", "app/test_search_pages", "browser/test_prompt", "browser/test_journeys"),
+        *("state/test_fuzz", "ui/test_search_pages", "browser/test_prompt", "browser/test_journeys"),
         *("browser/test_drilldown", "browser/test_concepts", "faults/test_killed", "browser/test_security"),
         *("browser/test_compare", "benchmarks/test_load", "faults/test_model", "faults/test_catalogue"),
     )
@@ -92,3 +101,66 @@ def chromium_executable() -> str:
             else f"None of {', '.join(BROWSERS)} is on PATH; install one or set CHROMIUM."
         )
     return str(found)
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings() -> Iterator[None]:
+    """Settings are read once per process; a test that sets variables needs them read again."""
+    _forget_settings()
+    yield
+    _forget_settings()
+
+
+def _forget_settings() -> None:
+    module = sys.modules.get("app.serving.settings")  # most tests of the lower rooms never import it
+    if module is not None:
+        module.configuration.cache_clear()
+
+
+# What needs Streamlit or torch is imported where it is used: the tests of `db` need neither.
+
+
+@pytest.fixture(scope="session")
+def small_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of models and one of catalogues, with a random Llama in each."""
+    from indexer.build import build
+    from tests import models
+
+    root = tmp_path_factory.mktemp("small")
+    models.save("llama", root / "models" / "llama")
+    build(models.checkpoint("llama"), root / "catalogue", depth=10)
+    return root / "models", root / "catalogue"
+
+
+@pytest.fixture(scope="session")
+def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue with the nastiest tokens and no model."""
+    from tests.catalogues import make_catalogue
+
+    root = tmp_path_factory.mktemp("toy")
+    make_catalogue(root)
+    return root
+
+
+@pytest.fixture
+def small_page(small_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPage]:
+    """``small_page("prompt", p="The river")`` runs a page with these parameters; nothing is saved yet."""
+    yield from _pages(monkeypatch, tmp_path, *small_folders)
+
+
+@pytest.fixture
+def toy_page(toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPage]:
+    """The same on the toy catalogue, whose model is not available."""
+    yield from _pages(monkeypatch, tmp_path, toy_root / "none", toy_root)
+
+
+def _pages(monkeypatch: pytest.MonkeyPatch, folder: Path, models: Path, catalogue: Path) -> Iterator[RunPage]:
+    import streamlit as st
+
+    from tests.pages import run_page
+
+    monkeypatch.setenv("ATLAS_WORKSPACE", f"sqlite:///{folder / 'atlas.sqlite'}")
+    monkeypatch.setenv("ATLAS_MODELS", str(models))
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(catalogue))
+    yield run_page
+    st.cache_resource.clear()

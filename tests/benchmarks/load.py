@@ -20,7 +20,7 @@ from pathlib import Path
 
 from db.catalogue.builds import CURRENT, find_catalogue
 from tests.benchmarks.visitors import Load, Measured, run
-from tests.serving import serving
+from tests.server_process import serving
 
 TARGET_MEDIAN = 0.5
 """Seconds; of search interactions."""

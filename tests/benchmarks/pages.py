@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser.conftest import CHROMIUM_ARGUMENTS
 from tests.browser.visits import VISITS
 from tests.conftest import BROWSERS
-from tests.serving import Server, serving
+from tests.server_process import Server, serving
 
 DRAWN = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 CHANGES = {

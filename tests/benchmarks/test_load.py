@@ -9,7 +9,7 @@ from indexer.build import build
 from tests import models
 from tests.benchmarks.load import report
 from tests.benchmarks.visitors import Load, run
-from tests.serving import serving
+from tests.server_process import serving
 
 LOAD = Load(sessions=5, seconds=12, pause=0.4, words=("the", "river"), prompts=("The river",))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-import tests.serving
+from tests import server_process
 from tests.browser.watching import still
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ def served_app(demo_catalogue_dir: Path, tmp_path_factory: pytest.TempPathFactor
 def serving(log_name: str, **environment: str) -> Iterator[str]:
     """The address of another server, with these environment variables; its log stays in tests/artefacts/."""
     ARTEFACTS.mkdir(exist_ok=True)
-    with tests.serving.serving(ARTEFACTS / f"{log_name}.log", **environment) as server:
+    with server_process.serving(ARTEFACTS / f"{log_name}.log", **environment) as server:
         yield server.address
 
 

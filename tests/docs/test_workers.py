@@ -17,7 +17,7 @@ from tests import conftest
         (1, 24, ["tests"], 0),
         (64, 256, ["tests"], conftest.MOST_WORKERS),
         (2, 24, ["tests/db/test_export.py::test_csv_holds_no_formula"], 0),
-        (2, 24, ["tests/db/test_export.py", "tests/app"], 3),
+        (2, 24, ["tests/db/test_export.py", "tests/ui"], 3),
     ],
 )
 def test_workers_by_cores_memory_and_what_is_asked_for(monkeypatch, cores, gigabytes, args, workers):

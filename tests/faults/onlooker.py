@@ -8,7 +8,7 @@ from typing import Any
 import requests
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 
-from tests.serving import Server
+from tests.server_process import Server
 from tests.streamlit_client import Shown, Visitor, visit
 
 PATIENCE = 120.0

@@ -12,7 +12,7 @@ from app.ui.navigation import PAGES
 from db.catalogue.builds import CURRENT, prune, set_current
 from tests.catalogues import ToyCatalogue, make_catalogue
 from tests.faults.onlooker import Onlooker, looking
-from tests.serving import serving
+from tests.server_process import serving
 
 Step = Callable[[ToyCatalogue, Path], object]
 

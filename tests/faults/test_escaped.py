@@ -8,7 +8,7 @@ import pytest
 
 from tests.catalogues import make_catalogue
 from tests.faults.faulty import FAULT, MESSAGE
-from tests.serving import Server, serving
+from tests.server_process import Server, serving
 from tests.streamlit_client import Shown, visit
 
 OURS = "a fault of ours"

@@ -15,7 +15,7 @@ from db.neuron import Neuron
 from db.workspace import Workspace
 from tests.catalogues import make_catalogue
 from tests.faults.onlooker import NEURON, looking
-from tests.serving import serving
+from tests.server_process import serving
 
 KILLS = 3
 

@@ -9,7 +9,7 @@ import pytest
 from indexer.build import build
 from tests import models
 from tests.faults.onlooker import Onlooker, looking
-from tests.serving import serving
+from tests.server_process import serving
 
 
 @pytest.fixture

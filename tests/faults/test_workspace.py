@@ -13,7 +13,7 @@ import pytest
 from db.workspace.records import MAX_NOTE
 from tests.catalogues import make_catalogue
 from tests.faults.onlooker import Onlooker, looking
-from tests.serving import serving
+from tests.server_process import serving
 
 NOTE = "It names languages."
 FILES = ("", "-wal", "-shm")

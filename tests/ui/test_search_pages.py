@@ -16,8 +16,8 @@ from db.catalogue.builds import find_catalogue
 from db.catalogue.filters import Filters
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind, Sign
-from tests.app.running import component, run_page, texts
 from tests.catalogues import make_catalogue
+from tests.pages import component, run_page, texts
 
 PAGES = tuple(name for name in navigation.PAGES if name != "account")
 HOSTILE = "<script>alert(1)</script>$x$:red[a]:smile:`*_\u202e\x00'; DROP TABLE token; --"

@@ -16,7 +16,7 @@ from db.errors import AtlasError
 from db.neuron import Neuron
 from db.workspace import Workspace
 from db.workspace.exchange import export, to_text
-from tests.app.running import component, texts
+from tests.pages import component, texts
 
 PROMPT = "The river runs to"
 OWN = (Neuron.ffn(1, 3), None)

@@ -5,7 +5,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app.serving import access
-from tests.app.running import texts
+from tests.pages import texts
 
 SIGNED_IN = {"is_logged_in": True, "name": "Ada", "email": "ada@uni.example", "email_verified": True}
 

@@ -1,6 +1,6 @@
 """Links last: every link that was ever passed on opens the same state, and the build that it names.
 
-``tests/app/links/version_N.json`` holds links of form N with the states they stand for. A file is added when the form
+``tests/state/links/version_N.json`` holds links of form N with the states they stand for. A file is added when the form
 changes; entries may be added, and none is ever changed: people have these links.
 """
 
@@ -37,9 +37,9 @@ from app.state.address import (
 from app.state.selections import ManySelection, NeuronSelection, SearchSelection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from tests.app.running import component, texts
-from tests.app.selections import SELECTIONS
 from tests.catalogues import make_catalogue
+from tests.pages import component, texts
+from tests.state.selections import SELECTIONS
 
 FOLDER = Path(__file__).parent / "links"
 LIMITS = Limits(vocabulary=49152, layers=30, heads=9)

@@ -20,7 +20,7 @@ from app.serving.worker import Reason, RefusedError, Workshop
 from db.errors import AtlasError
 from indexer.build import build
 from tests import models
-from tests.app.running import component, run_page, texts
+from tests.pages import component, run_page, texts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROMPT = "The river"
@@ -78,7 +78,7 @@ def test_a_catalogue_server_draws_its_pages_without_torch(small_folders):
     code = r"""
 import re, sys
 from pathlib import Path
-from tests.app.running import run_page
+from tests.pages import run_page
 for page, params in [
     ("start", {}), ("search", {"t": "river"}), ("token", {"t": "5"}), ("overview", {}), ("neuron", {"n": "L0.F3"}),
     ("prompt", {"p": "The river"}), ("many", {"ps": "The river"}),

@@ -14,7 +14,7 @@ from app.gallery.examples import READY
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from tests.app.running import component, texts
+from tests.pages import component, texts
 
 TEXT = "The river runs to\nThe hill is\t the\n\nThe road"
 ROW = {"prompt": "a", "model": "m", "ffn_value_neurons": [{"neuron": "L1.F2", "score": 0.5, "activation": -1.0}]}

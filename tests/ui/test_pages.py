@@ -11,7 +11,7 @@ from db.catalogue.builds import find_catalogue
 from db.catalogue.filters import Filters
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, Sign
-from tests.app.running import component, texts
+from tests.pages import component, texts
 
 PAGES = ("start", "search", "neuron", "prompt")
 PROMPT = "The river runs to"

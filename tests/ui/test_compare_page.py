@@ -15,7 +15,7 @@ from app.words import nats, percent
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.neuron import MAX_PARTS, NeuronKind, Part, parse_list
-from tests.app.running import component, texts
+from tests.pages import component, texts
 
 PROMPT, OTHER = "The river runs to", "The rain runs to the river"
 LIMITS = Limits(323, 3, 4)

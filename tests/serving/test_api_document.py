@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
 from app.serving.api import api
-from tests.app.api_client import client
+from tests.serving.api_client import client
 
 PATHS = [
     "/v1/builds",

@@ -21,7 +21,7 @@ from app.charts.pictures import inline_svgs, png, svg, visible
 from app.charts.style import Words
 from app.ui.components.plots import shade
 from db.errors import AtlasError
-from tests.app.running import unfolded
+from tests.pages import unfolded
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"

@@ -21,7 +21,7 @@ from app.serving.health import health
 from db.catalogue.builds import set_current
 from tests.catalogues import ToyCatalogue, make_catalogue
 from tests.conftest import CHECKOUT
-from tests.serving import COMMAND, serving
+from tests.server_process import COMMAND, serving
 
 START_SECONDS = 60
 CANARY = "canary-5b0c"

@@ -10,8 +10,8 @@ from db.neuron import Neuron
 from db.workspace import Workspace
 from db.workspace.__main__ import main
 from db.workspace.exchange import export, to_text
-from tests.db.test_workspace import draft
-from tests.db.test_workspace_documents import fill
+from tests.workspace.test_exchange import fill
+from tests.workspace.test_store import draft
 
 
 @pytest.fixture

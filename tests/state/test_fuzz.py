@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from app.state.address import Limits, address, pack
-from tests.app.running import texts
-from tests.app.selections import SELECTIONS
+from tests.pages import texts
+from tests.state.selections import SELECTIONS
 
 LIMITS = Limits(vocabulary=40, layers=3, heads=2)
 SHARED = ["model", "b", "v"]

@@ -12,7 +12,7 @@ from db.errors import AtlasError
 from db.neuron import Neuron
 from db.workspace import Workspace
 from db.workspace.exchange import Imported, export, merge, parse, to_text
-from tests.db.test_workspace import NASTY, draft
+from tests.workspace.test_store import NASTY, draft
 
 
 def fill(workspace: Workspace) -> None:

@@ -16,8 +16,8 @@ from db.catalogue.builds import find_catalogue
 from db.catalogue.export import card_frame, concept_frame, hits_frame, neighbours_frame, similar_frame
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
-from tests.app.running import component, run_page, texts
 from tests.nasty import BYTES, FORMULAS, MARKDOWN, MARKUP, NASTY, NASTY_DISPLAYS, STREAMLIT, TEXTS, save_nasty
+from tests.pages import component, run_page, texts
 
 EVERY = range(len(NASTY))
 ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")

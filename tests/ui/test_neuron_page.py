@@ -6,7 +6,7 @@ from app.gallery.examples import CONCEPTS, NEURONS, PROMPTS, TRIALS, WORKED_PROM
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
-from tests.app.running import component, texts
+from tests.pages import component, texts
 
 
 def shown(app, key) -> bool:

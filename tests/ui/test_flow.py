@@ -10,7 +10,7 @@ from app.attribution.prompt import PromptToken
 from app.attribution.results import Move
 from app.state.selections import Place
 from app.ui.components import plots
-from tests.app.running import component
+from tests.pages import component
 
 PROMPT = "The river runs to"
 

@@ -16,7 +16,7 @@ from app.words import nats
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind, Scope
-from tests.app.running import component, texts
+from tests.pages import component, texts
 
 PROMPT = "The river runs to"
 DISTRACTOR = 70

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.app.running import component, unfolded
+from tests.pages import component, unfolded
 
 PROMPT = "The river runs to"
 

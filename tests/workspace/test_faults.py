@@ -13,7 +13,7 @@ import pytest
 from db.errors import AtlasError
 from db.neuron import Neuron
 from db.workspace import Workspace
-from tests.db.test_workspace import draft
+from tests.workspace.test_store import draft
 
 WRITER = """
 import sys

@@ -9,8 +9,8 @@ from app.ui.navigation import follow
 from db.catalogue.builds import build_path, current_build, find_build, find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from tests.app.running import component, texts
 from tests.catalogues import make_catalogue
+from tests.pages import component, texts
 
 OUTSIDE = ["../secret", "../../etc/passwd", "/etc/passwd", "toy/../../secret", "..", ".", "a" * 5000, "toy\x00", "\x00"]
 OUTSIDE += [

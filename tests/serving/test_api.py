@@ -20,8 +20,8 @@ from db.__main__ import parser
 from db.catalogue.builds import set_current
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from tests.app.api_client import client, problem, shell
 from tests.catalogues import TOKENS, make_catalogue
+from tests.serving.api_client import client, problem, shell
 
 Capture = pytest.CaptureFixture[str]
 
