@@ -55,9 +55,30 @@ def serving(log: Path, command: Sequence[str] = COMMAND, path: str = "", **envir
             start_new_session=True,
         )
     try:
-        yield Server(_answering(process, log, path), process, log)
+        with ending_with_us(process):
+            yield Server(_answering(process, log, path), process, log)
     finally:
         _stop(process)
+
+
+@contextmanager
+def ending_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End the process, which leads a session of its own, when this one dies, even by SIGKILL.
+
+    A shell waits for the end of a pipe that only this process holds open, and the kernel closes it whatever happens.
+    """
+    end = f"kill -TERM -{process.pid} && sleep 5 && kill -KILL -{process.pid}"
+    watcher = subprocess.Popen(
+        ["sh", "-c", f"cat >/dev/null; {{ {end}; }} 2>/dev/null"], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        # Before its pipe closes: the process's number may be another's by then.
+        watcher.kill()
+        watcher.wait()
+        assert watcher.stdin is not None
+        watcher.stdin.close()
 
 
 def _answering(process: subprocess.Popen[bytes], log: Path, path: str) -> str:

@@ -7,10 +7,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
+
+from tests.server_process import ending_with_us
 
 START_SECONDS = 60
 
@@ -37,6 +39,7 @@ class Server:
     def __init__(self, folder: Path, bin_folder: Path, user: str | None) -> None:
         self._folder, self._bin, self._user = folder, bin_folder, user
         self._process: subprocess.Popen[bytes] | None = None
+        self._watched = ExitStack()
 
     @property
     def base(self) -> str:
@@ -53,7 +56,9 @@ class Server:
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
+                start_new_session=True,
             )
+        self._watched.enter_context(ending_with_us(self._process))
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -68,6 +73,7 @@ class Server:
         if self._process is not None:
             self._process.send_signal(2)  # fast shutdown
             self._process.wait(30)
+        self._watched.close()
 
     def new_database(self, name: str) -> str:
         """The URL of an empty database."""
