@@ -41,6 +41,6 @@ def test_a_server_ends_with_the_tests_that_started_it_even_when_they_are_killed(
 
 def _runs(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE  # nobody may collect an orphan
+        return bool(process.status() != psutil.STATUS_ZOMBIE)  # nobody may collect an orphan
     except psutil.NoSuchProcess:
         return False

@@ -1,23 +1,21 @@
-"""The glossary: every page explains itself, and the README's definitions are the glossary's."""
+"""The glossary: every page explains itself, and the definitions in the READMEs are the glossary's."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from app.ui.navigation import PAGES
 from app.words import ABOUT, TERMS
 from db.neuron import Neuron
+from tests.readmes import EVERYTHING
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 LOOKED_AT = [page for page in PAGES if page != "account"]  # that page shows nothing of a model
-README = (CHECKOUT / "README.md").read_text("utf-8")
 
 
 def readme_terms() -> dict[str, str]:
-    """The rows of the README's table of terms, without Markdown."""
-    table = re.search(r"^\| term \| meaning \|\n\|[ -|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)
-    assert table, "the README has no table of terms"
+    """The rows of the table of terms in a README, without Markdown."""
+    table = re.search(r"^\| term \| meaning \|\n\|[ -|]+\|\n((?:\|.*\n)+)", EVERYTHING, re.MULTILINE)
+    assert table, "no README has a table of terms"
     rows = (re.split(r"(?<!\\)\|", line)[1:3] for line in table[1].splitlines())
     return {name.strip(): text.strip() for name, text in (map(_plain, row) for row in rows)}
 
