@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from db import queries
-from db.command_line import ended
+from db.command_line import run
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Sign
 
@@ -248,7 +248,7 @@ COMMANDS: dict[str, Callable[[Namespace], str]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = parser().parse_args(arguments)
-    return ended(lambda: COMMANDS[options.command](options))
+    return run(lambda: COMMANDS[options.command](options))
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from db.catalogue.builds import build_path, current_build, model_folders, prune, set_current, sync
+from db.catalogue.builds import build_path, current_build, model_folders, prune, set_current
 from db.catalogue.check import check_build
 from db.catalogue.load import NEURON_FILE, PAIR_FILE
 from db.catalogue.publish import publish
 from db.catalogue.reader import Reader
 from db.catalogue.schema import SCHEMA_VERSION
 from db.errors import AtlasError
+from db.files import sync
 from db.records import BuildStamp
 from indexer.checkpoint import Checkpoint
 from indexer.families import Dimensions

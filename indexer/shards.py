@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from db.catalogue.builds import sync
 from db.catalogue.schema import KIND_CODES, SIGN_CODES
 from db.errors import AtlasError
+from db.files import sync
 from indexer.families import Dimensions
 from indexer.projection import Projection
 

@@ -4,28 +4,18 @@ Nothing else in `app` reads the environment. Knows neither Streamlit nor models,
 check the settings first.
 """
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator
 from enum import StrEnum
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
-from annotated_types import Ge, Le
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
 
-from db.catalogue.builds import DEFAULT_ROOT
 from db.errors import AtlasError
+from db.settings import Paths, expected_value, read, refuse_unknown, variable
 
-PREFIX = "ATLAS_"
-OFF = "off"
-_WORKSPACE = "sqlite:///workspace/atlas.sqlite"
 _AUTH = ("auth_redirect_uri", "auth_cookie_secret", "auth_client_id", "auth_client_secret", "auth_metadata_url")
 
 
@@ -45,28 +35,13 @@ Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 """A list as a person writes it in a variable: with commas."""
 
 
-class Configuration(BaseSettings):
+class Configuration(Paths):
     """The settings. Each field is the variable of its name, in capitals, after ``ATLAS_``; see `variables`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, env_ignore_empty=True, str_strip_whitespace=True, validate_default=False
-    )
-
-    catalogue: Path = Field(default=DEFAULT_ROOT, description="where the catalogues lie")
-    models: Path = Field(default=Path("models"), description="where the models lie")
-    model: str = Field(
-        default="", description="whose catalogue is shown first, where there are several; empty is the first"
-    )
     mode: Mode = Field(
         default=Mode.FULL,
         description="`full`; `catalogue` never loads a model: searching, saved analyses and the gallery only; `demo` "
         "explains only the prompts that its pages offer",
-    )
-    workspace: str = Field(
-        default="",
-        repr=False,  # the address may hold a password
-        description="the database of saved analyses and notes: an SQLAlchemy URL; empty is the SQLite file "
-        "`workspace/atlas.sqlite`; `off` is none",
     )
     read_only: bool = Field(default=False, description="nobody may save or change anything")
 
@@ -97,17 +72,6 @@ class Configuration(BaseSettings):
         default="", description="sign-in: your provider's `https://…/.well-known/openid-configuration`"
     )
 
-    @field_validator("workspace")
-    @classmethod
-    def _is_database(cls, given: str) -> str:
-        try:
-            known = not given or given == OFF or make_url(given).get_backend_name() in ("sqlite", "postgresql")
-        except (ArgumentError, ValueError):
-            known = False
-        if not known:
-            raise ValueError("must be empty, off, or the URL of an SQLite or PostgreSQL database")
-        return given
-
     @field_validator("email_domains")
     @classmethod
     def _are_domains(cls, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -126,15 +90,10 @@ class Configuration(BaseSettings):
 
     @model_validator(mode="after")
     def _auth_is_whole(self) -> "Configuration":
-        lacking = [_variable(name) for name in _AUTH if not _plain(getattr(self, name))]
+        lacking = [variable(name) for name in _AUTH if not _plain(getattr(self, name))]
         if 0 < len(lacking) < len(_AUTH):
             raise ValueError(f"Sign-in needs all of its settings or none; missing: {', '.join(lacking)}.")
         return self
-
-    @property
-    def workspace_url(self) -> str | None:
-        """The SQLAlchemy URL of the workspace; None where it is off."""
-        return None if self.workspace == OFF else self.workspace or _WORKSPACE
 
     @property
     def auth(self) -> dict[str, str]:
@@ -152,16 +111,8 @@ def configuration() -> Configuration:
     Raises:
         AtlasError: a variable has a value that it must not have, or is none of ours; one line for each.
     """
-    names = {_variable(name) for name in Configuration.model_fields}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in names)
-    if unknown:
-        raise AtlasError("\n".join(_no_variable(name, names) for name in unknown))
-    try:
-        return Configuration()
-    except ValidationError as error:
-        # Neither chained nor shown as it is: it holds what was given, and that may be a secret.
-        problems = [_problem(one) for one in error.errors(include_url=False)]
-    raise AtlasError("\n".join(problems))
+    refuse_unknown(Configuration)
+    return read(Configuration)
 
 
 def configuration_or_exit() -> Configuration:
@@ -185,11 +136,7 @@ class Variable(NamedTuple):
 def variables() -> Iterator[Variable]:
     """Every variable, in the order in which they are explained."""
     for name, field in Configuration.model_fields.items():
-        yield Variable(_variable(name), _type(field), _shown(field.default), str(field.description))
-
-
-def _variable(field: str) -> str:
-    return PREFIX + field.upper()
+        yield Variable(variable(name), expected_value(field), _shown(field.default), str(field.description))
 
 
 def _plain(value: Any) -> Any:
@@ -202,48 +149,6 @@ def _shown(default: Any) -> str:
     if isinstance(default, tuple):
         return ",".join(default)
     return str(_plain(default))
-
-
-def _type(field: FieldInfo) -> str:
-    """What a variable may hold, in words."""
-    kind = field.annotation
-    if kind is bool:
-        return "true or false"
-    if kind is int:
-        least = next(one.ge for one in field.metadata if isinstance(one, Ge))
-        most = next(one.le for one in field.metadata if isinstance(one, Le))
-        return f"a whole number from {least} to {most:,}"
-    if kind is Mode:
-        return _either(list(Mode))
-    if kind is Path:
-        return "a folder"
-    if kind is str or kind is SecretStr:
-        return "text"
-    if kind == tuple[str, ...]:
-        return "a list with commas"
-    return _either(get_args(kind))
-
-
-def _either(choices: Sequence[str]) -> str:
-    return f"{', '.join(choices[:-1])} or {choices[-1]}"
-
-
-def _no_variable(name: str, names: set[str]) -> str:
-    near = get_close_matches(name, names, 1, 0.75)
-    return f"{name} is no setting of Neuron Atlas{f'; {near[0]} is' if near else ''}. Correct it or take it away."
-
-
-def _problem(error: Any) -> str:
-    """One wrong value as one line; what may hold a secret is not repeated."""
-    own = str(error["msg"]).removeprefix("Value error, ")
-    if not error["loc"]:
-        return own
-    name = str(error["loc"][0]).lower().removeprefix(PREFIX.lower())
-    field = Configuration.model_fields[name]
-    secret = name == "workspace" or field.annotation is SecretStr
-    given = "" if secret else f" is {os.environ.get(_variable(name), '')!r}, but"
-    expected = own if error["type"] == "value_error" else f"must be {_type(field)}"
-    return f"{_variable(name)}{given} {expected}."
 
 
 def _table() -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from db.errors import AtlasError
+from db.files import atomic_write, sync
 from db.records import BuildStamp
 
 CURRENT = "CURRENT"
@@ -108,20 +109,8 @@ def prune(directory: Path, keep: int = 1) -> list[Path]:
 
 def set_current(directory: Path, path: Path) -> None:
     """Make CURRENT name ``path``, in one step that no reader can see half done, and that survives a power cut."""
-    temporary = directory / f".{CURRENT}.tmp"
-    temporary.write_text(path.name + "\n", encoding="utf-8")
-    sync(temporary)
-    temporary.replace(directory / CURRENT)
-    sync(directory)
-
-
-def sync(path: Path) -> None:
-    """Force a file's content, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with atomic_write(directory / CURRENT) as temporary:
+        temporary.write_text(path.name + "\n", encoding="utf-8")
 
 
 @contextmanager

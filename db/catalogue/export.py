@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from db.catalogue.builds import sync
+from db.files import sync
 from db.errors import AtlasError
 from db.neuron import Neuron, Sign
 from db.queries import concept_of, filters_of

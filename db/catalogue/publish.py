@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from sqlalchemy import Table
 
 from db.catalogue import schema
-from db.catalogue.builds import build_path, exclusive, set_current, sync
+from db.catalogue.builds import build_path, exclusive, set_current
+from db.files import sync
 from db.catalogue.check import check_build, content_hash
 from db.catalogue.load import NEURON_FILE, PAIR_FILE, load
 from db.errors import AtlasError

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from db.command_line import ended
+from db.command_line import run
 from db.errors import AtlasError
 from db.terminal import table
 from db.token_text import display, shorten
@@ -31,7 +31,7 @@ from db.workspace.store import DEFAULT_URL, Workspace
 # What each of the shell's commands answers.
 
 
-def run(options: argparse.Namespace) -> str:
+def _answer(options: argparse.Namespace) -> str:
     """The answer as text, or as JSON.
 
     Raises:
@@ -188,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = parser().parse_args(arguments)
-    return ended(lambda: run(options))
+    return run(lambda: _answer(options))
 
 
 if __name__ == "__main__":

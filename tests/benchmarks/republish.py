@@ -8,9 +8,10 @@ from pathlib import Path
 
 import duckdb
 
-from db.catalogue.builds import build_path, exclusive, set_current, sync
+from db.catalogue.builds import build_path, exclusive, set_current
 from db.catalogue.check import check_build
 from db.catalogue.store import Catalogue
+from db.files import sync
 
 
 def publish_copy(build: Path, build_id: str) -> Path:
