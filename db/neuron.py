@@ -1,18 +1,25 @@
-"""A neuron: one component of the model, named by layer and index, never by position.
+"""Neurons, heads and other parts of a model: one grammar for their labels, and one check that a model has them.
+
+    L23             layer                        L23.H4          head
+    L23.attention   its attention                L23.H4@3        what the head moved from source position 3
+    L23.ffn         its FFN                      L21.H19.N7      attention neuron: layer, head, dimension in the head
+    L28.F29         FFN neuron: layer, index     L21.H19.N7@4    the same at source position 4
+
+Case and outer spaces do not matter. A neuron is named by layer and index, never by its place in an array.
 
 >>> Neuron.parse("L28.F29")
 Neuron(layer=28, kind=<NeuronKind.FFN: 'ffn'>, head=None, index=29)
->>> Neuron.parse("L21.H19.N7").label
-'L21.H19.N7'
+>>> Head.parse("l23.h4"), Part.parse("L23.H4@3").label, NeuronAt.parse("L21.H19.N7@4").position
+(Head(layer=23, head=4), 'L23.H4@3', 4)
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Protocol, Self
 
-from db.errors import AtlasError
+from db.errors import AtlasError, NotFoundError
 from db.token_text import display, shorten
 
 
@@ -30,7 +37,91 @@ class Sign(StrEnum):
     SUPPRESSES = "suppresses"
 
 
-_LABEL = re.compile(r"L(\d{1,4})\.(?:F(\d{1,7})|H(\d{1,4})\.N(\d{1,5}))", re.IGNORECASE)
+_PART = re.compile(
+    r"L([0-9]{1,4})"
+    r"(?:\.(?:(ffn)|F([0-9]{1,7})|(attention|attn)|H([0-9]{1,4})(?:\.N([0-9]{1,5}))?(?:@([0-9]{1,6}))?))?",
+    re.IGNORECASE,
+)
+_STRONGEST = re.compile(r"(attention|ffn):([0-9]{1,4})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a model: a layer, a sub-layer, a head or a neuron.
+
+    Attributes:
+        layer: from 0.
+        kind: None for a whole layer.
+        head: of a head or an attention neuron.
+        index: of a neuron: FFN index, or dimension within the head.
+        position: only what the head, or the attention neuron, moved from one source position.
+    """
+
+    layer: int
+    kind: NeuronKind | None = None
+    head: int | None = None
+    index: int | None = None
+    position: int | None = None
+
+    @classmethod
+    def of(cls, one: "Neuron | Head | Part") -> "Part":
+        """A neuron or a head as a part."""
+        if isinstance(one, Part):
+            return one
+        if isinstance(one, Head):
+            return Part(one.layer, NeuronKind.ATTENTION, one.head)
+        return Part(one.layer, one.kind, one.head, one.index)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read any label of the grammar above.
+
+        Raises:
+            AtlasError: it is none.
+        """
+        found = _PART.fullmatch(text.strip())
+        if found is None:
+            raise AtlasError(
+                f"“{_shown(text)}” names no part of a model. Parts are written L23, L23.ffn, L23.H4, L23.H4@3, "
+                "L29.F864 or L29.H1.N46."
+            )
+        layer, ffn, index, attention, head, dimension, position = found.groups()
+        kind = NeuronKind.FFN if ffn or index else NeuronKind.ATTENTION if attention or head else None
+        return cls(int(layer), kind, *map(_number, (head, index or dimension, position)))
+
+    @property
+    def neuron(self) -> "Neuron | None":
+        """The neuron, where it is one."""
+        if self.index is None or self.kind is None:
+            return None
+        return Neuron(self.layer, self.kind, self.head, self.index)
+
+    @property
+    def kinds(self) -> tuple[NeuronKind, ...]:
+        """The kinds of neurons that it has."""
+        return tuple(NeuronKind) if self.kind is None else (self.kind,)
+
+    @property
+    def label(self) -> str:
+        """The one way a part is written; :meth:`parse` reads it back."""
+        label = f"L{self.layer}"
+        if self.head is not None:
+            label += f".H{self.head}"
+        if self.index is not None:
+            label += f".F{self.index}" if self.kind is NeuronKind.FFN else f".N{self.index}"
+        elif self.kind is not None and self.head is None:
+            label += f".{self.kind}"
+        return label if self.position is None else f"{label}@{self.position}"
+
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence: “head L23.H4”, “the FFN of layer 3”."""
+        if self.index is not None:
+            return f"neuron {self.label}"
+        if self.head is not None:
+            return f"head {self.label}"
+        layer = f"layer {self.layer}"
+        return layer if self.kind is None else f"the {'FFN' if self.kind is NeuronKind.FFN else 'attention'} of {layer}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +144,24 @@ class Neuron:
         return cls(layer, NeuronKind.ATTENTION, head, index)
 
     @classmethod
+    def in_row(cls, layer: int, kind: NeuronKind, row: int, head_dim: int) -> Self:
+        """The neuron whose value vector stands in a row of its layer's matrix; see :meth:`row`."""
+        return cls.ffn(layer, row) if kind is NeuronKind.FFN else cls.attention(layer, *divmod(row, head_dim))
+
+    @classmethod
     def parse(cls, label: str) -> Self:
-        """Read a label such as ``L28.F29`` or ``L21.H19.N7`` (case and outer spaces do not matter).
+        """Read a label such as ``L28.F29`` or ``L21.H19.N7``.
 
         Raises:
             AtlasError: the text is not a neuron label.
         """
-        match = _LABEL.fullmatch(label.strip())
-        if match is None:
+        part = _parsed(label)
+        if part is None or part.index is None or part.kind is None or part.position is not None:
             raise AtlasError(
-                f"“{label[:60]}” is not a neuron label. FFN neurons are written L28.F29 (layer, index), "
+                f"“{_shown(label, 60)}” is not a neuron label. FFN neurons are written L28.F29 (layer, index), "
                 "attention neurons L21.H19.N7 (layer, head, dimension)."
             )
-        layer, ffn_index, head, index = (None if part is None else int(part) for part in match.groups())
-        assert layer is not None
-        if ffn_index is not None:
-            return cls.ffn(layer, ffn_index)
-        assert head is not None
-        assert index is not None
-        return cls.attention(layer, head, index)
+        return cls(part.layer, part.kind, part.head, part.index)
 
     @property
     def label(self) -> str:
@@ -80,84 +170,149 @@ class Neuron:
             return f"L{self.layer}.F{self.index}"
         return f"L{self.layer}.H{self.head}.N{self.index}"
 
+    def row(self, head_dim: int) -> int:
+        """Row of the value vector among those of its layer and kind: heads in order, their dimensions in order."""
+        return self.index if self.head is None else self.head * head_dim + self.index
+
     def __str__(self) -> str:
         return self.label
 
 
-# Parts of a model that can be zeroed: whole sub-layers, heads, neurons; and how they are written.
+class Head(NamedTuple):
+    """An attention head."""
+
+    layer: int
+    head: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Head":
+        """Read a label such as ``L23.H4``.
+
+        Raises:
+            AtlasError: it is none.
+        """
+        part = _parsed(text)
+        if part is None or part.head is None or part.index is not None or part.position is not None:
+            raise AtlasError(f"“{_shown(text)}” is not a head label. Heads are written L23.H4 (layer, head).")
+        return cls(part.layer, part.head)
+
+    @property
+    def label(self) -> str:
+        """As :meth:`parse` reads it."""
+        return f"L{self.layer}.H{self.head}"
+
+
+class NeuronAt(NamedTuple):
+    """A neuron on a prompt; an attention neuron possibly at one source position, None leaving it open."""
+
+    neuron: Neuron
+    position: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "NeuronAt":
+        """Read a label such as ``L29.F864``, ``L29.H1.N46`` or ``L29.H1.N46@4``.
+
+        Raises:
+            AtlasError: it is none.
+        """
+        part = _parsed(text)
+        if part is None and "@" in text:
+            raise AtlasError(
+                f"“{_shown(text)}” names no source position. An attention neuron at one is written L29.H1.N46@4."
+            )
+        if part is None or part.neuron is None:
+            return cls(Neuron.parse(text))
+        return cls(part.neuron, part.position)
+
+    @property
+    def label(self) -> str:
+        """As :meth:`parse` reads it."""
+        return self.neuron.label if self.position is None else f"{self.neuron.label}@{self.position}"
+
+
+def _parsed(text: str) -> Part | None:
+    try:
+        return Part.parse(text)
+    except AtlasError:
+        return None
+
+
+def _number(digits: str | None) -> int | None:
+    return None if digits is None else int(digits)
+
+
+def _shown(text: str, longest: int = 40) -> str:
+    return shorten(display(text.strip().encode("utf-8", "replace")), longest)
+
+
+# What a model has.
+
+
+class Sizes(Protocol):
+    """How many layers, heads and neurons a model has: a checkpoint's dimensions, or a catalogue's stamp."""
+
+    @property
+    def layers(self) -> int:
+        """Layers."""
+
+    @property
+    def heads(self) -> int:
+        """Heads of a layer."""
+
+    @property
+    def head_dim(self) -> int:
+        """Attention neurons of a head."""
+
+    @property
+    def ffn_width(self) -> int:
+        """FFN neurons of a layer."""
+
+
+def check_exists(one: Neuron | Head | Part, sizes: Sizes, owner: str = "the model") -> None:
+    """Refuse a neuron, head or other part that a model does not have. Source positions are not looked at.
+
+    Raises:
+        NotFoundError: naming the ranges that exist.
+    """
+    part = Part.of(one)
+    width = sizes.ffn_width if part.kind is NeuronKind.FFN else sizes.head_dim
+    has_layer = 0 <= part.layer < sizes.layers
+    has_head = part.head is None or 0 <= part.head < sizes.heads
+    if not (has_layer and has_head and (part.index is None or 0 <= part.index < width)):
+        missing = part.words if part.head is not None or part.index is not None else f"layer {part.layer}"
+        raise NotFoundError(f"There is no {missing}: {owner} has {ranges(sizes)}.")
+
+
+def ranges(sizes: Sizes) -> str:
+    """Which labels exist, for a sentence.
+
+    >>> ranges(ModelSizes(layers=30, heads=9, head_dim=64, ffn_width=1536))
+    'layers 0–29, FFN neurons 0–1535, heads 0–8 with dimensions 0–63'
+    """
+    ffn = [f"FFN neurons 0–{sizes.ffn_width - 1}"] if sizes.ffn_width else []
+    heads = [f"heads 0–{sizes.heads - 1} with dimensions 0–{sizes.head_dim - 1}"] if sizes.heads else []
+    return ", ".join([f"layers 0–{sizes.layers - 1}", *ffn, *heads])
+
+
+class ModelSizes(NamedTuple):
+    """Sizes, where nothing else holds them."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    ffn_width: int
+
+
+# What a model may be run without.
 
 MAX_PARTS = 64
 """How many parts may be named; more neurons are asked for as ``ffn:200``."""
 MAX_STRONGEST = 1000
 
-_SUB_LAYER = re.compile(r"L(\d{1,4})\.(attention|attn|ffn)", re.IGNORECASE)
-_HEAD = re.compile(r"L(\d{1,4})\.H(\d{1,4})", re.IGNORECASE)
-_STRONGEST = re.compile(r"(attention|ffn):(\d{1,4})", re.IGNORECASE)
-_FORMS = "L23.attention, L23.ffn, L23.H4, L29.F864, L29.H1.N46, or ffn:10 for the ten strongest FFN neurons"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A sub-layer (neither head nor index), a head (no index) or a neuron.
-
-    >>> Part.parse("l23.h4"), Part.parse("L29.F864").label
-    (Part(layer=23, kind=<NeuronKind.ATTENTION: 'attention'>, head=4, index=None), 'L29.F864')
-    """
-
-    layer: int
-    kind: NeuronKind
-    head: int | None = None
-    index: int | None = None
-
-    @classmethod
-    def of(cls, neuron: Neuron) -> Self:
-        """A neuron as a part."""
-        return cls(neuron.layer, neuron.kind, neuron.head, neuron.index)
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read a label; case and outer spaces do not matter.
-
-        Raises:
-            AtlasError: it is none.
-        """
-        bare = text.strip()
-        if found := _SUB_LAYER.fullmatch(bare):
-            return cls(int(found[1]), NeuronKind.FFN if found[2].lower() == "ffn" else NeuronKind.ATTENTION)
-        if found := _HEAD.fullmatch(bare):
-            return cls(int(found[1]), NeuronKind.ATTENTION, int(found[2]))
-        try:
-            return cls.of(Neuron.parse(bare))
-        except AtlasError:
-            raise AtlasError(f"“{_shown(bare)}” names no part of a model. Parts are written {_FORMS}.") from None
-
-    @property
-    def neuron(self) -> Neuron | None:
-        """The neuron, where it is one."""
-        return None if self.index is None else Neuron(self.layer, self.kind, self.head, self.index)
-
-    @property
-    def label(self) -> str:
-        """The one way a part is written; :meth:`parse` reads it back."""
-        if self.neuron is not None:
-            return self.neuron.label
-        return f"L{self.layer}.{self.kind}" if self.head is None else f"L{self.layer}.H{self.head}"
-
-    @property
-    def words(self) -> str:
-        """What it is, for a sentence: “head L23.H4”."""
-        if self.neuron is not None:
-            return f"neuron {self.label}"
-        return (
-            f"the {'FFN' if self.kind is NeuronKind.FFN else 'attention'} of layer {self.layer}"
-            if (self.head is None)
-            else f"head {self.label}"
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Strongest:
-    """The value neurons of a kind that raise the target most, as many as `count`."""
+    """The `count` value neurons of a kind that raise the target most."""
 
     kind: NeuronKind
     count: int
@@ -175,7 +330,7 @@ class Strongest:
 
 
 Wanted = Part | Strongest
-"""What may be asked to be zeroed."""
+"""What may be asked to be zeroed: a sub-layer, a head, a neuron, or the strongest of a kind."""
 
 
 def parse_wanted(text: str) -> Wanted:
@@ -186,7 +341,13 @@ def parse_wanted(text: str) -> Wanted:
     """
     found = _STRONGEST.fullmatch(text.strip())
     if found is None:
-        return Part.parse(text)
+        part = _parsed(text)
+        if part is None or part.kind is None or part.position is not None:
+            raise AtlasError(
+                f"“{_shown(text)}” names no part of a model that can be zeroed. Parts are written L23.attention, "
+                "L23.ffn, L23.H4, L29.F864, L29.H1.N46, or ffn:10 for the ten strongest FFN neurons."
+            )
+        return part
     count = int(found[2])
     if not 1 <= count <= MAX_STRONGEST:
         raise AtlasError(f"“{_shown(text)}” asks for {count} neurons; from 1 to {MAX_STRONGEST} can be zeroed.")
@@ -194,7 +355,7 @@ def parse_wanted(text: str) -> Wanted:
 
 
 def parse_list(text: str) -> tuple[Wanted, ...]:
-    """Several, with commas or spaces between; each once.
+    """What is to be zeroed, with commas or spaces between; each once.
 
     Raises:
         AtlasError: one of them is none, or there are too many.
@@ -208,57 +369,3 @@ def parse_list(text: str) -> tuple[Wanted, ...]:
 def labels(parts: Sequence[Wanted]) -> str:
     """As :func:`parse_list` reads them back."""
     return ",".join(part.label for part in parts)
-
-
-def _shown(text: str) -> str:
-    return shorten(display(text.strip().encode("utf-8", "replace")), 40)
-
-
-# Which part of the model is looked into: a layer, its FFN, a head, a head at one source position. No torch here.
-
-_PART = re.compile(r"L([0-9]{1,4})(?:\.(FFN)|\.H([0-9]{1,4})(?:@([0-9]{1,6}))?)?", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """A part of the model on a prompt, whose neurons are looked for.
-
-    Attributes:
-        layer: the layer; alone, both its sub-layers.
-        ffn: only its FFN.
-        head: only one of its heads.
-        position: only what that head moved from one source position.
-    """
-
-    layer: int
-    ffn: bool = False
-    head: int | None = None
-    position: int | None = None
-
-    @property
-    def label(self) -> str:
-        """As `parse_scope` reads it: L23, L23.ffn, L23.H4, L23.H4@3."""
-        if self.ffn:
-            return f"L{self.layer}.ffn"
-        head = "" if self.head is None else f".H{self.head}"
-        return f"L{self.layer}{head}" + ("" if self.position is None else f"@{self.position}")
-
-    @property
-    def kinds(self) -> tuple[NeuronKind, ...]:
-        """The kinds of neurons that it has."""
-        if self.ffn:
-            return (NeuronKind.FFN,)
-        return (NeuronKind.FFN, NeuronKind.ATTENTION) if self.head is None else (NeuronKind.ATTENTION,)
-
-
-def parse_scope(text: str) -> Scope:
-    """A part from its label, such as L23.H4@3.
-
-    Raises:
-        AtlasError: it is none.
-    """
-    found = _PART.fullmatch(text.strip())
-    if found is None:
-        raise AtlasError(f"“{text[:40]}” names no part of a model. Parts are written L23, L23.ffn, L23.H4 or L23.H4@3.")
-    layer, ffn, head, position = found.groups()
-    return Scope(int(layer), bool(ffn), *(None if one is None else int(one) for one in (head, position)))

@@ -205,6 +205,11 @@ class BuildStamp:
     """The ``tokenizers`` file; absent where the tokenizer has none."""
 
     @property
+    def ffn_width(self) -> int:
+        """FFN neurons of one layer."""
+        return self.ffn_neurons // self.layers
+
+    @property
     def neurons(self) -> int:
         """FFN and attention neurons together."""
         return self.ffn_neurons + self.attention_neurons

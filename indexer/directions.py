@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind, Sign
-from indexer.families import Dimensions
+from db.neuron import Neuron, NeuronKind, Sign, check_exists
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights
 
@@ -51,7 +50,8 @@ def similar_by_value(weights: Weights, neuron: Neuron, k: int, *, kind: NeuronKi
     Raises:
         AtlasError: no such neuron.
     """
-    place = _place(weights.dimensions, neuron)
+    check_exists(neuron, weights.dimensions)
+    place = neuron.row(weights.dimensions.head_dim)
     own = _values(weights, neuron.layer, neuron.kind)[place]
     direction = own / own.norm().clamp_min(torch.finfo(own.dtype).tiny)
     best = _Best(k)
@@ -62,7 +62,10 @@ def similar_by_value(weights: Weights, neuron: Neuron, k: int, *, kind: NeuronKi
         if (layer, here) == (neuron.layer, neuron.kind):
             scores[place] = float("-inf")
         best.offer(layer, here, scores, cosines)
-    return [NeuronCosine(_neuron(weights.dimensions, *at), max(-1.0, min(1.0, value))) for at, value in best.found()]
+    return [
+        NeuronCosine(Neuron.in_row(*at, weights.dimensions.head_dim), max(-1.0, min(1.0, value)))
+        for at, value in best.found()
+    ]
 
 
 def rank_by_direction(
@@ -103,7 +106,9 @@ def rank_by_direction(
         scores = {None: mean_z.abs(), Sign.PROMOTES: mean_z, Sign.SUPPRESSES: -mean_z}[sign]
         best.offer(layer, here, scores, mean_z)
     return [
-        ConceptStrength(_neuron(weights.dimensions, *at), Sign.PROMOTES if value > 0 else Sign.SUPPRESSES, abs(value))
+        ConceptStrength(
+            Neuron.in_row(*at, weights.dimensions.head_dim), Sign.PROMOTES if value > 0 else Sign.SUPPRESSES, abs(value)
+        )
         for at, value in best.found()
         if sign is None or (value > 0) == (sign is Sign.PROMOTES)
     ]
@@ -162,24 +167,3 @@ def _blocks(
 
 def _values(weights: Weights, layer: int, kind: NeuronKind) -> Float[Tensor, "neuron d"]:
     return weights.ffn_values(layer) if kind is NeuronKind.FFN else weights.attention_values(layer)
-
-
-def _place(size: Dimensions, neuron: Neuron) -> int:
-    """The neuron's row in its layer's value matrix."""
-    if neuron.head is None:
-        fits, place = neuron.index < size.ffn_neurons, neuron.index
-    else:
-        fits = neuron.head < size.heads and neuron.index < size.head_dim
-        place = neuron.head * size.head_dim + neuron.index
-    if neuron.layer >= size.layers or not fits:
-        raise AtlasError(
-            f"The model has no neuron {neuron.label}: it has layers 0-{size.layers - 1}, FFN 0-{size.ffn_neurons - 1}, "
-            f"heads 0-{size.heads - 1}, dimensions 0-{size.head_dim - 1}."
-        )
-    return place
-
-
-def _neuron(size: Dimensions, layer: int, kind: NeuronKind, position: int) -> Neuron:
-    if kind is NeuronKind.FFN:
-        return Neuron.ffn(layer, position)
-    return Neuron.attention(layer, *divmod(position, size.head_dim))

@@ -107,6 +107,11 @@ class Dimensions:
     max_positions: int
 
     @property
+    def ffn_width(self) -> int:
+        """FFN neurons a layer, as `db.neuron.Sizes` calls them."""
+        return self.ffn_neurons
+
+    @property
     def attention_neurons(self) -> int:
         """Attention neurons a layer."""
         return self.heads * self.head_dim

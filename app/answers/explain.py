@@ -18,11 +18,10 @@ from app.serving.access import require_allowed
 from app.serving.settings import configuration
 from app.serving.worker import Report
 from app.state import address
-from app.state.address import Head
 from app.state.selections import Map, Place, PromptSelection, Show, question_key
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind, Scope
+from db.neuron import Head, Neuron, NeuronKind, Part
 from db.workspace import Draft, Saved
 from db.workspace.records import MAX_TITLE
 
@@ -188,7 +187,7 @@ def flow(atlas: Catalogue, question: PromptSelection) -> "Flow":
 def found_within(
     atlas: Catalogue,
     question: PromptSelection,
-    scope: "Scope",
+    scope: Part,
     kind: NeuronKind,
     watch: Report | None = None,
     *,
@@ -315,15 +314,17 @@ class Listed:
     found: str
 
 
-def scope_of(place: Place) -> Scope | None:
+def scope_of(place: Place) -> Part | None:
     """The part that is looked into; None for the whole model.
 
-    >>> scope_of(Place(layer=23, head=(23, 4), source=3)).label
+    >>> scope_of(Place(layer=23, head=Head(23, 4), source=3)).label
     'L23.H4@3'
     """
     if place.layer is None:
         return None
-    return Scope(place.layer, place.ffn, None if place.head is None else place.head[1], place.source)
+    if place.head is not None:
+        return replace(Part.of(place.head), position=place.source)
+    return Part(place.layer, NeuronKind.FFN if place.ffn else None)
 
 
 def listed(reading: Reading, selection: PromptSelection, atlas: Catalogue, watch: Report | None = None) -> list[Listed]:

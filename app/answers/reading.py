@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.state.address import Head
 from app.state.selections import Place, Show
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Head, Neuron, NeuronKind
 
 if TYPE_CHECKING:
     from app.attribution.results import Analysis, Certificate, Contrast, ValueNeuron
@@ -99,9 +98,9 @@ def head_after(neuron: Neuron, analysis: "Analysis", heads: int) -> Head | None:
     """
     for one in analysis.attention_value_neurons:
         if one.neuron.layer > neuron.layer and one.neuron.head is not None:
-            return one.neuron.layer, one.neuron.head
+            return Head(one.neuron.layer, one.neuron.head)
     layers = analysis.heads.shape[0]
-    return (layers - 1, heads - 1) if neuron.layer < layers - 1 else None
+    return Head(layers - 1, heads - 1) if neuron.layer < layers - 1 else None
 
 
 def most(found: "Sequence[ValueNeuron]") -> float:

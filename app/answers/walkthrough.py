@@ -14,7 +14,7 @@ from app.serving.worker import Report
 from app.state.selections import PromptSelection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Neuron
+from db.neuron import Head, Neuron
 from db.records import NeuronTokens
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _behind(atlas: Catalogue, one: "ValueNeuron", watch: Report | None) -> Behin
             return None
         found = query.ffn_neurons[0]
         _, active = explain.activations(atlas, QUESTION.prompt, found.neuron, watch)
-        through = explain.through_head(atlas, found.neuron, (neuron.layer, neuron.head))
+        through = explain.through_head(atlas, found.neuron, Head(neuron.layer, neuron.head))
     except AtlasError:
         return None
     activation = active.activation[position]

@@ -14,7 +14,7 @@ import numpy as np
 from app.attribution.results import Analysis, ValueNeuron
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import NeuronKind, parse_list
+from db.neuron import Head, NeuronAt, NeuronKind, Part, parse_list
 from db.records import NeuronTokens
 from db.token_text import shorten
 
@@ -288,33 +288,32 @@ def _details(
         head_json,
         lens_json,
         own_query_json,
-        parse_head,
-        parse_place,
         parse_through,
         through_json,
     )
     from app.attribution.heads import flow, flow_json, through_head
     from app.attribution.run import run_prompt
     from app.attribution.within import within_json
-    from db.neuron import parse_scope
 
     details: dict[str, Any] = {}
     if options.through:
-        details["through_heads"] = [through_json(through_head(model, *parse_through(text))) for text in options.through]
+        details["through_heads"] = [
+            through_json(through_head(model, neuron, *head)) for neuron, head in map(parse_through, options.through)
+        ]
     if not (options.head or options.lens or options.query_of or options.flow or options.within):
         return details
     run: PromptRun = run_prompt(model, options.prompt, settings)
     if options.head:
-        details["head_details"] = [head_json(run, *parse_head(text)) for text in options.head]
+        details["head_details"] = [head_json(run, *Head.parse(text)) for text in options.head]
     if options.lens:
         details["logit_lens"] = lens_json(run)
     if options.flow:
         details["flow"] = flow_json(flow(run, options.flow))
     if options.within:
-        ranges, scopes = _ranges(catalogue, settings), [parse_scope(text) for text in options.within]
+        ranges, scopes = _ranges(catalogue, settings), [Part.parse(text) for text in options.within]
         details["within"] = [within_json(run, scope, settings.top, ranges) for scope in scopes]
     if options.query_of:
-        details["own_queries"] = [own_query_json(run, *parse_place(text)) for text in options.query_of]
+        details["own_queries"] = [own_query_json(run, *NeuronAt.parse(text)) for text in options.query_of]
     return details
 
 

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from app.attribution.entries import AttentionEntries
 from app.attribution.run import PromptRun
-from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind, Part, Strongest, Wanted
+from db.neuron import Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
 from indexer.families import Dimensions
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights
 
-SubLayer = tuple[int, NeuronKind]
+SubLayer = tuple[int, NeuronKind | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,22 +46,12 @@ class Zeroing:
         """
         masks: dict[SubLayer, Tensor] = {}
         for part in parts:
-            _check(size, part)
+            check_exists(part, size)
             count = size.ffn_neurons if part.kind is NeuronKind.FFN else size.attention_neurons
             mask = masks.setdefault((part.layer, part.kind), torch.zeros(count, dtype=torch.bool))
             mask[_neurons(size, part)] = True
         whole = ((part.layer, part.kind) for part in parts if part.head is None and part.index is None)
         return cls(masks, frozenset(whole))
-
-
-def _check(size: Dimensions, part: Part) -> None:
-    ffn = part.kind is NeuronKind.FFN
-    within = part.index is None or part.index < (size.ffn_neurons if ffn else size.head_dim)
-    if part.layer >= size.layers or (part.head is not None and part.head >= size.heads) or not within:
-        raise AtlasError(
-            f"There is no part {part.label}: layers are 0–{size.layers - 1}, heads 0–{size.heads - 1} with dimensions "
-            f"0–{size.head_dim - 1}, FFN neurons 0–{size.ffn_neurons - 1}."
-        )
 
 
 def _neurons(size: Dimensions, part: Part) -> slice:
@@ -223,7 +212,7 @@ def part_scores(run: PromptRun, parts: Sequence[Part]) -> list[float]:
 
 def _contribution(run: PromptRun, part: Part) -> Float[Tensor, " d"]:
     stream, weights, layer = run.stream, run.model.weights, part.layer
-    _check(run.model.dimensions, part)
+    check_exists(part, run.model.dimensions)
     if part.head is None and part.index is None:
         outputs = stream.ffn_output if part.kind is NeuronKind.FFN else stream.attention_output
         return outputs[layer, stream.position]

@@ -11,8 +11,7 @@ from app.attribution.analysis import query_shares
 from app.attribution.heads import LogitLens, head_pattern, logit_lens, source_positions, source_scores
 from app.attribution.results import Query, QueryNeuron, ThroughHead, ValueNeuron
 from app.attribution.run import PromptRun
-from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Head, Neuron, NeuronKind
 
 OWN_QUERY = 30
 
@@ -165,38 +164,14 @@ def lens_frame(run: PromptRun, lens: LogitLens | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "position", "token", "top", "top_probability", "target_probability"])
 
 
-def parse_head(text: str) -> tuple[int, int]:
-    """Layer and head of a label such as L23.H4.
-
-    Raises:
-        AtlasError: it is none.
-    """
-    parts = text.strip().upper().split(".")
-    if len(parts) == 2 and parts[0][:1] == "L" and parts[1][:1] == "H" and all(p[1:].isdecimal() for p in parts):
-        return int(parts[0][1:]), int(parts[1][1:])
-    raise AtlasError(f"“{text[:40]}” is no head label. Heads are written L23.H4 (layer, head).")
-
-
-def parse_place(text: str) -> tuple[Neuron, int | None]:
-    """A value neuron, with its source position after an @: L29.F864, or L29.H1.N46@4.
-
-    Raises:
-        AtlasError: it is none.
-    """
-    label, at, position = text.partition("@")
-    if at and not position.strip().isdecimal():
-        raise AtlasError(f"“{text[:40]}” names no position; an attention neuron at one is written L29.H1.N46@4.")
-    return Neuron.parse(label), int(position) if at else None
-
-
-def parse_through(text: str) -> tuple[Neuron, int, int]:
+def parse_through(text: str) -> tuple[Neuron, Head]:
     """A query neuron and a head, with a colon between: L11.F1229:L23.H4.
 
     Raises:
         AtlasError: it is none.
     """
     neuron, _, head = text.partition(":")
-    return Neuron.parse(neuron), *parse_head(head)
+    return Neuron.parse(neuron), Head.parse(head)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Neuron, NeuronKind, check_exists
 from indexer.forward import ResidualStream
 from indexer.weights import Weights
 
@@ -101,12 +100,8 @@ class FfnEntries:
         return Neuron.ffn(*divmod(entry, self.activations.shape[1])), None
 
     def numbers(self, neuron: Neuron) -> list[int]:
-        layers, width = self.activations.shape
-        if neuron.layer >= layers or neuron.index >= width:
-            raise AtlasError(
-                f"There is no neuron {neuron.label}: layers are 0–{layers - 1}, FFN neurons 0–{width - 1}."
-            )
-        return [neuron.layer * width + neuron.index]
+        check_exists(neuron, self.weights.dimensions)
+        return [neuron.layer * self.per_layer + neuron.index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,13 +153,9 @@ class AttentionEntries:
         return Neuron.attention(*divmod(rest, heads), index), position
 
     def numbers(self, neuron: Neuron) -> list[int]:
-        layers, heads, tokens, width = self.shape
+        check_exists(neuron, self.weights.dimensions)
         assert neuron.head is not None
-        if neuron.layer >= layers or neuron.head >= heads or neuron.index >= width:
-            raise AtlasError(
-                f"There is no neuron {neuron.label}: layers are 0–{layers - 1}, heads 0–{heads - 1}, dimensions "
-                f"0–{width - 1}."
-            )
+        _, heads, tokens, width = self.shape
         first = (neuron.layer * heads + neuron.head) * tokens
         return [(first + position) * width + neuron.index for position in range(tokens)]
 

@@ -17,7 +17,7 @@ from app.attribution.results import Certificate, Contrast, Flow, Move, ThroughHe
 from app.attribution.run import PromptRun
 from app.attribution.search import Bounds, certified_top
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Head, Neuron, NeuronKind, check_exists
 from indexer.families import NormKind
 from indexer.forward import attention_pattern
 from indexer.language_model import LanguageModel
@@ -49,20 +49,6 @@ class SourcePosition:
     value_tokens: tuple[PromptToken, ...]
 
 
-def check_head(model: LanguageModel, layer: int, head: int) -> None:
-    """Refuse a head that does not exist.
-
-    Raises:
-        AtlasError: naming the ranges.
-    """
-    size = model.dimensions
-    if not (0 <= layer < size.layers and 0 <= head < size.heads):
-        raise AtlasError(
-            f"There is no head L{layer}.H{head}: {model.name} has layers 0–{size.layers - 1} and heads "
-            f"0–{size.heads - 1}."
-        )
-
-
 def source_contributions(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T d"]:
     """What the head wrote at the analysed position, from each source position; they sum to the head's contribution."""
     activation = run.stream.attention_activation(layer)[head]  # [T, D]
@@ -72,7 +58,7 @@ def source_contributions(run: PromptRun, layer: int, head: int) -> Float[Tensor,
 
 def source_scores(run: PromptRun, layer: int, head: int) -> Float[Tensor, " T"]:
     """Log-probability increase of the head's contribution from each source position, nats."""
-    check_head(run.model, layer, head)
+    check_exists(Head(layer, head), run.model.dimensions, run.model.name)
     contributions = source_contributions(run, layer, head)
     return run.at_attention.importance(contributions, torch.full((contributions.shape[0],), layer))
 
@@ -134,7 +120,7 @@ def head_pattern(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T T"]:
         AtlasError: there is no such head.
     """
     model = run.model
-    check_head(model, layer, head)
+    check_exists(Head(layer, head), model.dimensions, model.name)
     with model.lock:
         return attention_pattern(model.module, model.architecture, run.stream.token_ids, layer)[head]
 
@@ -148,7 +134,7 @@ def through_head(model: LanguageModel, neuron: Neuron, layer: int, head: int, sh
     Raises:
         AtlasError: the head does not exist, or does not come after the neuron.
     """
-    check_head(model, layer, head)
+    check_exists(Head(layer, head), model.dimensions, model.name)
     size, weights = model.dimensions, model.weights
     if neuron.kind is not NeuronKind.FFN or not (
         0 <= neuron.layer < size.layers and 0 <= neuron.index < size.ffn_neurons

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from app.attribution.prompt import PromptToken, token_of
 from app.attribution.query import key_vector
-from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Neuron, NeuronKind, check_exists
 from db.token_text import shorten
 from indexer.families import NormKind
 from indexer.language_model import LanguageModel
@@ -82,7 +81,7 @@ def key_sides(model: LanguageModel, neuron: Neuron, shown: int = SHOWN) -> tuple
     Raises:
         AtlasError: there is no such neuron.
     """
-    _require(model, neuron)
+    check_exists(neuron, model.dimensions, model.name)
     names = key_names(model, neuron.kind)
     keys = torch.stack([key_vector(model.weights, neuron, key=place) for place in range(len(names))])
     constants = [_constant(model.weights, neuron, place) for place in range(len(names))]
@@ -161,16 +160,6 @@ def _side(
 
     cosine = float(torch.nn.functional.cosine_similarity(key, value, dim=0))
     return KeySide(name, end(True), end(False), mean, std, float(key.norm()), cosine)
-
-
-def _require(model: LanguageModel, neuron: Neuron) -> None:
-    size = model.dimensions
-    width = size.ffn_neurons if neuron.head is None else size.head_dim
-    if neuron.layer >= size.layers or (neuron.head or 0) >= size.heads or neuron.index >= width:
-        raise AtlasError(
-            f"There is no neuron {neuron.label}: {model.name} has layers 0–{size.layers - 1}, FFN neurons "
-            f"0–{size.ffn_neurons - 1}, heads 0–{size.heads - 1} and dimensions 0–{size.head_dim - 1}."
-        )
 
 
 def keys_frame(sides: tuple[KeySide, ...]) -> pd.DataFrame:

@@ -82,9 +82,8 @@ def compare(model_name: str) -> list[tuple[str, float, float]]:
         AtlasError: the model cannot be loaded, or nothing was published of it.
     """
     from app.attribution import Conventions, Settings, load, run_prompt
-    from app.attribution.details import parse_head, parse_place
     from app.attribution.query import query_ffn_scores
-    from db.neuron import Neuron, NeuronKind
+    from db.neuron import Head, Neuron, NeuronAt, NeuronKind
     from indexer.checkpoint import locate
 
     size = locate(model_name)
@@ -96,9 +95,9 @@ def compare(model_name: str) -> list[tuple[str, float, float]]:
         ("FFN layers, sum", known.ffn_sum, float(layers.ffn.sum())),
     ]
     for label, score in known.heads.items():
-        rows.append((f"head {label}", score, float(heads[parse_head(label)])))
+        rows.append((f"head {label}", score, float(heads[Head.parse(label)])))
     for label, score in (known.ffn | known.attention).items():
-        rows.append((f"value neuron {label}", score, run.value_neuron(*parse_place(label)).score))
+        rows.append((f"value neuron {label}", score, run.value_neuron(*NeuronAt.parse(label)).score))
     value, _ = run.raising(NeuronKind.ATTENTION, run.settings.query_top)
     query = query_ffn_scores(run.stream, run.model.weights, run.readers(value))
     for label, score in known.query.items():

@@ -14,10 +14,10 @@ from app.attribution.results import Certificate, Found, ValueNeuron
 from app.attribution.run import PromptRun, Ranges
 from app.attribution.search import Bounds, Exact, Ranking, certified_bottom, certified_top
 from db.errors import AtlasError
-from db.neuron import NeuronKind, Scope
+from db.neuron import NeuronKind, Part, check_exists
 
 
-def raising_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int) -> Found:
+def raising_within(run: PromptRun, part: Part, kind: NeuronKind, k: int) -> Found:
     """The k neurons of the part that raised the target most; those with a score above zero.
 
     Raises:
@@ -29,7 +29,7 @@ def raising_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int) -> Fou
     return _named(run, part, kind, start, certified_top(bounds, _exact(run, part, kind, start), k), 1)
 
 
-def lowering_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int, ranges: Ranges | None) -> Found:
+def lowering_within(run: PromptRun, part: Part, kind: NeuronKind, k: int, ranges: Ranges | None) -> Found:
     """The k neurons of the part that lowered the target most; those with a score below zero.
 
     Args:
@@ -53,7 +53,7 @@ def lowering_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int, range
     return _named(run, part, kind, start, ranking, -1)
 
 
-def shares_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int, *, opposing: bool = False) -> Found:
+def shares_within(run: PromptRun, part: Part, kind: NeuronKind, k: int, *, opposing: bool = False) -> Found:
     """The k neurons of the part with the largest share of the difference of logits between target and distractor, or
     the most negative one; exact, since shares are linear.
 
@@ -72,17 +72,14 @@ def shares_within(run: PromptRun, part: Scope, kind: NeuronKind, k: int, *, oppo
     return _named(run, part, kind, start, ranking, sign)
 
 
-def _span(run: PromptRun, part: Scope, kind: NeuronKind) -> tuple[int, int]:
+def _span(run: PromptRun, part: Part, kind: NeuronKind) -> tuple[int, int]:
     """Where the part's entries lie among its layer's."""
-    layers, heads, tokens, width = run.attention.shape
-    if part.layer >= layers:
-        raise AtlasError(f"There is no layer {part.layer}: {run.model.name} has layers 0–{layers - 1}.")
+    check_exists(part, run.model.dimensions, run.model.name)
+    _, _, tokens, width = run.attention.shape
     if kind not in part.kinds:
         raise AtlasError(f"{part.label} has no {kind} neurons.")
     if part.head is None:
         return 0, run.entries(kind).per_layer
-    if part.head >= heads:
-        raise AtlasError(f"There is no head L{part.layer}.H{part.head}: {run.model.name} has heads 0–{heads - 1}.")
     if part.position is None:
         return part.head * tokens * width, (part.head + 1) * tokens * width
     if part.position >= tokens:
@@ -93,7 +90,7 @@ def _span(run: PromptRun, part: Scope, kind: NeuronKind) -> tuple[int, int]:
     return start, start + width
 
 
-def _exact(run: PromptRun, part: Scope, kind: NeuronKind, start: int) -> Exact:
+def _exact(run: PromptRun, part: Part, kind: NeuronKind, start: int) -> Exact:
     entries, bases = run.entries(kind), run.bases(kind)
     first = part.layer * entries.per_layer + start
 
@@ -103,7 +100,7 @@ def _exact(run: PromptRun, part: Scope, kind: NeuronKind, start: int) -> Exact:
     return scores
 
 
-def _named(run: PromptRun, part: Scope, kind: NeuronKind, start: int, ranking: Ranking, sign: int) -> Found:
+def _named(run: PromptRun, part: Part, kind: NeuronKind, start: int, ranking: Ranking, sign: int) -> Found:
     entries = run.entries(kind)
     numbers = ranking.entries + part.layer * entries.per_layer + start
     triples = zip(numbers.tolist(), ranking.scores.tolist(), entries.activation(numbers).tolist(), strict=True)
@@ -113,7 +110,7 @@ def _named(run: PromptRun, part: Scope, kind: NeuronKind, start: int, ranking: R
     return Found(found, ranking.certificate)
 
 
-def within_json(run: PromptRun, part: Scope, k: int, ranges: Ranges | None) -> dict[str, Any]:
+def within_json(run: PromptRun, part: Part, k: int, ranges: Ranges | None) -> dict[str, Any]:
     """The part's neurons by kind: those that raised and those that lowered the target; with a distractor, those that
     favoured either.
     """

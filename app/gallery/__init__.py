@@ -15,7 +15,7 @@ from typing import Any
 
 from app.state.selections import Place, PromptSelection, Show, question_key
 from db.errors import AtlasError
-from db.neuron import Neuron
+from db.neuron import Head, Neuron, NeuronAt
 from db.workspace.exchange import AnalysisEntry, parse
 
 FOLDER = Path(__file__).parent / "views"
@@ -53,7 +53,7 @@ CHOICES: tuple[Choice, ...] = (
         "capital",
         "The capital of France",
         "A neuron for capitals, its sign turned by the activation; head L23.H4 brings the country from “France”.",
-        PromptSelection("The capital of France is", place=Place(layer=23, head=(23, 4))),
+        PromptSelection("The capital of France is", place=Place(layer=23, head=Head(23, 4))),
     ),
     Choice(
         "not-london",
@@ -84,7 +84,7 @@ CHOICES: tuple[Choice, ...] = (
         "thanks",
         "Thank you very much",
         "One FFN neuron, L24.F652, whose lower end is “much, far”, adds 2.7 nats with a negative activation.",
-        PromptSelection("Thank you very", place=Place(own=(Neuron.ffn(24, 652), None))),
+        PromptSelection("Thank you very", place=Place(own=NeuronAt(Neuron.ffn(24, 652)))),
     ),
     Choice(
         "numbers",
@@ -96,7 +96,7 @@ CHOICES: tuple[Choice, ...] = (
         "code",
         "A loop in Python",
         "Inside the loop's print the variable comes next: L22.F1527 holds i, ii, iii, and head L26.H2 reads “i”.",
-        PromptSelection("for i in range(10):\n    print(", place=Place(layer=26, head=(26, 2))),
+        PromptSelection("for i in range(10):\n    print(", place=Place(layer=26, head=Head(26, 2))),
     ),
 )
 """Chosen from some thirty on the demo model: its strongest neurons can be read, and each shows something else."""

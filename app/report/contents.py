@@ -16,11 +16,11 @@ from app.answers.reading import Reading, certainty_lines, most, reading_of
 from app.charts import prompt_charts
 from app.charts.pictures import inline_svgs
 from app.charts.prompt_charts import Drawn
-from app.state.address import head_label, shared
+from app.state.address import shared
 from app.state.selections import DEFAULT_TOP, Map, PromptSelection, Rule, Show
 from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Head, Neuron, NeuronKind
 from db.records import BuildStamp
 from db.token_text import display, shorten
 
@@ -409,7 +409,7 @@ def _head_rows(frame: pd.DataFrame) -> tuple[tuple[str, Bar], ...]:
     best = frame.sort_values("score", key=abs, ascending=False).head(_HEADS)
     scale = float(best["score"].abs().max()) or 1.0
     return tuple(
-        (head_label((layer, head)), Bar(nats(score), score / scale))
+        (Head(layer, head).label, Bar(nats(score), score / scale))
         for layer, head, score in zip(
             best["layer"].tolist(), best["head"].tolist(), best["score"].tolist(), strict=True
         )

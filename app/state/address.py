@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from urllib.parse import quote_plus, urlencode
 
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Head, Neuron, NeuronAt, NeuronKind
 from db.records import BuildStamp
 from db.token_text import display, shorten
 
@@ -200,11 +200,7 @@ MAX_POSITION = 8000
 
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
 _DECIMAL = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,4})?")
-_HEAD = re.compile(r"L([0-9]{1,4})\.H([0-9]{1,4})", re.IGNORECASE)
 _Choice = TypeVar("_Choice", bound=StrEnum)
-
-Head = tuple[int, int]
-"""Layer and head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,15 +212,6 @@ class Limits:
     heads: int = 1
     top: int = 1000
     """Most neurons of each kind that the server finds."""
-
-
-def head_label(head: Head) -> str:
-    """The label of a head.
-
-    >>> head_label((23, 4))
-    'L23.H4'
-    """
-    return f"L{head[0]}.H{head[1]}"
 
 
 class Reader:
@@ -335,9 +322,12 @@ class Reader:
         value = self._params.get(name)
         if value is None:
             return None
-        found = _HEAD.fullmatch(value)
-        if found and int(found[1]) < limits.layers and int(found[2]) < limits.heads:
-            return int(found[1]), int(found[2])
+        try:
+            found = Head.parse(value)
+        except AtlasError:
+            found = None
+        if found and found.layer < limits.layers and found.head < limits.heads:
+            return found
         self._refuse(name, f"a head from L0.H0 to L{limits.layers - 1}.H{limits.heads - 1} was expected")
         return None
 
@@ -346,23 +336,21 @@ class Reader:
         found = self.place(name)
         if found is None:
             return None
-        if found[1] is not None or kind not in (None, found[0].kind):
+        if found.position is not None or kind not in (None, found.neuron.kind):
             self._refuse(name, "the label of an FFN neuron was expected, such as L11.F1229")
             return None
-        return found[0]
+        return found.neuron
 
-    def place(self, name: str) -> tuple[Neuron, int | None] | None:
+    def place(self, name: str) -> NeuronAt | None:
         """A neuron's label, with its source position after an @ where it has one."""
         value = self._params.get(name)
         if value is None:
             return None
-        label, at, position = value[:60].partition("@")
         try:
-            neuron = Neuron.parse(label)
+            found = NeuronAt.parse(value[:60])
         except AtlasError:
-            neuron = None
-        positioned = bool(_INTEGER.fullmatch(position)) and 0 <= int(position) <= MAX_POSITION
-        if neuron is None or (at and not (positioned and neuron.kind is NeuronKind.ATTENTION)):
+            found = None
+        if found is None or (found.position or 0) > MAX_POSITION:
             self._refuse(name, "a neuron's label was expected, such as L29.F864, or L29.H1.N46@4 at a source position")
             return None
-        return neuron, int(position) if at else None
+        return found

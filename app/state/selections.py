@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from app.state import address
-from app.state.address import MAX_POSITION, Head, Limits, Reader, head_label
+from app.state.address import MAX_POSITION, Limits, Reader
 from db.catalogue.filters import Filters
 from db.catalogue.filters import Order as HitOrder
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind, Sign, Wanted, labels, parse_list
+from db.neuron import Head, Neuron, NeuronAt, NeuronKind, Sign, Wanted, labels, parse_list
 
 MAX_PROMPT = 8000
 MAX_TOP = 1000
@@ -58,7 +58,7 @@ class Place:
     ffn: bool = False
     """Only the FFN of `layer`; never with a head."""
     show: Show = Show.RAISED
-    own: tuple[Neuron, int | None] | None = None
+    own: NeuronAt | None = None
     """The value neuron whose own query neurons are shown, with its source position."""
     read: Neuron | None = None
     """The query neuron that is read through a head."""
@@ -75,18 +75,17 @@ class Place:
 
     def params(self) -> dict[str, str]:
         """The query parameters."""
-        own = "" if self.own is None else self.own[0].label + ("" if self.own[1] is None else f"@{self.own[1]}")
         head_says_it = self.head is not None
         found = {
             "map": "" if self.map is Map.HEADS else str(self.map),
             "layer": "" if self.layer is None or head_says_it else str(self.layer),
-            "head": "" if self.head is None else head_label(self.head),
+            "head": "" if self.head is None else self.head.label,
             "from": "" if self.source is None else str(self.source),
             "part": str(Sublayer.FFN) if self.ffn else "",
             "show": "" if self.show is Show.RAISED else str(self.show),
-            "own": own,
+            "own": "" if self.own is None else self.own.label,
             "read": "" if self.read is None else self.read.label,
-            "through": "" if self.through is None else head_label(self.through),
+            "through": "" if self.through is None else self.through.label,
             "tables": "1" if self.tables else "",
         }
         return {name: value for name, value in found.items() if value}
@@ -538,7 +537,7 @@ class CompareSelection:
             "k": "" if self.top == COMPARE_TOP else str(self.top),
             "rule": "" if self.rule is Rule.EXACT else str(self.rule),
             "layer": "" if place.head is not None else _number(place.layer),
-            "head": "" if place.head is None else head_label(place.head),
+            "head": "" if place.head is None else place.head.label,
             "kind": "" if place.kind is NeuronKind.FFN else str(place.kind),
         }
         texts = address.written("p", self.prompt) | address.written("p2", self.other)

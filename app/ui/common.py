@@ -15,7 +15,7 @@ from app.charts.pictures import WIDTH, Chart, png, svg
 from app.charts.prompt_charts import Drawn
 from app.serving import resources
 from app.serving.settings import configuration
-from app.state.address import BUILD, MODEL, Limits, address, head_label, stamp
+from app.state.address import BUILD, MODEL, Limits, address, stamp
 from app.state.selections import Place, PromptSelection, SearchSelection
 from app.ui import navigation
 from app.ui.components import Chip, chips, link
@@ -266,13 +266,12 @@ def steps(analysis: "Analysis", selection: PromptSelection, neuron: Neuron | Non
     if place.ffn:
         reached.append(("its FFN", whole.within(place.layer, ffn=True)))
     if place.head is not None:
-        reached.append((f"head {head_label(place.head)}", whole.within(place.layer, head=place.head)))
+        reached.append((f"head {place.head.label}", whole.within(place.layer, head=place.head)))
     if place.head is not None and place.source is not None:
         source = analysis.tokens[place.source].display if place.source < len(analysis.tokens) else "?"
         reached.append((f"from {place.source} “{source}”", replace(place, own=None, read=None, through=None)))
     if place.own is not None:
-        where = "" if place.own[1] is None else f"@{place.own[1]}"
-        reached.append((f"why {place.own[0].label}{where}", replace(place, read=None, through=None)))
+        reached.append((f"why {place.own.label}", replace(place, read=None, through=None)))
     if place.read is not None:
         reached.append((f"{place.read.label} through a head", place))
     found = [Step(words, navigation.href(_PROMPT, replace(selection, place=at))) for words, at in reached]

@@ -12,8 +12,8 @@ from db.catalogue.filters import Filters
 from db.catalogue.schema import KIND_CODES
 from db.catalogue.schema import neuron as neurons
 from db.catalogue.statements import Answer, Statement
-from db.errors import AtlasError, NotFoundError
-from db.neuron import Neuron, NeuronKind
+from db.errors import AtlasError
+from db.neuron import ModelSizes, Neuron, NeuronKind, check_exists, ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,9 @@ class Block:
     size: int
     width: int
     """Neurons a head; for FFN neurons the whole block."""
+
+
+_NONE = Block(first=0, size=0, width=1)
 
 
 class Layout:
@@ -58,7 +61,9 @@ class Layout:
         """
         block = self._blocks.get((layer, kind))
         if block is None:
-            raise AtlasError(f"There are no {kind} neurons in layer {layer}: {self.ranges()}.")
+            raise AtlasError(
+                f"There are no {kind} neurons in layer {layer}: this catalogue has {ranges(self.sizes(layer))}."
+            )
         return block
 
     def neuron_id(self, neuron: Neuron) -> int:
@@ -67,13 +72,9 @@ class Layout:
         Raises:
             AtlasError: no such neuron; the message names the ranges that exist.
         """
-        block = self._blocks.get((neuron.layer, neuron.kind))
-        if block is not None:
-            position = neuron.index if neuron.head is None else neuron.head * block.width + neuron.index
-            if 0 <= neuron.index < block.width and 0 <= position < block.size:
-                return block.first + position
-        layer = neuron.layer if block is not None else None
-        raise NotFoundError(f"This catalogue has no neuron {neuron.label}: {self.ranges(layer)}.")
+        check_exists(neuron, self.sizes(neuron.layer), "this catalogue")
+        block = self._blocks[neuron.layer, neuron.kind]
+        return block.first + neuron.row(block.width)
 
     def spans(self, filters: Filters) -> list[tuple[int, int]] | None:
         """First and last id of every run of neurons of the filters' kind, layers and head; None for all neurons."""
@@ -99,19 +100,12 @@ class Layout:
         """The neuron of a stored id; KeyError for an id that no neuron has."""
         for (layer, kind), block in self._blocks.items():
             if 0 <= neuron_id - block.first < block.size:
-                head, index = divmod(neuron_id - block.first, block.width)
-                return Neuron(layer, kind, None if kind is NeuronKind.FFN else head, index)
+                return Neuron.in_row(layer, kind, neuron_id - block.first, block.width)
         raise KeyError(neuron_id)
 
-    def ranges(self, layer: int | None = None) -> str:
-        """Which labels exist, in words; of one layer, or of the first where layers differ."""
-        shown = 0 if layer is None else layer
-        parts = [f"layers 0–{self.layers - 1}"]
-        ffn = self._blocks.get((shown, NeuronKind.FFN))
-        if ffn is not None:
-            parts.append(f"FFN 0–{ffn.size - 1}")
-        attention = self._blocks.get((shown, NeuronKind.ATTENTION))
-        if attention is not None:
-            heads = attention.size // attention.width
-            parts.append(f"heads 0–{heads - 1}, dimensions 0–{attention.width - 1}")
-        return "it has " + ", ".join(parts)
+    def sizes(self, layer: int = 0) -> ModelSizes:
+        """What there is in a layer (in the first, where there is no such layer): layers may differ."""
+        shown = layer if layer < self.layers else 0
+        ffn = self._blocks.get((shown, NeuronKind.FFN), _NONE)
+        attention = self._blocks.get((shown, NeuronKind.ATTENTION), _NONE)
+        return ModelSizes(self.layers, attention.size // attention.width, attention.width, ffn.size)

@@ -15,7 +15,7 @@ from app.attribution.within import raising_within
 from app.words import nats
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
-from db.neuron import Neuron, NeuronKind, Scope
+from db.neuron import Neuron, NeuronKind, Part
 from tests.pages import component, texts
 
 PROMPT = "The river runs to"
@@ -60,7 +60,7 @@ def test_a_layer_leads_to_its_heads_and_its_neurons(small_page, analysis, run):
     assert [group["hint"] for group in heads] == [
         f"L1.H{head}: {nats(score)} nats" for head, score in enumerate(analysis.heads[1].tolist())
     ]
-    own = raising_within(run, Scope(1), NeuronKind.FFN, 300).neurons
+    own = raising_within(run, Part(1), NeuronKind.FFN, 300).neurons
     assert labels(app, "neurons_ffn") == [one.neuron.label for one in own]
     assert params_of(component(app, "trail")["steps"][0]["href"]) == {"p": PROMPT}
     assert params_of(component(app, "layers")["groups"][1]["href"]) == {"p": PROMPT}
@@ -77,7 +77,9 @@ def test_a_head_leads_to_its_source_positions_and_those_to_its_neurons(small_pag
     assert [row["cells"][5]["chips"][0]["text"] for row in rows] == [tokens[0] for tokens in frame["value_tokens"]]
     source = params_of(rows[0]["href"])
     app = small_page("prompt", **source)
-    own = raising_within(run, Scope(1, head=2, position=int(source["from"])), NeuronKind.ATTENTION, 300).neurons
+    own = raising_within(
+        run, Part(1, NeuronKind.ATTENTION, 2, position=int(source["from"])), NeuronKind.ATTENTION, 300
+    ).neurons
     assert labels(app, "neurons_attention") == [one.neuron.label for one in own]
 
 

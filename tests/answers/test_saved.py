@@ -13,14 +13,14 @@ from app.state.selections import Map, Place, PromptSelection
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Neuron
+from db.neuron import Head, Neuron, NeuronAt
 from db.workspace import Workspace
 from db.workspace.exchange import export, to_text
 from tests.pages import component, texts
 
 PROMPT = "The river runs to"
-OWN = (Neuron.ffn(1, 3), None)
-VIEW = PromptSelection(PROMPT, place=Place(map=Map.LENS, layer=1, head=(1, 2), own=OWN, read=Neuron.ffn(0, 5)))
+OWN = NeuronAt(Neuron.ffn(1, 3))
+VIEW = PromptSelection(PROMPT, place=Place(map=Map.LENS, layer=1, head=Head(1, 2), own=OWN, read=Neuron.ffn(0, 5)))
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_nothing_is_worked_out_for_a_stored_analysis(small_page, workspace, atla
     again = explain.analysis(atlas, VIEW)
     assert to_json(again) == to_json(analysis)
     assert again is not analysis
-    positions = explain.source_positions(atlas, VIEW, (1, 2))
+    positions = explain.source_positions(atlas, VIEW, Head(1, 2))
     assert len(positions) == len(analysis.tokens)
     one, query = explain.own_query(atlas, VIEW, *OWN)
     assert one.neuron == OWN[0]

@@ -81,7 +81,7 @@ def test_a_person_can_read_it(capsys):
         (["--against", " "], "The prompt to compare with is empty"),
         (["--zero", "H4"], "“H4” names no part of a model"),
         (["--zero", " , "], "No part is named"),
-        (["--zero", "L9.H0"], "There is no part L9.H0"),
+        (["--zero", "L9.H0"], "There is no head L9.H0"),
         (["--zero", "L1.H0", "--lens"], "--lens does not go with a comparison"),
         (["--against", OTHER, "--out", "found.txt"], "ends in .json, .csv, .parquet"),
         (["--against", OTHER, "--out", "no/such/folder.json"], "could not be written"),

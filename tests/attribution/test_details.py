@@ -13,8 +13,6 @@ from app.attribution.details import (
     layer_positions_frame,
     lens_frame,
     own_query,
-    parse_head,
-    parse_place,
     parse_through,
     pattern_frame,
     positions_frame,
@@ -29,7 +27,7 @@ from app.attribution.heads import (
     through_head,
 )
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Head, Neuron, NeuronAt, NeuronKind
 from tests import models, plain
 
 ALL = 10**6
@@ -144,7 +142,7 @@ def test_through_a_head_is_the_product_of_its_matrices():
 def test_heads_and_neurons_that_cannot_be_are_refused():
     run = run_of("llama")
     for layer, head in ((3, 0), (0, 4), (-1, 0)):
-        with pytest.raises(AtlasError, match="layers 0–2 and heads 0–3"):
+        with pytest.raises(AtlasError, match=r"layers 0–2, .*heads 0–3"):
             head_json(run, layer, head)
     with pytest.raises(AtlasError, match="earlier layers"):
         through_head(run.model, Neuron.ffn(2, 0), 2, 0)
@@ -158,15 +156,15 @@ def test_heads_and_neurons_that_cannot_be_are_refused():
 
 
 def test_labels_are_read_and_refused():
-    assert parse_head(" l23.h4 ") == (23, 4)
-    assert parse_place("L29.H1.N46@4") == (Neuron.attention(29, 1, 46), 4)
-    assert parse_place("L29.F864") == (Neuron.ffn(29, 864), None)
-    assert parse_through("L11.F1229:L23.H4") == (Neuron.ffn(11, 1229), 23, 4)
+    assert Head.parse(" l23.h4 ") == (23, 4)
+    assert NeuronAt.parse("L29.H1.N46@4") == (Neuron.attention(29, 1, 46), 4)
+    assert NeuronAt.parse("L29.F864") == (Neuron.ffn(29, 864), None)
+    assert parse_through("L11.F1229:L23.H4") == (Neuron.ffn(11, 1229), (23, 4))
     for text in ("L2", "H1.L2", "L1.H", "L1.H²", ""):
         with pytest.raises(AtlasError, match="head label"):
-            parse_head(text)
+            Head.parse(text)
     with pytest.raises(AtlasError, match="position"):
-        parse_place("L1.H1.N1@x")
+        NeuronAt.parse("L1.H1.N1@x")
 
 
 def test_overlap_parts_the_two_lists():

@@ -8,12 +8,17 @@ from app.attribution import Settings, run_prompt
 from app.attribution.__main__ import main
 from app.attribution.within import lowering_within, raising_within, shares_within
 from db.errors import AtlasError
-from db.neuron import NeuronKind, Scope, parse_scope
+from db.neuron import NeuronKind, Part
 from tests import models, plain
 
 TARGET = 270
 CLOSE = 1e-4
-SCOPES = (Scope(1), Scope(2, ffn=True), Scope(1, head=2), Scope(2, head=3, position=4))
+SCOPES = (
+    Part(1),
+    Part(2, NeuronKind.FFN),
+    Part(1, NeuronKind.ATTENTION, 2),
+    Part(2, NeuronKind.ATTENTION, 3, position=4),
+)
 
 
 def run_of(name, **settings):
@@ -66,7 +71,9 @@ def test_a_weak_part_is_filled_where_the_overall_list_has_none_of_it():
     run = run_of("llama")
     overall = {(one.neuron, one.position) for one in run.raising(NeuronKind.ATTENTION, 3)[0]}
     for position in range(len(run.token_ids)):
-        found = raising_within(run, Scope(0, head=0, position=position), NeuronKind.ATTENTION, 3).neurons
+        found = raising_within(
+            run, Part(0, NeuronKind.ATTENTION, 0, position=position), NeuronKind.ATTENTION, 3
+        ).neurons
         assert len(found) == 3
         if not {(one.neuron, one.position) for one in found} & overall:
             return
@@ -100,9 +107,9 @@ def _direction(run):
 @pytest.mark.parametrize(
     ("scope", "words"),
     [
-        (Scope(99), "no layer 99"),
-        (Scope(0, head=9), "no head L0.H9"),
-        (Scope(0, head=0, position=99), "no source position 99"),
+        (Part(99), "no layer 99"),
+        (Part(0, NeuronKind.ATTENTION, 9), "no head L0.H9"),
+        (Part(0, NeuronKind.ATTENTION, 0, position=99), "no source position 99"),
     ],
 )
 def test_what_there_is_not(scope, words):
@@ -113,18 +120,18 @@ def test_what_there_is_not(scope, words):
 def test_a_head_has_no_ffn_neurons_and_no_distractor_no_shares():
     run = run_of("llama")
     with pytest.raises(AtlasError, match="no ffn neurons"):
-        raising_within(run, Scope(0, head=0), NeuronKind.FFN, 3)
+        raising_within(run, Part(0, NeuronKind.ATTENTION, 0), NeuronKind.FFN, 3)
     with pytest.raises(AtlasError, match="Shares need a distractor"):
-        shares_within(run, Scope(0), NeuronKind.FFN, 3)
+        shares_within(run, Part(0), NeuronKind.FFN, 3)
 
 
 def test_labels_are_read_back():
     for scope in SCOPES:
-        assert parse_scope(scope.label) == scope
-    assert parse_scope(" l23.h4@3 ") == Scope(23, head=4, position=3)
+        assert Part.parse(scope.label) == scope
+    assert Part.parse(" l23.h4@3 ") == Part(23, NeuronKind.ATTENTION, 4, position=3)
     for wrong in ("", "L", "23", "L1.F", "L1.ffn@2", "L1@2", "L1.H2@", "L1.H-2", "L12345"):
         with pytest.raises(AtlasError, match="names no part"):
-            parse_scope(wrong)
+            Part.parse(wrong)
 
 
 def test_from_the_shell(capsys):
@@ -132,7 +139,7 @@ def test_from_the_shell(capsys):
     assert main([*arguments, "--within", "L1.H2", "--within", "L2"]) == 0
     said = json.loads(capsys.readouterr().out)["within"]
     run = run_prompt(models.language_model("llama"), models.PROMPT, Settings())
-    found = raising_within(run, Scope(1, head=2), NeuronKind.ATTENTION, 4).neurons
+    found = raising_within(run, Part(1, NeuronKind.ATTENTION, 2), NeuronKind.ATTENTION, 4).neurons
     assert [one["neuron"] for one in said[0]["attention_raising"]["neurons"]] == [one.neuron.label for one in found]
     assert set(said[1]) == {"part", "ffn_raising", "ffn_lowering", "attention_raising", "attention_lowering"}
     assert main([*arguments, "--within", "nonsense"]) == 2

@@ -107,7 +107,7 @@ def test_neuron(toy: ToyCatalogue, catalogue: Catalogue) -> None:
 
 @pytest.mark.parametrize("label", ["L3.F0", "L0.F7", "L0.H2.N0", "L0.H0.N3", "L9999.H0.N0"])
 def test_unknown_neuron(catalogue: Catalogue, label: str) -> None:
-    with pytest.raises(AtlasError, match=r"layers 0–2, FFN 0–6, heads 0–1, dimensions 0–2"):
+    with pytest.raises(AtlasError, match=r"layers 0–2, FFN neurons 0–6, heads 0–1 with dimensions 0–2"):
         catalogue.neuron(Neuron.parse(label))
 
 
@@ -136,7 +136,7 @@ def test_extremes_and_layer_statistics(toy: ToyCatalogue, catalogue: Catalogue) 
         z = (toy.logits[here] - toy.logits[here].mean(1, keepdims=True)) / toy.logits[here].std(1, keepdims=True)
         np.testing.assert_allclose(statistics["top_z"], z.max(axis=1), atol=1e-5)
         np.testing.assert_allclose(statistics["bottom_z"], z.min(axis=1), atol=1e-5)
-    with pytest.raises(AtlasError, match=r"no ffn neurons in layer 3: it has layers 0–2"):
+    with pytest.raises(AtlasError, match=r"no ffn neurons in layer 3: this catalogue has layers 0–2"):
         catalogue.extremes(3, NeuronKind.FFN)
     with pytest.raises(AtlasError, match="layer -1"):
         catalogue.layer_statistics(-1, NeuronKind.ATTENTION)

@@ -64,6 +64,6 @@ def test_refused():
     with pytest.raises(AtlasError, match="outside the vocabulary of 0-322"):
         rank_by_direction(weights, unembedding, [323], [1.0], 5)
     for label in ("L3.F0", "L0.F48", "L0.H4.N0", "L0.H0.N12"):
-        with pytest.raises(AtlasError, match=r"layers 0-2, FFN 0-47, heads 0-3, dimensions 0-11"):
+        with pytest.raises(AtlasError, match=r"layers 0–2, FFN neurons 0–47, heads 0–3 with dimensions 0–11"):
             similar_by_value(weights, Neuron.parse(label), 5)
     assert similar_by_value(weights, Neuron.ffn(0, 0), 0) == []

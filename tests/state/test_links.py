@@ -54,7 +54,7 @@ def plainly(value):
     """What of a state is not at its default, in the terms of JSON."""
     if isinstance(value, StrEnum):
         return str(value)
-    if hasattr(value, "label") and not isinstance(value, NeuronSelection):
+    if hasattr(value, "label") and not isinstance(value, NeuronSelection | tuple):
         return value.label
     if isinstance(value, tuple):
         return [plainly(one) for one in value]

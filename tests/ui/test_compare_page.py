@@ -14,7 +14,7 @@ from app.state.selections import ComparePlace, CompareSelection, PromptSelection
 from app.words import nats, percent
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
-from db.neuron import MAX_PARTS, NeuronKind, Part, parse_list
+from db.neuron import MAX_PARTS, Head, NeuronKind, Part, parse_list
 from tests.pages import component, texts
 
 PROMPT, OTHER = "The river runs to", "The rain runs to the river"
@@ -57,7 +57,7 @@ def all_text(app):
         CompareSelection(PROMPT, other=OTHER),
         CompareSelection(PROMPT, target=4, position=2, other_target=5, other_position=1, top=7, rule=Rule.NOTEBOOK),
         CompareSelection(PROMPT, zero=parse_list("L1.H2,L2.F3,L0.ffn,attention:20,L1.H0.N3")),
-        CompareSelection(PROMPT, other="long " * 900, place=ComparePlace(2, (2, 3), NeuronKind.ATTENTION)),
+        CompareSelection(PROMPT, other="long " * 900, place=ComparePlace(2, Head(2, 3), NeuronKind.ATTENTION)),
         CompareSelection(PROMPT, other=" \u202e<b>$x$", place=ComparePlace(1)),
     ],
 )
@@ -189,7 +189,7 @@ def test_the_form_asks_and_what_is_wrong_is_said(small_page):
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"zero": "L9.H0"}, "There is no part L9.H0"),
+        ({"zero": "L9.H0"}, "There is no head L9.H0"),
         ({"at2": "99"}, "There is no position 99"),
         ({"p2": "  \n"}, "The prompt is empty"),
         ({"p2": "the " * 100}, "the limit is 64"),

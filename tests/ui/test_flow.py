@@ -10,6 +10,7 @@ from app.attribution.prompt import PromptToken
 from app.attribution.results import Move
 from app.state.selections import Place
 from app.ui.components import plots
+from db.neuron import Head
 from tests.pages import component
 
 PROMPT = "The river runs to"
@@ -20,7 +21,7 @@ def move(layer, head, position, score, weight=0.5):
 
 
 def leads(place):
-    return f"{place.head} {place.source} {place.layer} {place.ffn}"
+    return f"{place.head and tuple(place.head)} {place.source} {place.layer} {place.ffn}"
 
 
 def test_arcs_grow_with_the_nats_and_tell_the_sign():
@@ -40,12 +41,12 @@ def test_arcs_of_one_point_have_lanes_of_their_own():
 
 
 def test_what_is_chosen_leads_away_again():
-    place = Place(layer=1, head=(1, 0), source=2)
+    place = Place(layer=1, head=Head(1, 0), source=2)
     chosen, other = plots.arcs([move(1, 0, 2, 1.0), move(1, 0, 3, 0.5)], place, leads)[::-1]
     assert chosen.current
     assert chosen.href == "None None None False"
     assert not other.current
-    assert plots.is_chosen(Place(layer=1, head=(1, 0)), move(1, 0, 3, 0.5))
+    assert plots.is_chosen(Place(layer=1, head=Head(1, 0)), move(1, 0, 3, 0.5))
 
 
 def test_marks_are_as_long_as_the_ffn_did():

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.state.address import head_label
 from app.state.selections import Place
 from app.ui.components import mount, plain, plain_list
 from app.words import nats, percent
+from db.neuron import Head
 from db.token_text import shorten
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def to_move(place: Place, move: "Move") -> Place:
     """Where a click on an arc leads: to the head at that source, or away from it where it is chosen already."""
     if is_chosen(place, move):
         return place.within(None)
-    return place.within(move.layer, head=(move.layer, move.head), source=move.position)
+    return place.within(move.layer, head=Head(move.layer, move.head), source=move.position)
 
 
 def is_chosen(place: Place, move: "Move") -> bool:
@@ -106,7 +106,7 @@ def move_words(move: "Move") -> str:
     """What one move did, in a line."""
     source = f"position {move.position} “{move.token.display}”"
     return (
-        f"{head_label((move.layer, move.head))} from {source}: {nats(move.score)} nats, attention "
+        f"{Head(move.layer, move.head).label} from {source}: {nats(move.score)} nats, attention "
         f"{percent(move.attention_weight)}"
     )
 

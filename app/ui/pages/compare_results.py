@@ -7,7 +7,6 @@ import streamlit as st
 
 from app.charts import prompt_charts
 from app.charts.style import KIND_NAMES, KINDS
-from app.state.address import Head, head_label
 from app.state.selections import ComparePlace, CompareSelection, NeuronSelection, Place, PromptSelection
 from app.ui import navigation
 from app.ui.common import drawn, sync
@@ -16,7 +15,7 @@ from app.ui.components.plots import Group, Line, Scale, Square, columns, grid, s
 from app.ui.pages.neuron_tables import raised_first
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
-from db.neuron import NeuronKind, Part
+from db.neuron import Head, NeuronKind, Part
 from db.records import NeuronTokens
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def _actions(one: "Change", selection: CompareSelection) -> tuple[Chip, ...]:
 
 
 def _opened(text: str, question: PromptSelection, one: "Change") -> Chip:
-    head = None if one.neuron.head is None else (one.neuron.layer, one.neuron.head)
+    head = None if one.neuron.head is None else Head(one.neuron.layer, one.neuron.head)
     href = navigation.href("prompt", replace(question, place=Place(layer=one.neuron.layer, head=head)))
     return Chip(text, "link", href=href, hint=f"{one.neuron.label} on the {text} prompt")
 
@@ -243,7 +242,7 @@ def heads(found: "Comparison", selection: CompareSelection) -> None:
     lines = [
         Line(
             str(head),
-            tuple(_square((layer, head), row[head], most, selection) for layer, row in enumerate(scores)),
+            tuple(_square(Head(layer, head), row[head], most, selection) for layer, row in enumerate(scores)),
         )
         for head in range(len(scores[0]))
     ]
@@ -260,7 +259,7 @@ def heads(found: "Comparison", selection: CompareSelection) -> None:
 def _square(head: Head, change: float, most: float, selection: CompareSelection) -> Square:
     chosen = head == selection.place.head
     place = replace(selection.place, layer=head[0], head=None if chosen else head)
-    hint = f"{head_label(head)}: Δ {nats(change)} nats"
+    hint = f"{head.label}: Δ {nats(change)} nats"
     return Square(shade(change, most), hint, href=looking(selection, place), current=chosen)
 
 
@@ -268,7 +267,7 @@ def _head(found: "Comparison", selection: CompareSelection, head: Head) -> None:
     one, two = float(found.first.heads[head]), float(found.second.heads[head])
     with st.container(border=True):
         st.markdown(
-            f"**{literal(f'Head {head_label(head)}')}**: "
+            f"**{literal(f'Head {head.label}')}**: "
             + literal(f"{nats(one)} nats in the first run, {nats(two)} in the second, Δ {nats(two - one)}.")
         )
         part = Part(head[0], NeuronKind.ATTENTION, head[1])
@@ -281,4 +280,4 @@ def _head(found: "Comparison", selection: CompareSelection, head: Head) -> None:
             items.append(link("What if it were zero?", navigation.href(HERE, more)))
         close = replace(selection.place, head=None, layer=None)
         items.append(link("✕ Close the head", looking(selection, close)))
-        chips(items, key="head", here=HERE, label="the chosen head", focus=head_label(head))
+        chips(items, key="head", here=HERE, label="the chosen head", focus=head.label)

@@ -18,7 +18,7 @@ from app.ui.navigation import fail
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind, Part
+from db.neuron import Neuron, NeuronAt, NeuronKind, Part
 from db.records import NeuronTokens
 from db.token_text import shorten
 from db.workspace import Mention, NeuronNote, Workspace
@@ -87,7 +87,7 @@ def _value_row(
 
 def _why(one: "ValueNeuron", selection: PromptSelection) -> Chip:
     """To the neuron's own query neurons."""
-    own = (one.neuron, one.position)
+    own = NeuronAt(one.neuron, one.position)
     href = navigation.href(HERE, replace(selection, place=replace(selection.place, own=own)))
     return Chip("why", "link", href=href, hint=f"what switched {one.neuron.label} on")
 

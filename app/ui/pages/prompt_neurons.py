@@ -10,7 +10,6 @@ from app.answers import explain
 from app.answers.explain import Listed, listed
 from app.answers.reading import Reading, certainty_lines, head_after
 from app.charts import catalogue_charts
-from app.state.address import Head, head_label
 from app.state.selections import NeuronSelection, PromptSelection, Show
 from app.ui import navigation
 from app.ui.common import data_table, folded, progress, shown, sync, where_you_are
@@ -20,7 +19,7 @@ from app.ui.pages.neuron_tables import query_table, value_table
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Head, Neuron, NeuronKind
 
 if TYPE_CHECKING:
     from app.attribution.prompt import PromptToken
@@ -250,7 +249,7 @@ def through_panel(reading: Reading, selection: PromptSelection, neuron: Neuron, 
             st.info(literal(f"{neuron.label} stands in the last layer: no head comes after it."))
             _close(selection, "read", neuron)
             return
-        st.markdown(f"**{literal(f'{neuron.label} read through head {head_label(head)}')}**")
+        st.markdown(f"**{literal(f'{neuron.label} read through head {head.label}')}**")
         _close(selection, "read", neuron)
         _head_choice(selection, neuron, head, atlas)
         try:
@@ -262,7 +261,7 @@ def through_panel(reading: Reading, selection: PromptSelection, neuron: Neuron, 
         with left:
             _ends("Directly", through.directly_promotes, through.directly_suppresses, "direct")
         with right:
-            _ends(f"Through {head_label(head)}", through.promotes, through.suppresses, "through")
+            _ends(f"Through {head.label}", through.promotes, through.suppresses, "through")
         legend("promotes", "suppresses")
         st.caption("For a positive activation; a negative one turns both ends round.")
 
@@ -273,7 +272,7 @@ def _head_choice(selection: PromptSelection, neuron: Neuron, head: Head, atlas: 
 
     def changed() -> None:
         state = st.session_state
-        chosen = (int(state["through_layer"]), int(state["through_head"]))
+        chosen = Head(int(state["through_layer"]), int(state["through_head"]))
         navigation.show(replace(selection, place=replace(selection.place, through=chosen)))
 
     layers = sorted({*range(neuron.layer + 1, atlas.info.layers), head[0]})

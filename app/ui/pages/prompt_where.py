@@ -12,7 +12,6 @@ from app.answers import explain
 from app.answers.reading import Reading
 from app.charts import catalogue_charts, prompt_charts
 from app.charts.style import KIND_NAMES, KINDS
-from app.state.address import Head, head_label
 from app.state.selections import CompareSelection, Map, Place, PromptSelection
 from app.ui import navigation
 from app.ui.common import data_table, drawn, folded, sync
@@ -24,7 +23,7 @@ from app.ui.navigation import fail
 from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import NeuronKind, Part
+from db.neuron import Head, NeuronKind, Part
 from db.token_text import shorten
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def _list(found: "Flow", place: Place, address: "Callable[[Place], str]") -> Non
             address(plots.to_move(place, move)),
             (
                 Cell(
-                    head_label((move.layer, move.head)) + (" ✕" if plots.is_chosen(place, move) else ""),
+                    Head(move.layer, move.head).label + (" ✕" if plots.is_chosen(place, move) else ""),
                     dot="attention",
                 ),
                 Cell(f"{move.position}", chips=(chip(move.token.display),)),
@@ -147,12 +146,12 @@ _PROMPT_HEAD_COLUMNS = (
 def head_panel(reading: Reading, selection: PromptSelection, head: Head, atlas: Catalogue) -> None:
     """Source positions beside the attention pattern."""
     with st.container(border=True):
-        st.markdown(f"**{literal(f'Head {head_label(head)}')}**: {literal(nats(reading.head_score(head)))} nats")
+        st.markdown(f"**{literal(f'Head {head.label}')}**: {literal(nats(reading.head_score(head)))} nats")
         close = selection.place.within(head[0])
         links = [link("✕ Close the head", navigation.href(HERE, replace(selection, place=close)))]
         zero = CompareSelection.of(selection, (Part(head[0], NeuronKind.ATTENTION, head[1]),))
         links.append(link("What if it were zero?", navigation.href("compare", zero)))
-        chips(links, key="close_head", here=HERE, label="leave the head", focus=head_label(head))
+        chips(links, key="close_head", here=HERE, label="leave the head", focus=head.label)
         try:
             frame = explain.source_positions(atlas, selection, head)
             pattern = explain.pattern(atlas, selection, head)
@@ -328,7 +327,7 @@ def _controls(selection: PromptSelection, atlas: Catalogue) -> None:
         if layer != (_NONE if place.layer is None else place.layer):
             moved = moved.within(None if layer == _NONE else layer)
         elif place.layer is not None and head != chosen:
-            part = None if head in (_NONE, _FFN) else (place.layer, head)
+            part = None if head in (_NONE, _FFN) else Head(place.layer, head)
             moved = moved.within(place.layer, head=part, ffn=head == _FFN)
         navigation.show(replace(selection, place=moved))
 
@@ -364,7 +363,7 @@ def _head_map(reading: Reading, selection: PromptSelection) -> None:
         Line(
             str(head),
             tuple(
-                _head_square((layer, head), score, most, selection)
+                _head_square(Head(layer, head), score, most, selection)
                 for layer, score in zip(rows["layer"].tolist(), rows["score"].tolist(), strict=True)
             ),
         )
@@ -387,7 +386,7 @@ def _head_map(reading: Reading, selection: PromptSelection) -> None:
 
 
 def _head_square(head: Head, score: float, most: float, selection: PromptSelection) -> Square:
-    hint = f"{head_label(head)}: {nats(score)} nats"
+    hint = f"{head.label}: {nats(score)} nats"
     return Square(shade(score, most), hint, href=_to_head(head, selection), current=head == selection.place.head)
 
 
@@ -407,8 +406,8 @@ def _heads_of_layer(reading: Reading, selection: PromptSelection, layer: int) ->
         Group(
             str(head),
             ((score, "attention"),),
-            _to_head((layer, head), selection),
-            f"{head_label((layer, head))}: {nats(score)} nats",
+            _to_head(Head(layer, head), selection),
+            f"{Head(layer, head).label}: {nats(score)} nats",
             place.head == (layer, head),
         )
         for head, score in zip(rows["head"].tolist(), rows["score"].tolist(), strict=True)

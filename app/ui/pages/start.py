@@ -16,6 +16,7 @@ from app.ui.pages.neuron_tables import raised_first
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.neuron import Head
 
 if TYPE_CHECKING:
     from app.attribution.results import ValueNeuron
@@ -144,8 +145,9 @@ def _switch(found: Worked, behind: Behind) -> None:
     opened = link(behind.neuron.label, navigation.href("neuron", selection))
     own = [item for item in raised_first(found.tokens[behind.neuron], behind.activation) if not item.faint]
     chips([opened, *own[:_TOKENS]], key="neuron_behind", here=HERE, label=f"tokens that {behind.neuron.label} raises")
-    st.markdown(literal(f"Read through the head that it switched on, L{reader.layer}.H{reader.head}, it says:"))
-    place = Place(read=behind.neuron, through=(reader.layer, reader.head or 0))
+    head = Head(reader.layer, reader.head or 0)
+    st.markdown(literal(f"Read through the head that it switched on, {head.label}, it says:"))
+    place = Place(read=behind.neuron, through=head)
     said = [chip(text, tone=own[0].tone if own else "plain") for text in behind.through[:_TOKENS]]
     how = link("how →", navigation.href("prompt", PromptSelection(WORKED_PROMPT, place=place)))
     chips([*said, how], key="neuron_through", here=HERE, label="what it says through the head")
