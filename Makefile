@@ -17,7 +17,7 @@ CACHES := .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run index app reproduce test check audit format clean venv venv-test python
+.PHONY: help run index app reproduce test test-fast check audit format clean venv venv-test python
 
 help: ## list the targets
 	@echo "Neuron Atlas. Targets:"
@@ -40,6 +40,10 @@ reproduce: venv ## the paper's published figures beside ours; MODEL=folder or hu
 
 test: venv-test index ## run every test: unit, pages, browser; PYTEST_ARGS="-n 0" one after the other
 	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-fast: venv-test index ## the tests of some minutes: no browser, no faults, no fuzzing
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore=tests/browser --ignore=tests/faults \
+	  -m "not (slow or fuzz)" $(PYTEST_ARGS)
 
 check: venv-test ## format, lint, types, import contracts, documentation
 	$(PY) -m ruff format --check .

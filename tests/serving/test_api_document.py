@@ -13,6 +13,7 @@ from schemathesis import GenerationMode
 from app.serving.api import api
 from tests.serving.api_client import client
 
+pytestmark = pytest.mark.fuzz
 PATHS = [
     "/v1/builds",
     "/v1/concept",

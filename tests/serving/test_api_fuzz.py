@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from app.serving.api import api
 from tests.catalogues import TOKENS
 
+pytestmark = pytest.mark.fuzz
 _KNOWN = "text limit offset sign kind layers head min_z max_rank by widen add drop model"
 NAMES = st.sampled_from([*_KNOWN.split(), "text", "other", "", "text[]", "__proto__"])
 NUMBERS = st.one_of(st.integers(), st.floats(), st.integers(-1, 50)).map(str)

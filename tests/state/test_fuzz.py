@@ -13,6 +13,7 @@ from app.state.address import Limits, address, pack
 from tests.pages import texts
 from tests.state.selections import SELECTIONS
 
+pytestmark = pytest.mark.fuzz
 LIMITS = Limits(vocabulary=40, layers=3, heads=2)
 SHARED = ["model", "b", "v"]
 PROMPT = [
