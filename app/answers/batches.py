@@ -1,27 +1,36 @@
-"""Many prompts: what is typed, what is opened from a file, and what is shown of the neurons found. Pure."""
+"""Many prompts: what was typed or opened from a file, each prompt's analysis, and which neurons stand in many lists."""
 
-import json
-import math
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError, create_model
 
+from app import attribution
+from app.attribution.frames import ROLES, to_json
+from app.attribution.frames import aggregate as aggregate_frame
 from app.serving import resources
 from app.serving.access import require_allowed, require_batch
 from app.serving.settings import configuration
 from app.serving.worker import Reason, RefusedError, Report
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.lazy import lazy_import
 from db.neuron import Neuron
+from db.records import NeuronTokens
+
+arrow, parquet = lazy_import("pyarrow"), lazy_import("pyarrow.parquet")
+batch = lazy_import("app.attribution.batch")
 
 MAX_PROMPTS = 50
 MAX_ROWS = 5000
 _MAX_UNPACKED = 512 * 2**20  # bytes
 _MAX_LISTED = 2000
+_TOKENS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,120 +60,46 @@ def as_lines(pairs: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{prompt}\t{target}" for prompt, target in pairs)
 
 
-def read_upload(name: str, data: bytes) -> list[dict[str, Any]]:
-    """The rows of a file made by ``python -m app.attribution --prompts … --out …``, checked.
-
-    Raises:
-        AtlasError: it is no such file, or too large; the message says what is wrong with it.
-    """
-    from app.attribution.batch import ENDINGS, read_rows
-
-    ending = Path(name).suffix.lower()
-    if ending not in ENDINGS:
-        raise AtlasError(f"Only files that end in {' or '.join(ENDINGS)} can be opened.")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"upload{ending}"
-        path.write_bytes(data)
-        if ending == ".parquet":
-            _require_small(path)
-        rows: list[dict[str, Any]] = []
-        try:
-            for row in read_rows(path):
-                rows.append(_checked(row, len(rows) + 1))
-                if len(rows) > MAX_ROWS:
-                    raise AtlasError(f"The file has more than {MAX_ROWS:,} prompts.")
-        except (AtlasError, RecursionError, MemoryError) as error:
-            message = str(error).replace(str(path), "The file") or "it is nested too deeply"
-            raise AtlasError(f"The file cannot be opened: {message}") from error
-    if not rows:
-        raise AtlasError("The file holds no prompts.")
-    return rows
-
-
-def _require_small(path: Path) -> None:
-    """A small Parquet file may unpack to anything."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        meta = pq.ParquetFile(path).metadata
-        size = sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise AtlasError("The file cannot be opened: it is no Parquet file.") from error
-    if size > _MAX_UNPACKED or meta.num_rows > MAX_ROWS:
-        raise AtlasError(f"The file is too large: at most {MAX_ROWS:,} prompts and {_MAX_UNPACKED >> 20} MB unpacked.")
-
-
-def _checked(row: Any, number: int) -> dict[str, Any]:
-    """A row with what the aggregate needs, and nothing else."""
-    from app.attribution.frames import ROLES
-
-    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
-        raise AtlasError(f"row {number} is no analysis of a prompt.")
-    if row.get("error"):
-        return {"prompt": row["prompt"], "error": str(row["error"])}
-    kept: dict[str, Any] = {"prompt": row["prompt"], "model": str(row.get("model", ""))}
-    for name in ROLES.values():
-        listed = row.get(name)
-        if listed is None:
-            continue
-        if not isinstance(listed, list) or len(listed) > _MAX_LISTED:
-            raise AtlasError(f"in row {number}, {name} is no list of at most {_MAX_LISTED:,} neurons.")
-        kept[name] = [_neuron(one, number, name) for one in listed]
-    if len(kept) == 2:
-        raise AtlasError(f"row {number} has none of the lists of neurons that an analysis has.")
-    return kept
-
-
-def _neuron(one: Any, number: int, name: str) -> dict[str, Any]:
-    try:
-        label = Neuron.parse(str(one["neuron"])[:40]).label
-        score = float(one["score"])
-        activation = None if one.get("activation") is None else float(one["activation"])
-    except (AtlasError, KeyError, TypeError, ValueError, AttributeError) as error:
-        shown = json.dumps(one, default=str)[:60]
-        raise AtlasError(f"in row {number}, {name} holds {shown}, which is no neuron with a score.") from error
-    if not math.isfinite(score) or (activation is not None and not math.isfinite(activation)):
-        raise AtlasError(f"in row {number}, {name} holds a score that is no finite number.")
-    return {"neuron": label, "score": score, **({} if activation is None else {"activation": activation})}
-
-
-def narrowed(table: pd.DataFrame, role: str, layers: tuple[int, int] | None, least: int) -> pd.DataFrame:
-    """The rows of an aggregate that are asked for, in its order."""
-    rows = table[(table["role"] == role) & (table["prompts"] >= least)]
-    if layers is None:
-        return rows
-    of = rows["neuron"].map(lambda label: Neuron.parse(label).layer)
-    return rows[(of >= layers[0]) & (of <= layers[1])]
-
-
-# What the page of many prompts asks of the model: each prompt's analysis, and their lists put together. All of it is
+# The neurons of many prompts, put together.
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Neurons over many prompts (`aggregate.aggregate`), and the prompts that could not be analysed, with why."""
+    """Neurons over many prompts.
+
+    Attributes:
+        frame: one row per role and neuron; see `frames.aggregate`.
+        prompts: how many were analysed.
+        failed: prompts that could not be analysed, and why.
+        models: whose analyses they are.
+    """
 
     frame: pd.DataFrame
+    prompts: int
     failed: tuple[tuple[str, str], ...]
+    models: tuple[str, ...]
+
+
+def aggregate_of(rows: list[dict[str, Any]]) -> Aggregate:
+    """Rows as `row` and `read_upload` make them, put together."""
+    failed = tuple((one["prompt"], one["error"]) for one in rows if "error" in one)
+    models = tuple(sorted({one.get("model", "") for one in rows if "error" not in one}))
+    return Aggregate(aggregate_frame(rows), len(rows) - len(failed), failed, models)
 
 
 def row(atlas: Catalogue, asked: Asked) -> dict[str, Any]:
-    """One of many prompts, as the object that the shell would write; see `forms.to_json`."""
+    """One of many prompts, as the object that the shell would write; see `frames.to_json`."""
     require_allowed(asked.prompt)
 
     def make(report: Report) -> dict[str, Any]:
-        from app.attribution import Settings, analyse
-        from app.attribution.frames import to_json
-
         model = resources.ready(atlas, report)
+        limits = configuration()
+        settings = attribution.Settings(
+            target=asked.target, suppressing=True, max_tokens=limits.max_tokens, memory_mb=limits.memory_mb
+        )
+        ranges = resources.ranges_of(atlas.info.build_id, atlas)
         try:
-            limits = configuration()
-            settings = Settings(
-                target=asked.target, suppressing=True, max_tokens=limits.max_tokens, memory_mb=limits.memory_mb
-            )
-            ranges = resources.ranges_of(atlas.info.build_id, atlas)
-            return to_json(analyse(model, asked.prompt, settings, ranges=ranges, report=report))
+            return to_json(attribution.analyse(model, asked.prompt, settings, ranges=ranges, report=report))
         except RefusedError:
             raise
         except AtlasError as error:
@@ -175,7 +110,7 @@ def row(atlas: Catalogue, asked: Asked) -> dict[str, Any]:
     except RefusedError as error:
         if error.reason is not Reason.TIME:
             raise
-        return {"prompt": asked.prompt, "error": str(error)}  # the others go on, and it may be asked for again
+        return {"prompt": asked.prompt, "error": str(error)}  # the others go on, and this one may be tried again
 
 
 def known_aggregate(atlas: Catalogue, asked: tuple[Asked, ...]) -> Aggregate | None:
@@ -185,14 +120,141 @@ def known_aggregate(atlas: Catalogue, asked: tuple[Asked, ...]) -> Aggregate | N
 
 
 def aggregate(atlas: Catalogue, asked: tuple[Asked, ...]) -> Aggregate:
-    """The lists of many prompts, put together; each prompt's `row` is asked for first."""
+    """The lists of many prompts, put together; analyses each prompt that was not analysed before."""
     require_batch(len(asked))
     rows = [row(atlas, one) for one in asked]
+    return resources.workshop().result("aggregate", (atlas.info.build_id, asked), lambda _report: aggregate_of(rows))
 
-    def make(_report: Report) -> Aggregate:
-        from app.attribution.frames import aggregate
 
-        failed = tuple((one["prompt"], one["error"]) for one in rows if "error" in one)
-        return Aggregate(aggregate(rows), failed)
+# What is shown of them.
 
-    return resources.workshop().result("aggregate", (atlas.info.build_id, asked), make)
+
+@dataclass(frozen=True, slots=True)
+class NeuronRow:
+    """One neuron of an aggregate.
+
+    Attributes:
+        neuron: which.
+        prompts: in how many prompts' list it stands.
+        score: its mean over those, nats.
+        activation: its mean over those, signed; None for query neurons.
+        tokens: its strongest tokens; None where the catalogue has no such neuron, as a file may be of another model.
+    """
+
+    neuron: Neuron
+    prompts: int
+    score: float
+    activation: float | None
+    tokens: NeuronTokens | None
+
+
+def narrowed(frame: pd.DataFrame, role: str, layers: tuple[int, int] | None, least: int) -> pd.DataFrame:
+    """The rows of one role, of neurons in some layers and in at least so many prompts; in the frame's order."""
+    rows = frame[(frame["role"] == role) & (frame["prompts"] >= least)]
+    return rows if layers is None else rows[_layers(rows).between(*layers)]
+
+
+def neuron_rows(frame: pd.DataFrame, atlas: Catalogue) -> list[NeuronRow]:
+    """The rows of a frame with their neurons' tokens, which are read in one query."""
+    neurons = [Neuron.parse(label) for label in frame["neuron"]]
+    strongest = atlas.strongest_tokens([one for one in neurons if _exists(one, atlas)], _TOKENS)
+    figures = zip(neurons, frame["prompts"], frame["mean_score"], frame["mean_activation"], strict=True)
+    return [
+        NeuronRow(neuron, int(prompts), score, None if pd.isna(activation) else activation, strongest.get(neuron))
+        for neuron, prompts, score, activation in figures
+    ]
+
+
+def layer_counts(frame: pd.DataFrame) -> pd.DataFrame:
+    """How many neurons of a frame stand in each layer. Columns: layer, kind ("ffn" or "attention"), neurons."""
+    kinds = [str(Neuron.parse(label).kind) for label in frame["neuron"]]
+    every = pd.DataFrame({"layer": _layers(frame).to_numpy(), "kind": kinds})
+    return every.groupby(["layer", "kind"], as_index=False).size().rename(columns={"size": "neurons"})
+
+
+def _layers(frame: pd.DataFrame) -> "pd.Series[int]":
+    return frame["neuron"].map(lambda label: Neuron.parse(label).layer).astype(int)
+
+
+def _exists(neuron: Neuron, atlas: Catalogue) -> bool:
+    with suppress(AtlasError):
+        atlas.layout.neuron_id(neuron)
+        return True
+    return False
+
+
+# A file of analyses, which may come from anywhere.
+
+
+class _Entry(BaseModel):
+    """A neuron with what the aggregate needs of it."""
+
+    neuron: Annotated[str, AfterValidator(lambda label: Neuron.parse(label[:40]).label)]
+    score: FiniteFloat
+    activation: FiniteFloat | None = None
+
+
+class _Row(BaseModel):
+    """One prompt, without its lists of neurons."""
+
+    prompt: str
+    model: str = ""
+    error: str | None = None
+
+
+_LISTS: Any = dict.fromkeys(ROLES.values(), (Annotated[list[_Entry], Field(max_length=_MAX_LISTED)] | None, None))
+_FullRow = create_model("_FullRow", __base__=_Row, **_LISTS)
+
+
+def read_upload(name: str, data: bytes) -> list[dict[str, Any]]:
+    """The rows of a file made by ``python -m app.attribution --prompts … --out …``, checked.
+
+    Raises:
+        AtlasError: it is no such file, or too large; the message says what is wrong with it.
+    """
+    ending = Path(name).suffix.lower()
+    if ending not in batch.ENDINGS:
+        raise AtlasError(f"Only files that end in {' or '.join(batch.ENDINGS)} can be opened.")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"upload{ending}"
+        path.write_bytes(data)
+        if ending == ".parquet":
+            _require_small(path)
+        rows: list[dict[str, Any]] = []
+        try:
+            for found in batch.read_rows(path):
+                rows.append(_checked(found, len(rows) + 1))
+                if len(rows) > MAX_ROWS:
+                    raise AtlasError(f"It has more than {MAX_ROWS:,} prompts.")
+        except (AtlasError, RecursionError, MemoryError) as error:
+            message = str(error).replace(str(path), "The file") or "it is nested too deeply"
+            raise AtlasError(f"The file cannot be opened: {message}") from error
+    if not rows:
+        raise AtlasError("The file holds no prompts.")
+    return rows
+
+
+def _require_small(path: Path) -> None:
+    """A small Parquet file may unpack to anything."""
+    try:
+        meta = parquet.ParquetFile(path).metadata
+        size = sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
+    except (OSError, ValueError, arrow.ArrowException) as error:
+        raise AtlasError("The file cannot be opened: it is no Parquet file.") from error
+    if size > _MAX_UNPACKED or meta.num_rows > MAX_ROWS:
+        raise AtlasError(f"The file is too large: at most {MAX_ROWS:,} prompts and {_MAX_UNPACKED >> 20} MB unpacked.")
+
+
+def _checked(found: Any, number: int) -> dict[str, Any]:
+    """A row with what the aggregate needs, and nothing else."""
+    try:
+        kept: dict[str, Any] = _FullRow.model_validate(found).model_dump(exclude_none=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise AtlasError(f"in row {number}, {place or 'the whole'} is wrong: {first['msg']}.") from error
+    if kept.get("error"):
+        return {"prompt": kept["prompt"], "error": kept["error"]}
+    if not kept.keys() & ROLES.values():
+        raise AtlasError(f"row {number} has none of an analysis' lists of neurons.")
+    return kept

@@ -1,114 +1,118 @@
-"""The start page's worked example: one prompt, from its answer back to what switched the answer's neurons on.
+"""The start page's example: one prompt, from its answer back to what switched the answer's neurons on.
 
-Everything is asked of the prompt's own analysis; nothing is written down here but the prompt. What only the model can
-tell (the query neuron read through its head) is left out where there is no model.
+Everything comes from the prompt's own analysis; only the prompt is written down. What the model alone can tell (the
+query neuron read through a head) is left out where there is no model.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from app.answers import explain
-from app.gallery.examples import WORKED_PROMPT
+from app.attribution.results import Analysis, QueryNeuron, ValueNeuron
+from app.gallery.examples import WALKTHROUGH_PROMPT
 from app.serving.worker import Report
 from app.state.selections import PromptSelection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Head, Neuron
+from db.neuron import Head, Neuron, Sign
 from db.records import NeuronTokens
 
-if TYPE_CHECKING:
-    from app.attribution.results import Analysis, ValueNeuron
-
-
-QUESTION = PromptSelection(WORKED_PROMPT)
+QUESTION = PromptSelection(WALKTHROUGH_PROMPT)
 _DEPTH = 8
 _CANDIDATES = 10
 
 
 @dataclass(frozen=True)
-class Behind:
-    """A query neuron, read through the head of the attention neuron that it switched on.
+class Shown:
+    """A neuron on the prompt, and the tokens that it raised there.
 
     Attributes:
-        neuron: an FFN neuron.
-        score: the share of the attention neuron's score that it accounts for, nats.
-        activation: at the attention neuron's source position; signed.
-        through: what it says through the head: the tokens that the head raises from it, in display form.
+        neuron: which.
+        position: an attention neuron's source position.
+        score: nats; a query neuron's is its share of what it switched on.
+        activation: signed.
+        end: the end of its tokens that the activation raised.
+        raised: the strongest tokens of that end, in display form.
     """
 
     neuron: Neuron
+    position: int | None
     score: float
     activation: float
-    through: tuple[str, ...]
+    end: Sign
+    raised: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Worked:
+class Walkthrough:
     """The example.
 
     Attributes:
         analysis: of the prompt.
-        tokens: the strongest tokens of every neuron named.
         first: the FFN value neuron that raised the target most.
         naming: another of the strongest FFN value neurons, one whose raised tokens name the target; None without.
-        reading: one of the strongest attention value neurons, one that names the target if there is one.
-        behind: what switched that one on; None where the model is not at hand.
+        carrying: one of the strongest attention value neurons, one that names the target if there is one.
+        query: the query neuron that did most to switch that one on; None where the model is not at hand.
+        through: the tokens that the attention neuron's head raises from the query neuron, in display form.
     """
 
-    analysis: "Analysis"
-    tokens: dict[Neuron, NeuronTokens]
-    first: "ValueNeuron"
-    naming: "ValueNeuron | None"
-    reading: "ValueNeuron"
-    behind: Behind | None
+    analysis: Analysis
+    first: Shown
+    naming: Shown | None
+    carrying: Shown
+    query: Shown | None
+    through: tuple[str, ...]
 
 
-def worked(atlas: Catalogue, watch: Report | None = None) -> Worked:
+def walkthrough(atlas: Catalogue, watch: Report | None = None) -> Walkthrough:
     """The example on this catalogue's model.
 
     Raises:
         AtlasError: there is neither the model nor a stored result, or the model has no value neurons to show.
     """
     analysis = explain.analysis(atlas, QUESTION, watch)
-    ffn, attention = analysis.ffn_value_neurons, analysis.attention_value_neurons
+    ffn = _shown(analysis.ffn_value_neurons[:_CANDIDATES], atlas)
+    attention = _shown(analysis.attention_value_neurons[:_CANDIDATES], atlas)
     if not ffn or not attention:
         raise AtlasError("The example shows value neurons, and the analysis found none.")
     target = analysis.target.token.display
-    candidates = [*ffn[:_CANDIDATES], *attention[:_CANDIDATES]]
-    tokens = atlas.strongest_tokens([one.neuron for one in candidates], _DEPTH)
-    naming = _naming(ffn[1:_CANDIDATES], tokens, target)
-    later = [one for one in attention[:_CANDIDATES] if one.neuron.layer]  # behind one in layer 0 there is no neuron
-    reading = _naming(later, tokens, target) or (*later, attention[0])[0]
-    behind = _behind(atlas, reading, watch)
-    if behind is not None:
-        tokens |= atlas.strongest_tokens([behind.neuron], _DEPTH)
-    return Worked(analysis, tokens, ffn[0], naming, reading, behind)
+    later = [one for one in attention if one.neuron.layer]  # no neuron comes before one in layer 0
+    carrying = _naming(later, target) or (*later, attention[0])[0]
+    query, through = _query(atlas, carrying, watch)
+    return Walkthrough(analysis, ffn[0], _naming(ffn[1:], target), carrying, query, through)
 
 
-def _naming(found: "Sequence[ValueNeuron]", tokens: dict[Neuron, NeuronTokens], target: str) -> "ValueNeuron | None":
+def _shown(found: Sequence[ValueNeuron], atlas: Catalogue) -> list[Shown]:
+    tokens = atlas.strongest_tokens([one.neuron for one in found], _DEPTH)
+    return [_one(one, one.position, one.activation, tokens[one.neuron]) for one in found]
+
+
+def _one(one: ValueNeuron | QueryNeuron, position: int | None, activation: float, tokens: NeuronTokens) -> Shown:
+    end, raised = (Sign.PROMOTES, tokens.promotes) if activation > 0 else (Sign.SUPPRESSES, tokens.suppresses)
+    return Shown(one.neuron, position, one.score, activation, end, tuple(token.display for token in raised))
+
+
+def _naming(found: Sequence[Shown], target: str) -> Shown | None:
     """The first that raised the target's own token among its strongest."""
-    for one in found:
-        ends = tokens[one.neuron]
-        raised = ends.promotes if one.activation > 0 else ends.suppresses
-        if target in (token.display for token in raised):
-            return one
-    return None
+    return next((one for one in found if target in one.raised), None)
 
 
-def _behind(atlas: Catalogue, one: "ValueNeuron", watch: Report | None) -> Behind | None:
+def _query(atlas: Catalogue, one: Shown, watch: Report | None) -> tuple[Shown | None, tuple[str, ...]]:
+    """The strongest query neuron of an attention neuron, and what it says through that one's head."""
     neuron, position = one.neuron, one.position
     if neuron.head is None or position is None:
-        return None
+        return None, ()
     try:
         _, query = explain.own_query(atlas, QUESTION, neuron, position)
         if not query.ffn_neurons:
-            return None
+            return None, ()
         found = query.ffn_neurons[0]
         _, active = explain.activations(atlas, QUESTION.prompt, found.neuron, watch)
         through = explain.through_head(atlas, found.neuron, Head(neuron.layer, neuron.head))
     except AtlasError:
-        return None
+        return None, ()
     activation = active.activation[position]
+    tokens = atlas.strongest_tokens([found.neuron], _DEPTH)[found.neuron]
+    shown = _one(found, position, activation, tokens)
     said = through.promotes if activation > 0 else through.suppresses
-    return Behind(found.neuron, found.score, activation, tuple(token.display for token in said))
+    return shown, tuple(token.display for token in said)

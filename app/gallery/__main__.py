@@ -1,6 +1,8 @@
-"""Make the gallery's files anew: ``python -m app.gallery.__main__``. Needs the demo model and its catalogue."""
+"""Make the gallery's files anew: ``python -m app.gallery``. Needs the demo model and its catalogue."""
 
 import argparse
+import gzip
+import json
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import gallery
 from app.attribution.details_form import DETAILS, TOP
+from app.gallery.examples import CHOICES, Choice
 from app.state import address
 from app.state.selections import question_key
 from db.catalogue.builds import DEFAULT_ROOT, find_catalogue
@@ -33,7 +36,7 @@ step further are kept, besides what the view itself shows.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write every view; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m app.gallery.__main__", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m app.gallery", description=__doc__)
     parser.add_argument("--catalogue", type=Path, default=DEFAULT_ROOT, metavar="DIR", help="folder of catalogues")
     parser.add_argument("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id")
     parser.add_argument("--to", type=Path, default=gallery.FOLDER, metavar="DIR", help="where the files go")
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AtlasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(gallery.CHOICES)} views, {total:,} bytes in {options.to}")
+    print(f"{len(CHOICES)} views, {total:,} bytes in {options.to}")
     return 0
 
 
@@ -60,7 +63,7 @@ def build(model_name: str, root: Path, folder: Path) -> int:
     model = load(model_name)
     with Catalogue.open(find_catalogue(root, model.name)) as atlas:
         require_same_model(model, atlas)
-        files = {choice.name: view_file(choice, model, atlas) for choice in gallery.CHOICES}
+        files = {choice.name: view_file(choice, model, atlas) for choice in CHOICES}
     total = sum(map(len, files.values()))
     if total > MOST_BYTES:
         raise AtlasError(f"The views take {total:,} bytes; at most {MOST_BYTES:,} are shipped. Choose fewer.")
@@ -72,7 +75,7 @@ def build(model_name: str, root: Path, folder: Path) -> int:
     return total
 
 
-def view_file(choice: gallery.Choice, model: "LanguageModel", atlas: "Catalogue") -> bytes:
+def view_file(choice: Choice, model: "LanguageModel", atlas: "Catalogue") -> bytes:
     """One view, worked out and packed."""
     import torch
 
@@ -106,10 +109,15 @@ def view_file(choice: gallery.Choice, model: "LanguageModel", atlas: "Catalogue"
         updated_at=made,
         result=to_json(analysis) | {TOP: asked.top, DETAILS: kept},
     )
-    return gallery.packed(to_text(Document(analyses=[entry])))
+    return packed(to_text(Document(analyses=[entry])))
 
 
-def _answers(choice: gallery.Choice, run: "PromptRun", analysis: "Analysis") -> Iterator[tuple[str, Any, Any]]:
+def packed(document_text: str) -> bytes:
+    """A document as it is stored; the same text always gives the same bytes."""
+    return gzip.compress(json.dumps(json.loads(document_text), separators=(",", ":")).encode("ascii"), 9, mtime=0)
+
+
+def _answers(choice: Choice, run: "PromptRun", analysis: "Analysis") -> Iterator[tuple[str, Any, Any]]:
     """What a visitor is likely to ask one step further."""
     from app.answers.reading import head_after, reading_of
     from app.attribution.analysis import contrast

@@ -1,9 +1,11 @@
 """Prompts and concepts to start from, chosen by looking through many on the demo model for what shows something."""
 
-from app.state.selections import CompareSelection
-from db.neuron import parse_list
+from dataclasses import dataclass
 
-WORKED_PROMPT = "She was born in Tokyo and speaks fluent"
+from app.state.selections import CompareSelection, Place, PromptSelection, Show
+from db.neuron import Head, Neuron, NeuronAt, parse_list
+
+WALKTHROUGH_PROMPT = "She was born in Tokyo and speaks fluent"
 """The one of a hundred in which every step can be read: an FFN neuron for languages and one for Japanese, an attention
 neuron that takes Japanese from “Tokyo”, and behind it a query neuron that reads as noise but says “Japanese, Japan,
 Tokyo” through the head.
@@ -142,3 +144,85 @@ EXAMPLES: tuple[tuple[str, CompareSelection], ...] = (
     # np against pd: two heads of the last layer
     ("numpy or pandas", CompareSelection("import numpy as", other="import pandas as")),
 )
+
+
+# The views of the gallery.
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A view that was chosen for the gallery.
+
+    Attributes:
+        name: of its file.
+        title: a few words.
+        sentence: what to look at.
+        selection: the view; a distractor is named by `against`, since ids are the model's.
+        against: the distractor as text; empty for none.
+    """
+
+    name: str
+    title: str
+    sentence: str
+    selection: PromptSelection
+    against: str = ""
+
+
+CHOICES: tuple[Choice, ...] = (
+    Choice(
+        "language",
+        "Tokyo, so Japanese",
+        "An FFN neuron for languages, one for Japanese, and an attention neuron that carries Japan over from “Tokyo”.",
+        PromptSelection("She was born in Tokyo and speaks fluent"),
+    ),
+    Choice(
+        "capital",
+        "The capital of France",
+        "A neuron for capitals, its sign turned by the activation; head L23.H4 brings the country from “France”.",
+        PromptSelection("The capital of France is", place=Place(layer=23, head=Head(23, 4))),
+    ),
+    Choice(
+        "not-london",
+        "Why Paris and not London",
+        "Held against London, what every capital gets falls away: head L23.H4, which reads “France”, is left.",
+        PromptSelection("The capital of France is"),
+        against=" London",
+    ),
+    Choice(
+        "opposite",
+        "The opposite of hot",
+        "L25.F11 holds warm, cooler, colder at one end: active with a negative sign, it raises all of them.",
+        PromptSelection("The opposite of hot is"),
+    ),
+    Choice(
+        "freezing",
+        "Water freezes at zero degrees",
+        "The same temperature neuron, L25.F11, at its strongest: more than three nats for “Celsius”.",
+        PromptSelection("Water freezes at zero degrees", place=Place(layer=25, ffn=True)),
+    ),
+    Choice(
+        "compass",
+        "North, south, east and",
+        "Neurons for left and right and for directions raise “west”; the strongest against it stands in layer 28.",
+        PromptSelection("North, south, east and", place=Place(show=Show.LOWERED)),
+    ),
+    Choice(
+        "thanks",
+        "Thank you very much",
+        "One FFN neuron, L24.F652, whose lower end is “much, far”, adds 2.7 nats with a negative activation.",
+        PromptSelection("Thank you very", place=Place(own=NeuronAt(Neuron.ffn(24, 652)))),
+    ),
+    Choice(
+        "numbers",
+        "Two plus two equals five",
+        "The model cannot add: L26.F1519 raises every number word alike, and “five” happens to win.",
+        PromptSelection("two plus two equals"),
+    ),
+    Choice(
+        "code",
+        "A loop in Python",
+        "Inside the loop's print the variable comes next: L22.F1527 holds i, ii, iii, and head L26.H2 reads “i”.",
+        PromptSelection("for i in range(10):\n    print(", place=Place(layer=26, head=Head(26, 2))),
+    ),
+)
+"""Chosen from some thirty on the demo model: its strongest neurons can be read, and each shows something else."""

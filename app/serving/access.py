@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
 
-from app.gallery.examples import EXAMPLES, PROMPTS, READY, WORKED_PROMPT
+from app.gallery.examples import EXAMPLES, PROMPTS, READY, WALKTHROUGH_PROMPT
 from app.serving.settings import Mode, configuration
 from app.serving.worker import Asker, Reason, RefusedError
 
@@ -115,7 +115,9 @@ def short_name() -> str:
 
 
 _COMPARED = (side.prompt for _, one in EXAMPLES for side in (one.question.first, one.question.second))
-CURATED = frozenset((WORKED_PROMPT, *PROMPTS, *(prompt for ready in READY.values() for prompt, _ in ready), *_COMPARED))
+CURATED = frozenset(
+    (WALKTHROUGH_PROMPT, *PROMPTS, *(prompt for ready in READY.values() for prompt, _ in ready), *_COMPARED)
+)
 """The prompts that a demonstration explains."""
 
 

@@ -1,11 +1,11 @@
-"""What is drawn only once somebody opens it: most who look at a page never do, and tables and charts are its heaviest
-parts, for the server and for the browser.
-"""
+"""What the pages share: their beginning and end, tables and charts with downloads, and what is drawn once opened."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 import pandas as pd
 import streamlit as st
@@ -26,7 +26,8 @@ from app.words import ABOUT, TERMS, literal
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
-from db.token_text import shorten
+from db.token_text import display, shorten
+from db.workspace import Saved
 
 if TYPE_CHECKING:
     from app.attribution.results import Analysis
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 @st.fragment
 def folded(label: str, draw: Callable[[], object], *, key: str, expanded: bool = False) -> None:
-    """An expander. Opening it draws what is in it, and nothing else of the page anew.
+    """An expander. Opening it draws what is in it, and nothing else of the page anew: most visitors never open one, and
+    tables and charts are the heaviest parts of a page, for the server and for the browser.
 
     Args:
         label: what stands on it.
@@ -45,9 +47,6 @@ def folded(label: str, draw: Callable[[], object], *, key: str, expanded: bool =
     with st.expander(label, expanded, key=f"folded_{key}_{expanded}", on_change="rerun") as part:
         if part.open:
             draw()
-
-
-# A data frame as a table that can be sorted, searched and downloaded.
 
 
 def data_table(frame: pd.DataFrame, name: str) -> None:
@@ -70,16 +69,13 @@ def data_table(frame: pd.DataFrame, name: str) -> None:
     )
 
 
-# A whole table as files.
-
-
 def whole_files(name: str, whole: Callable[[], pd.DataFrame], key: str) -> None:
     """A button for each kind of file, made when it is pressed; `key` is unique on the page."""
     with st.container(horizontal=True):
         for form in FORMS:
             st.download_button(
                 form.name,
-                data=_writing(form, whole),
+                data=partial(_written, form, whole),
                 file_name=f"{name}.{form.ending}",
                 mime=form.mime,
                 on_click="ignore",
@@ -88,16 +84,13 @@ def whole_files(name: str, whole: Callable[[], pd.DataFrame], key: str) -> None:
             )
 
 
+def _written(form: Form, whole: Callable[[], pd.DataFrame]) -> bytes:
+    return form.write(whole())
+
+
 def formulas() -> None:
-    """What becomes of text that a spreadsheet would compute."""
+    """Say what happens to text that a spreadsheet would compute."""
     st.caption("In CSV, text that a spreadsheet would read as a formula has an apostrophe before it.")
-
-
-def _writing(form: Form, whole: Callable[[], pd.DataFrame]) -> Callable[[], bytes]:
-    return lambda: form.write(whole())
-
-
-# Beside every chart: the chart as SVG and PNG, and its data as CSV. Each is made when it is asked for.
 
 
 def shown(name: str, chart: Chart, data: pd.DataFrame, alt: str, *, width: int = WIDTH) -> None:
@@ -132,11 +125,8 @@ def drawn(name: str, picture: Drawn) -> None:
     control(name, lambda: picture.chart, picture.data, width=picture.width)
 
 
-# “What am I looking at?”: a quiet expander below a page's heading.
-
-
 def about(page: str) -> None:
-    """A few lines on the page, and its terms in plain words."""
+    """“What am I looking at?”: a few lines on the page, and its terms in plain words."""
     shown = ABOUT[page]
     with st.expander("What am I looking at?", icon=":material/help:"):
         terms = (TERMS[name] for name in shown.terms)
@@ -145,8 +135,6 @@ def about(page: str) -> None:
 
 
 # What every page begins and ends with.
-
-_DOTS = "  ·  "
 
 
 def open_catalogue() -> Catalogue:
@@ -236,11 +224,24 @@ def footer(atlas: Catalogue, here: str) -> None:
         f"{info.vocabulary:,} tokens",
         f"catalogue {info.build_id}, built {info.created_at[:10]}",
     )
-    st.caption(literal(_DOTS.join(parts)))
+    st.caption(literal("  ·  ".join(parts)))
     names = resources.catalogue_names()
     if len(names) > 1:
         links = [Chip(name, href=address(here, {MODEL: name}), current=name == info.model) for name in names]
         chips(links, key="models", here=here, label="models")
+
+
+def in_display_form(text: str) -> str:
+    """A text with everything visible that would otherwise not be."""
+    return display(text.encode("utf-8", "replace"))
+
+
+def saved_href(one: Saved, atlas: Catalogue) -> str:
+    """The address of a saved view, read and checked again as any address is."""
+    if one.model != atlas.info.model:
+        return f"prompt?model={one.model}&{one.address}"
+    params = dict(parse_qsl(one.address, keep_blank_values=True))
+    return navigation.href("prompt", PromptSelection.read(params, limits(atlas))[0])
 
 
 def search_link(token_id: int) -> str:

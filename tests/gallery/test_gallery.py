@@ -9,7 +9,8 @@ import pytest
 
 from app import gallery
 from app.attribution.results import from_json
-from app.gallery.__main__ import MOST_BYTES, build
+from app.gallery.__main__ import MOST_BYTES, build, packed
+from app.gallery.examples import CHOICES
 from app.state.selections import PromptSelection
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
@@ -24,15 +25,15 @@ shown = {}
 app = AppTest.from_file("app/main.py", default_timeout=120)
 app.switch_page("ui/pages/gallery.py").run()
 assert not app.exception and not app.error, (app.exception, app.error)
-from app.answers import gallery
+from app import gallery
 for view in gallery.views():
     app = AppTest.from_file("app/main.py", default_timeout=120)
     for name, value in view.selection.params().items():
         app.query_params[name] = value
     app.switch_page("ui/pages/prompt.py").run()
-    assert not app.exception, (view.name, app.exception)
-    assert not app.error, (view.name, [one.value for one in app.error])
-    shown[view.name] = [element.proto.id.rpartition("-")[2] for element in app.get("bidi_component")]
+    assert not app.exception, (view.choice.name, app.exception)
+    assert not app.error, (view.choice.name, [one.value for one in app.error])
+    shown[view.choice.name] = [element.proto.id.rpartition("-")[2] for element in app.get("bidi_component")]
 json.dump({"shown": shown, "torch": "torch" in sys.modules}, sys.stdout)
 """
 
@@ -45,15 +46,15 @@ def atlas(demo_catalogue_dir):
 
 def test_every_choice_has_its_file_and_no_other_is_there():
     files = {path.name.removesuffix(gallery.ENDING): path for path in gallery.FOLDER.iterdir()}
-    assert set(files) == {choice.name for choice in gallery.CHOICES}
-    assert len(gallery.views()) == len(gallery.CHOICES) <= 10
+    assert set(files) == {choice.name for choice in CHOICES}
+    assert len(gallery.views()) == len(CHOICES) <= 10
     assert sum(path.stat().st_size for path in files.values()) < MOST_BYTES
 
 
-@pytest.mark.parametrize("view", gallery.views(), ids=lambda view: view.name)
+@pytest.mark.parametrize("view", gallery.views(), ids=lambda view: view.choice.name)
 def test_a_view_answers_its_own_question(view):
     assert gallery.answers(view.entry.model, view.entry.question) or view.choice.against
-    analysis = from_json(view.result())
+    analysis = from_json(view.entry.result)
     assert analysis.prompt == view.selection.prompt
     assert analysis.model == view.entry.model
     assert (analysis.contrast is None) == (not view.choice.against)
@@ -61,8 +62,8 @@ def test_a_view_answers_its_own_question(view):
 
 
 def test_the_obvious_target_and_position_may_be_named():
-    view = next(one for one in gallery.views() if one.name == "language")
-    result = view.result()
+    view = next(one for one in gallery.views() if one.choice.name == "language")
+    result = view.entry.result
     target, last = result["target"]["id"], len(result["tokens"]) - 1
     prompt = view.selection.prompt
     from app.state.selections import question_key
@@ -80,11 +81,9 @@ def test_the_obvious_target_and_position_may_be_named():
 
 def test_the_views_fit_the_current_catalogue(atlas):
     views = gallery.of_model(atlas.info.model, atlas.info.unembedding_hash)
-    assert [view.name for view in views] == [choice.name for choice in gallery.CHOICES], (
-        "run python -m app.gallery.__main__"
-    )
+    assert [view.choice.name for view in views] == [choice.name for choice in CHOICES], "run python -m app.gallery"
     for view in views:
-        analysis = from_json(view.result())
+        analysis = from_json(view.entry.result)
         shown = [one.neuron for one in (*analysis.ffn_value_neurons[:5], *analysis.attention_value_neurons[:5])]
         assert len(atlas.strongest_tokens(shown, 5)) == len(set(shown))
         assert {
@@ -112,14 +111,14 @@ def test_all_open_without_the_model_and_without_torch(demo_catalogue_dir, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert found["torch"] is False
-    assert set(found["shown"]) == {choice.name for choice in gallery.CHOICES}
+    assert set(found["shown"]) == {choice.name for choice in CHOICES}
     assert all("predictions" in keys and "tokens" in keys for keys in found["shown"].values())
     assert "positions" in found["shown"]["capital"]
     assert "own_query" in found["shown"]["thanks"]
 
 
 def test_packing_is_the_same_every_time():
-    assert gallery.packed('{"b": 1, "a": [1.5]}') == gallery.packed('{ "b":1,"a":[1.5] }')
+    assert packed('{"b": 1, "a": [1.5]}') == packed('{ "b":1,"a":[1.5] }')
 
 
 def test_building_needs_a_catalogue_of_the_model(small_folders, tmp_path):

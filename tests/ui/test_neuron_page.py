@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.gallery.examples import CONCEPTS, NEURONS, PROMPTS, TRIALS, WORKED_PROMPT
+from app.gallery.examples import CONCEPTS, NEURONS, PROMPTS, TRIALS, WALKTHROUGH_PROMPT
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
@@ -76,12 +76,12 @@ def test_a_trial_says_where_the_neuron_is_most_active(small_page, small_folders)
 def test_the_example_is_the_analysis_own(small_page, small_folders):
     from app.attribution import analyse, load
 
-    found = analyse(load(str(small_folders[0] / "llama")), WORKED_PROMPT, top=10)
+    found = analyse(load(str(small_folders[0] / "llama")), WALKTHROUGH_PROMPT, top=10)
     app = small_page("start")
     first = component(app, "neuron_first")["items"]
     assert first[0]["text"] == found.ffn_value_neurons[0].neuron.label
     assert len(first) > 1
-    behind = component(app, "neuron_behind")["items"]
+    behind = component(app, "neuron_query")["items"]
     assert Neuron.parse(behind[0]["text"]).head is None
     assert component(app, "neuron_through")["items"][-1]["href"].startswith("prompt?p=")
 

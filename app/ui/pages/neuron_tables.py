@@ -12,7 +12,7 @@ from app.answers.reading import most
 from app.serving import access, resources
 from app.state.selections import CompareSelection, NeuronSelection, PromptSelection, SavedSelection, TokenSelection
 from app.ui import navigation
-from app.ui.common import data_table, folded, limits, progress
+from app.ui.common import data_table, folded, progress, saved_href
 from app.ui.components import Cell, Chip, Column, TableRow, chip, chips, link, neuron_table
 from app.ui.navigation import fail
 from app.words import literal, nats, signed
@@ -209,7 +209,7 @@ def _mentions(neuron: Neuron, found: tuple[Mention, ...], workspace: Workspace, 
     most = max(abs(one.score) for one in found) or 1.0
     table = [
         TableRow(
-            _opened(one, atlas),
+            saved_href(one.saved, atlas),
             (
                 Cell(shorten(one.saved.title, 60)),
                 Cell(one.role),
@@ -223,14 +223,6 @@ def _mentions(neuron: Neuron, found: tuple[Mention, ...], workspace: Workspace, 
     neuron_table(_COLUMNS, table, key="mentions", here=NEURON_NOTES_HERE, label="saved explanations")
     if rows > len(found):
         st.caption(f"The {len(found)} of the largest scores, of {rows:,}.")
-
-
-def _opened(one: Mention, atlas: Catalogue) -> str:
-    """The saved view, read again as any address is."""
-    from urllib.parse import parse_qsl
-
-    selection, _ = PromptSelection.read(dict(parse_qsl(one.saved.address, keep_blank_values=True)), limits(atlas))
-    return navigation.href("prompt", selection)
 
 
 # The key side of a neuron: the tokens whose embeddings switch it on. Needs the model, so it is made when asked for.

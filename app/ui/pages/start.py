@@ -1,26 +1,22 @@
 """Start: what this is, one example explained live, and where to go from here."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import streamlit as st
 
 from app import gallery
-from app.answers.walkthrough import QUESTION, Behind, Worked, worked
-from app.gallery.examples import CONCEPTS, NEURONS, PROMPTS, WORDS, WORKED_PROMPT
+from app.answers.walkthrough import QUESTION, Shown, Walkthrough, walkthrough
+from app.gallery.examples import CONCEPTS, NEURONS, PROMPTS, WALKTHROUGH_PROMPT, WORDS
+from app.state.address import Selection
 from app.state.selections import By, NeuronSelection, Place, PromptSelection, SearchSelection
 from app.ui import navigation
 from app.ui.common import about, copying, footer, open_catalogue, progress
 from app.ui.components import Bar, Chip, bars, chip, chips, legend, link
 from app.ui.navigation import fail
-from app.ui.pages.neuron_tables import raised_first
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Head
-
-if TYPE_CHECKING:
-    from app.attribution.results import ValueNeuron
-
 
 HERE = "start"
 _PREDICTIONS = 3
@@ -28,7 +24,7 @@ _TOKENS = 7
 
 
 def draw() -> None:
-    """The page. The worked example comes last to be drawn, since it may wait for the model."""
+    """The page. The example is drawn last, since it may wait for the model."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.title("Neuron Atlas", anchor=False, width="content")
         copying()
@@ -51,52 +47,54 @@ def draw() -> None:
 
 
 def _ways(atlas: Catalogue) -> None:
-    st.subheader("Explain a prompt", anchor=False)
-    links = [link(prompt, navigation.href("prompt", PromptSelection(prompt))) for prompt in PROMPTS]
-    chips(links, key="prompts", here=HERE, label="prompts to explain")
+    """Links to each of the pages."""
+    prompts = ((prompt, PromptSelection(prompt)) for prompt in PROMPTS)
+    _links("Explain a prompt", "prompt", prompts, "prompts", "prompts to explain")
     shown = gallery.of_model(atlas.info.model, atlas.info.unembedding_hash)
     if shown:
-        st.subheader("Open one from the gallery", anchor=False)
-        links = [link(view.title, navigation.href("prompt", view.selection)) for view in shown]
-        chips(links, key="gallery", here=HERE, label="explanations of the gallery")
-    st.subheader("Search a concept", anchor=False)
-    links = [link(words, navigation.href("search", SearchSelection(words, by=By.CONCEPT))) for words in CONCEPTS]
-    chips(links, key="concepts", here=HERE, label="concepts to search for")
-    st.subheader("Search a token", anchor=False)
-    links = [link(word, navigation.href("search", SearchSelection(word))) for word in WORDS]
-    chips(links, key="words", here=HERE, label="words to search for")
-    st.subheader("Look at a neuron", anchor=False)
-    links = [link(label, navigation.href("neuron", NeuronSelection(label))) for label in NEURONS]
-    chips(links, key="neurons", here=HERE, label="neurons to look at")
+        views = ((view.choice.title, view.selection) for view in shown)
+        _links("Open one from the gallery", "prompt", views, "gallery", "explanations of the gallery")
+    concepts = ((words, SearchSelection(words, by=By.CONCEPT)) for words in CONCEPTS)
+    _links("Search a concept", "search", concepts, "concepts", "concepts to search for")
+    words = ((word, SearchSelection(word)) for word in WORDS)
+    _links("Search a token", "search", words, "words", "words to search for")
+    neurons = ((label, NeuronSelection(label)) for label in NEURONS)
+    _links("Look at a neuron", "neuron", neurons, "neurons", "neurons to look at")
     st.caption(
         literal(f"Or type your own: on the pages above, over {atlas.info.neurons:,} neurons of {atlas.info.model}.")
     )
+
+
+def _links(heading: str, page: str, items: Iterable[tuple[str, Selection]], key: str, label: str) -> None:
+    st.subheader(heading, anchor=False)
+    links = [link(words, navigation.href(page, selection)) for words, selection in items]
+    chips(links, key=key, here=HERE, label=label)
 
 
 def _example(atlas: Catalogue) -> None:
     st.subheader("One prompt, explained", anchor=False)
     try:
         with progress() as watch:
-            found = worked(atlas, watch)
+            found = walkthrough(atlas, watch)
     except AtlasError as error:
-        st.markdown(literal(f"The example: “{WORKED_PROMPT}”"))
+        st.markdown(literal(f"The example: “{WALKTHROUGH_PROMPT}”"))
         fail(error)
         return
     _answer(found)
-    _writers(found)
-    if found.behind is not None:
-        _switch(found, found.behind)
+    _value_neurons(found)
+    if found.query is not None:
+        _query_neuron(found, found.query)
     legend("promotes", "suppresses")
-    if found.first.activation < 0 or found.reading.activation < 0:
+    if found.first.activation < 0 or found.carrying.activation < 0:
         st.caption("Where an activation is negative, a neuron raises the tokens that it otherwise suppresses.")
     whole = link("See the whole explanation →", navigation.href("prompt", QUESTION))
     chips([whole], key="whole", here=HERE, label="the whole explanation")
 
 
-def _answer(found: Worked) -> None:
+def _answer(found: Walkthrough) -> None:
     analysis = found.analysis
     tokens = [
-        chip(token.display, current=place == found.reading.position) for place, token in enumerate(analysis.tokens)
+        chip(token.display, current=place == found.carrying.position) for place, token in enumerate(analysis.tokens)
     ]
     chips(tokens, key="example", here=HERE, label="the example")
     st.caption("The model continues with")
@@ -104,7 +102,7 @@ def _answer(found: Worked) -> None:
         Bar(
             chip(
                 one.token.display,
-                navigation.href("prompt", PromptSelection(WORKED_PROMPT, one.token.id)),
+                navigation.href("prompt", PromptSelection(WALKTHROUGH_PROMPT, one.token.id)),
                 current=one.token.id == analysis.target.token.id,
             ),
             one.probability,
@@ -115,60 +113,53 @@ def _answer(found: Worked) -> None:
     bars(rows, key="predictions", here=HERE, label="most probable next tokens")
 
 
-def _writers(found: Worked) -> None:
-    """The value neurons."""
+def _value_neurons(found: Walkthrough) -> None:
     target = f"“{found.analysis.target.token.display}”"
     st.markdown(
         "**Value neurons** wrote the answer. "
         + literal(f"Of all FFN neurons this one raised {target} most, by {_figures(found.first)}:")
     )
-    _tokens(found, found.first, "first")
+    _neuron(found.first, "first")
     if found.naming is not None:
         st.markdown(literal(f"And this one, by {_figures(found.naming)}, names it:"))
-        _tokens(found, found.naming, "naming")
-    st.markdown(
-        literal(
-            f"This attention neuron takes it from {_source(found)}, where the frame stands: {_figures(found.reading)}."
-        )
-    )
-    _tokens(found, found.reading, "reading")
+        _neuron(found.naming, "naming")
+    source, figures = _source(found), _figures(found.carrying)
+    st.markdown(literal(f"This attention neuron takes it from {source}, the framed token: {figures}."))
+    _neuron(found.carrying, "carrying")
 
 
-def _switch(found: Worked, behind: Behind) -> None:
+def _query_neuron(found: Walkthrough, query: Shown) -> None:
     """The query neuron behind the attention neuron."""
-    reader = found.reading.neuron
+    carrying = found.carrying.neuron
     st.markdown(
         "**Query neurons** switched those on. "
-        + literal(f"Behind {reader.label} stands this one, active at {_source(found)}. By its own tokens it says:")
+        + literal(
+            f"{carrying.label} was switched on by this one, active at {_source(found)}. By its own tokens it says:"
+        )
     )
-    selection = NeuronSelection(behind.neuron.label, QUESTION)
-    opened = link(behind.neuron.label, navigation.href("neuron", selection))
-    own = [item for item in raised_first(found.tokens[behind.neuron], behind.activation) if not item.faint]
-    chips([opened, *own[:_TOKENS]], key="neuron_behind", here=HERE, label=f"tokens that {behind.neuron.label} raises")
-    head = Head(reader.layer, reader.head or 0)
-    st.markdown(literal(f"Read through the head that it switched on, {head.label}, it says:"))
-    place = Place(read=behind.neuron, through=head)
-    said = [chip(text, tone=own[0].tone if own else "plain") for text in behind.through[:_TOKENS]]
-    how = link("how →", navigation.href("prompt", PromptSelection(WORKED_PROMPT, place=place)))
+    _neuron(query, "query")
+    head = Head(carrying.layer, carrying.head or 0)
+    st.markdown(literal(f"Read through head {head.label}, which it switched on, it says:"))
+    place = Place(read=query.neuron, through=head)
+    said = [chip(text, tone=query.end.value) for text in found.through[:_TOKENS]]
+    how = link("how →", navigation.href("prompt", PromptSelection(WALKTHROUGH_PROMPT, place=place)))
     chips([*said, how], key="neuron_through", here=HERE, label="what it says through the head")
 
 
-def _figures(one: "ValueNeuron") -> str:
+def _figures(one: Shown) -> str:
     return f"{nats(one.score)} nats at activation {signed(one.activation)}"
 
 
-def _source(found: Worked) -> str:
-    position = found.reading.position
+def _source(found: Walkthrough) -> str:
+    position = found.carrying.position
     return "its source" if position is None else f"“{found.analysis.tokens[position].display}”"
 
 
-def _tokens(found: Worked, one: "ValueNeuron", key: str) -> None:
+def _neuron(one: Shown, key: str) -> None:
     """A link to the neuron, and the tokens that it raised here."""
-    selection = NeuronSelection(one.neuron.label, QUESTION)
-    strong: list[Chip] = [item for item in raised_first(found.tokens[one.neuron], one.activation) if not item.faint]
-    opened = link(one.neuron.label, navigation.href("neuron", selection))
-    items = [opened, *strong[:_TOKENS]]
-    chips(items, key=f"neuron_{key}", here=HERE, label=f"tokens that {one.neuron.label} raised")
+    opened = link(one.neuron.label, navigation.href("neuron", NeuronSelection(one.neuron.label, QUESTION)))
+    raised: list[Chip] = [chip(text, tone=one.end.value) for text in one.raised[:_TOKENS]]
+    chips([opened, *raised], key=f"neuron_{key}", here=HERE, label=f"tokens that {one.neuron.label} raised")
 
 
 if __name__ == "__main__":
