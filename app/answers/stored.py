@@ -1,4 +1,4 @@
-"""Answers that need no model: saved analyses and the gallery's, found by model and question.
+"""This server's workspace, and the answers that need no model: saved analyses and the gallery's, found by question.
 
 An answer made with the same build is the answer. One made with an older build of the same weights is shown too, and the
 page says so; one of other weights is none. Nothing here imports torch.
@@ -6,16 +6,18 @@ page says so; one of other weights is none. Nothing here imports torch.
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import streamlit as st
 from sqlalchemy import make_url
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from app import gallery
+from app.attribution import details_form
 from app.attribution.details_form import DETAILS, TOP
+from app.attribution.results import Analysis, Contrast, Query, from_json
 from app.serving import access, resources
 from app.serving.settings import Mode, configuration
 from app.serving.worker import Reason, RefusedError
@@ -23,11 +25,7 @@ from app.state.selections import PromptSelection, question_key
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.workspace import Saved, Workspace
-from db.workspace.exchange import Document, Imported, merge
-
-if TYPE_CHECKING:
-    from app.attribution.results import Analysis
-
+from db.workspace.exchange import AnalysisEntry, Document, Imported, merge
 
 # The workspace of this server: whether there is one, who may write to it, and how its analyses are looked up.
 
@@ -66,9 +64,9 @@ def workspace_to_write() -> Workspace:
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _open(url: str) -> Workspace:
-    workspace = Workspace.open(url)
+    opened = Workspace.open(url)
     _opened().add(url)
-    return workspace
+    return opened
 
 
 @st.cache_resource(show_spinner=False)
@@ -89,8 +87,6 @@ def open_document(document: Document) -> Imported:
     Raises:
         AtlasError: one cannot be shown, or the document cannot be merged; nothing was changed.
     """
-    from app.attribution.results import from_json
-
     for place, one in enumerate(document.analyses):
         try:
             from_json(one.result)
@@ -111,38 +107,42 @@ _pause_until = 0.0
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored analysis, and where it is from."""
+    """A stored analysis, and where it is from.
 
-    analysis: "Analysis"
+    Attributes:
+        analysis: as it was made.
+        details: what was asked one step further, as JSON by name and by what it is about.
+        top: how many neurons of each kind were asked for.
+        title, build_id, created_at: of the saved analysis or the gallery's view.
+        saved_id: None for the gallery's.
+    """
+
+    analysis: Analysis
     details: dict[str, dict[str, Any]]
+    top: int
     title: str
     build_id: str
     created_at: str
     saved_id: str | None
-    """None for the gallery's."""
 
 
 def answer(atlas: Catalogue, selection: PromptSelection) -> Stored | None:
     """The stored answer to a question; None where there is none, or it was asked to be made anew."""
-    if not selection.prompt or question_key(selection) in _anew():
+    key = question_key(selection)
+    if not selection.prompt or key in _anew():
         return None
-    found: list[Saved | gallery.View] = [
-        *_saved(atlas, selection),
-        *gallery.answers(atlas.info.model, question_key(selection)),
-    ]
+    found: list[Saved | AnalysisEntry] = [*_saved(atlas, key), *gallery.answers(atlas.info.model, key)]
     fitting = [one for one in found if one.unembedding_hash == atlas.info.unembedding_hash]
     fitting.sort(key=lambda one: one.build_id != atlas.info.build_id)  # of the same build first, else as they come
     for one in fitting:
         stored = _read(one)
-        if stored is not None and stored[1] >= selection.top:
-            return replace(stored[0], analysis=_narrowed(stored[0].analysis, selection.top))
+        if stored is not None and stored.top >= selection.top:
+            return replace(stored, analysis=_narrowed(stored.analysis, selection.top))
     return None
 
 
 def detail(atlas: Catalogue, selection: PromptSelection, name: str, what: Any) -> Any:
     """A stored answer one step further; MISSING where there is none."""
-    from app.attribution import details_form
-
     stored = answer(atlas, selection)
     if stored is None or name not in details_form.NAMES:
         return MISSING
@@ -183,71 +183,62 @@ def _anew() -> set[str]:
     return asked
 
 
-def _saved(atlas: Catalogue, selection: PromptSelection) -> tuple[Saved, ...]:
+def _saved(atlas: Catalogue, key: str) -> tuple[Saved, ...]:
     """The workspace's answers, newest first; none where it cannot be used, since the model may still answer."""
     global _pause_until
     if time.monotonic() < _pause_until:
         return ()
     try:
         kept = workspace()
-        return () if kept is None else kept.asked(atlas.info.model, question_key(selection))
+        return () if kept is None else kept.asked(atlas.info.model, key)
     except AtlasError as error:
         _pause_until = time.monotonic() + _PAUSE_SECONDS
         _log.warning("the workspace is passed over: %s", error)
         return ()
 
 
-def _read(one: "Saved | gallery.View") -> tuple[Stored, int] | None:
-    """The answer and how many neurons were asked for; None where it cannot be read. Remembered."""
-    if isinstance(one, gallery.View):
-        return resources.remembered(("gallery", one.name), lambda: _stored(one, one.result(), None))
-    kept = workspace()
-    if kept is None:
-        return None
-    key = ("saved", kept.shown, one.id, one.updated_at)
+def _read(one: Saved | AnalysisEntry) -> Stored | None:
+    """What was stored; None where it cannot be read. Remembered."""
     try:
-        return resources.remembered(key, lambda: _stored(one, _result(kept, one.id), one.id))
+        if isinstance(one, AnalysisEntry):
+            return resources.remembered(("gallery", one.id), lambda: _stored(one, one.result, None))
+        kept = workspace()
+        if kept is None:
+            return None
+        key = ("saved", kept.shown, one.id, one.updated_at)
+        return resources.remembered(key, lambda: _stored(one, kept.result(one.id), one.id))
     except AtlasError as error:
-        _log.warning("a saved analysis is passed over: %s", error)
+        _log.warning("a stored analysis is passed over: %s", error)
         return None
 
 
-def _result(workspace: Workspace, saved_id: str) -> dict[str, Any]:
-    return workspace.result(saved_id)
-
-
-def _stored(one: "Saved | gallery.View", result: dict[str, Any], saved_id: str | None) -> tuple[Stored, int]:
-    from app.attribution.results import from_json
-
-    details, top = result.get(DETAILS), result.get(TOP)
-    stored = Stored(
-        from_json(result),
+def _stored(one: Saved | AnalysisEntry, result: dict[str, Any], saved_id: str | None) -> Stored:
+    analysis, details, top = from_json(result), result.get(DETAILS), result.get(TOP)
+    return Stored(
+        analysis,
         details if isinstance(details, dict) else {},
+        top if isinstance(top, int) else len(analysis.ffn_value_neurons),
         one.title,
         one.build_id,
         one.created_at,
         saved_id,
     )
-    return stored, top if isinstance(top, int) else len(stored.analysis.ffn_value_neurons)
 
 
-def _narrowed(analysis: "Analysis", top: int) -> "Analysis":
+_Lists = TypeVar("_Lists", Analysis, Query, Contrast)
+
+
+def _narrowed(analysis: Analysis, top: int) -> Analysis:
     """The same with fewer neurons: the beginning of a complete list is one."""
     query, contrast = analysis.query, analysis.contrast
     return replace(
-        analysis,
-        ffn_value_neurons=analysis.ffn_value_neurons[:top],
-        attention_value_neurons=analysis.attention_value_neurons[:top],
-        ffn_suppressing_neurons=analysis.ffn_suppressing_neurons[:top],
-        attention_suppressing_neurons=analysis.attention_suppressing_neurons[:top],
-        query=None if query is None else replace(query, ffn_neurons=query.ffn_neurons[:top]),
-        contrast=None
-        if contrast is None
-        else replace(
-            contrast,
-            ffn_neurons=contrast.ffn_neurons[:top],
-            attention_neurons=contrast.attention_neurons[:top],
-            ffn_opposing=contrast.ffn_opposing[:top],
-            attention_opposing=contrast.attention_opposing[:top],
-        ),
+        _first(analysis, top),
+        query=None if query is None else _first(query, top),
+        contrast=None if contrast is None else _first(contrast, top),
     )
+
+
+def _first(result: _Lists, top: int) -> _Lists:
+    """The first of every list of neurons."""
+    names = [one.name for one in fields(result) if one.name.endswith(("neurons", "opposing"))]
+    return replace(result, **{name: getattr(result, name)[:top] for name in names})
