@@ -64,6 +64,15 @@ def test_every_file_it_copies_exists_and_reaches_the_builder():
         assert in_context(source), source
 
 
+def test_every_file_of_the_code_reaches_the_builder():
+    there = [path for room in ("app", "db", "indexer") for path in (CHECKOUT / room).rglob("*") if path.is_file()]
+    made = {"__pycache__", ".DS_Store"}
+    left_out = [
+        path for path in there if not made & set(path.parts) and not in_context(str(path.relative_to(CHECKOUT)))
+    ]
+    assert left_out == []
+
+
 KEPT_OUT = """
 .git/config .env .streamlit/secrets.toml catalogue/x/CURRENT models/x workspace/atlas.sqlite tests/conftest.py
 .venv/bin/python app/__pycache__/main.cpython-311.pyc
