@@ -87,6 +87,10 @@ class NeuronTokens:
     promotes: tuple[Token, ...]
     suppresses: tuple[Token, ...]
 
+    def at(self, sign: Sign) -> tuple[Token, ...]:
+        """Those of one end."""
+        return self.promotes if sign is Sign.PROMOTES else self.suppresses
+
 
 @dataclass(frozen=True, slots=True)
 class MatchedToken:
@@ -122,6 +126,11 @@ class SimilarNeuron:
     """The tokens stand at opposite ends: what one promotes the other suppresses."""
     shared: tuple[Token, ...]
     """Tokens of both, by their rank in the neuron that was asked about; promoted ones and suppressed ones mixed."""
+
+    @property
+    def signed(self) -> float:
+        """The similarity, negative where the tokens stand at opposite ends."""
+        return -self.similarity if self.opposite else self.similarity
 
 
 @dataclass(frozen=True, slots=True)

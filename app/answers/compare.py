@@ -1,21 +1,25 @@
-"""What the page that compares asks of the model, remembered like everything in :mod:`app.answers.explain`."""
+"""What the compare page asks of the model, remembered as in :mod:`app.answers.explain`, and what it says of that."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from app import attribution
 from app.serving import resources
 from app.serving.access import require_allowed
 from app.serving.settings import configuration
 from app.serving.worker import Report
-from app.state.selections import CompareSelection, PromptSelection
+from app.state.selections import ComparePlace, CompareSelection, PromptSelection
 from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
-from db.neuron import Wanted
+from db.lazy import lazy_import
+from db.neuron import Neuron, NeuronKind, Wanted
 from db.token_text import display, shorten
 
 if TYPE_CHECKING:
-    from app.attribution import Settings
-    from app.attribution.compare import Comparison, Side
+    from app.attribution import compare
+    from app.attribution.compare import Change, Comparison, Side
+else:
+    compare = lazy_import("app.attribution.compare")
 
 
 def comparison(atlas: Catalogue, asked: CompareSelection, watch: Report | None = None) -> "Comparison":
@@ -31,63 +35,64 @@ def comparison(atlas: Catalogue, asked: CompareSelection, watch: Report | None =
     def make(report: Report) -> "Comparison":
         model = resources.ready(atlas, report)
         report("Running both, and scoring what changed …")
-        from app.attribution.compare import compare_prompts
-
         ranges = resources.ranges_of(atlas.info.build_id, atlas)
         first, second = ((side.prompt, _settings(side, question.top)) for side in (question.first, question.second))
-        return compare_prompts(model, first, second, question.top, zero=question.zero, ranges=ranges)
+        return compare.compare_prompts(model, first, second, question.top, zero=question.zero, ranges=ranges)
 
     return resources.workshop().result("detail", (atlas.info.build_id, "compare", question), make, watch)
 
 
-def _settings(side: PromptSelection, top: int) -> "Settings":
-    from app.attribution import Conventions, Settings
-
-    return Settings(
+def _settings(side: PromptSelection, top: int) -> "attribution.Settings":
+    return attribution.Settings(
         top=top,
         target=side.target,
         position=side.position,
-        conventions=Conventions(side.rule.value),
+        conventions=attribution.Conventions(side.rule.value),
         suppressing=True,
         max_tokens=configuration().max_tokens,
         memory_mb=configuration().memory_mb,
     )
 
 
-# What a comparison says, in one or two sentences. Pure; whoever shows the text makes it literal.
+# What a comparison says, in plain text: whoever shows it as Markdown makes it literal.
 
 _LISTED = 4
 
 
-def without(zero: Sequence[Wanted]) -> str:
-    """The parts that are zeroed: “head L23.H4 and neuron L29.F864”."""
-    shown = [part.words for part in zero[:_LISTED]]
-    if len(zero) > _LISTED:
-        shown.append(f"{len(zero) - _LISTED} more")
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-
-
 def sentence(found: "Comparison", zero: Sequence[Wanted]) -> str:
-    """What is compared with what, and what the model makes of it."""
+    """What is compared with what, and how sure the model is of the target in each run."""
     one, two = found.first, found.second
-    same_place = one.prompt == two.prompt and one.position == two.position
-    if not same_place:
-        second = f"{_named(two)}{f' without {without(zero)}' if zero else ''}"
-        return f"{_named(one)} against {second}: {_answer(one)}, and {_answer(two)}."
+    less = f" without {_listed(zero)}" if zero else ""
+    if one.prompt != two.prompt or one.position != two.position:
+        return f"{_where(one)} against {_where(two)}{less}: {_answer(one)}, and {_answer(two)}."
     if one.target.token.id != two.target.token.id:
-        less = f" without {without(zero)}" if zero else ""
-        return f"{_named(one)}: {_answer(one)}, against {_answer(two)}{less}."
-    how = f" with and without {without(zero)}" if zero else " against itself"
+        return f"{_where(one)}: {_answer(one)}, against {_answer(two)}{less}."
+    how = f" with and without {_listed(zero)}" if zero else " against itself"
     change = found.log_probability
-    moved = (
-        "stays where it is"
-        if abs(change) < 0.0005
-        else f"{'rises' if change > 0 else 'falls'} by {nats(abs(change))[1:]} nats"
-    )
+    verb = "rises" if change > 0 else "falls"
+    moved = "stays where it is" if abs(change) < 0.0005 else f"{verb} by {nats(abs(change))[1:]} nats"
     return (
-        f"{_named(one)}{how}: the log-probability of “{one.target.token.display}” {moved}, from "
+        f"{_where(one)}{how}: the log-probability of “{one.target.token.display}” {moved}, from "
         f"{percent(one.target.probability)} to {percent(two.target.probability)}."
     )
+
+
+def _listed(zero: Sequence[Wanted]) -> str:
+    """The parts that are zeroed: “head L23.H4 and neuron L29.F864”."""
+    words = [part.words for part in zero[:_LISTED]]
+    if len(zero) > _LISTED:
+        words.append(f"{len(zero) - _LISTED} more")
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _where(side: "Side") -> str:
+    last = side.position == len(side.tokens) - 1
+    place = "" if last else f" at position {side.position}, “{side.tokens[side.position].display}”"
+    return f"“{shorten(display(side.prompt.encode('utf-8', 'replace')).replace('␣', ' '), 80)}”{place}"
+
+
+def _answer(side: "Side") -> str:
+    return f"“{side.target.token.display}” has {percent(side.target.probability)}"
 
 
 def measured(found: "Comparison") -> str:
@@ -107,11 +112,21 @@ def measured(found: "Comparison") -> str:
     return f"{text} Scored one by one: {listed}{more} nats, {nats(sum(each.score for each in found.zeroed))} together."
 
 
-def _named(side: "Side") -> str:
-    last = side.position == len(side.tokens) - 1
-    place = "" if last else f" at position {side.position}, “{side.tokens[side.position].display}”"
-    return f"“{shorten(display(side.prompt.encode('utf-8', 'replace')).replace('␣', ' '), 80)}”{place}"
+def changes_within(found: "Comparison", place: ComparePlace) -> "tuple[Change, ...]":
+    """The neurons of the chosen kind in the chosen layer or head, the largest change first."""
+
+    def is_within(neuron: Neuron) -> bool:
+        return place.layer in (None, neuron.layer) and (place.head is None or neuron.head in (None, place.head.head))
+
+    return tuple(one for one in found.neurons[place.kind] if is_within(one.neuron))
 
 
-def _answer(side: "Side") -> str:
-    return f"“{side.target.token.display}” has {percent(side.target.probability)}"
+def neurons_sentence(found: "Comparison", place: ComparePlace, shown: int) -> str:
+    """How many neurons there are in a place, of which at most `shown` are shown, and what is proven of them."""
+    rows, every = len(changes_within(found, place)), len(found.neurons[place.kind])
+    count = f"{rows} of the {every}" if rows < every else f"{every}"
+    kind = "FFN" if place.kind is NeuronKind.FFN else "attention"
+    first = f", the first {shown} shown" if rows > shown else ""
+    above = found.complete_above[place.kind]
+    proof = "" if above is None else f" Proven: every neuron whose |Δ| exceeds {above:.2g} nats is among them."
+    return f"{count} {kind} neurons that raised or lowered either target most{first}.{proof}"

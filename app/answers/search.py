@@ -1,8 +1,11 @@
-"""What the search pages ask of the model: all neurons ranked for a concept, and neurons alike by value vector."""
+"""What the search, token and overview pages ask: pages of results, their order and the sentence above them.
+
+Answers come from the catalogue; only an exact search, which ranks every neuron, needs the model.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pandas as pd
 
@@ -11,100 +14,166 @@ from app.serving.worker import Report
 from app.state.selections import PAGE_ROWS, By, Order, SearchSelection
 from db.catalogue import filters
 from db.catalogue.concepts import WIDEN, Concept
+from db.catalogue.export import concept_frame, hits_frame
 from db.catalogue.filters import Filters
 from db.catalogue.store import Catalogue
+from db.lazy import lazy_import
 from db.neuron import Neuron, Sign
-from db.records import ConceptNeuron, Hit, MatchedToken, NeuronTokens, PeakedNeuron, Token, TokenFavour, TokenMatches
+from db.records import ConceptNeuron, Hit, MatchedToken, PeakedNeuron, Token, TokenFavour, TokenMatches
 
 if TYPE_CHECKING:
-    from indexer.directions import ConceptStrength, NeuronCosine
+    from indexer import directions
+else:
+    directions = lazy_import("indexer.directions")
 
-
-MOST = 20_000
-"""The best so many ends are kept."""
-
-
-def ranked(
-    atlas: Catalogue, concept: Concept, selection: SearchSelection, watch: Report | None = None
-) -> "tuple[ConceptStrength, ...]":
-    """The ends of all neurons by how strongly their value vectors point to the concept, at most :data:`MOST`.
-
-    The least z is asked of the mean z; stored ranks do not count.
-
-    Raises:
-        AtlasError: the model is not here, or the concept has no token to look for.
-    """
-    weights = concept.shares()
-    conditions = selection.conditions
-
-    def make(report: Report) -> "tuple[ConceptStrength, ...]":
-        from indexer.directions import rank_by_direction
-
-        model = resources.ready(atlas, report)
-        report(f"Ranking all {atlas.info.neurons:,} neurons …")
-        found = rank_by_direction(
-            model.weights,
-            model.unembedding,
-            list(weights),
-            list(weights.values()),
-            atlas.info.neurons if conditions.head is not None else MOST,
-            kind=conditions.kind,
-            layers=conditions.layers,
-            sign=conditions.sign,
-        )
-        least = conditions.min_z
-        return tuple(
-            one
-            for one in found
-            if (least is None or one.mean_z >= least)
-            and (conditions.head is None or one.neuron.head == conditions.head)
-        )[:MOST]
-
-    key = (atlas.info.build_id, "concept", tuple(weights.items()), conditions)
-    return resources.workshop().result("direction", key, make, watch)
-
-
-def alike_by_value(
-    atlas: Catalogue, neuron: Neuron, count: int, watch: Report | None = None
-) -> "tuple[NeuronCosine, ...]":
-    """The neurons whose value vectors have the largest cosine with this one's, in either direction.
-
-    Raises:
-        AtlasError: the model is not here.
-    """
-
-    def make(report: Report) -> "tuple[NeuronCosine, ...]":
-        from indexer.directions import similar_by_value
-
-        model = resources.ready(atlas, report)
-        report(f"Comparing {neuron.label} with all {atlas.info.neurons:,} neurons …")
-        return tuple(similar_by_value(model.weights, neuron, count))
-
-    return resources.workshop().result("direction", (atlas.info.build_id, "alike", neuron, count), make, watch)
-
-
-# How the result of a search is ordered, cut into pages and put into words. Pure.
+MAX_WHOLE = 100_000
+"""Most rows of a result that are sorted or exported."""
+MAX_RANKED = 20_000
+"""Most ends of neurons that an exact search keeps."""
+BEST = 200
+"""Neurons of a concept whose layers are counted: beyond the best there are many that share one token by chance."""
 
 Row = TypeVar("Row", Hit, ConceptNeuron)
-Key = tuple[float | str, ...]
+SortKey = Callable[[Any], tuple[float | str, ...]]
 
-_TOKEN = (Order.Z, Order.RANK, Order.LOGIT, Order.NEURON, Order.SIGN)
-_CONCEPT = (Order.SCORE, Order.MATCHED, Order.Z, Order.RANK, Order.NEURON, Order.SIGN)
-_EXACT = (Order.SCORE, Order.NEURON, Order.SIGN)
-_ASKED = (Order.Z, Order.RANK, Order.LOGIT)  # the catalogue sorts hits by these
-_BY = {
-    Order.SCORE: "score",
-    Order.MATCHED: "number of tokens",
-    Order.Z: "largest |z|",
-    Order.RANK: "best rank",
-    Order.NEURON: "place in the model",
-    Order.SIGN: "end",
+
+# The orders of a search, each described once.
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One order of the results, with its sort key in each kind of search; None where that search does not have it."""
+
+    label: str
+    """In the menu."""
+    words: str
+    """In the sentence above the results, after “by”."""
+    hits: SortKey | None = None
+    """Of a search for tokens."""
+    ends: SortKey | None = None
+    """Of a search for a concept."""
+    exact: SortKey | None = None
+    """Of an exact search for a concept."""
+    ascending: bool = False
+    """Whether the smallest comes first."""
+
+    def key(self, by: By, exact: bool) -> SortKey | None:
+        """The sort key in a kind of search."""
+        return self.hits if by is By.TOKEN else self.exact if exact else self.ends
+
+
+def as_found(_row: object) -> tuple[float | str, ...]:
+    """The order in which the catalogue, or the model, returns the rows."""
+    return ()
+
+
+def _place(row: Hit | ConceptNeuron) -> tuple[float | str, ...]:
+    neuron = row.neuron
+    return neuron.layer, str(neuron.kind), -1 if neuron.head is None else neuron.head, neuron.index
+
+
+def _end(row: Hit | ConceptNeuron) -> tuple[float | str, ...]:
+    return (0 if row.sign is Sign.PROMOTES else 1,)
+
+
+def _matched(row: ConceptNeuron) -> tuple[float | str, ...]:
+    return -len(row.matched), -row.score
+
+
+def _largest_z(row: ConceptNeuron) -> tuple[float | str, ...]:
+    return -max(abs(one.z) for one in row.matched), -row.score
+
+
+def _best_rank(row: ConceptNeuron) -> tuple[float | str, ...]:
+    return min(one.rank for one in row.matched), -row.score
+
+
+ORDERS = {
+    Order.SCORE: Ranking("score", "score", ends=as_found, exact=as_found),
+    Order.MATCHED: Ranking("tokens matched", "number of tokens", ends=_matched),
+    Order.Z: Ranking("z-score", "largest |z|", hits=as_found, ends=_largest_z),
+    Order.RANK: Ranking("rank", "best rank", hits=as_found, ends=_best_rank, ascending=True),
+    Order.LOGIT: Ranking("logit", "logit", hits=as_found),
+    Order.NEURON: Ranking("neuron", "place in the model", _place, _place, _place, ascending=True),
+    Order.SIGN: Ranking("end", "end", _end, _end, _end, ascending=True),
 }
+"""In the order of the menu; a search ranks by the first of its own unless another is chosen."""
+
+
+def orders(selection: SearchSelection, by: By) -> tuple[Order, ...]:
+    """The orders that a search has, its own best-first order first."""
+    return tuple(order for order, ranking in ORDERS.items() if ranking.key(by, selection.exact) is not None)
+
+
+def order_of(selection: SearchSelection, by: By) -> Order:
+    """The order of the results; the search's own where it does not have the one that is asked for."""
+    possible = orders(selection, by)
+    chosen = None if selection.order is None else Order(selection.order)
+    return possible[0] if chosen is None or chosen not in possible else chosen
+
+
+def _sort_key(selection: SearchSelection, by: By) -> SortKey:
+    return ORDERS[order_of(selection, by)].key(by, selection.exact) or as_found
+
+
+def _sorted(rows: tuple[Row, ...], selection: SearchSelection, by: By) -> tuple[Row, ...]:
+    key = _sort_key(selection, by)
+    ordered = rows if key is as_found else tuple(sorted(rows, key=key))
+    return ordered[::-1] if selection.reverse else ordered
+
+
+def hits_sentence(tokens: Sequence[Token], selection: SearchSelection) -> str:
+    """What is shown of tokens, such as “FFN neurons that promote “␣Paris”, by z”."""
+    order = order_of(selection, By.TOKEN)
+    words = str(order) if ORDERS[order].hits is as_found else ORDERS[order].words
+    return _sentence(selection.conditions.sentence(filters.token_words(tokens)), words, selection)
+
+
+def concept_sentence(concept: Concept, selection: SearchSelection) -> str:
+    """What is shown of a concept, such as “FFN neurons that promote “␣red”, “␣blue” and 30 more, by score”."""
+    conditions = replace(selection.conditions, max_rank=None) if selection.exact else selection.conditions
+    order = order_of(selection, By.CONCEPT)
+    words = "weighted mean z" if selection.exact and order is Order.SCORE else ORDERS[order].words
+    return _sentence(conditions.sentence(concept.describe()), words, selection)
+
+
+def _sentence(conditions: str, order: str, selection: SearchSelection) -> str:
+    return f"{conditions}, by {order}" + (", reversed" if selection.reverse else "")
+
+
+# What a search looks for.
+
+
+def searches_by(selection: SearchSelection, matches: TokenMatches | None) -> By:
+    """Token or concept: as chosen, else by what the text is."""
+    if selection.by is not None:
+        return selection.by
+    if selection.tokens is not None or (matches is not None and matches.matched):
+        return By.TOKEN
+    chosen = selection.added or selection.avoided
+    return By.CONCEPT if selection.text.strip() or chosen else By.TOKEN
+
+
+def concept_of(atlas: Catalogue, selection: SearchSelection) -> Concept:
+    """The concept that the text stands for, without the tokens left out and with those added.
+
+    Raises:
+        AtlasError: a text that holds no word, or too many.
+    """
+    chosen = atlas.concept_of({**dict.fromkeys(selection.added, 1.0), **dict.fromkeys(selection.avoided, -1.0)})
+    if not selection.text.strip():
+        return chosen
+    text, widen = selection.text, 0 if selection.narrow else WIDEN
+    found = resources.remembered((atlas.info.build_id, "words", text, widen), lambda: atlas.concept(text, widen=widen))
+    return found.without(selection.dropped).with_tokens(chosen.tokens)
+
+
+# The three searches.
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """A page of a result."""
+    """One page of a result."""
 
     rows: tuple[Row, ...]
     number: int
@@ -120,252 +189,178 @@ class Page(Generic[Row]):
     @property
     def first(self) -> int:
         """The number of its first row, from 1."""
-        return offset(self.number) + 1
+        return PAGE_ROWS * (self.number - 1) + 1
+
+    @property
+    def nearby(self) -> list[int]:
+        """The numbers of the first page, the last one, and those next to this one."""
+        return sorted({1, self.number - 1, self.number, self.number + 1, self.pages} & set(range(1, self.pages + 1)))
 
 
-def offset(number: int) -> int:
-    """How many rows come before a page."""
-    return PAGE_ROWS * (number - 1)
+@dataclass(frozen=True, slots=True)
+class Result(Generic[Row]):
+    """What a search found."""
+
+    by: By
+    sentence: str
+    page: Page[Row]
+    by_layer: pd.DataFrame
+    """How many neurons of each layer and kind, for a concept among its :data:`BEST`. Columns: layer, kind, neurons."""
+    whole: Callable[[], tuple[Row, ...]]
+    """Makes all rows, at most :data:`MAX_WHOLE`."""
+    frame: Callable[[Sequence[Row]], pd.DataFrame]
+    """Rows as a data frame."""
 
 
-def page_number(selection: SearchSelection, total: int) -> int:
-    """The page asked for, or the last one there is."""
-    return min(selection.page, max(1, -(-total // PAGE_ROWS)))
-
-
-def cut(rows: tuple[Row, ...], selection: SearchSelection) -> Page[Row]:
-    """The page asked for."""
-    number = page_number(selection, len(rows))
-    return Page(rows[offset(number) : offset(number + 1)], number, len(rows))
-
-
-def orders(by: By, *, exact: bool = False) -> tuple[Order, ...]:
-    """What can rank the result of a search, its own best-first order first."""
-    return _TOKEN if by is By.TOKEN else _EXACT if exact else _CONCEPT
-
-
-def order_of(selection: SearchSelection, by: By) -> Order:
-    """What ranks the result; for an order that this search has not got, its own best-first order."""
-    possible = orders(by, exact=selection.exact)
-    chosen = None if selection.order is None else Order(selection.order)
-    return possible[0] if chosen is None or chosen not in possible else chosen
-
-
-def hit_filters(selection: SearchSelection) -> filters.Filters:
-    """Conditions and order of a token search, as far as the catalogue has the order."""
+def find_hits(atlas: Catalogue, tokens: Sequence[Token], selection: SearchSelection) -> Result[Hit]:
+    """The neurons that have one of the tokens at an end."""
+    ids = [token.token_id for token in tokens]
     order = order_of(selection, By.TOKEN)
-    return replace(selection.conditions, order=filters.Order(order) if order in _ASKED else filters.Order.Z)
+    stored = filters.Order(order) if ORDERS[order].hits is as_found else filters.Order.Z
+    asked = replace(selection.conditions, order=stored)
 
+    def whole() -> tuple[Hit, ...]:
+        def make() -> tuple[Hit, ...]:
+            return _sorted(atlas.search_token(ids, asked, limit=MAX_WHOLE), selection, By.TOKEN)
 
-def is_best_first(selection: SearchSelection, by: By) -> bool:
-    """Whether the catalogue itself sorts so."""
-    order = order_of(selection, by)
-    return not selection.reverse and order in (_ASKED if by is By.TOKEN else (Order.SCORE,))
+        return resources.remembered(_key(atlas, selection, ids), make)
 
-
-def sorted_hits(rows: tuple[Hit, ...], selection: SearchSelection) -> tuple[Hit, ...]:
-    """Hits that came in the order of :func:`hit_filters`."""
-    order = order_of(selection, By.TOKEN)
-    return _sorted(rows, None if order in _ASKED else _HIT_KEYS[order], selection)
-
-
-def sorted_ends(rows: tuple[ConceptNeuron, ...], selection: SearchSelection) -> tuple[ConceptNeuron, ...]:
-    """Ends of neurons that came by falling score."""
-    order = order_of(selection, By.CONCEPT)
-    return _sorted(rows, None if order is Order.SCORE else _END_KEYS[order], selection)
-
-
-def concept_sentence(concept: Concept, selection: SearchSelection) -> str:
-    """What is shown of a concept, such as “FFN neurons that promote “␣red”, “␣blue” and 30 more, by score”."""
-    conditions = replace(selection.conditions, max_rank=None) if selection.exact else selection.conditions
-    order = order_of(selection, By.CONCEPT)
-    by = "weighted mean z" if selection.exact and order is Order.SCORE else _BY[order]
-    said = conditions.describe(()).replace("no token", concept.describe(), 1)
-    return _ordered(said, f"by {by}", selection)
-
-
-def hits_sentence(tokens: Sequence[Token], selection: SearchSelection) -> str:
-    """What is shown of tokens, such as “FFN neurons that promote “␣Paris”, by z”."""
-    order = order_of(selection, By.TOKEN)
-    by = f"by {order}" if order in _ASKED else f"by {_BY[order]}"
-    return _ordered(selection.conditions.describe(tokens), by, selection)
-
-
-def _ordered(said: str, by: str, selection: SearchSelection) -> str:
-    return said.removesuffix(", by z") + f", {by}" + (", reversed" if selection.reverse else "")
-
-
-def _sorted(rows: tuple[Row, ...], key: Callable[[Row], Key] | None, selection: SearchSelection) -> tuple[Row, ...]:
-    ordered = rows if key is None else tuple(sorted(rows, key=key))
-    return ordered[::-1] if selection.reverse else ordered
-
-
-def _place(row: Hit | ConceptNeuron) -> Key:
-    neuron = row.neuron
-    return neuron.layer, str(neuron.kind), -1 if neuron.head is None else neuron.head, neuron.index
-
-
-def _sign(row: Hit | ConceptNeuron) -> Key:
-    return (0 if row.sign is Sign.PROMOTES else 1,)
-
-
-_HIT_KEYS: dict[Order, Callable[[Hit], Key]] = {Order.NEURON: _place, Order.SIGN: _sign}
-_END_KEYS: dict[Order, Callable[[ConceptNeuron], Key]] = {
-    Order.NEURON: _place,
-    Order.SIGN: _sign,
-    Order.MATCHED: lambda end: (-len(end.matched), -end.score),
-    Order.Z: lambda end: (-max(abs(one.z) for one in end.matched), -end.score),
-    Order.RANK: lambda end: (min(one.rank for one in end.matched), -end.score),
-}
-
-
-# What the search pages ask of the catalogue: what a search looks for, one page of what it finds, and all of it.
-
-MAX_WHOLE = 100_000
-"""Most rows that are sorted or exported."""
-BEST = 200
-"""Neurons of a concept whose layers are counted: beyond the best there are many that share one token by chance."""
-_BESIDE = 4
-
-
-def searches_by(selection: SearchSelection, matches: TokenMatches | None) -> By:
-    """Token or concept: as chosen, else by what the text is."""
-    if selection.by is not None:
-        return selection.by
-    if selection.tokens is not None or (matches is not None and matches.matched):
-        return By.TOKEN
-    chosen = selection.added or selection.avoided
-    return By.CONCEPT if selection.text.strip() or chosen else By.TOKEN
-
-
-def concept_of(atlas: Catalogue, selection: SearchSelection) -> Concept:
-    """The concept that the text stands for, less the tokens dropped, with those added.
-
-    Raises:
-        AtlasError: a text that holds no word, or too many.
-    """
-    chosen = atlas.concept_of({**dict.fromkeys(selection.added, 1.0), **dict.fromkeys(selection.avoided, -1.0)})
-    if not selection.text.strip():
-        return chosen
-    text, widen = selection.text, 0 if selection.narrow else WIDEN
-    found = resources.remembered((atlas.info.build_id, "words", text, widen), lambda: atlas.concept(text, widen=widen))
-    return found.without(selection.dropped).with_tokens(chosen.tokens)
-
-
-def hits_page(atlas: Catalogue, ids: Sequence[int], selection: SearchSelection) -> Page[Hit]:
-    """A page of the neurons that have one of the tokens at an end."""
-    if not is_best_first(selection, By.TOKEN):
-        return cut(all_hits(atlas, ids, selection), selection)
-    total = atlas.count_hits(ids, selection.conditions)
-    number = page_number(selection, total)
-    rows = atlas.search_token(ids, hit_filters(selection), limit=PAGE_ROWS, offset=offset(number))
-    return Page(rows, number, total)
-
-
-def all_hits(atlas: Catalogue, ids: Sequence[int], selection: SearchSelection) -> tuple[Hit, ...]:
-    """The whole result, sorted."""
-
-    def make() -> tuple[Hit, ...]:
-        return sorted_hits(atlas.search_token(ids, hit_filters(selection), limit=MAX_WHOLE), selection)
-
-    return resources.remembered(_key(atlas, selection, ids), make)
-
-
-def concept_page(atlas: Catalogue, concept: Concept, selection: SearchSelection) -> Page[ConceptNeuron]:
-    """A page of the ends of neurons that cover a concept."""
-    if not is_best_first(selection, By.CONCEPT):
-        return cut(all_of_concept(atlas, concept, selection), selection)
-    total = resources.remembered(
-        ("count", *_key(atlas, selection, concept.token_ids)),
-        lambda: atlas.count_concept(concept, selection.conditions),
-    )
-    number = page_number(selection, total)
-    start = offset(number)
-    if start + PAGE_ROWS <= BEST:
-        rows = _best(atlas, concept, selection)[start : start + PAGE_ROWS]
+    if _best_first(selection, By.TOKEN):
+        total = atlas.count_hits(ids, selection.conditions)
+        page = _page(selection, total, lambda at: atlas.search_token(ids, asked, limit=PAGE_ROWS, offset=at))
     else:
-        rows = atlas.concept_neurons(concept, selection.conditions, limit=PAGE_ROWS, offset=start)
-    return Page(rows, number, total)
+        page = _page_of(whole(), selection)
+    counts = atlas.layer_counts(ids, selection.conditions)
+    return Result(By.TOKEN, hits_sentence(tokens, selection), page, counts, whole, hits_frame)
 
 
-def _best(atlas: Catalogue, concept: Concept, selection: SearchSelection) -> tuple[ConceptNeuron, ...]:
-    """The :data:`BEST` ends, best first: the first pages, and what is counted by layer."""
+def find_concept(atlas: Catalogue, concept: Concept, selection: SearchSelection) -> Result[ConceptNeuron]:
+    """The ends of neurons whose stored tokens cover a concept."""
+    key = _key(atlas, selection, concept.token_ids)
 
-    def make() -> tuple[ConceptNeuron, ...]:
-        return atlas.concept_neurons(concept, selection.conditions, limit=BEST)
+    def ends(limit: int, offset: int = 0) -> tuple[ConceptNeuron, ...]:
+        return atlas.concept_neurons(concept, selection.conditions, limit=limit, offset=offset)
 
-    return resources.remembered(("best", *_key(atlas, selection, concept.token_ids)), make)
+    def whole() -> tuple[ConceptNeuron, ...]:
+        return resources.remembered(key, lambda: _sorted(ends(MAX_WHOLE), selection, By.CONCEPT))
+
+    best = resources.remembered(("best", *key), lambda: ends(BEST))
+    if _best_first(selection, By.CONCEPT):
+        total = resources.remembered(("count", *key), lambda: atlas.count_concept(concept, selection.conditions))
+        page = _page(
+            selection,
+            total,
+            lambda at: best[at : at + PAGE_ROWS] if at + PAGE_ROWS <= BEST else ends(PAGE_ROWS, at),
+        )
+    else:
+        page = _page_of(whole(), selection)
+    counts = count_by_layer([one.neuron for one in best])
+    return Result(By.CONCEPT, concept_sentence(concept, selection), page, counts, whole, concept_frame)
 
 
-def all_of_concept(atlas: Catalogue, concept: Concept, selection: SearchSelection) -> tuple[ConceptNeuron, ...]:
-    """The whole result, sorted."""
-
-    def make() -> tuple[ConceptNeuron, ...]:
-        return sorted_ends(atlas.concept_neurons(concept, selection.conditions, limit=MAX_WHOLE), selection)
-
-    return resources.remembered(_key(atlas, selection, concept.token_ids), make)
-
-
-def exact_page(
+def find_exactly(
     atlas: Catalogue, concept: Concept, selection: SearchSelection, watch: Report | None = None
-) -> Page[ConceptNeuron]:
-    """A page of all neurons by the concept's direction; scores are mean z, matched tokens those that are stored.
+) -> Result[ConceptNeuron]:
+    """All neurons by the concept's direction; scores are mean z, and matched tokens those that are stored.
 
     Raises:
         AtlasError: the model is not here.
     """
-    page = cut(all_exact(atlas, concept, selection, watch), selection)
-    known = {entry.token.token_id: entry.weight for entry in concept.tokens}
+    ends = (ConceptNeuron(end.neuron, end.sign, end.mean_z, ()) for end in _ranked(atlas, concept, selection, watch))
+    whole = _sorted(tuple(ends), selection, By.CONCEPT)
+    page = _page_of(whole, selection)
+    weights = {entry.token.token_id: entry.weight for entry in concept.tokens}
     stored = atlas.strongest_tokens([row.neuron for row in page.rows], atlas.info.depth)
-    rows = (replace(row, matched=_among(end_of(stored[row.neuron], row.sign), known)) for row in page.rows)
-    return replace(page, rows=tuple(rows))
-
-
-def all_exact(
-    atlas: Catalogue, concept: Concept, selection: SearchSelection, watch: Report | None = None
-) -> tuple[ConceptNeuron, ...]:
-    """The whole of it, sorted, without matched tokens."""
-    ends = ranked(atlas, concept, selection, watch)
-    return sorted_ends(tuple(ConceptNeuron(end.neuron, end.sign, end.mean_z, ()) for end in ends), selection)
-
-
-def _among(tokens: Sequence[Token], known: dict[int, float]) -> tuple[MatchedToken, ...]:
-    """The tokens of an end that belong to a concept; their z is not looked up."""
-    return tuple(
-        MatchedToken(token, known[token.token_id], rank, 0.0)
-        for rank, token in enumerate(tokens, 1)
-        if token.token_id in known
+    rows = (replace(row, matched=_of_concept(stored[row.neuron].at(row.sign), weights)) for row in page.rows)
+    return Result(
+        By.CONCEPT,
+        f"{concept_sentence(concept, selection)}, of all {atlas.info.neurons:,} neurons",
+        replace(page, rows=tuple(rows)),
+        count_by_layer([row.neuron for row in whole[:BEST]]),
+        lambda: whole,
+        concept_frame,
     )
 
 
-def end_of(tokens: NeuronTokens, sign: Sign) -> tuple[Token, ...]:
-    """One end of a neuron."""
-    return tokens.promotes if sign is Sign.PROMOTES else tokens.suppresses
+def _of_concept(tokens: Sequence[Token], weights: dict[int, float]) -> tuple[MatchedToken, ...]:
+    """The tokens of an end that belong to a concept; their z is not looked up."""
+    return tuple(
+        MatchedToken(token, weights[token.token_id], rank, 0.0)
+        for rank, token in enumerate(tokens, 1)
+        if token.token_id in weights
+    )
 
 
-def best_by_layer(atlas: Catalogue, concept: Concept, selection: SearchSelection) -> pd.DataFrame:
-    """Where the :data:`BEST` ends stand. Columns: layer, kind, neurons."""
-    return layers_of([one.neuron for one in _best(atlas, concept, selection)])
+def _ranked(
+    atlas: Catalogue, concept: Concept, selection: SearchSelection, watch: Report | None
+) -> "tuple[directions.ConceptStrength, ...]":
+    """The ends of all neurons by how strongly their value vectors point to the concept, at most :data:`MAX_RANKED`.
+
+    The least z is asked of the mean z; stored ranks do not count.
+    """
+    weights = concept.shares()
+    conditions = selection.conditions
+
+    def make(report: Report) -> "tuple[directions.ConceptStrength, ...]":
+        model = resources.ready(atlas, report)
+        report(f"Ranking all {atlas.info.neurons:,} neurons …")
+        found = directions.rank_by_direction(
+            model.weights,
+            model.unembedding,
+            list(weights),
+            list(weights.values()),
+            atlas.info.neurons if conditions.head is not None else MAX_RANKED,
+            kind=conditions.kind,
+            layers=conditions.layers,
+            sign=conditions.sign,
+        )
+        least = conditions.min_z
+        return tuple(
+            one
+            for one in found
+            if (least is None or one.mean_z >= least)
+            and (conditions.head is None or one.neuron.head == conditions.head)
+        )[:MAX_RANKED]
+
+    key = (atlas.info.build_id, "concept", tuple(weights.items()), conditions)
+    return resources.workshop().result("direction", key, make, watch)
 
 
-def layers_of(neurons: Sequence[Neuron]) -> pd.DataFrame:
+def _best_first(selection: SearchSelection, by: By) -> bool:
+    """Whether the rows come sorted, so that one page can be asked for alone."""
+    return not selection.reverse and _sort_key(selection, by) is as_found
+
+
+def _page(selection: SearchSelection, total: int, rows: Callable[[int], tuple[Row, ...]]) -> Page[Row]:
+    """The page that is asked for, or the last one; `rows` gives those from an offset on."""
+    number = min(selection.page, max(1, -(-total // PAGE_ROWS)))
+    return Page(rows(PAGE_ROWS * (number - 1)), number, total)
+
+
+def _page_of(rows: tuple[Row, ...], selection: SearchSelection) -> Page[Row]:
+    return _page(selection, len(rows), lambda at: rows[at : at + PAGE_ROWS])
+
+
+def _key(atlas: Catalogue, selection: SearchSelection, ids: Sequence[int]) -> tuple[object, ...]:
+    """What a whole result depends on: the build, the question and its order, but not the page."""
+    question = {name: value for name, value in selection.params().items() if name != "page"}
+    return atlas.info.build_id, tuple(sorted(question.items())), tuple(ids)
+
+
+def count_by_layer(neurons: Sequence[Neuron]) -> pd.DataFrame:
     """How many neurons of each layer and kind. Columns: layer, kind, neurons."""
     frame = pd.DataFrame({"layer": [one.layer for one in neurons], "kind": [str(one.kind) for one in neurons]})
     return frame.groupby(["layer", "kind"]).size().reset_index(name="neurons")
 
 
-def spelt_alike(atlas: Catalogue, token: Token) -> tuple[Token, ...]:
+# What the token page and the overview ask.
+
+
+def other_spellings(atlas: Catalogue, token: Token) -> tuple[Token, ...]:
     """The other tokens that are this one in another spelling."""
     text = token.text.strip()
     found = atlas.resolve(text).matched if 0 < len(text) <= 1000 else ()
     return tuple(one for one in found if one.token_id != token.token_id)
-
-
-def beside(atlas: Catalogue, neuron: Neuron) -> tuple[Neuron, ...]:
-    """The neuron between those next to it in its layer, or in its head."""
-    block = atlas.layout.block(neuron.layer, neuron.kind)
-    places = range(max(0, neuron.index - _BESIDE), min(block.width, neuron.index + _BESIDE + 1))
-    return tuple(replace(neuron, index=place) for place in places)
 
 
 def overview(atlas: Catalogue) -> pd.DataFrame:
@@ -383,49 +378,3 @@ def favourites(atlas: Catalogue, count: int = 30) -> tuple[TokenFavour, ...]:
     """See :meth:`Catalogue.favourites`."""
     key = (atlas.info.build_id, "favourites", count)
     return resources.remembered(key, lambda: atlas.favourites(limit=count))
-
-
-def _key(atlas: Catalogue, selection: SearchSelection, ids: Sequence[int]) -> tuple[object, ...]:
-    """What a whole result hangs on: the build, the question and its order, but not the page."""
-    question = {name: value for name, value in selection.params().items() if name != "page"}
-    return atlas.info.build_id, tuple(sorted(question.items())), tuple(ids)
-
-
-# Where one neuron stands among the neurons of its layer and kind. Pure: a data frame in, a small result out.
-
-FIGURES = ("norm", "std", "top_z", "bottom_z")
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A neuron among the others of ``Catalogue.layer_statistics``."""
-
-    figures: dict[str, float]
-    """Its own, by the name of the column."""
-    larger: dict[str, float]
-    """By the same names: the share of the layer's other neurons that it exceeds in size, from 0 to 1."""
-    before: Neuron | None
-    after: Neuron | None
-
-
-def standing_of(neuron: Neuron, layer: pd.DataFrame) -> Standing:
-    """Place a neuron.
-
-    Args:
-        neuron: which.
-        layer: all neurons of its layer and kind, in neuron order; columns index, head and :data:`FIGURES`.
-    """
-    labels = [
-        Neuron(neuron.layer, neuron.kind, None if pd.isna(head) else int(head), int(index))
-        for head, index in zip(layer["head"], layer["index"], strict=True)
-    ]
-    place = labels.index(neuron)
-    others = max(len(labels) - 1, 1)
-    figures = {name: float(layer[name].iloc[place]) for name in FIGURES}
-    larger = {name: float((layer[name].abs() < abs(figures[name])).sum()) / others for name in FIGURES}
-    return Standing(
-        figures,
-        larger,
-        labels[place - 1] if place else None,
-        labels[place + 1] if place + 1 < len(labels) else None,
-    )

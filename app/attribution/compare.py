@@ -50,6 +50,11 @@ class Change:
         """Second minus first."""
         return self.second.activation - self.first.activation
 
+    @property
+    def stronger(self) -> ValueNeuron:
+        """The neuron in the run where its score is larger in size; in the first where both are equal."""
+        return self.first if abs(self.first.score) >= abs(self.second.score) else self.second
+
 
 @dataclass(frozen=True, slots=True)
 class PredictionChange:

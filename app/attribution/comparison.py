@@ -187,8 +187,7 @@ def _neuron_lines(comparison: Comparison, kind: NeuronKind, catalogue: Catalogue
     if catalogue is not None and shown:
         tokens = catalogue.strongest_tokens([one.neuron for one in shown], _DEPTH)
     for one in shown:
-        strong = one.first if abs(one.first.score) >= abs(one.second.score) else one.second
-        raised = _raised(tokens.get(one.neuron), strong.activation)
+        raised = _raised(tokens.get(one.neuron), one.stronger.activation)
         lines.append(
             f"  {one.neuron.label:14}{_figures(4, one.score, one.first.score, one.second.score)}"
             f"     {_figures(3, one.activation, one.first.activation, one.second.activation)}  {raised}"

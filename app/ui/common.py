@@ -1,6 +1,6 @@
 """What the pages share: their beginning and end, tables and charts with downloads, and what is drawn once opened."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -200,6 +200,31 @@ def sync(key: str, value: object) -> None:
     """Give a widget the address's value; not where it has it already, so that half-typed text is left alone."""
     if st.session_state.get(key) != value:
         st.session_state[key] = value
+
+
+def choice(
+    label: str,
+    names: Mapping[str, str],
+    chosen: str,
+    *,
+    key: str,
+    changed: Callable[[], None],
+    hidden: bool = False,
+) -> None:
+    """A row of buttons of which one is chosen; `names` gives the words for each value.
+
+    hidden: the label is for screen readers only.
+    """
+    sync(key, chosen)
+    st.segmented_control(
+        label,
+        list(names),
+        key=key,
+        format_func=names.__getitem__,
+        on_change=changed,
+        required=True,
+        label_visibility="collapsed" if hidden else "visible",
+    )
 
 
 @contextmanager

@@ -104,14 +104,18 @@ class Filters:
 
     def describe(self, tokens: Sequence[Token]) -> str:
         """The search as an English sentence, such as “FFN neurons of layers 20–29 that promote “␣Paris”, by z”."""
+        return f"{self.sentence(token_words(tokens))}, by {self.order}"
+
+    def sentence(self, what: str) -> str:
+        """The conditions as a sentence about what the neurons promote or suppress, without the order."""
         verb = {Sign.PROMOTES: "promote", Sign.SUPPRESSES: "suppress", None: "promote or suppress"}[self.sign]
-        parts = [self._subject(), f"that {verb} {_token_list(tokens)}"]
+        parts = [self._subject(), f"that {verb} {what}"]
         if self.max_rank is not None:
             parts.append("as their first token" if self.max_rank == 1 else f"among their first {self.max_rank} tokens")
         if self.min_z is not None:
             end = {Sign.PROMOTES: "z", Sign.SUPPRESSES: "−z", None: "|z|"}[self.sign]
             parts.append(f"with {end} ≥ {self.min_z:g}")
-        return " ".join(parts) + f", by {self.order}"
+        return " ".join(parts)
 
     def _subject(self) -> str:
         attention = self.head is not None or self.kind is NeuronKind.ATTENTION
@@ -132,7 +136,8 @@ def _choice(choices: type[_Choice], name: str, value: str) -> _Choice:
         raise AtlasError(f"{name} must be {allowed}, not {str(value)[:40]!r}.") from None
 
 
-def _token_list(tokens: Sequence[Token]) -> str:
+def token_words(tokens: Sequence[Token]) -> str:
+    """The first tokens and how many others, such as “␣Paris” or 2 other tokens."""
     if not tokens:
         return "no token"
     named = [f"“{shorten(token.display)}”" for token in tokens[:_NAMED_TOKENS]]

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from app.answers.search import standing_of
+from app.answers.neuron import rank_in_layer
 from app.charts import catalogue_charts, style
 from app.ui.components.plots import domain, shade
 from app.ui.navigation import PAGES
-from app.ui.pages.neuron_tables import raised_first
+from app.ui.neuron_lists import raised_first
 from app.words import literal, nats, percent, signed
 from db.neuron import Neuron, Sign
 from db.records import NeuronTokens, Token
@@ -108,14 +108,14 @@ def _layer(heads: list[int | None]) -> pd.DataFrame:
 
 
 def test_where_a_neuron_stands():
-    standing = standing_of(Neuron.ffn(4, 2), _layer([None] * 3))
-    assert standing.larger == {"norm": 0.5, "std": 0.0, "top_z": 1.0, "bottom_z": 0.5}
-    assert (standing.before, standing.after) == (Neuron.ffn(4, 1), None)
+    rank = rank_in_layer(Neuron.ffn(4, 2), _layer([None] * 3))
+    assert rank.exceeds == {"norm": 0.5, "std": 0.0, "top_z": 1.0, "bottom_z": 0.5}
+    assert (rank.before, rank.after) == (Neuron.ffn(4, 1), None)
 
 
 def test_the_neighbour_of_a_heads_last_dimension_is_the_next_heads_first():
     layer = _layer([0, 0, 1]).assign(index=[0, 1, 0])
-    assert standing_of(Neuron.attention(1, 0, 1), layer).after == Neuron.attention(1, 1, 0)
+    assert rank_in_layer(Neuron.attention(1, 0, 1), layer).after == Neuron.attention(1, 1, 0)
 
 
 def test_the_sign_of_the_activation_says_which_end_comes_first():

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import streamlit as st
 
-from app.answers import files, search
+from app.answers import files
+from app.answers.neuron import layer_neighbours
 from app.answers.search import concept_sentence, order_of
 from app.state.address import Limits
 from app.state.selections import By, OverviewSelection, SearchSelection, TokenSelection
@@ -303,9 +304,9 @@ def test_a_neurons_relatives(toy_page, toy):
     neuron = Neuron.attention(1, 0, 1)
     app = toy_page("neuron", n=neuron.label)
     assert labels(app, "similar") == [one.neuron.label for one in toy.similar(neuron, limit=12)]
-    beside = component(app, "beside")["items"]
-    assert [item["text"] for item in beside] == ["L1.H0.N0", "L1.H0.N1", "L1.H0.N2"]
-    assert [item["current"] for item in beside] == [False, True, False]
+    around = component(app, "neighbours")["items"]
+    assert [item["text"] for item in around] == ["L1.H0.N0", "L1.H0.N1", "L1.H0.N2"]
+    assert [item["current"] for item in around] == [False, True, False]
     app.segmented_control(key="neuron_alike").set_value("value").run()
     assert len(app.error) == 1  # there is no model
     assert not app.exception
@@ -363,4 +364,8 @@ def test_a_head_of_ffn_neurons_is_left_out_with_a_notice():
 
 
 def test_neighbours_stay_within_the_head(toy):
-    assert [one.label for one in search.beside(toy, Neuron.attention(0, 1, 2))] == ["L0.H1.N0", "L0.H1.N1", "L0.H1.N2"]
+    assert [one.label for one in layer_neighbours(toy, Neuron.attention(0, 1, 2))] == [
+        "L0.H1.N0",
+        "L0.H1.N1",
+        "L0.H1.N2",
+    ]

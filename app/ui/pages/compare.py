@@ -7,163 +7,43 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 
 from app.answers import compare, explain
-from app.answers.compare import measured, sentence
+from app.charts import prompt_charts
+from app.charts.style import KIND_NAMES, KINDS
 from app.gallery.examples import EXAMPLES
-from app.state.selections import MAX_PROMPT, MAX_ZERO, ComparePlace, CompareSelection
+from app.state.selections import MAX_PROMPT, MAX_ZERO, ComparePlace, CompareSelection, Place, PromptSelection
 from app.ui import navigation
-from app.ui.common import about, folded, footer, formulas, limits, open_catalogue, progress, sync, title, whole_files
-from app.ui.components import Bar, Cell, Column, TableRow, bars, chip, chips, link, neuron_table
+from app.ui.common import (
+    about,
+    choice,
+    drawn,
+    folded,
+    footer,
+    formulas,
+    limits,
+    open_catalogue,
+    progress,
+    sync,
+    title,
+    whole_files,
+)
+from app.ui.components import Bar, Cell, Chip, Column, bars, chip, chips, legend, link
+from app.ui.components.plots import Group, Line, Scale, Square, columns, grid, shade
 from app.ui.navigation import fail, warn
-from app.ui.pages.compare_results import both_layers, heads, layers, neurons, zeroed
-from app.words import literal, percent, signed
+from app.ui.neuron_lists import NEURON, RAISED, ColumnOf, bar, neuron_link, raised_first, table
+from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import labels, parse_list
+from db.lazy import lazy_import
+from db.neuron import Head, NeuronKind, Part, labels, parse_list
 from db.token_text import shorten
 
 if TYPE_CHECKING:
-    from app.attribution.compare import Comparison, Side
-
-
-# A comparison as data tables and files.
-
-
-def files(found: "Comparison") -> None:
-    """Every table: to read, and as CSV, JSON and Parquet, made when its button is pressed."""
-    from app.attribution.comparison import TABLES
-
-    def tables() -> None:
-        for name, table in TABLES.items():
-            frame = table(found)
-            if frame.empty:
-                continue
-            st.markdown(f"**{name.capitalize()}**, {len(frame):,} rows")
-            st.dataframe(frame, hide_index=True, key=f"compare_data_{name}", height=180)
-            whole_files(f"compared-{name}", partial(table, found), f"compare_{name}")
-        formulas()
-
-    folded("All of it as data tables and files", tables, key="compared")
-
-
-# The two runs side by side on the page that compares: tokens and predictions, each a link that asks otherwise.
+    from app.attribution import comparison
+    from app.attribution.compare import Change, Comparison, Side
+else:
+    comparison = lazy_import("app.attribution.comparison")
 
 HERE = "compare"
-Which = Literal["first", "second"]
-_BARS = 6
-_ROWS = 10
-
-
-def asking(selection: CompareSelection, which: Which, target: int) -> CompareSelection:
-    """The selection with another target on one side; the other keeps its own."""
-    return replace(selection, target=target) if which == "first" else replace(selection, other_target=target)
-
-
-def _at(selection: CompareSelection, which: Which, position: int | None) -> CompareSelection:
-    """The selection with another position on one side, where the target is the top prediction again."""
-    moved = replace(selection, place=ComparePlace(kind=selection.place.kind))
-    if which == "first":
-        return replace(moved, position=position, target=None)
-    return replace(moved, other_position=position, other_target=None)
-
-
-def sides(found: "Comparison", selection: CompareSelection, atlas: Catalogue) -> None:
-    """The first run and the second."""
-    left, right = st.columns(2, gap="large")
-    with left:
-        _side(found.first, "first", selection, atlas)
-    with right:
-        _side(found.second, "second", selection, atlas)
-
-
-def _side(side: "Side", which: Which, selection: CompareSelection, atlas: Catalogue) -> None:
-    zeroed = which == "second" and bool(selection.zero)
-    st.header(f"{which.capitalize()} run" + (", with parts zeroed" if zeroed else ""), anchor=False)
-    last = len(side.tokens) - 1
-    items = [
-        chip(
-            token.display,
-            navigation.href(HERE, _at(selection, which, None if place == last and which == "first" else place)),
-            hint=f"position {place}, token {token.id}",
-            current=place == side.position,
-        )
-        for place, token in enumerate(side.tokens)
-    ]
-    chips(items, key=f"tokens_{which}", here=HERE, label=f"tokens of the {which} prompt")
-    target = side.target
-    st.caption(
-        literal(f"Explained: “{target.token.display}”, {percent(target.probability)}, ")
-        + literal(f"log-probability {signed(target.log_probability)} nats, rank {side.rank:,}.")
-    )
-    rows = [
-        Bar(
-            chip(
-                one.token.display,
-                navigation.href(HERE, asking(selection, which, one.token.id)),
-                hint=f"token {one.token.id}",
-                current=one.token.id == target.token.id,
-            ),
-            one.probability,
-            percent(one.probability),
-        )
-        for one in side.predictions[:_BARS]
-    ]
-    bars(rows, key=f"bars_{which}", here=HERE, label=f"most probable next tokens of the {which} run")
-    question = selection.first if which == "first" else selection.second
-    _target_field(which, question.position, side, selection, atlas)
-    asked = replace(question, target=target.token.id)
-    whole = "Explain on the whole model →" if zeroed else "Explain this prompt →"
-    chips([link(whole, navigation.href("prompt", asked))], key=f"explain_{which}", here=HERE, label=f"explain {which}")
-
-
-def _target_field(
-    which: Which, position: int | None, side: "Side", selection: CompareSelection, atlas: Catalogue
-) -> None:
-    key = f"compare_target_{which}"
-
-    def changed() -> None:
-        text = st.session_state[key]
-        if not text:
-            return
-        question = replace(selection.first, prompt=side.prompt, position=position, target=None)
-        try:
-            target = explain.target_id(atlas, question, text)
-            navigation.show(asking(selection, which, target))
-            st.session_state[key] = ""
-        except AtlasError as error:
-            st.session_state[f"{key}_error"] = str(error)
-
-    st.text_input(f"Another target for the {which}", key=key, max_chars=100, placeholder="London", on_change=changed)
-    error = st.session_state.pop(f"{key}_error", None)
-    if error:
-        warn([error])
-
-
-_PREDICTIONS = (
-    Column("next token", "name", "a click explains this token in both runs"),
-    Column("Δ probability", "bar", "second minus first"),
-    Column("first → second", "number"),
-)
-
-
-def predictions(found: "Comparison", selection: CompareSelection) -> None:
-    """How the probabilities of the likeliest tokens changed."""
-    st.header("What comes next: changes", anchor=False)
-    shown = found.predictions[:_ROWS]
-    most = max((abs(one.probability) for one in shown), default=0.0) or 1.0
-    rows = [
-        TableRow(
-            navigation.href(HERE, replace(selection, target=one.token.id, other_target=one.token.id)),
-            (
-                Cell(shorten(one.token.display, 28)),
-                Cell(f"{signed(100 * one.probability, 1)} %", share=one.probability / most),
-                Cell(f"{percent(one.first)} → {percent(one.second)}"),
-            ),
-        )
-        for one in shown
-    ]
-    neuron_table(_PREDICTIONS, rows, key="changed", here=HERE, label="changed predictions")
-
-
 _ERROR = "compare_error"
 
 
@@ -191,7 +71,7 @@ def draw() -> None:
 
 
 def _form(selection: CompareSelection) -> None:
-    """Both prompts and what the second run does without. Another prompt forgets its target and position."""
+    """Both prompts and what the second run does without. A new prompt forgets its target and position."""
     sync("compare_prompt", selection.prompt)
     sync("compare_other", selection.other)
     sync("compare_zero", labels(selection.zero).replace(",", ", "))
@@ -213,21 +93,12 @@ def _form(selection: CompareSelection) -> None:
         navigation.show(moved)
 
     with st.form("compare_form", border=False):
-        left, right = st.columns(2, gap="medium")
-        left.text_area(
-            "First prompt",
-            key="compare_prompt",
-            height=80,
-            max_chars=MAX_PROMPT,
-            placeholder="The capital of France is",
+        fields = (
+            ("First prompt", "compare_prompt", "The capital of France is"),
+            ("Second prompt; empty: the same", "compare_other", "The capital of Germany is"),
         )
-        right.text_area(
-            "Second prompt; empty: the same",
-            key="compare_other",
-            height=80,
-            max_chars=MAX_PROMPT,
-            placeholder="The capital of Germany is",
-        )
+        for column, (label, key, example) in zip(st.columns(2, gap="medium"), fields, strict=True):
+            column.text_area(label, key=key, height=80, max_chars=MAX_PROMPT, placeholder=example)
         st.text_input(
             "Zeroed in the second run",
             key="compare_zero",
@@ -245,7 +116,7 @@ def _form(selection: CompareSelection) -> None:
 def _suggestions(selection: CompareSelection) -> None:
     """What one prompt alone can be compared with."""
     st.caption("Type a second prompt, name what to zero, or ask what the model does without the strongest:")
-    asked = (
+    wanted = (
         ("the strongest FFN neuron", "ffn:1"),
         ("the 10 strongest FFN neurons", "ffn:10"),
         ("the 10 strongest attention neurons", "attention:10"),
@@ -253,7 +124,7 @@ def _suggestions(selection: CompareSelection) -> None:
     )
     links = [
         link(f"without {words}", navigation.href(HERE, replace(selection, zero=parse_list(zero))))
-        for words, zero in asked
+        for words, zero in wanted
     ]
     chips(links, key="suggestions", here=HERE, label="what to zero")
     back = link("← Explain the prompt", navigation.href("prompt", selection.first))
@@ -267,18 +138,375 @@ def _compared(selection: CompareSelection, atlas: Catalogue) -> None:
     except AtlasError as error:
         fail(error)
         return
-    st.markdown(f"**{literal(sentence(found, selection.zero))}**  \n{literal(measured(found))}")
-    zeroed(found, selection)
-    sides(found, selection, atlas)
+    said = compare.sentence(found, selection.zero)
+    st.markdown(f"**{literal(said)}**  \n{literal(compare.measured(found))}")
+    _zeroed(found, selection)
     left, right = st.columns(2, gap="large")
     with left:
-        predictions(found, selection)
+        _side(found.first, "first", selection, atlas)
     with right:
-        layers(found, selection)
-    both_layers(found, selection)
-    heads(found, selection)
-    neurons(found, selection, atlas)
-    files(found)
+        _side(found.second, "second", selection, atlas)
+    left, right = st.columns(2, gap="large")
+    with left:
+        _predictions(found, selection)
+    with right:
+        _layers(found, selection)
+    _both_layers(found, selection)
+    _heads(found, selection)
+    _neurons(found, selection, atlas)
+    folded("All of it as data tables and files", partial(_files, found), key="compared")
+
+
+def _zeroed(found: "Comparison", selection: CompareSelection) -> None:
+    """What the second run does without; a click restores it."""
+    if not selection.zero:
+        return
+    items = []
+    scores = {one.part: one.score for one in found.zeroed}
+    for part in selection.zero:
+        score = scores.get(part) if isinstance(part, Part) else None
+        kept = tuple(one for one in selection.zero if one != part)
+        items.append(
+            Chip(
+                part.label,
+                "link",
+                href=navigation.href(HERE, replace(selection, zero=kept)),
+                hint=f"{part.words}: restore it",
+                note="" if score is None else f"{nats(score)} nats",
+                removes=True,
+            )
+        )
+    st.caption("Zeroed in the second run, with their scores in the whole model; a click restores one.")
+    chips(items, key="zeroed", here=HERE, label="zeroed parts")
+
+
+def _looking(selection: CompareSelection, place: ComparePlace) -> str:
+    """The address of the same comparison, looked at elsewhere."""
+    return navigation.href(HERE, replace(selection, place=place))
+
+
+def _without(selection: CompareSelection, part: Part) -> str:
+    """The address of the comparison with one more part zeroed."""
+    return navigation.href(HERE, replace(selection, zero=(*selection.zero, part)))
+
+
+# The two runs side by side: tokens and predictions, each a link to another comparison.
+
+_Which = Literal["first", "second"]
+_BARS = 6
+
+
+def _explaining(selection: CompareSelection, which: _Which, target: int) -> CompareSelection:
+    """The selection with another target on one side; the other keeps its own."""
+    return replace(selection, target=target) if which == "first" else replace(selection, other_target=target)
+
+
+def _at(selection: CompareSelection, which: _Which, position: int | None) -> CompareSelection:
+    """The selection with another position on one side, where the target is the top prediction again."""
+    moved = replace(selection, place=ComparePlace(kind=selection.place.kind))
+    if which == "first":
+        return replace(moved, position=position, target=None)
+    return replace(moved, other_position=position, other_target=None)
+
+
+def _side(side: "Side", which: _Which, selection: CompareSelection, atlas: Catalogue) -> None:
+    zeroed = which == "second" and bool(selection.zero)
+    st.header(f"{which.capitalize()} run" + (", with parts zeroed" if zeroed else ""), anchor=False)
+    last = len(side.tokens) - 1
+    items = [
+        chip(
+            token.display,
+            navigation.href(HERE, _at(selection, which, None if at == last and which == "first" else at)),
+            hint=f"position {at}, token {token.id}",
+            current=at == side.position,
+        )
+        for at, token in enumerate(side.tokens)
+    ]
+    chips(items, key=f"tokens_{which}", here=HERE, label=f"tokens of the {which} prompt")
+    target = side.target
+    st.caption(
+        literal(
+            f"Explained: “{target.token.display}”, {percent(target.probability)}, log-probability "
+            f"{signed(target.log_probability)} nats, rank {side.rank:,}."
+        )
+    )
+    rows = [
+        Bar(
+            chip(
+                one.token.display,
+                navigation.href(HERE, _explaining(selection, which, one.token.id)),
+                hint=f"token {one.token.id}",
+                current=one.token.id == target.token.id,
+            ),
+            one.probability,
+            percent(one.probability),
+        )
+        for one in side.predictions[:_BARS]
+    ]
+    bars(rows, key=f"bars_{which}", here=HERE, label=f"most probable next tokens of the {which} run")
+    question = selection.first if which == "first" else selection.second
+    _target_field(which, replace(question, target=None), selection, atlas)
+    words = "Explain on the whole model →" if zeroed else "Explain this prompt →"
+    explained = link(words, navigation.href("prompt", replace(question, target=target.token.id)))
+    chips([explained], key=f"explain_{which}", here=HERE, label=f"explain {which}")
+
+
+def _target_field(which: _Which, question: PromptSelection, selection: CompareSelection, atlas: Catalogue) -> None:
+    key = f"compare_target_{which}"
+
+    def changed() -> None:
+        text = st.session_state[key]
+        if not text:
+            return
+        try:
+            target = explain.target_id(atlas, question, text)
+            navigation.show(_explaining(selection, which, target))
+            st.session_state[key] = ""
+        except AtlasError as error:
+            st.session_state[f"{key}_error"] = str(error)
+
+    st.text_input(f"Another target for the {which}", key=key, max_chars=100, placeholder="London", on_change=changed)
+    error = st.session_state.pop(f"{key}_error", None)
+    if error:
+        warn([error])
+
+
+# What changed: predictions, layers and heads.
+
+_ROWS = 10
+
+
+def _predictions(found: "Comparison", selection: CompareSelection) -> None:
+    """How the probabilities of the likeliest tokens changed."""
+    st.header("What comes next: changes", anchor=False)
+    rows = found.predictions[:_ROWS]
+    hint = "a click explains this token in both runs"
+    table(
+        rows,
+        [
+            (Column("next token", "name", hint), lambda one: Cell(shorten(one.token.display, 28))),
+            bar(
+                "Δ probability",
+                rows,
+                lambda one: one.probability,
+                lambda change: f"{signed(100 * change, 1)} %",
+                "second minus first",
+            ),
+            (
+                Column("first → second", "number"),
+                lambda one: Cell(f"{percent(one.first)} → {percent(one.second)}"),
+            ),
+        ],
+        lambda one: navigation.href(HERE, replace(selection, target=one.token.id, other_target=one.token.id)),
+        key="changed",
+        here=HERE,
+        label="changed predictions",
+    )
+
+
+def _prompts(selection: CompareSelection) -> tuple[str, str]:
+    return selection.first.prompt, selection.second.prompt
+
+
+def _group(layer: int, values: tuple[tuple[float, str], ...], hint: str, selection: CompareSelection) -> Group:
+    """The columns of one layer; a click looks into the layer, or away from it."""
+    place = selection.place
+    to = replace(place, layer=None if layer == place.layer else layer, head=None)
+    return Group(str(layer), values, _looking(selection, to), f"layer {layer}{hint}", layer == place.layer)
+
+
+def _layers(found: "Comparison", selection: CompareSelection) -> None:
+    """Δ of every layer."""
+    changes = zip(found.layers.attention.tolist(), found.layers.ffn.tolist(), strict=True)
+    groups = [
+        _group(
+            layer,
+            tuple(zip(pair, KINDS, strict=True)),
+            ": " + ", ".join(f"Δ {KIND_NAMES[part]} {nats(change)}" for change, part in zip(pair, KINDS, strict=True)),
+            selection,
+        )
+        for layer, pair in enumerate(changes)
+    ]
+    st.header("Where: layers", anchor=False)
+    legend("attention", "ffn")
+    columns(groups, unit="Δ score (nats)", axis="layer", key="layers", here=HERE, label="changed layers")
+    drawn("changed_layers", prompt_charts.changed_layers(found, _prompts(selection)))
+    st.caption(
+        "Each bar is the second run's log-probability increase minus the first's. Click a layer to look into it."
+    )
+
+
+def _both_layers(found: "Comparison", selection: CompareSelection) -> None:
+    """Both runs side by side, on one axis."""
+    for column, part in zip(st.columns(2, gap="large"), KINDS, strict=True):
+        name = KIND_NAMES[part]
+        runs = zip(*(getattr(side.layers, part).tolist() for side in (found.first, found.second)), strict=True)
+        groups = [
+            _group(
+                layer,
+                ((one, "neutral"), (two, part)),
+                f", {name}: {nats(one)} → {nats(two)} nats",
+                selection,
+            )
+            for layer, (one, two) in enumerate(runs)
+        ]
+        label = f"{name} layers of both"
+        with column:
+            st.markdown(f"**{name[0].upper()}{name[1:]}**, both runs")
+            columns(groups, unit="score (nats)", axis="layer", key=f"both_{part}", here=HERE, label=label)
+            drawn(f"both_{part}", prompt_charts.both_layers(found, part, _prompts(selection)))
+    st.caption("Grey: the first run; in colour: the second. Both are scored with the first run's norm.")
+
+
+def _heads(found: "Comparison", selection: CompareSelection) -> None:
+    """The map of changed heads, and what is known of a chosen one."""
+    st.header("Where: heads", anchor=False)
+    scores = found.heads.tolist()
+    most = float(found.heads.abs().max())
+
+    def square(head: Head, change: float) -> Square:
+        chosen = head == selection.place.head
+        place = replace(selection.place, layer=head.layer, head=None if chosen else head)
+        hint = f"{head.label}: Δ {nats(change)} nats"
+        return Square(shade(change, most), hint, href=_looking(selection, place), current=chosen)
+
+    lines = [
+        Line(str(head), tuple(square(Head(layer, head), row[head]) for layer, row in enumerate(scores)))
+        for head in range(len(scores[0]))
+    ]
+    scale = Scale("Δ score (nats), logarithmic colour: second lower | second higher", nats(-most), nats(most))
+    places = [str(layer) for layer in range(len(scores))]
+    grid(lines, places, scale, axes=("head", "layer"), key="heads", here=HERE, label="changed heads")
+    drawn("changed_heads", prompt_charts.changed_heads(found, _prompts(selection)))
+    if selection.place.head is None:
+        st.caption("Click a head for both its scores, or to zero it.")
+    else:
+        _head(found, selection, selection.place.head)
+
+
+def _head(found: "Comparison", selection: CompareSelection, head: Head) -> None:
+    one, two = float(found.first.heads[head]), float(found.second.heads[head])
+    with st.container(border=True):
+        st.markdown(
+            f"**{literal(f'Head {head.label}')}**: "
+            + literal(f"{nats(one)} nats in the first run, {nats(two)} in the second, Δ {nats(two - one)}.")
+        )
+        place = Place(layer=head.layer, head=head)
+        items = [link("Open in the first", navigation.href("prompt", replace(selection.first, place=place)))]
+        if selection.second != selection.first:
+            items.append(link("Open in the second", navigation.href("prompt", replace(selection.second, place=place))))
+        part = Part.of(head)
+        if part not in selection.zero:
+            items.append(link("What if it were zero?", _without(selection, part)))
+        close = replace(selection.place, head=None, layer=None)
+        items.append(link("✕ Close the head", _looking(selection, close)))
+        chips(items, key="head", here=HERE, label="the chosen head", focus=head.label)
+
+
+# The neurons of one kind that changed most, all of them or those of the chosen layer or head.
+
+_NEURONS = 100
+_DEPTH = 5
+
+
+def _neurons(found: "Comparison", selection: CompareSelection, atlas: Catalogue) -> None:
+    st.header("What: neurons", anchor=False)
+    place = selection.place
+
+    def changed() -> None:
+        kind = NeuronKind(st.session_state["compare_kind"] or NeuronKind.FFN)
+        navigation.show(replace(selection, place=replace(place, kind=kind)))
+
+    names = {str(kind): KIND_NAMES[kind] for kind in NeuronKind}
+    choice("Kind", names, str(place.kind), key="compare_kind", changed=changed, hidden=True)
+    if place.layer is not None:
+        words = f"Only layer {place.layer}"
+        if place.head is not None and place.kind is NeuronKind.ATTENTION:
+            words += f", head {place.head.head}"
+        off = link(f"✕ {words}", _looking(selection, replace(place, layer=None, head=None)))
+        chips([off], key="narrowed", here=HERE, label="narrowed to")
+    rows = compare.changes_within(found, place)
+    legend("ffn" if place.kind is NeuronKind.FFN else "attention", "promotes", "suppresses")
+    st.caption(literal(compare.neurons_sentence(found, place, _NEURONS)))
+    if rows:
+        _table(rows[:_NEURONS], selection, atlas)
+    else:
+        st.info("None of them is here. Show all layers, or the other kind.")
+
+
+def _table(rows: "tuple[Change, ...]", selection: CompareSelection, atlas: Catalogue) -> None:
+    strongest = atlas.strongest_tokens([one.neuron for one in rows], _DEPTH)
+
+    def activations(one: "Change") -> Cell:
+        pair = (f"{signed(run.activation)}{_source(run.position)}" for run in (one.first, one.second))
+        return Cell(" → ".join(pair))
+
+    def raised(one: "Change") -> Cell:
+        return Cell(chips=raised_first(strongest[one.neuron], one.stronger.activation))
+
+    by_run = "its activation in each run; negative swaps its two ends"
+    cells: list[ColumnOf[Change]] = [
+        NEURON,
+        bar("Δ score (nats)", rows, lambda one: one.score, nats, "log-probability increase: second minus first"),
+        (
+            Column("first → second", "number", "its score in each run, nats"),
+            lambda one: Cell(f"{nats(one.first.score)} → {nats(one.second.score)}"),
+        ),
+        (Column("Δ activation", "number extra", "second minus first"), lambda one: Cell(signed(one.activation))),
+        (Column("first → second", "number extra", by_run), activations),
+        (Column(RAISED, "tokens", "by its activation in the run where it scored more"), raised),
+        (Column("", "action"), lambda one: Cell(chips=_actions(one, selection))),
+    ]
+    table(
+        rows,
+        cells,
+        lambda one: neuron_link(one.neuron, selection.first if one.stronger is one.first else selection.second),
+        key="neurons",
+        here=HERE,
+        label="changed neurons",
+    )
+    st.caption(
+        "A row opens its neuron; “1st” and “2nd” show its layer on that prompt, “zero” takes it out of the second run."
+    )
+
+
+def _source(position: int | None) -> str:
+    """An attention neuron's source position."""
+    return "" if position is None else f" at {position}"
+
+
+def _actions(one: "Change", selection: CompareSelection) -> tuple[Chip, ...]:
+    neuron = one.neuron
+    place = Place(layer=neuron.layer, head=None if neuron.head is None else Head(neuron.layer, neuron.head))
+    questions = [("1st", selection.first)]
+    if selection.second != selection.first:
+        questions.append(("2nd", selection.second))
+    items = [
+        Chip(
+            text,
+            "link",
+            href=navigation.href("prompt", replace(question, place=place)),
+            hint=f"{neuron.label} on the {text} prompt",
+        )
+        for text, question in questions
+    ]
+    part = Part.of(neuron)
+    if part not in selection.zero:
+        hint = f"what if {neuron.label} were zero in the second run"
+        items.append(Chip("zero", "link", href=_without(selection, part), hint=hint))
+    return tuple(items)
+
+
+def _files(found: "Comparison") -> None:
+    """Every table: to read, and as CSV, JSON and Parquet, made when its button is pressed."""
+    for name, make in comparison.TABLES.items():
+        frame = make(found)
+        if frame.empty:
+            continue
+        st.markdown(f"**{name.capitalize()}**, {len(frame):,} rows")
+        st.dataframe(frame, hide_index=True, key=f"compare_data_{name}", height=180)
+        whole_files(f"compared-{name}", partial(make, found), f"compare_{name}")
+    formulas()
 
 
 if __name__ == "__main__":

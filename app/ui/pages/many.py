@@ -18,7 +18,7 @@ from app.ui import navigation
 from app.ui.common import about, footer, limits, open_catalogue, shown, sync, title
 from app.ui.components import Cell, Chip, Column, TableRow, chip, chips, legend, link, neuron_table
 from app.ui.navigation import fail, warn
-from app.ui.pages.neuron_tables import raised_first
+from app.ui.neuron_lists import raised_first
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError

@@ -1,132 +1,54 @@
-"""Neuron: what one component writes, and where it stands among its layer; on a prompt, which of its ends was active."""
+"""Neuron: what one component writes, which others are like it, and where it ranks in its layer."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
 
-from app.answers import search
-from app.answers.search import Standing, standing_of
+from app.answers import neuron as answers
+from app.answers import stored
+from app.answers.neuron import FIGURES, LayerRank, NeuronPeak
 from app.charts import catalogue_charts
 from app.charts.style import KIND_NAMES
 from app.gallery.examples import NEURONS
-from app.state.selections import NeuronSelection
+from app.serving import access
+from app.state.selections import Alike, NeuronSelection, SavedSelection
 from app.ui import navigation
-from app.ui.common import about, data_table, folded, footer, limits, open_catalogue, search_link, shown, sync, title
-from app.ui.components import Cell, Chip, Column, TableRow, Tone, chip, chips, legend, link, neuron_table
-from app.ui.navigation import warn
-from app.ui.pages.neuron_tables import key_side, notes
-from app.ui.pages.neuron_trial import active_end, alike, trial
-from app.words import literal, percent, signed
+from app.ui.common import (
+    about,
+    choice,
+    data_table,
+    folded,
+    footer,
+    limits,
+    open_catalogue,
+    progress,
+    saved_href,
+    search_link,
+    shown,
+    sync,
+    title,
+)
+from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
+from app.ui.navigation import fail, warn
+from app.ui.neuron_lists import NEURON, bar, table, token_chips
+from app.ui.pages.neuron_activity import on_prompt, switched_on_by, tried_on_text
+from app.words import literal, nats, percent, signed
 from db.catalogue.export import card_frame
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, Sign
-from db.records import NeuronCard, Token, TokenLogit
-
-# A neuron's neighbours in the model: those next to it, and for an attention neuron all of its head.
+from db.records import NeuronCard, TokenLogit
+from db.token_text import shorten
+from db.workspace import Mention, NeuronNote, Workspace
+from db.workspace.records import MAX_NOTE
 
 HERE = "neuron"
-_DEPTH = 6
-_HEAD = (
-    Column("neuron", "name"),
-    Column("peak z", "bar", "the larger |z| of its two first tokens, with its sign: how sharply it points"),
-    Column("promotes", "list"),
-    Column("suppresses", "list"),
+_LEAD = "One component of the model: its tokens, its figures and its layer."
+_TYPE = (
+    "Type a label such as L29.F1499 (layer, FFN index) or L21.H8.N7 (layer, head, dimension), or look at one of these:"
 )
-
-
-def beside(neuron: Neuron, selection: NeuronSelection, layer: pd.DataFrame, atlas: Catalogue) -> None:
-    """The neurons next to it; of a head all others with their tokens, the sharpest first.
-
-    Args:
-        neuron: which.
-        selection: the page's; each link keeps the prompt that the neuron was opened from.
-        layer: `Catalogue.layer_statistics` of its layer and kind.
-        atlas: the catalogue.
-    """
-    if neuron.head is None:
-        st.caption(f"Its neighbours in layer {neuron.layer}; their order means nothing")
-    else:
-        st.subheader(f"The other dimensions of head {neuron.head} in layer {neuron.layer}", anchor=False)
-        _head(neuron, selection, layer, atlas)
-        st.caption("The dimensions next to it")
-    around = search.beside(atlas, neuron)
-    links = [link(one.label, _page(one, selection), current=one == neuron) for one in around]
-    chips(links, key="beside", here=HERE, label="neighbours in the model")
-
-
-def _head(neuron: Neuron, selection: NeuronSelection, layer: pd.DataFrame, atlas: Catalogue) -> None:
-    own = layer[(layer["head"] == neuron.head) & (layer["index"] != neuron.index)]
-    if own.empty:
-        st.caption("The head has no other dimension.")
-        return
-    upper = own["top_z"].abs() >= own["bottom_z"].abs()
-    peaks = own["top_z"].where(upper, own["bottom_z"])
-    order = peaks.abs().sort_values(ascending=False, kind="stable").index
-    others = [replace(neuron, index=int(own.loc[place, "index"])) for place in order]
-    strongest = atlas.strongest_tokens(others, _DEPTH)
-    most = float(peaks.abs().max()) or 1.0
-    rows = [
-        TableRow(
-            _page(one, selection),
-            (
-                Cell(one.label, dot=one.kind.value),
-                Cell(signed(float(peaks[place])), share=float(peaks[place]) / most),
-                Cell(tone="promotes", chips=_tokens(strongest[one].promotes, "promotes")),
-                Cell(tone="suppresses", chips=_tokens(strongest[one].suppresses, "suppresses")),
-            ),
-        )
-        for one, place in zip(others, order, strict=True)
-    ]
-    neuron_table(_HEAD, rows, key="head", here=HERE, label="the other dimensions of its head")
-
-
-def _tokens(tokens: tuple[Token, ...], tone: Tone) -> tuple[Chip, ...]:
-    return tuple(chip(token.display, tone=tone) for token in tokens)
-
-
-def _page(neuron: Neuron, selection: NeuronSelection) -> str:
-    return navigation.href(HERE, replace(selection, label=neuron.label))
-
-
-# Where a neuron's vector and logits lie among the others of its layer and kind.
-
-_FIGURES = {
-    "norm": ("norm of the value vector", "norm", "longer than"),
-    "std": ("standard deviation of its logits", "logits", "wider than"),
-    "top_z": ("z of its most promoted token", "z", "more peaked than"),
-    "bottom_z": ("z of its most suppressed token", "z", "more peaked than"),
-}
-
-
-def standing_among(card: NeuronCard, layer: pd.DataFrame, standing: Standing) -> None:
-    """Heading, a sentence, and a histogram of each figure with the neuron's own place."""
-    neuron = card.neuron
-    st.subheader(f"Among the {len(layer):,} {KIND_NAMES[neuron.kind]} neurons of layer {neuron.layer}", anchor=False)
-    st.markdown(literal(_sentence(card, standing)))
-    columns = st.columns(4, gap="small")
-    for column, (name, (words, unit, more)) in zip(columns, _FIGURES.items(), strict=True):
-        with column:
-            chart = catalogue_charts.standing(layer, name, standing.figures[name], words, unit)
-            shown(f"layer_{name}", chart, layer, f"Histogram of the layer: {words}", width=420)
-            value = standing.figures[name]
-            own = signed(value) if unit == "z" else f"{value:.2f}"
-            st.caption(literal(f"Its own: {own}, {more} {percent(standing.larger[name])} of the others"))
-    st.caption("Grey: all neurons of this kind in the layer. The upright line: this neuron.")
-
-
-def _sentence(card: NeuronCard, standing: Standing) -> str:
-    sharper, end = max((standing.larger["top_z"], "promotes"), (standing.larger["bottom_z"], "suppresses"))
-    return (
-        f"Over the vocabulary its logits have mean {signed(card.mean)} and standard deviation {card.std:.2f}. Its "
-        f"first token stands out most sharply at the end it {end}: more than in {percent(sharper)} of the others. A "
-        "sharp end points to a few tokens; a blunt one is spread over many and hard to read."
-    )
-
-
-_CHIPS = 24
-_BARS = 20
 _SIGN_RULE = (
     "Sign rule: a positive activation raises the promoted tokens and lowers the suppressed ones; a negative activation "
     "does the opposite."
@@ -137,50 +59,42 @@ def draw() -> None:
     """The page."""
     atlas = open_catalogue()
     selection, notices = NeuronSelection.read(navigation.params(), limits(atlas))
+    card, wrong = None, []
     try:
-        card = _card(selection, atlas)
+        card = atlas.neuron(Neuron.parse(selection.label)) if selection.label else None
     except AtlasError as error:
-        title("Neuron", "One component of the model: its tokens, its figures and its layer.")
+        wrong = [str(error)]
+    if card is not None:
+        _neuron_page(card, selection, notices, atlas)
+    else:
+        title("Neuron", _LEAD)
         about(HERE)
         warn(notices)
         _field(selection)
-        warn([str(error)])
-        _examples("Neurons to look at:")
-    else:
-        _neuron_page(card, selection, notices, atlas)
+        warn(wrong)
+        st.caption("Neurons to look at:" if wrong else _TYPE)
+        links = [link(label, navigation.href(HERE, NeuronSelection(label))) for label in NEURONS]
+        chips(links, key="examples", here=HERE, label="neurons to look at")
     footer(atlas, HERE)
 
 
-def _card(selection: NeuronSelection, atlas: Catalogue) -> NeuronCard | None:
-    return atlas.neuron(Neuron.parse(selection.label)) if selection.label else None
-
-
-def _neuron_page(card: NeuronCard | None, selection: NeuronSelection, notices: list[str], atlas: Catalogue) -> None:
-    if card is None:
-        title("Neuron", "One component of the model: its tokens, its figures and its layer.")
-        about(HERE)
-        warn(notices)
-        _field(selection)
-        _examples(
-            "Type a label such as L29.F1499 (layer, FFN index) or L21.H8.N7 (layer, head, dimension), or look at one "
-            "of these:"
-        )
-        return
+def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str], atlas: Catalogue) -> None:
     neuron = card.neuron
-    title(f"{neuron.label} · {_describe(neuron)}", _SIGN_RULE)
+    where = f"layer {neuron.layer}" if neuron.head is None else f"head {neuron.head} in layer {neuron.layer}"
+    title(f"{neuron.label} · {KIND_NAMES[neuron.kind]} neuron of {where}", _SIGN_RULE)
     about(HERE)
     warn(notices)
     layer = atlas.layer_statistics(neuron.layer, neuron.kind)
-    standing = standing_of(neuron, layer)
-    _paths(selection, standing)
-    active = active_end(neuron, selection.origin, atlas) if selection.origin.prompt else None
+    rank = answers.rank_in_layer(neuron, layer)
+    _paths(selection, rank)
+    active = on_prompt(neuron, selection.origin, atlas) if selection.origin.prompt else None
     _ends(card, active)
-    notes(neuron, atlas)
-    key_side(neuron, selection, atlas)
-    trial(neuron, selection, atlas)
-    alike(neuron, selection, atlas)
-    beside(neuron, selection, layer, atlas)
-    standing_among(card, layer, standing)
+    _notes(neuron, atlas)
+    switched_on_by(neuron, selection, atlas)
+    tried_on_text(neuron, selection, atlas)
+    _similar(neuron, selection, atlas)
+    _neighbours(neuron, selection, layer, atlas)
+    _among_layer(card, layer, rank)
     folded(
         "All stored tokens as a data table, with CSV export",
         lambda: data_table(card_frame(card), "stored_tokens"),
@@ -188,9 +102,9 @@ def _neuron_page(card: NeuronCard | None, selection: NeuronSelection, notices: l
     )
 
 
-def _describe(neuron: Neuron) -> str:
-    where = f"layer {neuron.layer}" if neuron.head is None else f"head {neuron.head} in layer {neuron.layer}"
-    return f"{KIND_NAMES[neuron.kind]} neuron of {where}"
+def _page(neuron: Neuron, selection: NeuronSelection) -> str:
+    """The page of another neuron, opened from the same prompt."""
+    return navigation.href(HERE, replace(selection, label=neuron.label))
 
 
 def _field(selection: NeuronSelection) -> None:
@@ -209,27 +123,26 @@ def _field(selection: NeuronSelection) -> None:
     )
 
 
-def _examples(lead: str) -> None:
-    st.caption(lead)
-    links = [link(label, navigation.href(HERE, NeuronSelection(label))) for label in NEURONS]
-    chips(links, key="examples", here=HERE, label="neurons to look at")
-
-
-def _paths(selection: NeuronSelection, standing: Standing) -> None:
+def _paths(selection: NeuronSelection, rank: LayerRank) -> None:
     """To another neuron by label, to the next one, and back to the prompt."""
     left, right = st.columns([2, 5], gap="medium", vertical_alignment="center")
     with left:
         _field(selection)
-    neighbours = (("← ", standing.before, ""), ("", standing.after, " →"))
-    links = [
-        link(f"{lead}{neuron.label}{tail}", navigation.href(HERE, replace(selection, label=neuron.label)))
-        for lead, neuron, tail in neighbours
-        if neuron is not None
-    ]
+    links = []
+    if rank.before is not None:
+        links.append(link(f"← {rank.before.label}", _page(rank.before, selection)))
+    if rank.after is not None:
+        links.append(link(f"{rank.after.label} →", _page(rank.after, selection)))
     if selection.origin.prompt:
         links.append(link("↩ Back to the prompt", navigation.href("prompt", selection.origin)))
     with right:
         chips(links, key="paths", here=HERE, label="other neurons")
+
+
+# Its two ends.
+
+_CHIPS = 24
+_BARS = 20
 
 
 def _ends(card: NeuronCard, active: Sign | None) -> None:
@@ -251,10 +164,236 @@ def _ends(card: NeuronCard, active: Sign | None) -> None:
 
 
 def _token(entry: TokenLogit, sign: Sign, faint: bool) -> Chip:
-    token = entry.token
-    tone: Tone = "promotes" if sign is Sign.PROMOTES else "suppresses"
     hint = f"logit {signed(entry.logit)}, z {signed(entry.z)}"
-    return chip(token.display, search_link(token.token_id), tone=tone, hint=hint, faint=faint)
+    return chip(entry.token.display, search_link(entry.token.token_id), tone=sign.value, hint=hint, faint=faint)
+
+
+# What people noted of it, and the saved explanations in whose lists it stands.
+
+_MENTIONS = 20
+
+
+def _notes(neuron: Neuron, atlas: Catalogue) -> None:
+    """Nothing where this server keeps nothing, or there is nothing to read and nobody may write."""
+    if not stored.offered():
+        return
+    model, may_write = atlas.info.model, access.may_write()
+    try:
+        workspace = stored.workspace()
+        note = None if workspace is None else workspace.note(model, neuron)
+        found = () if workspace is None else workspace.mentions(model, neuron, limit=_MENTIONS)
+        if note is None and not found and not may_write:
+            return
+        st.subheader("Notes", anchor=False)
+        _note(note)
+        if may_write:
+            _note_form(neuron, model, note)
+        if workspace is not None and found:
+            _mentions(neuron, found, workspace, atlas)
+    except AtlasError as error:
+        fail(error)
+
+
+def _note(note: NeuronNote | None) -> None:
+    if note is None:
+        st.caption("Nobody has written a note on this neuron yet.")
+        return
+    for line in note.text.splitlines():
+        st.markdown(literal(line) or "&nbsp;")
+    if note.tags:
+        items = [link(tag, navigation.href("saved", SavedSelection(tag=tag))) for tag in note.tags]
+        chips(items, key="note_tags", here=HERE, label="tags")
+
+
+def _note_form(neuron: Neuron, model: str, note: NeuronNote | None) -> None:
+    """The note that is replaced is named, so that nobody overwrites one that they have not seen."""
+    seen = "" if note is None else note.updated_at
+    key = f"{model}_{neuron.label}_{seen}"
+
+    def clicked() -> None:
+        state = st.session_state
+        try:
+            tags = (state[f"tags_{key}"] or "").split(",")
+            stored.workspace_to_write().write_note(model, neuron, state[f"note_{key}"] or "", tags, seen=seen)
+        except AtlasError as error:
+            state["note_failed"] = str(error)
+
+    with st.expander("Write a note" if note is None else "Change the note", icon=":material/edit_note:"):
+        with st.form(f"note_form_{key}", border=False):
+            text, tags = ("", "") if note is None else (note.text, ", ".join(note.tags))
+            st.text_area("Note", value=text, key=f"note_{key}", max_chars=MAX_NOTE, placeholder="What it stands for …")
+            st.text_input("Tags", value=tags, key=f"tags_{key}", max_chars=500, placeholder="geography, capitals")
+            st.form_submit_button("Keep", type="primary", on_click=clicked)
+        st.caption("Plain text; everybody who uses this server sees it. Tags are separated by commas.")
+    failed = st.session_state.pop("note_failed", None)
+    if failed:
+        fail(AtlasError(failed))
+
+
+def _mentions(neuron: Neuron, found: tuple[Mention, ...], workspace: Workspace, atlas: Catalogue) -> None:
+    rows, analyses = workspace.count_mentions(atlas.info.model, neuron)
+    st.markdown(f"**Active in {analyses:,} saved explanation{'' if analyses == 1 else 's'}**")
+
+    table(
+        found,
+        [
+            (Column("saved explanation", "name", "a click opens it"), lambda one: Cell(shorten(one.saved.title, 60))),
+            (Column("list", "source", "in which of its lists the neuron stands"), lambda one: Cell(one.role)),
+            bar("score (nats)", found, lambda one: one.score, nats, "there"),
+            (
+                Column("activation", "number", "there"),
+                lambda one: Cell("" if one.activation is None else signed(one.activation)),
+            ),
+            (
+                Column("from", "number", "source position"),
+                lambda one: Cell("" if one.position is None else str(one.position)),
+            ),
+        ],
+        lambda one: saved_href(one.saved, atlas),
+        key="mentions",
+        here=HERE,
+        label="saved explanations",
+    )
+    if rows > len(found):
+        st.caption(f"The {len(found)} with the largest scores, of {rows:,}.")
+
+
+# Similar neurons: those that share its tokens, or those whose vectors point the same way.
+
+_COUNT = 12
+_WAYS = {str(Alike.TOKENS): "by shared tokens", str(Alike.VALUE): "by value vector"}
+
+
+def _similar(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
+    st.subheader("Similar neurons", anchor=False)
+
+    def changed() -> None:
+        chosen = Alike(st.session_state["neuron_alike"] or Alike.TOKENS)
+        navigation.show(replace(selection, alike=chosen))
+
+    choice("Similar", _WAYS, str(selection.alike), key="neuron_alike", changed=changed, hidden=True)
+    if selection.alike is Alike.VALUE:
+        _by_value(neuron, selection, atlas)
+    else:
+        _by_tokens(neuron, selection, atlas)
+    legend("ffn", "attention")
+
+
+def _by_tokens(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
+    found = atlas.similar(neuron, limit=_COUNT)
+    if not found:
+        st.caption("No other neuron shares a stored token with it.")
+        return
+    hint = "1 for the same tokens at the same ranks; negative where they stand at opposite ends"
+    table(
+        found,
+        [
+            NEURON,
+            bar("similarity", found, lambda one: one.signed, signed, hint, full=1.0),
+            (Column("shared tokens", "tokens"), lambda one: Cell(chips=token_chips(one.shared[:10]))),
+        ],
+        lambda one: _page(one.neuron, selection),
+        key="similar",
+        here=HERE,
+        label="similar neurons",
+    )
+    st.caption(
+        "Similar in the first tokens of both ends; earlier ones count more. A negative similarity: what one promotes "
+        "the other suppresses."
+    )
+
+
+def _by_value(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
+    try:
+        with progress() as watch:
+            found = answers.similar_by_value(atlas, neuron, _COUNT, watch)
+    except AtlasError as error:
+        fail(error)
+        return
+    strongest = atlas.strongest_tokens([one.neuron for one in found], 6)
+    hint = "of the two value vectors; negative where one writes the opposite of the other"
+    table(
+        found,
+        [
+            NEURON,
+            bar("cosine", found, lambda one: one.cosine, signed, hint, full=1.0),
+            (
+                Column("tokens it promotes", "tokens"),
+                lambda one: Cell(chips=token_chips(strongest[one.neuron].promotes, "promotes")),
+            ),
+        ],
+        lambda one: _page(one.neuron, selection),
+        key="similar",
+        here=HERE,
+        label="similar neurons",
+    )
+    st.caption(literal(f"Of all {atlas.info.neurons:,} neurons, by the cosine of what they write."))
+
+
+# Its neighbours in the model: those next to it, and for an attention neuron all of its head.
+
+_DEPTH = 6
+
+
+def _neighbours(neuron: Neuron, selection: NeuronSelection, layer: pd.DataFrame, atlas: Catalogue) -> None:
+    if neuron.head is None:
+        st.caption(f"Its neighbours in layer {neuron.layer}; their order means nothing")
+    else:
+        st.subheader(f"The other dimensions of head {neuron.head} in layer {neuron.layer}", anchor=False)
+        _head(neuron, selection, layer, atlas)
+        st.caption("The dimensions next to it")
+    around = answers.layer_neighbours(atlas, neuron)
+    links = [link(one.label, _page(one, selection), current=one == neuron) for one in around]
+    chips(links, key="neighbours", here=HERE, label="neighbours in the model")
+
+
+def _head(neuron: Neuron, selection: NeuronSelection, layer: pd.DataFrame, atlas: Catalogue) -> None:
+    others = answers.head_by_peak(neuron, layer)
+    if not others:
+        st.caption("The head has no other dimension.")
+        return
+    strongest = atlas.strongest_tokens([one.neuron for one in others], _DEPTH)
+
+    def end(sign: Sign) -> tuple[Column, Callable[[NeuronPeak], Cell]]:
+        return Column(sign.value, "list"), lambda one: Cell(
+            tone=sign.value, chips=token_chips(strongest[one.neuron].at(sign), sign.value)
+        )
+
+    hint = "the larger |z| of its two first tokens, with its sign: how sharply it points"
+    table(
+        others,
+        [NEURON, bar("peak z", others, lambda one: one.z, signed, hint), end(Sign.PROMOTES), end(Sign.SUPPRESSES)],
+        lambda one: _page(one.neuron, selection),
+        key="head",
+        here=HERE,
+        label="the other dimensions of its head",
+    )
+
+
+# Where its vector and logits lie among the others of its layer and kind.
+
+_FIGURES = {
+    "norm": ("norm of the value vector", "norm", "longer than"),
+    "std": ("standard deviation of its logits", "logits", "wider than"),
+    "top_z": ("z of its most promoted token", "z", "more peaked than"),
+    "bottom_z": ("z of its most suppressed token", "z", "more peaked than"),
+}
+
+
+def _among_layer(card: NeuronCard, layer: pd.DataFrame, rank: LayerRank) -> None:
+    """A sentence, and a histogram of each figure with the neuron's own place."""
+    neuron = card.neuron
+    st.subheader(f"Among the {len(layer):,} {KIND_NAMES[neuron.kind]} neurons of layer {neuron.layer}", anchor=False)
+    st.markdown(literal(answers.rank_sentence(card, rank)))
+    for column, name in zip(st.columns(4, gap="small"), FIGURES, strict=True):
+        words, unit, more = _FIGURES[name]
+        value = rank.figures[name]
+        with column:
+            chart = catalogue_charts.standing(layer, name, value, words, unit)
+            shown(f"layer_{name}", chart, layer, f"Histogram of the layer: {words}", width=420)
+            own = signed(value) if unit == "z" else f"{value:.2f}"
+            st.caption(literal(f"Its own: {own}, {more} {percent(rank.exceeds[name])} of the others"))
+    st.caption("Grey: all neurons of this kind in the layer. The upright line: this neuron.")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from app.ui import navigation
 from app.ui.common import data_table, folded, progress, shown, sync, where_you_are
 from app.ui.components import Chip, Tone, chip, chips, legend, link
 from app.ui.navigation import fail
-from app.ui.pages.neuron_tables import query_table, value_table
+from app.ui.neuron_lists import query_table, value_table
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError

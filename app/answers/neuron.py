@@ -1,0 +1,141 @@
+"""What the neuron page asks: where a neuron ranks in its layer, and which others are near it or similar to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from app.serving import resources
+from app.serving.worker import Report
+from app.words import nats, percent, signed
+from db.catalogue.store import Catalogue
+from db.lazy import lazy_import
+from db.neuron import Neuron
+from db.records import NeuronCard
+from db.token_text import shorten
+
+if TYPE_CHECKING:
+    from app.attribution.results import Analysis, ValueNeuron
+    from indexer import directions
+else:
+    directions = lazy_import("indexer.directions")
+
+_EACH_SIDE = 4
+FIGURES = ("norm", "std", "top_z", "bottom_z")
+"""Columns of ``Catalogue.layer_statistics`` by which a neuron is ranked."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRank:
+    """A neuron among the others of ``Catalogue.layer_statistics``."""
+
+    figures: dict[str, float]
+    """Its own, by the name of the column."""
+    exceeds: dict[str, float]
+    """By the same names: the share of the layer's other neurons that it exceeds in size, from 0 to 1."""
+    before: Neuron | None
+    after: Neuron | None
+
+
+def rank_in_layer(neuron: Neuron, layer: pd.DataFrame) -> LayerRank:
+    """Rank a neuron among those of its layer and kind.
+
+    Args:
+        neuron: which.
+        layer: all neurons of its layer and kind, in neuron order; columns index, head and :data:`FIGURES`.
+    """
+    neurons = [
+        Neuron(neuron.layer, neuron.kind, None if pd.isna(head) else int(head), int(index))
+        for head, index in zip(layer["head"], layer["index"], strict=True)
+    ]
+    place = neurons.index(neuron)
+    others = max(len(neurons) - 1, 1)
+    figures = {name: float(layer[name].iloc[place]) for name in FIGURES}
+    return LayerRank(
+        figures,
+        {name: float((layer[name].abs() < abs(figures[name])).sum()) / others for name in FIGURES},
+        neurons[place - 1] if place else None,
+        neurons[place + 1] if place + 1 < len(neurons) else None,
+    )
+
+
+def rank_sentence(card: NeuronCard, rank: LayerRank) -> str:
+    """Mean and spread of the neuron's logits, and how sharp its sharper end is."""
+    sharper, end = max((rank.exceeds["top_z"], "promotes"), (rank.exceeds["bottom_z"], "suppresses"))
+    return (
+        f"Over the vocabulary its logits have mean {signed(card.mean)} and standard deviation {card.std:.2f}. Its "
+        f"first token stands out most sharply at the end it {end}: more than in {percent(sharper)} of the others. A "
+        "sharp end points to a few tokens; a blunt one is spread over many and hard to read."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronPeak:
+    """A neuron and the larger of the z-scores of its two first tokens in size, with its sign."""
+
+    neuron: Neuron
+    z: float
+
+
+def head_by_peak(neuron: Neuron, layer: pd.DataFrame) -> tuple[NeuronPeak, ...]:
+    """The other neurons of an attention neuron's head, the largest peak first. For `layer` see `rank_in_layer`."""
+    own = layer[(layer["head"] == neuron.head) & (layer["index"] != neuron.index)]
+    peaks = own["top_z"].where(own["top_z"].abs() >= own["bottom_z"].abs(), own["bottom_z"])
+    order = peaks.abs().sort_values(ascending=False, kind="stable").index
+    return tuple(NeuronPeak(replace(neuron, index=int(own.loc[at, "index"])), float(peaks[at])) for at in order)
+
+
+def layer_neighbours(atlas: Catalogue, neuron: Neuron) -> tuple[Neuron, ...]:
+    """The neuron with those next to it in its layer, or in its head."""
+    width = atlas.layout.block(neuron.layer, neuron.kind).width
+    places = range(max(0, neuron.index - _EACH_SIDE), min(width, neuron.index + _EACH_SIDE + 1))
+    return tuple(replace(neuron, index=place) for place in places)
+
+
+def similar_by_value(
+    atlas: Catalogue, neuron: Neuron, count: int, watch: Report | None = None
+) -> "tuple[directions.NeuronCosine, ...]":
+    """The neurons whose value vectors have the largest cosine with this one's, in either direction.
+
+    Raises:
+        AtlasError: the model is not here.
+    """
+
+    def make(report: Report) -> "tuple[directions.NeuronCosine, ...]":
+        model = resources.ready(atlas, report)
+        report(f"Comparing {neuron.label} with all {atlas.info.neurons:,} neurons …")
+        return tuple(directions.similar_by_value(model.weights, neuron, count))
+
+    return resources.workshop().result("direction", (atlas.info.build_id, "similar", neuron, count), make, watch)
+
+
+# A neuron on a prompt, in words.
+
+
+def part_in_prompt(one: "ValueNeuron", analysis: "Analysis") -> tuple[str, str]:
+    """Its score, and the rest of a sentence: where it took what it wrote from, and which tokens that raised."""
+    source = "" if one.position is None else f" from position {one.position} “{analysis.tokens[one.position].display}”"
+    raised = "promoted" if one.activation > 0 else "suppressed"
+    rest = f"{source}, activation {signed(one.activation)}: it raised its {raised} tokens."
+    return f"{nats(one.score)} nats", rest
+
+
+def most_active(tokens: Sequence[str], activation: Sequence[float]) -> str:
+    """Where in a text a neuron is most active, and which tokens that raises and lowers."""
+    place = max(range(len(tokens)), key=lambda one: abs(activation[one]))
+    value = activation[place]
+    if not value:
+        return "It is not active anywhere in this text."
+    raised, lowered = ("promotes", "suppresses") if value > 0 else ("suppresses", "promotes")
+    return (
+        f"Most active at position {place}, “{shorten(tokens[place], 40)}”: {signed(value)}. There it raises the tokens "
+        f"it {raised} and lowers those it {lowered}."
+    )
+
+
+def reads_what_it_writes(cosine: float) -> str:
+    """Whether a neuron's value vector points the way that it reads, from the cosine of the two vectors."""
+    if abs(cosine) < 0.1:
+        return f"its value vector points elsewhere (cosine {signed(cosine)})"
+    return f"its value vector points {'the same' if cosine > 0 else 'the opposite'} way (cosine {signed(cosine)})"

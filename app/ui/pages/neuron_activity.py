@@ -1,0 +1,196 @@
+"""When a neuron is active: on the prompt that it was opened from, on any text, and which tokens switch it on.
+
+These parts of the neuron page need the model.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import streamlit as st
+
+from app.answers import explain
+from app.answers.neuron import most_active, part_in_prompt, reads_what_it_writes
+from app.charts.printed import coloured_text
+from app.charts.style import Words
+from app.gallery.examples import TRIALS
+from app.serving import resources
+from app.state.selections import MAX_TRIAL, NeuronSelection, PromptSelection, TokenSelection
+from app.ui import navigation
+from app.ui.common import control, data_table, folded, progress, sync, where_you_are
+from app.ui.components import Chip, chip, chips, link
+from app.ui.components.plots import Piece, Scale, coloured
+from app.ui.navigation import fail
+from app.words import literal, percent, signed
+from db.catalogue.store import Catalogue
+from db.errors import AtlasError
+from db.lazy import lazy_import
+from db.neuron import Neuron, NeuronKind, Sign
+
+if TYPE_CHECKING:
+    from app.attribution import keys
+    from app.attribution.keys import KeySide, KeyToken
+else:
+    keys = lazy_import("app.attribution.keys")
+
+HERE = "neuron"
+_PARTS = 3
+
+
+def on_prompt(neuron: Neuron, origin: PromptSelection, atlas: Catalogue) -> Sign | None:
+    """Draw the neuron's part in the prompt; returns the end whose tokens it raised, None where that is not known."""
+    try:
+        with progress() as watch:
+            analysis = explain.analysis(atlas, origin, watch)
+        active = explain.on_prompt(atlas, origin, neuron)
+    except AtlasError as error:
+        fail(error)
+        return None
+    where_you_are(analysis, origin, key="trail", neuron=neuron)
+    found = sorted(active, key=lambda one: abs(one.score), reverse=True)
+    with st.container(border=True):
+        st.markdown(f"**On the prompt**, explaining {literal(f'“{analysis.target.token.display}”')}")
+        tokens = [chip(token.display, current=at == analysis.position) for at, token in enumerate(analysis.tokens)]
+        chips(tokens, key="origin", here=HERE, label="the prompt")
+        for one in found[:_PARTS]:
+            score, rest = part_in_prompt(one, analysis)
+            st.markdown(f"**{literal(score)}**{literal(rest)}")
+        if len(found) > _PARTS:
+            st.caption(f"and less from {len(found) - _PARTS} more positions")
+    return Sign.PROMOTES if found[0].activation > 0 else Sign.SUPPRESSES
+
+
+# A neuron tried on a text: how active it is at every position, as coloured text.
+
+
+def tried_on_text(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
+    """A box for a text, and the text coloured."""
+    st.subheader("Try it on a text", anchor=False)
+    text = selection.trial or selection.origin.prompt
+    sync("neuron_trial", text)
+
+    def changed() -> None:
+        navigation.show(replace(selection, trial=st.session_state["neuron_trial"] or ""))
+
+    st.text_area(
+        "Text",
+        key="neuron_trial",
+        height=80,
+        max_chars=MAX_TRIAL,
+        placeholder="She moved from London to Paris and learned French.",
+        on_change=changed,
+        label_visibility="collapsed",
+    )
+    if not text.strip():
+        st.caption("Type a text and leave the field, or take one of these: how active is the neuron at each token?")
+        links = [link(one, navigation.href(HERE, replace(selection, trial=one))) for one in TRIALS]
+        chips(links, key="trials", here=HERE, label="texts to try it on")
+        return
+    try:
+        with progress() as watch:
+            tokens, found = explain.activations(atlas, text, neuron, watch)
+    except AtlasError as error:
+        fail(error)
+        return
+    frame = pd.DataFrame({"position": range(len(tokens)), "token": tokens, "activation": found.activation})
+    if found.attention_weight is None or found.arriving is None:
+        _text(frame, "activation", "activation", neuron)
+        st.markdown(literal(most_active(tokens, found.activation)))
+    else:
+        last = len(tokens) - 1
+        frame = frame.assign(attention_weight=found.attention_weight, arriving=found.arriving)
+        _text(frame, "activation", "value at each position, before any attention", neuron)
+        st.caption(
+            literal(f"What of it arrives at the last position, {last} “{tokens[last]}”: attention weight × value.")
+        )
+        _text(frame, "arriving", f"attention of position {last} × value", neuron)
+        st.markdown(literal(most_active(tokens, found.arriving)))
+    explained = link("Explain this text on the prompt page →", navigation.href("prompt", PromptSelection(text)))
+    chips([explained], key="explain_trial", here=HERE, label="the text explained")
+    folded("The same as a data table, with CSV export", lambda: data_table(frame, "activations"), key="activations")
+
+
+def _text(frame: pd.DataFrame, column: str, words: str, neuron: Neuron) -> None:
+    """The text coloured by a column of its activations."""
+    most = float(frame[column].abs().max())
+    weights = frame["attention_weight"] if column == "arriving" else [None] * len(frame)
+    pieces = [
+        Piece(
+            token,
+            value / most if most else 0.0,
+            f"position {position}: {signed(value, 3)}" + ("" if weight is None else f", attention {percent(weight)}"),
+        )
+        for position, token, value, weight in zip(
+            frame["position"], frame["token"], frame[column], weights, strict=True
+        )
+    ]
+    scale = Scale(f"{words}: negative | positive", signed(-most), signed(most))
+    coloured(pieces, scale, key=f"trial_{column}", here=HERE, label=f"the text, coloured by {column}")
+    said = Words(f"{neuron.label}: {words}", unit=column, sides=("negative", "positive"))
+    control(f"trial_{column}", lambda: coloured_text(frame, column, said), frame)
+
+
+# What switches it on: the tokens whose embeddings it reads the most from, made when it is asked for.
+
+_CHIPS = 16
+_MEANING = {
+    "key": ("The key", "it is switched on by", "it is left off by"),
+    "gate": ("The gate", "it opens for", "it stays shut for"),
+    "up": ("Beside the gate, the up row", "the activation is positive for", "the activation is negative for"),
+    "value": ("What it takes from a source position", "positive from", "negative from"),
+}
+"""Of each row that the neuron reads with: what it is, and what its two ends do."""
+_LEAD = {
+    NeuronKind.FFN: "Each token’s input embedding, read with the neuron’s key vector as if nothing else stood in the "
+    "residual stream.",
+    NeuronKind.ATTENTION: "Each token’s input embedding, read with the neuron’s row of the value projection as if "
+    "nothing else stood at the source position. How much of it arrives depends on the attention weight.",
+}
+_GATED = " The gate decides how far the neuron opens, and the up row the sign of its activation."
+
+
+def switched_on_by(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
+    """Both ends of every row that the neuron reads with, where they are asked for or the model is loaded anyway."""
+    st.subheader("What switches it on", anchor=False)
+    if not (selection.keys or resources.is_loaded(atlas)):
+        st.caption("Which tokens’ embeddings the neuron reads the most from, by its key vector. This needs the model.")
+        asked = link("Show what switches it on", navigation.href(HERE, replace(selection, keys=True)))
+        chips([asked], key="ask_keys", here=HERE, label="the key side")
+        return
+    try:
+        with progress() as watch:
+            sides = explain.key_sides(atlas, neuron, watch)
+    except AtlasError as error:
+        fail(error)
+        return
+    st.caption(_LEAD[neuron.kind] + (_GATED if len(sides) > 1 else ""))
+    for column, side in zip(st.columns(len(sides), gap="large"), sides, strict=True):
+        with column:
+            _side(side)
+    st.caption(
+        literal(
+            f"The small figures: key · normed embedding, before the activation function; exact over all "
+            f"{atlas.info.vocabulary:,} tokens. In later layers much else stands in the residual stream, so that these "
+            "tokens describe the key rather than predict the activation."
+        )
+    )
+    folded(
+        "The same as a data table, with CSV export",
+        lambda: data_table(keys.keys_frame(sides), "key_side"),
+        key="key_side",
+    )
+
+
+def _side(side: "KeySide") -> None:
+    what, highest, lowest = _MEANING[side.name]
+    figures = f": mean {signed(side.mean)}, standard deviation {side.std:.2f}; {reads_what_it_writes(side.cosine)}"
+    st.markdown(f"**{what}**{literal(figures)}")
+    for name, words, found in (("highest", highest, side.highest), ("lowest", lowest, side.lowest)):
+        st.caption(words.capitalize())
+        items = [_chip(one, faint=name == "lowest" and side.name in ("key", "gate")) for one in found[:_CHIPS]]
+        chips(items, key=f"key_{side.name}_{name}", here=HERE, label=f"{side.name}: {words}")
+
+
+def _chip(one: "KeyToken", faint: bool) -> Chip:
+    page = navigation.href("token", TokenSelection(one.token.id))
+    return chip(one.token.display, page, hint=f"z {signed(one.z)}", note=signed(one.reading, 1), faint=faint)
