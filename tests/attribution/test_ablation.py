@@ -12,7 +12,7 @@ from app.attribution import Settings, run_prompt
 from app.attribution.ablation import part_scores, resolve, without, zeroed
 from db.errors import AtlasError
 from db.neuron import MAX_PARTS, MAX_STRONGEST, Neuron, NeuronKind, Part, Strongest, labels, parse_list, parse_wanted
-from tests import models, plain
+from tests import models, oracle
 
 TARGET = 270
 PARTS = ("L0.H1", "L1.H2.N3", "L1.H3.N0", "L1.F7", "L2.F0", "L2.F31", "L0.ffn", "L2.attention")
@@ -59,21 +59,21 @@ def hooks_of(module):
 @pytest.mark.parametrize("texts", [(part,) for part in PARTS] + [PARTS], ids=" ".join)
 def test_zeroing_is_what_zero_columns_of_the_weights_do(name, texts, tmp_path):
     parts, run = parts_of(*texts), run_of(name)
-    there = plain.run(plain_copy(name, parts, tmp_path), run.token_ids)
+    there = oracle.run(plain_copy(name, parts, tmp_path), run.token_ids)
     found = without(run, parts)
-    torch.testing.assert_close(found.stream.logits.double(), there.logits, atol=plain.CLOSE, rtol=0)
+    torch.testing.assert_close(found.stream.logits.double(), there.logits, atol=oracle.CLOSE, rtol=0)
     assert (found.stream.logits - run.stream.logits).abs().max() > 1e-3  # and it did something
     for layer, residual in enumerate(there.residual):
-        torch.testing.assert_close(found.stream.layer_input[layer].double(), residual, atol=plain.CLOSE, rtol=0)
+        torch.testing.assert_close(found.stream.layer_input[layer].double(), residual, atol=oracle.CLOSE, rtol=0)
     expected = there.scores(TARGET)
     scores = found.layer_scores()
-    torch.testing.assert_close(scores.attention.double(), expected.attention, atol=plain.CLOSE, rtol=0)
-    torch.testing.assert_close(scores.ffn.double(), expected.ffn, atol=plain.CLOSE, rtol=0)
-    torch.testing.assert_close(found.head_scores().double(), expected.heads, atol=plain.CLOSE, rtol=0)
+    torch.testing.assert_close(scores.attention.double(), expected.attention, atol=oracle.CLOSE, rtol=0)
+    torch.testing.assert_close(scores.ffn.double(), expected.ffn, atol=oracle.CLOSE, rtol=0)
+    torch.testing.assert_close(found.head_scores().double(), expected.heads, atol=oracle.CLOSE, rtol=0)
     for kind, every in ((NeuronKind.FFN, expected.ffn_neurons), (NeuronKind.ATTENTION, expected.attention_neurons)):
         best = [one.score for one in found.raising(kind, 12)[0]]
         torch.testing.assert_close(
-            torch.tensor(best).double(), every.flatten().topk(12).values, atol=plain.CLOSE, rtol=0
+            torch.tensor(best).double(), every.flatten().topk(12).values, atol=oracle.CLOSE, rtol=0
         )
 
 
@@ -95,7 +95,7 @@ def test_the_score_of_a_part_is_that_of_all_it_adds(name):
     found = part_scores(run, parts_of("L1.ffn", "L0.H2", "L1.attention", "L2.F5", "L2.H1.N3"))
     assert found[:3] == pytest.approx([float(layers.ffn[1]), float(heads[0, 2]), float(layers.attention[1])], abs=1e-4)
     assert found[3] == pytest.approx(run.value_neuron(Neuron.parse("L2.F5")).score, abs=1e-5)
-    there = plain.run(models.folder(name), run.token_ids)
+    there = oracle.run(models.folder(name), run.token_ids)
     layer = there.layers[2]
     added = layer.attention_activation[1, :, 3].sum() * layer.attention_values[1, 3]
     base, scale = there.residual[2][-1], there.head.scale(there.residual[-1][-1])

@@ -12,7 +12,7 @@ from app.attribution import Analysis, Conventions, Settings, analyse, predict
 from app.attribution.prompt import target_of
 from app.attribution.run import require_same_model
 from db.errors import AtlasError
-from tests import models, plain
+from tests import models, oracle
 
 CLOSE = 1e-5  # nats
 OTHER_PROMPT = "A blue road ends; the rain runs"
@@ -47,7 +47,7 @@ def assert_same(one: Analysis, other: Analysis) -> None:
 def test_layers_and_heads_are_those_of_the_plain_method(name, conventions):
     model = models.language_model(name)
     analysis = analyse(model, models.PROMPT, top=0, conventions=conventions)
-    run = plain.run(models.folder(name), ids_of(name))
+    run = oracle.run(models.folder(name), ids_of(name))
     target = analysis.target.token.id
     scores = run.scores(target, beta=conventions is Conventions.EXACT)
     near(analysis.layers.attention, scores.attention)
@@ -59,7 +59,7 @@ def test_layers_and_heads_are_those_of_the_plain_method(name, conventions):
 @pytest.mark.parametrize("name", models.FAMILIES)
 def test_predictions_and_target_are_the_model_s_own(name):
     model = models.language_model(name)
-    own = plain.run(models.folder(name), ids_of(name)).logits.log_softmax(-1)
+    own = oracle.run(models.folder(name), ids_of(name)).logits.log_softmax(-1)
     for conventions in Conventions:  # the convention changes scores, not what the model says
         analysis = analyse(model, models.PROMPT, top=0, conventions=conventions)
         best = own.sort(descending=True)
@@ -98,7 +98,7 @@ def test_a_position_is_analysed_as_if_the_prompt_ended_there(name, position):
     assert [token.id for token in chosen.tokens] == ids
     assert all(one.position is not None and one.position <= at for one in chosen.attention_value_neurons)
     # the whole prompt run plainly, later tokens included, and read there
-    scores = plain.run(models.folder(name), ids, at).scores(chosen.target.token.id)
+    scores = oracle.run(models.folder(name), ids, at).scores(chosen.target.token.id)
     near(chosen.layers.ffn, scores.ffn)
     near(chosen.heads, scores.heads)
     # and a prompt that does end there

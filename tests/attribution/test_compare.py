@@ -12,7 +12,7 @@ from app.attribution.compare import compare, compare_prompts
 from app.attribution.comparison import TABLES, changes_frame, comparison_json, comparison_text, heads_frame
 from app.attribution.comparison import layers_frame as compared_layers
 from db.neuron import Neuron, NeuronKind, parse_list
-from tests import models, plain
+from tests import models, oracle
 
 OTHER = "The rain runs to the river"
 QUESTION = (models.PROMPT, Settings(target=270))
@@ -92,7 +92,7 @@ def test_zeroed_parts_against_plain_scores_under_the_first_scale(name):
     found = compare_prompts(model, QUESTION, QUESTION, k=25, zero=parse_list(parts), ranges=spans(model))
     run = run_prompt(model, *QUESTION)
     without_parts = without(run, [one.part for one in found.zeroed])
-    head = plain.head_of(models.folder(name))
+    head = oracle.head_of(models.folder(name))
     stream = without_parts.stream
 
     def increase(base, added):
@@ -102,14 +102,14 @@ def test_zeroed_parts_against_plain_scores_under_the_first_scale(name):
     for layer in range(models.LAYERS):
         base = stream.layer_input[layer, -1]
         scores = (increase(base, stream.attention_output[layer, -1]), float(found.second.layers.attention[layer]))
-        assert scores[0] == pytest.approx(scores[1], abs=plain.CLOSE)
+        assert scores[0] == pytest.approx(scores[1], abs=oracle.CLOSE)
     for change in found.neurons[NeuronKind.FFN]:
         layer, index = change.neuron.layer, change.neuron.index
         base = stream.layer_input[layer, -1] + stream.attention_output[layer, -1]
         activation = 0.0 if change.neuron.label == "L1.F7" else float(stream.ffn_activation[layer, -1, index])
         added = activation * model.weights.ffn_values(layer)[index]
         assert change.second.activation == pytest.approx(activation, abs=1e-6)
-        assert change.second.score == pytest.approx(increase(base, added), abs=plain.CLOSE)
+        assert change.second.score == pytest.approx(increase(base, added), abs=oracle.CLOSE)
     assert [one.part.label for one in found.zeroed] == parts.split(",")
     assert found.second.target.log_probability == pytest.approx(
         float(stream.logits.double().log_softmax(-1)[270]), abs=1e-5

@@ -28,7 +28,7 @@ from app.attribution.heads import (
 )
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronAt, NeuronKind
-from tests import models, plain
+from tests import models, oracle
 
 ALL = 10**6
 
@@ -54,7 +54,7 @@ def test_source_positions_sum_to_the_head_and_heads_to_the_layer(name):
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_source_scores_are_the_increase_by_that_position_alone(name):
     run = run_of(name)
-    reference = plain.run(models.folder(name), run.token_ids)
+    reference = oracle.run(models.folder(name), run.token_ids)
     layer, head = 1, 2
     base = run.stream.layer_input[layer, -1].double()
     scale = float(reference.head.scale(reference.residual[-1][-1]))

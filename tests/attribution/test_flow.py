@@ -11,7 +11,7 @@ from app.attribution.analysis import contrast
 from app.attribution.frames import flow_frame
 from app.attribution.heads import contrast_flow, flow, flow_json
 from indexer.families import Conventions
-from tests import models, plain
+from tests import models, oracle
 
 TARGET = 270
 CLOSE = 1e-4
@@ -29,7 +29,7 @@ def by_place(found):
 @pytest.mark.parametrize("name", models.FAMILIES)
 def test_the_strongest_are_those_of_the_plain_way(name, conventions):
     run = run_of(name, conventions=conventions)
-    scores = plain.run(models.folder(name), run.token_ids).scores(TARGET, beta=conventions is Conventions.EXACT)
+    scores = oracle.run(models.folder(name), run.token_ids).scores(TARGET, beta=conventions is Conventions.EXACT)
     every = {
         (layer, head, position): score
         for layer, heads in enumerate(scores.head_sources.tolist())

@@ -8,7 +8,7 @@ import torch
 from app.attribution.score import Bases, base_points, head_contributions, layer_scores
 from indexer.families import Conventions
 from indexer.forward import ResidualStream
-from tests import models, plain
+from tests import models, oracle
 
 CLOSE = (
     1e-4  # residual streams have entries of the order of 10 and pass through a few float32 sums of some dozens of terms
@@ -32,7 +32,7 @@ def near(got, expected, atol: float = CLOSE) -> None:
 def test_the_stream_is_the_plain_pass(name, from_end):
     model, ids = models.language_model(name), ids_of(name)
     at = len(ids) - 1 - from_end
-    stream, expected = model.forward(ids[: at + 1]), plain.run(models.folder(name), ids, at)
+    stream, expected = model.forward(ids[: at + 1]), oracle.run(models.folder(name), ids, at)
     assert stream.position == at
     near(stream.layer_input, torch.stack(expected.residual)[:, : at + 1])
     for number, layer in enumerate(expected.layers):
@@ -47,7 +47,7 @@ def test_the_stream_is_the_plain_pass(name, from_end):
 def test_neurons_and_biases_add_up_to_what_each_sub_layer_wrote(name, from_end):
     model, ids = models.language_model(name), ids_of(name)
     at = len(ids) - 1 - from_end
-    stream, expected = model.forward(ids[: at + 1]), plain.run(models.folder(name), ids, at)
+    stream, expected = model.forward(ids[: at + 1]), oracle.run(models.folder(name), ids, at)
     for number, layer in enumerate(expected.layers):
         values, bias = model.weights.ffn_values(number), model.weights.ffn_bias(number)
         for position in range(at + 1):
@@ -64,7 +64,7 @@ def test_neurons_and_biases_add_up_to_what_each_sub_layer_wrote(name, from_end):
 
 def test_heads_and_bias_add_up_to_the_attention_output(name):
     model, ids = models.language_model(name), ids_of(name)
-    stream, expected = model.forward(ids), plain.run(models.folder(name), ids)
+    stream, expected = model.forward(ids), oracle.run(models.folder(name), ids)
     heads = head_contributions(stream, model.weights)
     for number, layer in enumerate(expected.layers):
         near(heads[number].sum(dim=0) + layer.attention_bias, layer.attention_output[-1])

@@ -10,7 +10,7 @@ from app.attribution.__main__ import main
 from app.attribution.keys import key_sides, keys_frame, keys_json, keys_text
 from db.errors import AtlasError
 from db.neuron import Neuron
-from tests import models, plain
+from tests import models, oracle
 
 NEURONS = (Neuron.ffn(0, 0), Neuron.ffn(2, 31), Neuron.attention(0, 0, 0), Neuron.attention(2, 3, 5))
 
@@ -44,7 +44,7 @@ def test_readings_are_what_the_model_would_read_from_each_embedding(name, neuron
         for found, largest in ((side.highest, True), (side.lowest, False)):
             tokens, readings = [one.token.id for one in found], [one.reading for one in found]
             assert len(tokens) == 40
-            plain.assert_same_end(tokens, readings, every, largest=largest)
+            oracle.assert_same_end(tokens, readings, every, largest=largest)
             zs = (every[tokens] - every.mean()) / every.std(correction=0)
             assert [one.z for one in found] == pytest.approx(zs.tolist(), abs=1e-4)
         assert side.mean == pytest.approx(float(every.mean()), abs=1e-5)
@@ -55,8 +55,8 @@ def test_readings_are_what_the_model_would_read_from_each_embedding(name, neuron
 def test_the_key_is_the_methods_key_vector(name):
     model, folder = models.language_model(name), models.folder(name)
     ffn, attention = Neuron.ffn(1, 3), Neuron.attention(1, 2, 3)
-    keys = {ffn: plain.ffn_keys(folder, 1, 3), attention: [plain.attention_key(folder, 1, 2, 3)]}
-    values, heads = plain.value_vectors(folder, 1)
+    keys = {ffn: oracle.ffn_keys(folder, 1, 3), attention: [oracle.attention_key(folder, 1, 2, 3)]}
+    values, heads = oracle.value_vectors(folder, 1)
     width = models.SIZES[name][1]
     written = {ffn: values[3], attention: heads[2 * width + 3]}
     for neuron, own in keys.items():

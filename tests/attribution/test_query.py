@@ -9,7 +9,7 @@ import torch
 from app.attribution import Conventions, analyse
 from app.attribution.query import readers
 from db.neuron import Neuron, NeuronKind
-from tests import models, plain
+from tests import models, oracle
 
 CLOSE = 1e-5  # nats
 TARGET, DISTRACTOR = 270, 41
@@ -25,13 +25,13 @@ def ids_of(name: str) -> list[int]:
 def test_query_neurons_are_those_of_the_loops(name, conventions):
     model, folder, ids = models.language_model(name), models.folder(name), ids_of(name)
     analysis = analyse(model, models.PROMPT, top=ALL, query_top=9, target=TARGET, conventions=conventions)
-    at = [plain.run(folder, ids, position) for position in range(len(ids))]
+    at = [oracle.run(folder, ids, position) for position in range(len(ids))]
     expected = torch.zeros(models.LAYERS, models.SIZES[name][2], dtype=torch.float64)
     for one in analysis.attention_value_neurons[:9]:
         head, index, layer, position = one.neuron.head, one.neuron.index, one.neuron.layer, one.position
         assert head is not None
         assert position is not None
-        key = plain.attention_key(folder, layer, head, index, centre=conventions is Conventions.EXACT)
+        key = oracle.attention_key(folder, layer, head, index, centre=conventions is Conventions.EXACT)
         denominator = at[position].residual[layer][position] @ key
         for earlier in range(layer):
             part = at[position].layers[earlier]
@@ -52,7 +52,7 @@ def test_query_layers_are_those_of_the_loops(name):
     model, folder, ids = models.language_model(name), models.folder(name), ids_of(name)
     analysis = analyse(model, models.PROMPT, top=5, query_top=9, target=TARGET)
     ranked = analyse(model, models.PROMPT, top=100, target=TARGET)
-    run = plain.run(folder, ids)
+    run = oracle.run(folder, ids)
     query = analysis.query
     assert query is not None
 
@@ -75,10 +75,10 @@ def test_query_layers_are_those_of_the_loops(name):
         return expected, rounding
 
     top = ranked.attention_value_neurons[:9]
-    keys = [plain.attention_key(folder, n.neuron.layer, int(n.neuron.head or 0), n.neuron.index) for n in top]
+    keys = [oracle.attention_key(folder, n.neuron.layer, int(n.neuron.head or 0), n.neuron.index) for n in top]
     expected = [shares(top, keys, lambda one: one.position)]
     top = ranked.ffn_value_neurons[:100]
-    both = [plain.ffn_keys(folder, n.neuron.layer, n.neuron.index) for n in top]
+    both = [oracle.ffn_keys(folder, n.neuron.layer, n.neuron.index) for n in top]
     expected += [shares(top, [keys[i] for keys in both], lambda _one: run.position) for i in range(len(both[0]))]
 
     found = [query.attention_layers.named(), *(layers.named() for layers in query.ffn_layers)]
@@ -106,7 +106,7 @@ def test_a_vanishing_denominator_is_left_out_and_counted():
 @pytest.mark.parametrize("conventions", Conventions)
 @pytest.mark.parametrize("name", models.FAMILIES)
 def test_the_shares_of_a_contrast_add_up_to_the_difference_of_logits(name, conventions):
-    model, run = models.language_model(name), plain.run(models.folder(name), ids_of(name))
+    model, run = models.language_model(name), oracle.run(models.folder(name), ids_of(name))
     analysis = analyse(model, models.PROMPT, top=ALL, target=TARGET, distractor=DISTRACTOR, conventions=conventions)
     found = analysis.contrast
     assert found is not None
@@ -152,10 +152,10 @@ def test_exchanging_target_and_distractor_turns_the_signs_round():
 @pytest.mark.parametrize("name", models.FAMILIES)
 def test_the_certified_bottom_is_the_exhaustive_bottom(name, top, bounds):
     model, folder = models.language_model(name), models.folder(name)
-    head = plain.head_of(folder)
+    head = oracle.head_of(folder)
 
     def ranges(kind: NeuronKind, layer: int) -> torch.Tensor:
-        logits = head.logits(plain.value_vectors(folder, layer)[0 if kind is NeuronKind.FFN else 1], beta=False)
+        logits = head.logits(oracle.value_vectors(folder, layer)[0 if kind is NeuronKind.FFN else 1], beta=False)
         return (logits.amax(dim=1) - logits.amin(dim=1)).float() * (1 + 1e-5)
 
     analysis = analyse(
@@ -166,7 +166,7 @@ def test_the_certified_bottom_is_the_exhaustive_bottom(name, top, bounds):
         suppressing=True,
         ranges=ranges if bounds == "catalogue" else None,
     )
-    scores = plain.run(folder, ids_of(name)).scores(TARGET)
+    scores = oracle.run(folder, ids_of(name)).scores(TARGET)
     for kind, every, found in (
         (NeuronKind.FFN, scores.ffn_neurons, analysis.ffn_suppressing_neurons),
         (NeuronKind.ATTENTION, scores.attention_neurons, analysis.attention_suppressing_neurons),

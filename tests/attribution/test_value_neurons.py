@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from app.attribution import Conventions, analyse
 from app.attribution.search import certified_top
 from db.neuron import Neuron, NeuronKind
-from tests import models, plain
+from tests import models, oracle
 
 CLOSE = 1e-5  # nats; float32 rounding of scores of the order of 1 stays near 1e-6
 TARGET = 270  # " The": not the top prediction
@@ -29,7 +29,7 @@ def by_label(neurons) -> dict[tuple[str, int | None], float]:
     return {(one.neuron.label, one.position): one.score for one in neurons}
 
 
-def exhaustive(scores: plain.Scores, kind: NeuronKind) -> dict[tuple[str, int | None], float]:
+def exhaustive(scores: oracle.Scores, kind: NeuronKind) -> dict[tuple[str, int | None], float]:
     """Every entry's score under the label that the analysis would give it."""
     if kind is NeuronKind.FFN:
         table = scores.ffn_neurons
@@ -69,7 +69,7 @@ def assert_is_top(found, every: dict[tuple[str, int | None], float], k: int) -> 
 def test_certified_equals_exhaustive(name, top, conventions):
     model = models.language_model(name)
     analysis = analyse(model, models.PROMPT, top=top, target=TARGET, conventions=conventions)
-    expected = plain.run(models.folder(name), model.tokenizer(models.PROMPT)["input_ids"])
+    expected = oracle.run(models.folder(name), model.tokenizer(models.PROMPT)["input_ids"])
     scores = expected.scores(TARGET, beta=conventions is Conventions.EXACT)
     for kind, found in (
         (NeuronKind.FFN, analysis.ffn_value_neurons),
@@ -87,7 +87,7 @@ def test_certified_equals_exhaustive(name, top, conventions):
 def test_activations_keep_their_sign_and_place(name):
     model = models.language_model(name)
     analysis = analyse(model, models.PROMPT, top=10**6, target=TARGET)
-    expected = plain.run(models.folder(name), model.tokenizer(models.PROMPT)["input_ids"])
+    expected = oracle.run(models.folder(name), model.tokenizer(models.PROMPT)["input_ids"])
     for one in analysis.ffn_value_neurons:
         activation = expected.layers[one.neuron.layer].ffn_activation[one.neuron.index]
         assert one.activation == pytest.approx(float(activation), abs=CLOSE)

@@ -9,7 +9,7 @@ from app.attribution.__main__ import main
 from app.attribution.within import lowering_within, raising_within, shares_within
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Part
-from tests import models, plain
+from tests import models, oracle
 
 TARGET = 270
 CLOSE = 1e-4
@@ -32,7 +32,7 @@ def key(one):
 
 def every_score(name, run, scope, kind):
     """The plain scores of all entries of the part."""
-    scores = plain.run(models.folder(name), run.token_ids).scores(TARGET)
+    scores = oracle.run(models.folder(name), run.token_ids).scores(TARGET)
     if kind is NeuronKind.FFN:
         return {(index,): score for index, score in enumerate(scores.ffn_neurons[scope.layer].tolist())}
     return {

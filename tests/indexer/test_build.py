@@ -22,8 +22,8 @@ from indexer.__main__ import main
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
 from indexer.shards import write_shard
-from tests import models, plain
-from tests.plain import assert_same_end
+from tests import models, oracle
+from tests.oracle import assert_same_end
 
 DEPTH = 10  # shallow enough for a vocabulary of 323 to be screened
 CLOSE = 1e-5
@@ -34,7 +34,7 @@ def every_neuron(name: str) -> list[tuple[Neuron, torch.Tensor]]:
     _, width, _ = models.SIZES[name]
     found: list[tuple[Neuron, torch.Tensor]] = []
     for layer in range(models.LAYERS):
-        ffn, attention = plain.value_vectors(models.folder(name), layer)
+        ffn, attention = oracle.value_vectors(models.folder(name), layer)
         found += [(Neuron.ffn(layer, index), row) for index, row in enumerate(ffn)]
         found += [(Neuron.attention(layer, *divmod(place, width)), row) for place, row in enumerate(attention)]
     return found
@@ -42,7 +42,7 @@ def every_neuron(name: str) -> list[tuple[Neuron, torch.Tensor]]:
 
 def assert_is_brute_force(path: Path, name: str, depth: int) -> None:
     """Every list and statistic in the file; and that the catalogue answers with them under the right label."""
-    head, neurons = plain.head_of(models.folder(name)), every_neuron(name)
+    head, neurons = oracle.head_of(models.folder(name)), every_neuron(name)
     every = head.logits(torch.stack([vector for _, vector in neurons]), beta=False)
     with read_only_connection(path) as connection:
         rows = connection.execute("SELECT * FROM neuron_token ORDER BY neuron_id, sign DESC, rank").fetchnumpy()

@@ -12,8 +12,8 @@ from indexer import projection
 from indexer.families import NormKind
 from indexer.projection import Projection, Projector, plain_lists
 from indexer.unembedding import Unembedding
-from tests import models, plain
-from tests.plain import assert_same_end
+from tests import models, oracle
+from tests.oracle import assert_same_end
 
 DEPTH = 50
 VOCABULARY, WIDTH = 5003, 64  # no multiple of 16: some tokens stand in no group
@@ -262,12 +262,12 @@ def test_statistics_by_hand():
 @pytest.mark.parametrize("name", models.FAMILIES)
 def test_a_model_s_value_vectors_by_the_plain_method(name):
     """The fold of norm and head included: centred for LayerNorm, times γ, times U; β and norm scale left out."""
-    head, folder = plain.head_of(models.folder(name)), models.folder(name)
+    head, folder = oracle.head_of(models.folder(name)), models.folder(name)
     checkpoint = models.checkpoint(name)
     weights = checkpoint.weights()
     projector = Projector(Unembedding.from_weights(weights, checkpoint.epsilon()), 10, screen=False)
     for layer in range(models.LAYERS):
-        ffn, attention = plain.value_vectors(folder, layer)
+        ffn, attention = oracle.value_vectors(folder, layer)
         for vectors, found in (
             (ffn, projector.project(weights.ffn_values(layer))),
             (attention, projector.project(weights.attention_values(layer))),

@@ -6,7 +6,7 @@ import torch
 from indexer.families import ARCHITECTURES, Conventions, NormKind
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights
-from tests import models, plain
+from tests import models, oracle
 
 
 def of(family: str, **tensors) -> Unembedding:
@@ -65,7 +65,7 @@ def test_at_the_final_hidden_state_it_is_the_model_s_own_output(name):
     model = models.language_model(name)
     ids = model.tokenizer(models.PROMPT)["input_ids"]
     for length in (1, 3, len(ids)):
-        run = plain.run(models.folder(name), ids, length - 1)
+        run = oracle.run(models.folder(name), ids, length - 1)
         hidden = run.residual[-1][length - 1].float()
         logits = model.unembedding.logits(hidden, model.unembedding.scale(hidden))
         torch.testing.assert_close(logits.double(), run.logits, atol=2e-5, rtol=0)

@@ -15,7 +15,7 @@ from indexer.checkpoint import Checkpoint, locate
 from indexer.language_model import load_model
 from indexer.unembedding import Unembedding
 from indexer.weights import safetensors_files
-from tests import models, plain
+from tests import models, oracle
 
 WEIGHTS = "model.safetensors"
 
@@ -74,7 +74,7 @@ def test_the_file_and_the_loaded_model_hold_the_same(name):
 def test_value_vectors_and_keys_are_the_modules_own(name):
     weights = models.checkpoint(name).weights()
     for layer in range(models.LAYERS):
-        ffn, attention = plain.value_vectors(models.folder(name), layer)
+        ffn, attention = oracle.value_vectors(models.folder(name), layer)
         assert torch.equal(weights.ffn_values(layer).double(), ffn)
         assert torch.equal(weights.attention_values(layer).double(), attention)
 

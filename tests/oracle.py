@@ -1,4 +1,4 @@
-"""The method once more, written plainly and separately, to compare with: full matrices, no bounds, no hooks.
+"""The method once more, written separately and simply, to compare with: full matrices, no bounds, no hooks.
 
 A model is run by transformers; what its neurons did is then computed again, layer by layer, from its own modules, and
 must meet the library's hidden states and logits before anything is compared with it. Scores are taken in float64 as
