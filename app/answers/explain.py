@@ -22,7 +22,7 @@ from app.state.selections import Map, Place, PromptSelection, Show, question_key
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronKind, Part
-from db.workspace import Draft, Saved
+from db.workspace import AnalysisEntry, Saved
 from db.workspace.records import MAX_TITLE
 
 if TYPE_CHECKING:
@@ -363,11 +363,11 @@ def suggested_title(selection: PromptSelection, analysis: "Analysis") -> str:
     return (words if len(words) <= room else words[: room - 1] + "…") + end[:MAX_TITLE]
 
 
-def draft(title: str, selection: PromptSelection, analysis: "Analysis", atlas: Catalogue) -> Draft:
+def draft(title: str, selection: PromptSelection, analysis: "Analysis", atlas: Catalogue) -> AnalysisEntry:
     """The view as it is kept: the analysis, and what was looked at in it."""
     from app.attribution.frames import to_json
 
-    return Draft(
+    return AnalysisEntry(
         title=title,
         model=atlas.info.model,
         build_id=atlas.info.build_id,

@@ -24,8 +24,8 @@ from app.serving.worker import Reason, RefusedError
 from app.state.selections import PromptSelection, question_key
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.workspace import Saved, Workspace
-from db.workspace.exchange import AnalysisEntry, Document, Imported, merge
+from db.workspace import AnalysisEntry, Saved, Workspace
+from db.workspace.exchange import Document, Imported, merge
 
 # The workspace of this server: whether there is one, who may write to it, and how its analyses are looked up.
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from app.gallery.examples import CHOICES, Choice
 from app.state.selections import PromptSelection, question_key
 from db.errors import AtlasError
-from db.workspace.exchange import AnalysisEntry, parse
+from db.workspace.exchange import parse
+from db.workspace.records import AnalysisEntry
 
 FOLDER = Path(__file__).parent / "views"
 ENDING = ".json.gz"

@@ -17,8 +17,8 @@ from app.state import address
 from app.state.selections import question_key
 from db.catalogue.builds import DEFAULT_ROOT, find_catalogue
 from db.errors import AtlasError
-from db.workspace.exchange import AnalysisEntry, Document, to_text
-from db.workspace.records import now
+from db.workspace.exchange import Document, to_text
+from db.workspace.records import AnalysisEntry, now
 
 if TYPE_CHECKING:
     from app.attribution.results import Analysis

@@ -3,11 +3,11 @@
     >>> with Workspace.open("sqlite:///workspace/atlas.sqlite") as workspace:  # doctest: +SKIP
     ...     workspace.analyses("capital France")
 
-It lies in an SQLite file or in PostgreSQL, apart from the catalogues: those are made anew, this is not. Of an analysis
-it knows the JSON object that `python -m app.attribution --json` writes, and the neurons in its lists.
+It lies in an SQLite file or in PostgreSQL, apart from the catalogues: those can be built again, this cannot. Of an
+analysis it knows the JSON object that `python -m app.attribution --json` writes, and the neurons in its lists.
 """
 
-from db.workspace.records import Collection, Contents, Draft, Mention, NeuronNote, Saved
+from db.workspace.records import AnalysisEntry, Collection, Contents, Mention, NeuronNote, Saved
 from db.workspace.store import Workspace
 
-__all__ = ["Collection", "Contents", "Draft", "Mention", "NeuronNote", "Saved", "Workspace"]
+__all__ = ["AnalysisEntry", "Collection", "Contents", "Mention", "NeuronNote", "Saved", "Workspace"]

@@ -13,7 +13,6 @@ Status 0: done. Status 2: it cannot be; one line on standard error says why.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -22,32 +21,35 @@ from typing import Any
 
 from db.command_line import run
 from db.errors import AtlasError
+from db.files import atomic_write
+from db.settings import OFF, paths
 from db.terminal import table
 from db.token_text import display, shorten
 from db.workspace import exchange
-from db.workspace.records import NeuronNote, Saved
-from db.workspace.store import DEFAULT_URL, Workspace
+from db.workspace.records import Contents, NeuronNote, Record, Saved
+from db.workspace.store import Workspace
 
-# What each of the shell's commands answers.
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    return run(lambda: _answer(options))
 
 
 def _answer(options: argparse.Namespace) -> str:
-    """The answer as text, or as JSON.
-
-    Raises:
-        AtlasError: it cannot be answered.
-    """
-    if options.workspace == "off":
+    """The answer as text, or as JSON."""
+    url = options.workspace or paths().workspace_url
+    if url in (None, OFF):
         raise AtlasError("ATLAS_WORKSPACE is off: name a workspace with --workspace URL.")
-    # Looking makes nothing: only an import begins a workspace.
-    with Workspace.open(options.workspace, create=options.command == "import") as workspace:
+    # Looking creates nothing: only an import begins a workspace.
+    with Workspace.open(url, create=options.command == "import") as workspace:
         return _COMMANDS[options.command](workspace, options)
 
 
 def _list(workspace: Workspace, options: argparse.Namespace) -> str:
     found = workspace.analyses(limit=options.limit, offset=options.offset)
     if options.json:
-        return _json({"total": workspace.count_analyses(), "analyses": [asdict(one) for one in found]})
+        return _json({"total": workspace.count_analyses(), "analyses": _all(found)})
     return _analyses(found)
 
 
@@ -55,35 +57,35 @@ def _search(workspace: Workspace, options: argparse.Namespace) -> str:
     page = {"limit": options.limit, "offset": options.offset}
     found, notes = workspace.analyses(options.words, **page), workspace.notes(options.words, **page)
     if options.json:
-        return _json({"analyses": [asdict(one) for one in found], "notes": list(map(note_json, notes))})
+        return _json({"analyses": _all(found), "notes": _all(notes)})
     return "\n\n".join(part for part in (_analyses(found), _notes(notes)) if part) or "nothing found"
 
 
 def _show(workspace: Workspace, options: argparse.Namespace) -> str:
     saved, result = workspace.saved(options.id), workspace.result(options.id)
     if options.json:
-        return _json(asdict(saved) | {"result": result})
-    lines = [(name, _plain(str(value))) for name, value in asdict(saved).items()]
+        return _json(saved.to_json() | {"result": result})
+    lines = [(name, _one_line(str(value))) for name, value in saved.to_json().items()]
     lines += [("probability", f"{result['target'].get('probability', float('nan')):.4f}")]
     return "\n".join(f"{name:17}{value}" for name, value in lines)
 
 
 def _notes_command(workspace: Workspace, options: argparse.Namespace) -> str:
     found = workspace.notes(tag=options.tag, limit=options.limit, offset=options.offset)
-    return _json(list(map(note_json, found))) if options.json else _notes(found)
+    return _json(_all(found)) if options.json else _notes(found)
 
 
 def _collections(workspace: Workspace, options: argparse.Namespace) -> str:
     found = workspace.collections()
     if not options.json:
-        rows = [(one.id, _plain(one.name), str(one.analyses), str(one.neurons)) for one in found]
+        rows = [(one.id, _one_line(one.name), str(one.analyses), str(one.neurons)) for one in found]
         return table(("id", "name", "analyses", "neurons"), rows, right={2, 3})
+    contents, nothing = workspace.all_contents(), Contents((), ())
     listed = []
     for one in found:
-        contents = workspace.contents(one.id)
-        analyses = [asdict(saved) for saved in contents.analyses]
-        neurons = [{"model": model, "neuron": neuron.label} for model, neuron in contents.neurons]
-        listed.append({"id": one.id, "name": one.name, "created_at": one.created_at, "analyses": analyses})
+        held = contents.get(one.id, nothing)
+        neurons = [{"model": model, "neuron": neuron.label} for model, neuron in held.neurons]
+        listed.append({"id": one.id, "name": one.name, "created_at": one.created_at, "analyses": _all(held.analyses)})
         listed[-1]["neurons"] = neurons
     return _json(listed)
 
@@ -93,13 +95,8 @@ def _export(workspace: Workspace, options: argparse.Namespace) -> str:
     if options.to is None:
         return text
     path = Path(options.to)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="ascii")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise AtlasError(f"{path} cannot be written ({error.strerror}).") from error
     return _json({"path": str(path), "bytes": len(text)}) if options.json else f"{path}: {len(text):,} bytes"
 
 
@@ -123,28 +120,21 @@ _COMMANDS: dict[str, Callable[[Workspace, argparse.Namespace], str]] = {
 }
 
 
-def note_json(note: NeuronNote) -> dict[str, Any]:
-    """A note as the shell writes it."""
-    return {
-        "model": note.model,
-        "neuron": note.neuron.label,
-        "note": note.text,
-        "tags": list(note.tags),
-        "updated_at": note.updated_at,
-    }
+def _all(found: Sequence[Record]) -> list[dict[str, Any]]:
+    return [one.to_json() for one in found]
 
 
 def _analyses(found: Sequence[Saved]) -> str:
-    rows = [(one.id, one.created_at[:16], one.model, _plain(one.title), _plain(one.target)) for one in found]
+    rows = [(one.id, one.created_at[:16], one.model, _one_line(one.title), _one_line(one.target)) for one in found]
     return table(("id", "saved", "model", "title", "target"), rows, right=set()) if rows else ""
 
 
 def _notes(found: Sequence[NeuronNote]) -> str:
-    rows = [(one.neuron.label, one.model, ", ".join(one.tags), _plain(one.text)) for one in found]
+    rows = [(one.neuron.label, one.model, ", ".join(one.tags), _one_line(one.text)) for one in found]
     return table(("neuron", "model", "tags", "note"), rows, right=set()) if rows else ""
 
 
-def _plain(text: str) -> str:
+def _one_line(text: str) -> str:
     """One line that no terminal reads as a command."""
     return shorten(display(text.encode("utf-8", "replace")).replace("␣", " "), 100)
 
@@ -153,13 +143,13 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     whole = argparse.ArgumentParser(prog="python -m db.workspace", description="Saved analyses, notes, collections.")
     shared = argparse.ArgumentParser(add_help=False)
-    for target, default in ((whole, os.environ.get("ATLAS_WORKSPACE") or DEFAULT_URL), (shared, argparse.SUPPRESS)):
+    for target, default in ((whole, None), (shared, argparse.SUPPRESS)):
         target.add_argument(
-            "--workspace", metavar="URL", default=default, help=f"default: ATLAS_WORKSPACE, else {DEFAULT_URL}"
+            "--workspace", metavar="URL", default=default, help="default: ATLAS_WORKSPACE, else workspace/atlas.sqlite"
         )
     shared.add_argument("--json", action="store_true", help="JSON on standard output and nothing else there")
     add = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -183,12 +173,6 @@ def parser() -> argparse.ArgumentParser:
     merge = command("import", "put a JSON document into the workspace")
     merge.add_argument("file", metavar="FILE", help="what `export` wrote; - is standard input")
     return whole
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    options = parser().parse_args(arguments)
-    return run(lambda: _answer(options))
 
 
 if __name__ == "__main__":

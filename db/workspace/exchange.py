@@ -16,91 +16,62 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 from sqlalchemy import Connection, select
 
 from db.errors import AtlasError
-from db.neuron import Neuron
-from db.workspace import analyses as saved_analyses
-from db.workspace import schema, store
-from db.workspace import store as lists
-from db.workspace.records import MAX_NAME, MAX_NOTE, Draft, NeuronNote, line, paragraph, tags_of
-from db.workspace.store import Workspace
+from db.workspace import database as tables
+from db.workspace.records import MAX_NAME, AnalysisEntry, Id, Labelled, Name, NeuronNote, Record, Time, line, tags_of
+from db.workspace.store import (
+    SAVED,
+    Workspace,
+    note_of,
+    notes_of,
+    put_in_collection,
+    put_note,
+    saved_analysis,
+    write_analysis,
+)
 
 FORMAT: Final = "neuron-atlas-workspace"
 VERSION: Final = 1
 MAX_BYTES = 256 * 2**20
 
-_Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-_Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
-_Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+class ListedAnalysis(Record):
+    """An analysis in a collection."""
+
+    id: Id
+    added_at: Time
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class ListedNeuron(Record):
+    """A neuron in a collection."""
+
+    model: Name
+    neuron: Labelled
+    added_at: Time
 
 
-class AnalysisEntry(_Strict):
-    """A saved analysis with its result."""
-
-    id: _Id
-    title: _Name
-    model: _Name
-    build_id: _Name
-    unembedding_hash: _Name
-    address: str
-    question: str
-    created_at: _Time
-    updated_at: _Time
-    result: dict[str, Any]
-
-    def draft(self) -> Draft:
-        """What is kept of it, besides its id and times."""
-        return Draft(
-            self.title, self.model, self.build_id, self.unembedding_hash, self.address, self.question, self.result
-        )
-
-
-class NeuronEntry(_Strict):
-    """What was noted of a neuron."""
-
-    model: _Name
-    neuron: _Name
-    note: str
-    tags: list[str]
-    updated_at: _Time
-
-
-class _Listed(_Strict):
-    id: _Id
-    added_at: _Time
-
-
-class _ListedNeuron(_Strict):
-    model: _Name
-    neuron: _Name
-    added_at: _Time
-
-
-class CollectionEntry(_Strict):
+class CollectionEntry(Record):
     """A collection; its analyses are those of the document, or are there already."""
 
-    id: _Id
-    name: _Name
-    created_at: _Time
-    analyses: list[_Listed]
-    neurons: list[_ListedNeuron]
+    id: Id
+    name: Name
+    created_at: Time
+    analyses: list[ListedAnalysis]
+    neurons: list[ListedNeuron]
 
 
-class Document(_Strict):
+class Document(Record):
     """The whole."""
 
-    format: Literal["neuron-atlas-workspace"] = "neuron-atlas-workspace"
-    version: Literal[1] = 1
+    format: Literal["neuron-atlas-workspace"] = FORMAT
+    version: Literal[1] = VERSION
     analyses: list[AnalysisEntry] = Field(default_factory=list)
-    neurons: list[NeuronEntry] = Field(default_factory=list)
+    neurons: list[NeuronNote] = Field(default_factory=list)
     collections: list[CollectionEntry] = Field(default_factory=list)
 
 
@@ -141,7 +112,8 @@ def parse(data: bytes | str) -> Document:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise AtlasError(f"The file is damaged at {where[:120]}: {first['msg']}.") from error
+        said = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+        raise AtlasError(f"The file is damaged at {where[:120]}: {said}.") from error
 
 
 def _no_number(name: str) -> float:
@@ -154,21 +126,50 @@ def export(workspace: Workspace, analysis_ids: tuple[str, ...] | None = None) ->
     Raises:
         AtlasError: there is no analysis of such an id.
     """
+    table = tables.analysis
     with workspace.reading() as connection:
-        if analysis_ids is None:
-            found = connection.execute(select(schema.analysis.c.id)).scalars().all()
-            entries = [_analysis(connection, one) for one in found]
-            return Document(
-                analyses=sorted(entries, key=lambda one: (one.created_at, one.id)),
-                neurons=_neurons(connection),
-                collections=_collections(connection),
-            )
-        return Document(analyses=[_analysis(connection, one) for one in analysis_ids])
+        if analysis_ids is not None:
+            for one in analysis_ids:
+                saved_analysis(connection, one)
+        chosen = select(*SAVED, table.c.result).order_by(table.c.created_at, table.c.id)
+        rows = connection.execute(chosen if analysis_ids is None else chosen.where(table.c.id.in_(analysis_ids)))
+        document = Document(analyses=[_entry(row) for row in rows])
+        if analysis_ids is not None:
+            return document
+        notes = sorted(notes_of(connection), key=lambda note: (note.model, note.neuron.label))
+        return document.model_copy(update={"neurons": notes, "collections": _collections(connection)})
+
+
+def _entry(row: Any) -> AnalysisEntry:
+    kept = {name: getattr(row, name) for name in AnalysisEntry.model_fields}
+    return AnalysisEntry(**kept | {"result": json.loads(row.result)})
+
+
+def _collections(connection: Connection) -> list[CollectionEntry]:
+    analyses: dict[str, list[ListedAnalysis]] = {}
+    for row in connection.execute(select(tables.collected_analysis)):
+        listed = ListedAnalysis(id=row.analysis_id, added_at=row.added_at)
+        analyses.setdefault(row.collection_id, []).append(listed)
+    neurons: dict[str, list[ListedNeuron]] = {}
+    for row in connection.execute(select(tables.collected_neuron)):
+        labelled = ListedNeuron(model=row.model, neuron=row.neuron, added_at=row.added_at)
+        neurons.setdefault(row.collection_id, []).append(labelled)
+    found = [
+        CollectionEntry(
+            id=row.id,
+            name=row.name,
+            created_at=row.created_at,
+            analyses=sorted(analyses.get(row.id, []), key=lambda one: (one.added_at, one.id)),
+            neurons=sorted(neurons.get(row.id, []), key=lambda one: (one.added_at, one.model, one.neuron.label)),
+        )
+        for row in connection.execute(select(tables.collection))
+    ]
+    return sorted(found, key=lambda one: one.name)
 
 
 def to_text(document: Document) -> str:
     """The document as a file's content."""
-    return json.dumps(document.model_dump(), ensure_ascii=True, allow_nan=False)
+    return json.dumps(document.to_json(), ensure_ascii=True, allow_nan=False)
 
 
 def merge(workspace: Workspace, document: Document) -> Imported:
@@ -179,104 +180,52 @@ def merge(workspace: Workspace, document: Document) -> Imported:
     """
     with workspace.writing() as connection:
         places = [_merge_analysis(connection, one, place) for place, one in enumerate(document.analyses)]
-        noted = [_merge_neuron(connection, one, place) for place, one in enumerate(document.neurons)]
+        noted = [_merge_note(connection, one, place) for place, one in enumerate(document.neurons)]
         listed = [_merge_collection(connection, one, place) for place, one in enumerate(document.collections)]
     return Imported(places.count("new"), noted.count("new"), listed.count("new"), (places + noted).count("replaced"))
 
 
-def _analysis(connection: Connection, analysis_id: str) -> AnalysisEntry:
-    saved = saved_analyses.require(connection, analysis_id)
-    table = schema.analysis
-    result = connection.execute(select(table.c.result).where(table.c.id == analysis_id)).scalar_one()
-    kept = {name: getattr(saved, name) for name in AnalysisEntry.model_fields if name != "result"}
-    return AnalysisEntry(**kept, result=json.loads(result))
-
-
-def _neurons(connection: Connection) -> list[NeuronEntry]:
-    rows = connection.execute(select(schema.note.c.model, schema.note.c.neuron)).all()
-    found = []
-    for model, label in sorted(map(tuple, rows)):
-        one = store.find(connection, model, label)
-        if one is not None:
-            entry = NeuronEntry(
-                model=model, neuron=label, note=one.text, tags=list(one.tags), updated_at=one.updated_at
-            )
-            found.append(entry)
-    return found
-
-
-def _collections(connection: Connection) -> list[CollectionEntry]:
-    collection, of_analyses, of_neurons = schema.collection, schema.collected_analysis, schema.collected_neuron
-    found = []
-    for one in connection.execute(select(collection.c.id, collection.c.name, collection.c.created_at)).all():
-        analyses = select(of_analyses).where(of_analyses.c.collection_id == one.id)
-        neurons = select(of_neurons).where(of_neurons.c.collection_id == one.id)
-        listed = [_Listed(id=row.analysis_id, added_at=row.added_at) for row in connection.execute(analyses).all()]
-        labelled = [
-            _ListedNeuron(model=row.model, neuron=row.neuron, added_at=row.added_at)
-            for row in connection.execute(neurons).all()
-        ]
-        found.append(
-            CollectionEntry(
-                id=one.id,
-                name=one.name,
-                created_at=one.created_at,
-                analyses=sorted(listed, key=lambda row: (row.added_at, row.id)),
-                neurons=sorted(labelled, key=lambda row: (row.added_at, row.model, row.neuron)),
-            )
-        )
-    return sorted(found, key=lambda one: one.name)
-
-
 def _merge_analysis(connection: Connection, entry: AnalysisEntry, place: int) -> str:
-    table = schema.analysis
+    table = tables.analysis
     known = connection.execute(select(table.c.updated_at).where(table.c.id == entry.id)).scalar()
     if known is not None and known >= entry.updated_at:
         return "known"
     with _named(f"analyses.{place}"):
-        if known is None:
-            saved_analyses.add(connection, entry.id, entry.draft(), entry.created_at, entry.updated_at)
-            return "new"
-        saved_analyses.replace(connection, entry.id, entry.draft(), entry.created_at, entry.updated_at)
-    return "replaced"
+        write_analysis(connection, entry, over=known is not None)
+    return "new" if known is None else "replaced"
 
 
-def _merge_neuron(connection: Connection, entry: NeuronEntry, place: int) -> str:
+def _merge_note(connection: Connection, note: NeuronNote, place: int) -> str:
+    known = note_of(connection, note.model, note.neuron)
+    if known is None:
+        put_note(connection, note)
+        return "new"
+    newer = note if note.updated_at > known.updated_at else known
     with _named(f"neurons.{place}"):
-        neuron = Neuron.parse(entry.neuron)
-        note = NeuronNote(
-            entry.model, neuron, paragraph(entry.note, "note", MAX_NOTE), tags_of(entry.tags), entry.updated_at
-        )
-        known = store.find(connection, entry.model, neuron.label)
-        if known is None:
-            store.put(connection, note)
-            return "new"
-        newer = note if note.updated_at > known.updated_at else known
-        united = NeuronNote(note.model, neuron, newer.text, tags_of((*known.tags, *note.tags)), newer.updated_at)
-        if united == known:
-            return "known"
-        store.put(connection, united)
+        united = newer.model_copy(update={"tags": tags_of((*known.tags, *note.tags))})
+    if united == known:
+        return "known"
+    put_note(connection, united)
     return "replaced"
 
 
 def _merge_collection(connection: Connection, entry: CollectionEntry, place: int) -> str:
-    table = schema.collection
+    table = tables.collection
     with _named(f"collections.{place}"):
         name = line(entry.name, "name", MAX_NAME)
-        by_name = connection.execute(select(table.c.id).where(table.c.name == name)).scalar()
-        by_id = connection.execute(select(table.c.id).where(table.c.id == entry.id)).scalar()
-        collection_id = by_id or by_name or entry.id
-        if by_id is None and by_name is None:
+        by_id, by_name = (
+            connection.execute(select(table.c.id).where(same)).scalar()
+            for same in (table.c.id == entry.id, table.c.name == name)
+        )
+        known = by_id or by_name
+        if known is None:
             connection.execute(table.insert().values(id=entry.id, name=name, created_at=entry.created_at))
         for listed in entry.analyses:
-            saved_analyses.require(connection, listed.id)
-            row = {"collection_id": collection_id, "analysis_id": listed.id}
-            lists.put_in_collection(connection, schema.collected_analysis, row, listed.added_at)
+            saved_analysis(connection, listed.id)
+            put_in_collection(connection, known or entry.id, listed.id, listed.added_at)
         for one in entry.neurons:
-            label = Neuron.parse(one.neuron).label
-            row = {"collection_id": collection_id, "model": one.model, "neuron": label}
-            lists.put_in_collection(connection, schema.collected_neuron, row, one.added_at)
-    return "known" if by_id or by_name else "new"
+            put_in_collection(connection, known or entry.id, (one.model, one.neuron), one.added_at)
+    return "known" if known else "new"
 
 
 @contextmanager

@@ -1,309 +1,77 @@
-"""A workspace, open: one named method a question."""
+"""A workspace, open: one method for each thing that is asked of saved analyses, notes and collections."""
 
-import uuid
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Table,
+    and_,
+    delete,
+    distinct,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 
 from db.errors import AtlasError
 from db.neuron import Neuron
-from db.workspace import schema
-from db.workspace.analyses import SAVED, Analyses, Base, check_page, holds, require, saved_of
-from db.workspace.database import Database
+from db.workspace import database as tables
+from db.workspace.database import Database, prepare
 from db.workspace.records import (
     MAX_NAME,
     MAX_NOTE,
+    MAX_PAGE,
+    MAX_TITLE,
+    AnalysisEntry,
     Collection,
     Contents,
+    Mention,
     NeuronNote,
+    Saved,
+    columns_of,
     line,
+    mentions_of,
+    new_id,
     now,
     paragraph,
     searchable,
     tags_of,
+    words_of,
 )
 
-# Notes and tags on neurons, by model and label.
+_WRITER = 0x77726974  # "writ"
 
-_N, _G = schema.note, schema.tag
-
-
-class Notes(Base):
-    """The part of a workspace that keeps notes."""
-
-    def note(self, model: str, neuron: Neuron) -> NeuronNote | None:
-        """What was noted of a neuron; None where nothing was."""
-        with self.reading() as connection:
-            return _note(connection, model, neuron.label)
-
-    def write_note(
-        self, model: str, neuron: Neuron, text: str, tags: Iterable[str] = (), *, seen: str | None = None
-    ) -> NeuronNote | None:
-        """Put this in place of what was noted of a neuron; neither text nor tags forget it.
-
-        Args:
-            model: the model's name.
-            neuron: which.
-            text: several lines at most, plain text.
-            tags: in any order; capital letters do not count.
-            seen: the `updated_at` of the note that is replaced, "" for none; None replaces whatever is there.
-
-        Raises:
-            AtlasError: a text or tag is too long, or somebody else changed the note since it was seen.
-        """
-        text, kept = paragraph(text, "note", MAX_NOTE), tags_of(tags)
-        with self.writing() as connection:
-            old = _note(connection, model, neuron.label)
-            if seen is not None and seen != ("" if old is None else old.updated_at):
-                raise AtlasError(f"Somebody changed the note on {neuron.label} meanwhile. Reload the page to see it.")
-            if not text and not kept:
-                forget(connection, model, neuron.label)
-                return None
-            note = NeuronNote(model, neuron, text, kept, now())
-            put(connection, note)
-        return note
-
-    def notes(
-        self,
-        words: str = "",
-        *,
-        tag: str | None = None,
-        model: str | None = None,
-        limit: int = 50,
-        offset: int = 0,
-    ) -> tuple[NeuronNote, ...]:
-        """Those whose text, tags or label hold all the words and that have the tag, last changed first.
-
-        Raises:
-            AtlasError: too many words, or a page that cannot be.
-        """
-        check_page(limit, offset)
-        chosen = (
-            select(_N.c.model, _N.c.neuron, _N.c.text, _N.c.updated_at)
-            .where(*_wanted(words, tag, model))
-            .order_by(_N.c.updated_at.desc(), _N.c.model, _N.c.neuron)
-            .limit(limit)
-            .offset(offset)
-        )
-        with self.reading() as connection:
-            rows = connection.execute(chosen).all()
-            return tuple(
-                NeuronNote(row.model, Neuron.parse(row.neuron), row.text, _tags(connection, *row[:2]), row.updated_at)
-                for row in rows
-            )
-
-    def count_notes(self, words: str = "", *, tag: str | None = None, model: str | None = None) -> int:
-        """How many :meth:`notes` has in all."""
-        with self.reading() as connection:
-            counted = select(func.count()).select_from(_N).where(*_wanted(words, tag, model))
-            return int(connection.execute(counted).scalar_one())
-
-    def tags(self, model: str | None = None) -> tuple[tuple[str, int], ...]:
-        """Every tag and on how many neurons it is, the commonest first."""
-        counted = select(_G.c.tag, func.count()).group_by(_G.c.tag).order_by(func.count().desc(), _G.c.tag)
-        if model is not None:
-            counted = counted.where(_G.c.model == model)
-        with self.reading() as connection:
-            return tuple((tag, int(count)) for tag, count in connection.execute(counted).all())
+_ANALYSIS, _MENTION, _NOTE, _TAG = tables.analysis, tables.mention, tables.note, tables.tag
+_COLLECTION, _LISTED, _LISTED_NEURON = tables.collection, tables.collected_analysis, tables.collected_neuron
+SAVED = tuple(_ANALYSIS.c[name] for name in Saved.model_fields)
+"""The columns that make a `Saved`."""
+_NEWEST_FIRST = (_ANALYSIS.c.created_at.desc(), _ANALYSIS.c.id)
 
 
-def put(connection: Connection, note: NeuronNote) -> None:
-    """Write a note in place of the one that is there."""
-    label = note.neuron.label
-    forget(connection, note.model, label)
-    searched = searchable(label, note.text, *note.tags)
-    values = {"model": note.model, "neuron": label, "text": note.text, "updated_at": note.updated_at}
-    connection.execute(insert(_N).values(values | {"searched": searched}))
-    if note.tags:
-        connection.execute(insert(_G), [{"model": note.model, "neuron": label, "tag": tag} for tag in note.tags])
-
-
-def forget(connection: Connection, model: str, label: str) -> None:
-    """Delete a note and its tags."""
-    connection.execute(delete(_N).where(_N.c.model == model, _N.c.neuron == label))
-
-
-def find(connection: Connection, model: str, label: str) -> NeuronNote | None:
-    """What was noted of a neuron."""
-    return _note(connection, model, label)
-
-
-def _note(connection: Connection, model: str, label: str) -> NeuronNote | None:
-    one = select(_N.c.text, _N.c.updated_at).where(_N.c.model == model, _N.c.neuron == label)
-    row = connection.execute(one).first()
-    if row is None:
-        return None
-    return NeuronNote(model, Neuron.parse(label), row.text, _tags(connection, model, label), row.updated_at)
-
-
-def _tags(connection: Connection, model: str, label: str) -> tuple[str, ...]:
-    chosen = select(_G.c.tag).where(_G.c.model == model, _G.c.neuron == label)
-    found: Sequence[str] = connection.execute(chosen).scalars().all()
-    return tuple(sorted(found))  # by code point: databases sort text each in its own way
-
-
-def _wanted(words: str, tag: str | None, model: str | None) -> list[ColumnElement[bool]]:
-    conditions = [holds(_N.c.searched, words)]
-    if model is not None:
-        conditions.append(_N.c.model == model)
-    if tag is not None:
-        with_tag = select(_G.c.tag).where(_G.c.model == _N.c.model, _G.c.neuron == _N.c.neuron, _G.c.tag == tag.lower())
-        conditions.append(with_tag.exists())
-    return conditions
-
-
-# Collections: named lists of saved analyses and neurons.
-
-_C, _A, _M = schema.collection, schema.collected_analysis, schema.collected_neuron
-
-
-class Collections(Base):
-    """The part of a workspace that keeps collections."""
-
-    def collections(self) -> tuple[Collection, ...]:
-        """All of them, by name."""
-        with self.reading() as connection:
-            rows = connection.execute(select(_C.c.id)).scalars().all()
-            found = [_one(connection, collection_id) for collection_id in rows]
-        return tuple(sorted(found, key=lambda one: (one.name.casefold(), one.name)))
-
-    def new_collection(self, name: str) -> Collection:
-        """An empty collection.
-
-        Raises:
-            AtlasError: the name is empty, too long, or taken.
-        """
-        name = line(name, "name", MAX_NAME)
-        with self.writing() as connection:
-            _require_free(connection, name)
-            collection_id = uuid.uuid4().hex
-            connection.execute(insert(_C).values(id=collection_id, name=name, created_at=now()))
-            return _one(connection, collection_id)
-
-    def rename_collection(self, collection_id: str, name: str) -> Collection:
-        """Give a collection another name.
-
-        Raises:
-            AtlasError: there is none of this id, or the name is empty, too long, or another collection's.
-        """
-        name = line(name, "name", MAX_NAME)
-        with self.writing() as connection:
-            if _one(connection, collection_id).name != name:
-                _require_free(connection, name)
-                connection.execute(update(_C).where(_C.c.id == collection_id).values(name=name))
-            return _one(connection, collection_id)
-
-    def delete_collection(self, collection_id: str) -> None:
-        """Forget a collection; what was in it stays.
-
-        Raises:
-            AtlasError: there is none of this id.
-        """
-        with self.writing() as connection:
-            _one(connection, collection_id)
-            connection.execute(delete(_C).where(_C.c.id == collection_id))
-
-    def contents(self, collection_id: str) -> Contents:
-        """What is in a collection.
-
-        Raises:
-            AtlasError: there is none of this id.
-        """
-        with self.reading() as connection:
-            _one(connection, collection_id)
-            return contents_of(connection, collection_id)
-
-    def collect_analysis(self, collection_id: str, analysis_id: str) -> None:
-        """Put a saved analysis into a collection, if it is not there.
-
-        Raises:
-            AtlasError: there is no such collection or analysis.
-        """
-        with self.writing() as connection:
-            _one(connection, collection_id)
-            require(connection, analysis_id)
-            put_in_collection(connection, _A, {"collection_id": collection_id, "analysis_id": analysis_id})
-
-    def collect_neuron(self, collection_id: str, model: str, neuron: Neuron) -> None:
-        """Put a neuron into a collection, if it is not there.
-
-        Raises:
-            AtlasError: there is no such collection.
-        """
-        with self.writing() as connection:
-            _one(connection, collection_id)
-            put_in_collection(connection, _M, {"collection_id": collection_id, "model": model, "neuron": neuron.label})
-
-    def uncollect_analysis(self, collection_id: str, analysis_id: str) -> None:
-        """Take a saved analysis out of a collection."""
-        with self.writing() as connection:
-            one = (_A.c.collection_id == collection_id, _A.c.analysis_id == analysis_id)
-            connection.execute(delete(_A).where(*one))
-
-    def uncollect_neuron(self, collection_id: str, model: str, neuron: Neuron) -> None:
-        """Take a neuron out of a collection."""
-        with self.writing() as connection:
-            one = (_M.c.collection_id == collection_id, _M.c.model == model, _M.c.neuron == neuron.label)
-            connection.execute(delete(_M).where(*one))
-
-
-def put_in_collection(connection: Connection, into: Any, row: dict[str, str], added_at: str = "") -> bool:
-    """Add a row to a collection's table where it is not there yet; whether it was new."""
-    there = [into.c[name] == value for name, value in row.items()]
-    if connection.execute(select(func.count()).select_from(into).where(*there)).scalar_one():
-        return False
-    connection.execute(insert(into).values(row | {"added_at": added_at or now()}))
-    return True
-
-
-def contents_of(connection: Connection, collection_id: str) -> Contents:
-    """What is in a collection."""
-    analyses = (
-        select(*SAVED)
-        .join(_A, _A.c.analysis_id == schema.analysis.c.id)
-        .where(_A.c.collection_id == collection_id)
-        .order_by(_A.c.added_at, _A.c.analysis_id)
-    )
-    neurons = (
-        select(_M.c.model, _M.c.neuron)
-        .where(_M.c.collection_id == collection_id)
-        .order_by(_M.c.added_at, _M.c.model, _M.c.neuron)
-    )
-    rows = connection.execute(neurons).all()
-    return Contents(
-        saved_of(connection.execute(analyses).all()), tuple((row.model, Neuron.parse(row.neuron)) for row in rows)
-    )
-
-
-def _one(connection: Connection, collection_id: str) -> Collection:
-    row = connection.execute(select(_C.c.id, _C.c.name, _C.c.created_at).where(_C.c.id == collection_id)).first()
-    if row is None:
-        raise AtlasError(f"There is no collection {collection_id[:40]!r}; it may have been deleted.")
-    counts = (
-        connection.execute(select(func.count()).select_from(into).where(into.c.collection_id == collection_id))
-        for into in (_A, _M)
-    )
-    return Collection(row.id, row.name, row.created_at, *(int(count.scalar_one()) for count in counts))
-
-
-def _require_free(connection: Connection, name: str) -> None:
-    if connection.execute(select(_C.c.id).where(_C.c.name == name)).first() is not None:
-        raise AtlasError(f"There is a collection “{name}” already. Choose another name.")
-
-
-DEFAULT_URL = "sqlite:///workspace/atlas.sqlite"
-
-
-class Workspace(Analyses, Notes, Collections):
+class Workspace:
     """What people keep. Make one with :meth:`open`; it may be shared by threads.
 
-    Every method raises AtlasError where the database cannot be used; it works again when the cause is gone.
+    Every method raises AtlasError where the database cannot be used (it works again when the cause is gone), where
+    nothing has the id that it is given, and where a text is empty or too long.
     """
 
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._checked = database.identity()
+
     @classmethod
-    def open(cls, url: str = DEFAULT_URL, *, create: bool = True) -> Self:
+    def open(cls, url: str, *, create: bool = True) -> Self:
         """The workspace at an SQLAlchemy URL, its tables brought up to date.
 
         Args:
@@ -314,7 +82,7 @@ class Workspace(Analyses, Notes, Collections):
             AtlasError: it cannot be opened, is another program's, or was written by a newer version.
         """
         database = Database(url)
-        schema.prepare(database, create=create)
+        prepare(database, create=create)
         return cls(database)
 
     @property
@@ -333,3 +101,412 @@ class Workspace(Analyses, Notes, Collections):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that changes nothing."""
+        self._check()
+        with self.database.transaction() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that changes something: all of it or, on any error, nothing."""
+        self._check()
+        with self.database.transaction(write=True) as connection:
+            if self.database.file is None:  # one writer at a time, as SQLite has it anyway
+                connection.execute(select(func.pg_advisory_xact_lock(_WRITER)))
+            yield connection
+
+    def _check(self) -> None:
+        """Another file under the same name may be an older workspace, or none."""
+        found = self.database.identity()
+        if found != self._checked:
+            prepare(self.database, create=False)
+            self._checked = found
+
+    # Saved analyses
+
+    def save(self, entry: AnalysisEntry) -> Saved:
+        """Keep an analysis.
+
+        Raises:
+            AtlasError: the title is empty or too long, or the result is too large or is not an analysis.
+        """
+        with self.writing() as connection:
+            write_analysis(connection, entry)
+            return saved_analysis(connection, entry.id)
+
+    def saved(self, analysis_id: str) -> Saved:
+        """One saved analysis, without its result."""
+        with self.reading() as connection:
+            return saved_analysis(connection, analysis_id)
+
+    def result(self, analysis_id: str) -> dict[str, Any]:
+        """The JSON object of a saved analysis."""
+        with self.reading() as connection:
+            text = connection.execute(select(_ANALYSIS.c.result).where(_ANALYSIS.c.id == analysis_id)).scalar()
+        if text is None:
+            raise _no_analysis(analysis_id)
+        result: dict[str, Any] = json.loads(text)
+        return result
+
+    def rename(self, analysis_id: str, title: str) -> Saved:
+        """Give a saved analysis another title."""
+        title = line(title, "title", MAX_TITLE)
+        with self.writing() as connection:
+            old = saved_analysis(connection, analysis_id)
+            changes = {"title": title, "updated_at": now(), "searched": searchable(title, old.prompt, old.target)}
+            connection.execute(update(_ANALYSIS).where(_ANALYSIS.c.id == analysis_id).values(changes))
+            return saved_analysis(connection, analysis_id)
+
+    def delete(self, analysis_id: str) -> None:
+        """Forget a saved analysis; collections lose it."""
+        with self.writing() as connection:
+            if not connection.execute(delete(_ANALYSIS).where(_ANALYSIS.c.id == analysis_id)).rowcount:
+                raise _no_analysis(analysis_id)
+
+    def analyses(
+        self, words: str = "", *, model: str | None = None, limit: int = 50, offset: int = 0
+    ) -> tuple[Saved, ...]:
+        """Those whose title, prompt or target hold all the words, newest first.
+
+        Raises:
+            AtlasError: too many words, or a page that cannot be.
+        """
+        _check_page(limit, offset)
+        chosen = select(*SAVED).where(*_wanted(_ANALYSIS, words, model)).order_by(*_NEWEST_FIRST)
+        with self.reading() as connection:
+            return tuple(map(saved_of, connection.execute(chosen.limit(limit).offset(offset))))
+
+    def count_analyses(self, words: str = "", *, model: str | None = None) -> int:
+        """How many :meth:`analyses` has in all."""
+        return self._count(_ANALYSIS, *_wanted(_ANALYSIS, words, model))
+
+    def asked(self, model: str, question: str) -> tuple[Saved, ...]:
+        """The saved answers to one question, newest first."""
+        same = (
+            _ANALYSIS.c.model == model,
+            _ANALYSIS.c.question_hash == _hash(question),
+            _ANALYSIS.c.question == question,
+        )
+        with self.reading() as connection:
+            chosen = select(*SAVED).where(*same).order_by(*_NEWEST_FIRST).limit(50)
+            return tuple(map(saved_of, connection.execute(chosen)))
+
+    def mentions(self, model: str, neuron: Neuron, *, limit: int = 50, offset: int = 0) -> tuple[Mention, ...]:
+        """Where a neuron stands in the lists of saved analyses, the largest scores first.
+
+        Raises:
+            AtlasError: a page that cannot be.
+        """
+        _check_page(limit, offset)
+        chosen = (
+            select(_MENTION.c.role, _MENTION.c.position, _MENTION.c.score, _MENTION.c.activation, *SAVED)
+            .join(_ANALYSIS, _ANALYSIS.c.id == _MENTION.c.analysis_id)
+            .where(_MENTION.c.model == model, _MENTION.c.neuron == neuron.label)
+            .order_by(func.abs(_MENTION.c.score).desc(), *_NEWEST_FIRST, _MENTION.c.role, _MENTION.c.place)
+        )
+        with self.reading() as connection:
+            rows = connection.execute(chosen.limit(limit).offset(offset)).all()
+        return tuple(Mention(saved_of(row), row.role, neuron, row.position, row.score, row.activation) for row in rows)
+
+    def count_mentions(self, model: str, neuron: Neuron) -> tuple[int, int]:
+        """How many rows :meth:`mentions` has in all, and of how many analyses."""
+        counted = select(func.count(), func.count(distinct(_MENTION.c.analysis_id))).where(
+            _MENTION.c.model == model, _MENTION.c.neuron == neuron.label
+        )
+        with self.reading() as connection:
+            rows, analyses = connection.execute(counted).one()
+        return int(rows), int(analyses)
+
+    # Notes and tags on neurons, by model and label
+
+    def note(self, model: str, neuron: Neuron) -> NeuronNote | None:
+        """What was noted of a neuron; None where nothing was."""
+        with self.reading() as connection:
+            return note_of(connection, model, neuron)
+
+    def write_note(
+        self, model: str, neuron: Neuron, text: str, tags: Iterable[str] = (), *, seen: str | None = None
+    ) -> NeuronNote | None:
+        """Replace what was noted of a neuron; without text and tags the note is deleted.
+
+        Args:
+            model: the model's name.
+            neuron: which.
+            text: several lines at most, plain text.
+            tags: in any order; capital letters do not count.
+            seen: the `updated_at` of the note that is replaced, "" for none; None replaces whatever is there.
+
+        Raises:
+            AtlasError: a text or tag is too long, or somebody else changed the note since it was seen.
+        """
+        text, kept = paragraph(text, "note", MAX_NOTE), tags_of(tags)
+        with self.writing() as connection:
+            old = note_of(connection, model, neuron)
+            if seen is not None and seen != ("" if old is None else old.updated_at):
+                raise AtlasError(f"Somebody changed the note on {neuron.label} meanwhile. Reload the page to see it.")
+            if not text and not kept:
+                _delete_note(connection, model, neuron)
+                return None
+            note = NeuronNote(model=model, neuron=neuron, note=text, tags=kept, updated_at=now())
+            put_note(connection, note)
+        return note
+
+    def notes(
+        self, words: str = "", *, tag: str | None = None, model: str | None = None, limit: int = 50, offset: int = 0
+    ) -> tuple[NeuronNote, ...]:
+        """Those whose text, tags or label hold all the words and that have the tag, last changed first.
+
+        Raises:
+            AtlasError: too many words, or a page that cannot be.
+        """
+        _check_page(limit, offset)
+        with self.reading() as connection:
+            return notes_of(connection, *_wanted_notes(words, tag, model), limit=limit, offset=offset)
+
+    def count_notes(self, words: str = "", *, tag: str | None = None, model: str | None = None) -> int:
+        """How many :meth:`notes` has in all."""
+        return self._count(_NOTE, *_wanted_notes(words, tag, model))
+
+    def tags(self, model: str | None = None) -> tuple[tuple[str, int], ...]:
+        """Every tag and on how many neurons it is, the commonest first."""
+        counted = select(_TAG.c.tag, func.count()).group_by(_TAG.c.tag).order_by(func.count().desc(), _TAG.c.tag)
+        if model is not None:
+            counted = counted.where(_TAG.c.model == model)
+        with self.reading() as connection:
+            return tuple((tag, int(count)) for tag, count in connection.execute(counted))
+
+    # Collections: named lists of saved analyses and neurons
+
+    def collections(self) -> tuple[Collection, ...]:
+        """All of them, by name."""
+        with self.reading() as connection:
+            found = [Collection(*row) for row in connection.execute(_collections())]
+        return tuple(sorted(found, key=lambda one: (one.name.casefold(), one.name)))
+
+    def new_collection(self, name: str) -> Collection:
+        """An empty collection.
+
+        Raises:
+            AtlasError: the name is empty, too long, or taken.
+        """
+        name, collection_id = line(name, "name", MAX_NAME), new_id()
+        with self.writing() as connection:
+            _require_free(connection, name)
+            connection.execute(insert(_COLLECTION).values(id=collection_id, name=name, created_at=now()))
+            return _collection(connection, collection_id)
+
+    def rename_collection(self, collection_id: str, name: str) -> Collection:
+        """Give a collection another name.
+
+        Raises:
+            AtlasError: there is none of this id, or the name is empty, too long, or another collection's.
+        """
+        name = line(name, "name", MAX_NAME)
+        with self.writing() as connection:
+            if _collection(connection, collection_id).name != name:
+                _require_free(connection, name)
+                connection.execute(update(_COLLECTION).where(_COLLECTION.c.id == collection_id).values(name=name))
+            return _collection(connection, collection_id)
+
+    def delete_collection(self, collection_id: str) -> None:
+        """Forget a collection; what was in it stays."""
+        with self.writing() as connection:
+            _collection(connection, collection_id)
+            connection.execute(delete(_COLLECTION).where(_COLLECTION.c.id == collection_id))
+
+    def contents(self, collection_id: str) -> Contents:
+        """What is in a collection."""
+        with self.reading() as connection:
+            _collection(connection, collection_id)
+            return _contents(connection, collection_id).get(collection_id, Contents((), ()))
+
+    def all_contents(self) -> dict[str, Contents]:
+        """What is in every collection that is not empty, by the collection's id."""
+        with self.reading() as connection:
+            return _contents(connection)
+
+    def collect_analysis(self, collection_id: str, analysis_id: str) -> None:
+        """Put a saved analysis into a collection, if it is not there."""
+        with self.writing() as connection:
+            _collection(connection, collection_id)
+            put_in_collection(connection, collection_id, saved_analysis(connection, analysis_id).id)
+
+    def collect_neuron(self, collection_id: str, model: str, neuron: Neuron) -> None:
+        """Put a neuron into a collection, if it is not there."""
+        with self.writing() as connection:
+            _collection(connection, collection_id)
+            put_in_collection(connection, collection_id, (model, neuron))
+
+    def uncollect_analysis(self, collection_id: str, analysis_id: str) -> None:
+        """Take a saved analysis out of a collection."""
+        self._uncollect(_LISTED, {"collection_id": collection_id, "analysis_id": analysis_id})
+
+    def uncollect_neuron(self, collection_id: str, model: str, neuron: Neuron) -> None:
+        """Take a neuron out of a collection."""
+        self._uncollect(_LISTED_NEURON, {"collection_id": collection_id, "model": model, "neuron": neuron.label})
+
+    def _uncollect(self, table: Table, row: dict[str, str]) -> None:
+        with self.writing() as connection:
+            connection.execute(delete(table).where(*_equal(table, row)))
+
+    def _count(self, table: Table, *conditions: ColumnElement[bool]) -> int:
+        with self.reading() as connection:
+            return int(connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one())
+
+
+def _check_page(limit: int, offset: int) -> None:
+    if not 0 <= limit <= MAX_PAGE or offset < 0:
+        raise AtlasError(f"A page has 0 to {MAX_PAGE:,} rows and begins at 0 or later.")
+
+
+def _wanted(table: Table, words: str, model: str | None) -> list[ColumnElement[bool]]:
+    """Rows whose searchable text holds every word, of one model or of all."""
+    holds = and_(true(), *(table.c.searched.contains(word, autoescape=True) for word in words_of(words)))
+    return [holds] if model is None else [holds, table.c.model == model]
+
+
+def _equal(table: Table, row: dict[str, str]) -> list[ColumnElement[bool]]:
+    return [table.c[name] == value for name, value in row.items()]
+
+
+def write_analysis(connection: Connection, entry: AnalysisEntry, *, over: bool = False) -> None:
+    """Write an analysis and its mentions; `over` the one of its id, which stays in its collections.
+
+    Raises:
+        AtlasError: as `Workspace.save` does.
+    """
+    columns, mentions = columns_of(entry), mentions_of(entry.result)
+    columns["question_hash"] = _hash(entry.question)
+    columns["searched"] = searchable(columns["title"], columns["prompt"], columns["target"])
+    if over:
+        connection.execute(update(_ANALYSIS).where(_ANALYSIS.c.id == entry.id).values(columns))
+        connection.execute(delete(_MENTION).where(_MENTION.c.analysis_id == entry.id))
+    else:
+        connection.execute(insert(_ANALYSIS).values(columns))
+    if mentions:
+        shared = {"analysis_id": entry.id, "model": entry.model}
+        connection.execute(insert(_MENTION), [shared | row for row in mentions])
+
+
+def saved_of(row: Any) -> Saved:
+    """A row that has the columns `SAVED`."""
+    return Saved.model_construct(**{name: getattr(row, name) for name in Saved.model_fields})
+
+
+def saved_analysis(connection: Connection, analysis_id: str) -> Saved:
+    """A saved analysis that must be there; raises as `Workspace.saved` does."""
+    row = connection.execute(select(*SAVED).where(_ANALYSIS.c.id == analysis_id)).first()
+    if row is None:
+        raise _no_analysis(analysis_id)
+    return saved_of(row)
+
+
+def _no_analysis(analysis_id: str) -> AtlasError:
+    return AtlasError(f"There is no saved analysis {analysis_id[:40]!r}; it may have been deleted.")
+
+
+def _hash(question: str) -> str:
+    return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _wanted_notes(words: str, tag: str | None, model: str | None) -> list[ColumnElement[bool]]:
+    conditions = _wanted(_NOTE, words, model)
+    if tag is not None:
+        same = _TAG.c.model == _NOTE.c.model, _TAG.c.neuron == _NOTE.c.neuron, _TAG.c.tag == tag.lower()
+        conditions.append(select(_TAG.c.tag).where(*same).exists())
+    return conditions
+
+
+def notes_of(
+    connection: Connection, *wanted: ColumnElement[bool], limit: int | None = None, offset: int = 0
+) -> tuple[NeuronNote, ...]:
+    """The notes that are wanted, last changed first, with their tags: one statement, however many they are."""
+    some = select(_NOTE).where(*wanted).order_by(*_last_changed_first(_NOTE)).limit(limit).offset(offset).subquery()
+    tagged = some.outerjoin(_TAG, and_(_TAG.c.model == some.c.model, _TAG.c.neuron == some.c.neuron))
+    rows = connection.execute(select(some, _TAG.c.tag).select_from(tagged).order_by(*_last_changed_first(some)))
+    found = []
+    for (model, label), group in groupby(rows, key=lambda row: (row.model, row.neuron)):
+        first, *others = group
+        tags = (row.tag for row in (first, *others) if row.tag is not None)
+        kept = {"model": model, "neuron": Neuron.parse(label), "text": first.text, "updated_at": first.updated_at}
+        # Sorted here: each database sorts text in its own way.
+        found.append(NeuronNote.model_construct(**kept, tags=tuple(sorted(tags))))
+    return tuple(found)
+
+
+def _last_changed_first(table: FromClause) -> tuple[ColumnElement[Any], ...]:
+    return table.c.updated_at.desc(), table.c.model, table.c.neuron
+
+
+def note_of(connection: Connection, model: str, neuron: Neuron) -> NeuronNote | None:
+    """What was noted of a neuron; None where nothing was."""
+    return next(iter(notes_of(connection, _NOTE.c.model == model, _NOTE.c.neuron == neuron.label)), None)
+
+
+def put_note(connection: Connection, note: NeuronNote) -> None:
+    """Write a note in place of the one that is there."""
+    _delete_note(connection, note.model, note.neuron)
+    key = {"model": note.model, "neuron": note.neuron.label}
+    searched = searchable(note.neuron.label, note.text, *note.tags)
+    kept = {"text": note.text, "updated_at": note.updated_at, "searched": searched}
+    connection.execute(insert(_NOTE).values(key | kept))
+    if note.tags:
+        connection.execute(insert(_TAG), [key | {"tag": tag} for tag in note.tags])
+
+
+def _delete_note(connection: Connection, model: str, neuron: Neuron) -> None:
+    connection.execute(delete(_NOTE).where(_NOTE.c.model == model, _NOTE.c.neuron == neuron.label))
+
+
+def _collections() -> Select[Any]:
+    """The columns of `Collection`."""
+    counts = (
+        select(func.count()).select_from(table).where(table.c.collection_id == _COLLECTION.c.id).scalar_subquery()
+        for table in (_LISTED, _LISTED_NEURON)
+    )
+    return select(_COLLECTION.c.id, _COLLECTION.c.name, _COLLECTION.c.created_at, *counts)
+
+
+def _collection(connection: Connection, collection_id: str) -> Collection:
+    row = connection.execute(_collections().where(_COLLECTION.c.id == collection_id)).first()
+    if row is None:
+        raise AtlasError(f"There is no collection {collection_id[:40]!r}; it may have been deleted.")
+    return Collection(*row)
+
+
+def _require_free(connection: Connection, name: str) -> None:
+    if connection.execute(select(_COLLECTION.c.id).where(_COLLECTION.c.name == name)).first() is not None:
+        raise AtlasError(f"There is a collection “{name}” already. Choose another name.")
+
+
+def _contents(connection: Connection, collection_id: str | None = None) -> dict[str, Contents]:
+    """What is in one collection, or in every one, by the collection's id; empty ones are left out."""
+    analyses = select(_LISTED.c.collection_id, *SAVED).join(_ANALYSIS, _LISTED.c.analysis_id == _ANALYSIS.c.id)
+    analyses = analyses.order_by(_LISTED.c.added_at, _LISTED.c.analysis_id)
+    neurons = select(_LISTED_NEURON).order_by(
+        _LISTED_NEURON.c.added_at, _LISTED_NEURON.c.model, _LISTED_NEURON.c.neuron
+    )
+    if collection_id is not None:
+        analyses = analyses.where(_LISTED.c.collection_id == collection_id)
+        neurons = neurons.where(_LISTED_NEURON.c.collection_id == collection_id)
+    kept: dict[str, tuple[list[Saved], list[tuple[str, Neuron]]]] = {}
+    for row in connection.execute(analyses):
+        kept.setdefault(row.collection_id, ([], []))[0].append(saved_of(row))
+    for row in connection.execute(neurons):
+        kept.setdefault(row.collection_id, ([], []))[1].append((row.model, Neuron.parse(row.neuron)))
+    return {key: Contents(tuple(found), tuple(labelled)) for key, (found, labelled) in kept.items()}
+
+
+def put_in_collection(
+    connection: Connection, collection_id: str, what: str | tuple[str, Neuron], added_at: str = ""
+) -> None:
+    """Add an analysis (its id) or a neuron (model and neuron) to a collection, if it is not there."""
+    if isinstance(what, str):
+        table, row = _LISTED, {"collection_id": collection_id, "analysis_id": what}
+    else:
+        table, row = _LISTED_NEURON, {"collection_id": collection_id, "model": what[0], "neuron": what[1].label}
+    if connection.execute(select(func.count()).select_from(table).where(*_equal(table, row))).scalar_one() == 0:
+        connection.execute(insert(table).values(row | {"added_at": added_at or now()}))

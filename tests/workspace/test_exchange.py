@@ -57,6 +57,40 @@ def test_the_same_again_changes_nothing(full, empty):
     assert export(empty) == export(full) == document
 
 
+def test_a_document_as_version_1_wrote_it_still_opens(empty):
+    """Literally: not through today's records."""
+    at = "2026-11-23T04:30:00.000000Z"
+    analysis = {
+        "id": "a" * 32,
+        "title": "Paris",
+        "model": "small",
+        "build_id": "b",
+        "unembedding_hash": "h",
+        "address": "p=x&layer=3",
+        "question": "p=x",
+        "created_at": at,
+        "updated_at": at,
+        "result": {"prompt": "x", "target": {"text": " y"}, "ffn_value_neurons": [{"neuron": "L1.F2", "score": 1.5}]},
+    }
+    note = {"model": "small", "neuron": "L1.F2", "note": "capitals", "tags": ["geography"], "updated_at": at}
+    listed = {"analyses": [{"id": "a" * 32, "added_at": at}]}
+    listed |= {"neurons": [{"model": "small", "neuron": "L1.F2", "added_at": at}]}
+    document = {
+        "format": "neuron-atlas-workspace",
+        "version": 1,
+        "analyses": [analysis],
+        "neurons": [note],
+        "collections": [{"id": "c" * 32, "name": "Places", "created_at": at, **listed}],
+    }
+    assert merge(empty, parse(json.dumps(document))) == Imported(1, 1, 1, 0)
+    assert json.loads(to_text(export(empty))) == document
+    assert empty.result("a" * 32) == analysis["result"]
+    kept = empty.note("small", Neuron.ffn(1, 2))
+    assert kept is not None
+    assert (kept.text, kept.tags) == ("capitals", ("geography",))
+    assert empty.contents("c" * 32).neurons == (("small", Neuron.ffn(1, 2)),)
+
+
 def test_some_analyses_alone(full, empty):
     saved = full.analyses("second")[0]
     document = export(full, (saved.id,))

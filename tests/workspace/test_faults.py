@@ -17,12 +17,14 @@ from tests.workspace.test_store import draft
 
 WRITER = """
 import sys
-from db.workspace import Draft, Workspace
+from db.workspace import AnalysisEntry, Workspace
 row = [{"neuron": f"L1.F{i}", "score": 1.0, "activation": 1.0} for i in range(300)]
 result = {"prompt": "x", "target": {"text": "y"}, "ffn_value_neurons": row}
 with Workspace.open(sys.argv[1]) as workspace:
     for number in range(100000):
-        print(workspace.save(Draft(f"number {number}", "m", "b", "h", "p=x", "p=x", result)).id, flush=True)
+        asked = {"build_id": "b", "unembedding_hash": "h", "address": "p=x", "question": "p=x"}
+        entry = AnalysisEntry(title=f"number {number}", model="m", **asked, result=result)
+        print(workspace.save(entry).id, flush=True)
 """
 
 
@@ -138,8 +140,10 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_odd_names_of_files(root):
-    path = root / "it's a file?#%20;.sqlite"
+def test_odd_names_of_files(tmp_path):
+    folder = tmp_path / "it's a folder; 100% &x=1#é"
+    folder.mkdir()
+    path = folder / "it's a file?#%20;.sqlite"
     with Workspace.open(f"sqlite:///{quote(str(path))}") as workspace:
         workspace.save(draft())
     assert path.stat().st_size > 0

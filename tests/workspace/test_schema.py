@@ -13,10 +13,9 @@ from sqlalchemy import text
 
 from db.errors import AtlasError
 from db.neuron import Neuron
-from db.workspace import Workspace, schema
-from db.workspace.database import Database
+from db.workspace import Workspace, database
+from db.workspace.database import NEWEST, VERSION_TABLE, VERSIONS, Database, metadata, upgrade
 from db.workspace.exchange import export
-from db.workspace.schema import NEWEST, VERSION_TABLE, VERSIONS, metadata
 
 RESULT = {
     "prompt": "The capital of France is",
@@ -51,7 +50,7 @@ def differences(database: Database) -> list[object]:
 
 def test_every_version_is_a_migration_and_the_last_the_newest():
     config = Config()
-    config.set_main_option("script_location", str(schema._MIGRATIONS))
+    config.set_main_option("script_location", str(database._MIGRATIONS))
     scripts = ScriptDirectory.from_config(config)
     assert tuple(one.revision for one in scripts.walk_revisions())[::-1] == VERSIONS
     assert scripts.get_current_head() == NEWEST
@@ -69,7 +68,7 @@ def test_an_older_workspace_is_brought_up_with_everything_in_it(workspace_url, v
     if database.file is not None:
         database.file.touch()
     with database.transaction(write=True) as connection:
-        schema.upgrade(connection, version)
+        upgrade(connection, version)
         for statement, values in RECORDED[version]:
             connection.execute(text(statement), values)
     database.close()
@@ -106,7 +105,7 @@ def test_a_migration_that_fails_leaves_the_old_version(workspace_url, monkeypatc
         database.file.touch()
     damaged = dict(FIRST[0][1]) | {"result": "{"}
     with database.transaction(write=True) as connection:
-        schema.upgrade(connection, "0001")
+        upgrade(connection, "0001")
         connection.execute(text(FIRST[0][0]), damaged)
     with pytest.raises(ValueError, match="Expecting"):
         Workspace.open(workspace_url)

@@ -1,13 +1,14 @@
 """What people keep: analyses, notes, collections; the same in SQLite and in PostgreSQL."""
 
 import json
-from dataclasses import replace
 
 import pytest
+from sqlalchemy import event
 
 from db.errors import AtlasError
 from db.neuron import Neuron
-from db.workspace import Draft, Workspace, records
+from db.workspace import AnalysisEntry, Workspace, records
+from db.workspace.exchange import export
 
 NASTY = "a\x00b <b>$x$</b> 'DROP TABLE atlas_analysis; -- % _ \\ é 𝄞 \u202e"
 
@@ -16,7 +17,9 @@ def row(neuron: str, score: float, activation: float | None = 1.0, **more: objec
     return {"neuron": neuron, "score": score, **({} if activation is None else {"activation": activation}), **more}
 
 
-def draft(title: str = "Capital", prompt: str = "The capital of France is", target: str = " Paris", **changes) -> Draft:
+def draft(
+    title: str = "Capital", prompt: str = "The capital of France is", target: str = " Paris", **changes
+) -> AnalysisEntry:
     result = {
         "prompt": prompt,
         "target": {"id": 5, "text": target, "probability": 0.1 + 0.2},
@@ -25,8 +28,9 @@ def draft(title: str = "Capital", prompt: str = "The capital of France is", targ
         "query_ffn_neurons": [row("L1.F2", 0.125, None)],
         "heads": [[1e-30, -0.0, 1 / 3]],
     }
-    one = Draft(title, "small", "b1", "h1", "p=x&layer=3", "p=x", result)
-    return replace(one, **changes)
+    asked = {"build_id": "b1", "unembedding_hash": "h1", "address": "p=x&layer=3", "question": "p=x"}
+    one = AnalysisEntry(title="", model="small", **asked, result=result)
+    return one.model_copy(update={"title": title, **changes})  # unchecked, as a title that somebody types
 
 
 @pytest.fixture
@@ -223,3 +227,26 @@ def test_collections(workspace):
         workspace.contents(collection.id)
     with pytest.raises(AtlasError, match="deleted"):
         workspace.collect_analysis(workspace.collections()[0].id, "0" * 32)
+
+
+@pytest.mark.parametrize("asking", ["analyses", "notes", "tags", "collections", "all_contents", "export"])
+def test_a_list_takes_as_many_statements_however_long_it_is(workspace, asking):
+    said: list[str] = []
+    event.listen(workspace.database.engine, "before_cursor_execute", lambda *given: said.append(given[2]))
+
+    def statements() -> int:
+        said.clear()
+        export(workspace) if asking == "export" else getattr(workspace, asking)()
+        return len(said)
+
+    def fill(number: int) -> None:
+        collection, neuron = workspace.new_collection(f"collection {number}"), Neuron.ffn(1, number)
+        workspace.write_note("small", neuron, "note", ["one", "two", f"three {number}"])
+        workspace.collect_analysis(collection.id, workspace.save(draft()).id)
+        workspace.collect_neuron(collection.id, "small", neuron)
+
+    fill(0)
+    few = statements()
+    for number in range(1, 6):
+        fill(number)
+    assert statements() == few > 0

@@ -1,8 +1,8 @@
-"""Run by Alembic. The connection, its transaction and the lock are `db.workspace.schema`'s."""
+"""Run by Alembic. The connection, its transaction and the lock are `db.workspace.database`'s."""
 
 from alembic import context
 
-from db.workspace.schema import VERSION_TABLE
+from db.workspace.database import VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"], version_table=VERSION_TABLE, transactional_ddl=True

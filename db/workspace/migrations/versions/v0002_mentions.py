@@ -9,7 +9,7 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
-# As it was when this version was made; `db.workspace.analyses` may go on.
+# As it was when this version was made; `db.workspace.records` may go on.
 _ROLES = {
     "FFN value": "ffn_value_neurons",
     "attention value": "attention_value_neurons",
