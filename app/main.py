@@ -1,5 +1,6 @@
 """Neuron Atlas, the dashboard: ``python -m streamlit run app/server.py``. Page set-up and navigation, nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -7,7 +8,8 @@ import streamlit as st
 
 from app.serving import access, logs
 from app.serving.settings import configuration
-from app.ui.navigation import PAGES, guarded, params
+from app.ui.navigation import guarded, params
+from app.ui.pages import ACCOUNT, PAGES
 
 # A named icon would be fetched from another site.
 _ICON = Path(__file__).parent / "ui" / "components" / "frontend" / "icon.svg"
@@ -26,21 +28,13 @@ _STYLE = (
 def main() -> None:
     """Draw the page that the address names."""
     st.set_page_config(page_title="Neuron Atlas", page_icon=_ICON, layout="wide")
-    pages = [
-        st.Page(PAGES["start"], title="Neuron Atlas", icon=":material/hub:", default=True),
-        st.Page(PAGES["search"], title="Search", icon=":material/search:", url_path="search"),
-        st.Page(PAGES["token"], title="Token", icon=":material/match_word:", url_path="token"),
-        st.Page(PAGES["neuron"], title="Neuron", icon=":material/scatter_plot:", url_path="neuron"),
-        st.Page(PAGES["prompt"], title="Prompt", icon=":material/short_text:", url_path="prompt"),
-        st.Page(PAGES["compare"], title="Compare", icon=":material/compare_arrows:", url_path="compare"),
-        st.Page(PAGES["many"], title="Many prompts", icon=":material/format_list_bulleted:", url_path="many"),
-        st.Page(PAGES["saved"], title="Saved", icon=":material/bookmarks:", url_path="saved"),
-        st.Page(PAGES["gallery"], title="Gallery", icon=":material/collections_bookmark:", url_path="gallery"),
-        st.Page(PAGES["overview"], title="Overview", icon=":material/bar_chart:", url_path="overview"),
-    ]
+    shown = [*PAGES.values()]
     if access.sign_in_offered():
-        name = "Sign in" if access.person() is None else "Account"
-        pages.append(st.Page("ui/pages/account.py", title=name, icon=":material/person:", url_path="account"))
+        title = "Sign in" if access.person() is None else ACCOUNT.title
+        shown.append(replace(ACCOUNT, title=title))
+    pages = [
+        st.Page(one.file, title=one.title, icon=one.icon, url_path=one.path, default=not one.path) for one in shown
+    ]
     page = st.navigation(pages, position="top")
     # Streamlit leaves much of a wide page empty; the tables need the room.
     st.html(f"<style>{_STYLE}</style>")

@@ -18,19 +18,21 @@ from streamlit.starlette import App
 
 from app.serving import logs
 from app.serving.api import api
-from app.serving.frontend import NEEDS, Asset, Assets, of_folder, with_preloads
+from app.serving.frontend import Asset, Assets, of_folder, with_preloads
 from app.serving.headers import SecurityHeaders
 from app.serving.health import health
 from app.serving.settings import Mode, configuration_or_exit
 from app.serving.startup import keep_little, send_at_once, warm_up
 from app.ui.components.frontend import FOLDER, script, script_name
 from app.ui.navigation import escaped
+from app.ui.pages import PAGES
 
 _PREFIX = "/".join(("", *filter(None, str(streamlit.get_option("server.baseUrlPath") or "").split("/"))))
 _API = f"{_PREFIX.rstrip('/')}/api"
 _FRONTEND = Path(streamlit.__file__).parent / "static"
+_NEEDS = {page.path: page.needs for page in PAGES.values()}
 _INDEX = with_preloads(
-    (_FRONTEND / "index.html").read_text("utf-8"), _FRONTEND / "static" / "js", [f"{FOLDER}/{script_name()}"]
+    (_FRONTEND / "index.html").read_text("utf-8"), _FRONTEND / "static" / "js", _NEEDS, [f"{FOLDER}/{script_name()}"]
 )
 
 
@@ -41,7 +43,7 @@ def _assets() -> dict[str, Asset]:
     return {
         **of_folder(_FRONTEND / "static", f"{root}/static/"),
         f"{root}/{FOLDER}/{script_name()}": Asset(script(), ".js"),
-        **{f"{root}/{path}": page for path in NEEDS},
+        **{f"{root}/{path}": page for path in _NEEDS},
     }
 
 
@@ -53,7 +55,7 @@ async def _to_api(request: Request) -> RedirectResponse:
 async def _running(_app: App) -> AsyncIterator[dict[str, object]]:
     """What is done once the server's socket is there, and before it answers."""
     send_at_once()
-    warm_up()
+    warm_up(page.module for page in PAGES.values())
     yield {}
 
 

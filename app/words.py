@@ -1,4 +1,6 @@
-"""How figures and foreign text are written: sensible digits, a true minus sign, and nothing read as Markdown."""
+"""How numbers and foreign text are written (sensible digits, a true minus sign, nothing read as Markdown), and the
+glossary.
+"""
 
 import re
 import unicodedata
@@ -64,24 +66,16 @@ def percent(probability: float) -> str:
     return f"{share:.1f} %" if share >= 1 else f"{share:.2f} %"
 
 
-# The terms of the field in plain words, and what each page shows: the text of "What am I looking at?".
+# The glossary: the terms of the field in plain words. Which of them matter on a page is in `app.ui.pages`.
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A term in plain words; `exact`: its definition in the README's table, where it has one."""
+    """A term in plain words; `exact` is its definition in the README's table, where it has one."""
 
     name: str
     plain: str
     exact: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What one is looking at on a page: a few lines, and the terms that matter there."""
-
-    lines: tuple[str, ...]
-    terms: tuple[str, ...]
 
 
 _TERMS = (
@@ -92,7 +86,7 @@ _TERMS = (
     ),
     Term(
         "residual stream",
-        "The vector that a model keeps for each token and that every layer adds to. What stands in it after the last "
+        "The vector that the model keeps for each token and that every layer adds to. What it holds after the last "
         "layer decides the next token.",
     ),
     Term(
@@ -125,26 +119,27 @@ _TERMS = (
     ),
     Term(
         "key vector",
-        "What a neuron reads with: the more the residual stream points its way, the more the neuron is switched on. An "
-        "FFN with a gate has two, gate and up.",
+        "What a neuron reads with: the closer the residual stream points to it, the more strongly the neuron is "
+        "switched on. An FFN with a gate has two, gate and up.",
     ),
     Term(
         "activation",
         "The number that the value vector is multiplied by at one position of one prompt. It keeps its sign: a "
-        "negative one turns the vector round.",
+        "negative one reverses the vector.",
     ),
     Term(
         "logit",
-        "A token’s score before it becomes a probability. Here most often the part of it that one value vector alone "
-        "would add.",
+        "A token’s score before it becomes a probability. Here it is mostly the part of that score that one value "
+        "vector adds on its own.",
     ),
     Term(
         "unembedding",
-        "The matrix, one row a token, that turns the residual stream into logits. The final norm is folded into it.",
+        "The matrix, with one row per token, that turns the residual stream into logits. The final norm is folded "
+        "into it.",
     ),
     Term(
         "promotes, suppresses",
-        "The two ends of a neuron: the tokens whose logits its value vector raises the most, and lowers the most.",
+        "The two ends of a neuron: the tokens whose logits its value vector raises most, and those it lowers most.",
         "the tokens with the highest and lowest logits under the value vector",
     ),
     Term(
@@ -155,7 +150,7 @@ _TERMS = (
     ),
     Term(
         "z",
-        "How far a token stands out of the neuron’s own logits, in standard deviations. It makes loud and quiet "
+        "How far a token stands out from the neuron’s other logits, in standard deviations. It makes loud and quiet "
         "neurons comparable.",
         "(logit − mean) / standard deviation over the neuron's own logits. Ranking by z keeps a few neurons with huge "
         "norms from winning for every token",
@@ -163,7 +158,7 @@ _TERMS = (
     Term(
         "concept",
         "A few words, widened to the tokens near them in the model’s own unembedding. A neuron covers it when many of "
-        "those stand at one of its ends.",
+        "those are at one of its ends.",
     ),
     Term("target", "The token that is explained: the model’s most probable next token, unless another one is chosen."),
     Term(
@@ -192,7 +187,7 @@ _TERMS = (
     Term(
         "query neurons",
         "Earlier FFN neurons whose output switched the value neurons on, through their key vectors. They raise the "
-        "answer by way of others.",
+        "answer indirectly.",
         "FFN neurons whose output switched on the top attention value neurons: (contribution · key) / (layer input · "
         "key) × Imp, summed over the 30 best. The key vector is the row that reads the residual stream, times the "
         "input norm's weight, centred under LayerNorm",
@@ -204,23 +199,23 @@ _TERMS = (
     Term(
         "move",
         "What a head carried from an earlier position to the one that is explained. Each arc of the flow picture is "
-        "one.",
+        "one move.",
         "what one head moved from one source position to the analysed one; its Imp is that of this part alone, on the "
         "layer's input",
     ),
     Term(
         "logit lens",
-        "What the model would say if it stopped after a layer: the residual stream there, turned into tokens.",
+        "What the model would predict if it stopped after a layer: the residual stream there, turned into tokens.",
     ),
     Term(
         "target against distractor",
-        "Why this token and not that one: the difference of the two logits, shared out among the parts that made it.",
+        "Why this token and not that one: the difference between the two logits, divided among the parts that made it.",
         "shares of the difference of two logits; linear, so exact at once",
     ),
     Term(
         "proven",
         "Every neuron’s score has an upper bound that is quick to compute. Scoring stops only when no other neuron can "
-        "enter the list, so the list is the exhaustive one.",
+        "enter the list, so the list is the same as if all had been scored.",
     ),
     Term(
         "conventions",
@@ -230,118 +225,22 @@ _TERMS = (
     ),
     Term(
         "zeroing",
-        "Running the prompt again without a head, a neuron or a whole part. It measures what really happens, where a "
-        "score adds up what was written.",
+        "Running the prompt again without a head, a neuron or a whole sub-layer. It measures the actual effect, "
+        "whereas a score adds up what was written.",
         "a part is zeroed at every position: a neuron's activation, all of a head's, or all that a sub-layer adds, its "
         "output bias included. Hooks do it under the model's lock; no weight is changed",
     ),
     Term(
         "Δ",
-        "What changed between two runs: the second less the first, signs kept.",
+        "What changed between two runs: second minus first, with its sign.",
         "second run minus first, both scored with the first run's frozen scale. An attention neuron is compared at its "
         "strongest source position (largest score in size) in each run",
     ),
     Term(
         "catalogue, build",
-        "The stored tokens of both ends of every neuron, made once from the model’s weights. A build is one such file, "
-        "and never changes.",
+        "The stored tokens of both ends of every neuron, made once from the model’s weights. A build is one such file; "
+        "it never changes.",
     ),
 )
 TERMS = {term.name: term for term in _TERMS}
 """By name."""
-
-ABOUT = {
-    "start": About(
-        (
-            "One prompt, explained from its answer backwards: first the neurons that wrote the answer (value neurons), "
-            "then the earlier ones that switched those on (query neurons).",
-            "Everything on these pages can be clicked: a token leads to its neurons, a neuron to its tokens, a prompt "
-            "to both.",
-        ),
-        ("token", "residual stream", "value neurons", "query neurons", "promotes, suppresses", "nats"),
-    ),
-    "search": About(
-        (
-            "Each row is one end of one neuron. Looking for a token, the neurons are ranked by how far it stands out "
-            "at that end (z); looking for a concept, by how many of its tokens stand there and how strongly.",
-            "The catalogue alone answers; no prompt is involved. Whether a neuron was active is for a prompt to say.",
-        ),
-        ("FFN neuron", "attention neuron", "promotes, suppresses", "z", "concept"),
-    ),
-    "token": About(
-        (
-            "One row of the unembedding: the tokens whose rows point the same way, and the neurons that have it among "
-            "the strongest tokens of one of their ends.",
-        ),
-        ("token", "unembedding", "promotes, suppresses", "z"),
-    ),
-    "overview": About(
-        (
-            "The model as a whole: for each layer, how long its neurons’ value vectors are and how sharply they point "
-            "to single tokens. Bands hold the middle half and nearly all of the layer’s neurons.",
-            "The most peaked neurons are the easiest to read. Tokens that many neurons favour are often rare "
-            "fragments, and say little.",
-        ),
-        ("value vector", "z", "FFN neuron", "attention neuron", "promotes, suppresses"),
-    ),
-    "neuron": About(
-        (
-            "One neuron from three sides: what it writes (the tokens of both ends), what switches it on (the tokens "
-            "its key vector reads the most from) and when it is active (a text to try it on).",
-            "Its tokens are the same whatever the prompt. Only a prompt tells which of the two ends counts, by the "
-            "sign of the activation.",
-        ),
-        ("value vector", "promotes, suppresses", "activation", "sign rule", "key vector", "z"),
-    ),
-    "prompt": About(
-        (
-            "Which parts of the model raised the target: where (layers, heads, source positions), what (the neurons, "
-            "with the tokens they raised here) and why (what switched them on).",
-            "Bars to the right or upwards raised the target, the others lowered it; all are log-probability increases "
-            "in nats. The lists are proven to be the exhaustive ones.",
-        ),
-        (
-            "target",
-            "log-probability increase",
-            "nats",
-            "head",
-            "source position",
-            "move",
-            "value neurons",
-            "suppressing neurons",
-            "query neurons",
-            "sign rule",
-            "logit lens",
-            "target against distractor",
-            "proven",
-            "conventions",
-        ),
-    ),
-    "many": About(
-        (
-            "Each prompt is explained alone; the lists are then put together. A neuron that stands in many of them "
-            "serves the task rather than one answer.",
-        ),
-        ("value neurons", "suppressing neurons", "query neurons", "log-probability increase", "sign rule"),
-    ),
-    "compare": About(
-        (
-            "Two explanations side by side, and what changed between them (Δ, second less first): two prompts, targets "
-            "or positions, or one prompt with parts of the model zeroed.",
-            "Both use the first one’s scale of the final norm, so that their scores can be subtracted.",
-        ),
-        ("Δ", "log-probability increase", "nats", "activation", "zeroing", "value neurons"),
-    ),
-    "saved": About(
-        (
-            "Explanations that were kept, with the state of their page and their figures. Opening one shows what was "
-            "seen, even where the model is not at hand.",
-        ),
-        ("catalogue, build", "target", "log-probability increase"),
-    ),
-    "gallery": About(
-        ("Explanations chosen because they show something. Their figures are stored, so that no model is needed.",),
-        ("target", "value neurons", "query neurons", "log-probability increase", "nats"),
-    ),
-}
-"""By page, as in :mod:`app.ui.navigation`."""

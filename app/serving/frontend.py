@@ -107,10 +107,6 @@ _BEFORE = '<link rel="stylesheet"'
 """The script stands in front of it: one behind would wait for the style sheet."""
 
 _EVERYWHERE = ("BidiComponent", "Html")
-_CHART = ("ArrowVegaLiteChart", "embed", "vega-interpreter")
-_FIELD = ("TextInput",)
-_FILTERS = ("ButtonGroup", "Selectbox", "NumberInput", "Slider")
-_CHARTED = (*_CHART, "DownloadButton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,39 +118,28 @@ class Needs:
     parameters: tuple[str, ...] = ()
 
 
-NEEDS: Mapping[str, Needs] = {
-    "": Needs(),
-    "search": Needs((*_FIELD, *_FILTERS), (*_CHARTED, "Checkbox"), ("q", "t")),
-    "token": Needs(_FIELD, _CHARTED, ("q", "t")),
-    "neuron": Needs(_FIELD, (*_CHARTED, "TextArea", "ButtonGroup"), ("n",)),
-    "prompt": Needs((), ("ButtonGroup", "Selectbox", "DownloadButton", "Checkbox"), ("p",)),
-    "compare": Needs(("TextArea", *_FIELD, "Button"), ("DownloadButton",), ("p",)),
-    "many": Needs(("TextArea", "Button", "ButtonGroup"), ("DownloadButton",), ("set", "p")),
-    "saved": Needs(),
-    "gallery": Needs(),
-    "overview": Needs((*_CHARTED, "ButtonGroup", "Slider")),
-}
-"""By the page's path."""
+NOTHING = Needs()
 
 
-def with_preloads(index: str, scripts: Path, further: Iterable[str] = ()) -> str:
+def with_preloads(index: str, scripts: Path, needs: Mapping[str, Needs], further: Iterable[str] = ()) -> str:
     """Streamlit's page with a script that names what the page at this address will need.
 
     Args:
         index: the page.
         scripts: the folder of Streamlit's scripts.
+        needs: what each page draws with, by its path.
         further: addresses of other scripts that every page needs, relative to the page's folder.
     """
     pieces = _pieces(scripts)
     named = set(re.findall(r"static/js/([\w.$-]+\.js)", index))
     whole = {
-        page: [_closure(group, pieces, scripts) - named for group in (_EVERYWHERE + needs.always, needs.asked)]
-        for page, needs in NEEDS.items()
+        page: [_closure(group, pieces, scripts) - named for group in (_EVERYWHERE + one.always, one.asked)]
+        for page, one in needs.items()
     }
     files = sorted({name for groups in whole.values() for group in groups for name in group})
     place = {name: number for number, name in enumerate(files)}
     pages = {
-        page: [sorted(place[name] for name in always), sorted(place[name] for name in asked), NEEDS[page].parameters]
+        page: [sorted(place[name] for name in always), sorted(place[name] for name in asked), needs[page].parameters]
         for page, (always, asked) in whole.items()
     }
     told = json.dumps([files, pages, list(further)], separators=(",", ":")).replace("<", "\\u003c")

@@ -5,13 +5,13 @@ import logging
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Thread
 
 from app.serving.resources import catalogue
-from app.ui.navigation import PAGES
 from db.errors import AtlasError
 
 
@@ -62,18 +62,21 @@ def keep_little() -> None:
 _log = logging.getLogger(__name__)
 
 
-def warm_up() -> Thread:
-    """Begin, in a thread of its own; a visitor who is quicker does the same work and finds what is done already."""
-    thread = Thread(target=_warm, name="atlas-warm-up", daemon=True)
+def warm_up(modules: Iterable[str]) -> Thread:
+    """Begin, in a thread of its own; a visitor who is quicker does the same work and finds what is done already.
+
+    Args:
+        modules: are imported in this order.
+    """
+    thread = Thread(target=_warm, args=(tuple(modules),), name="atlas-warm-up", daemon=True)
     thread.start()
     return thread
 
 
-def _warm() -> None:
+def _warm(modules: Iterable[str]) -> None:
     try:
-        # The page that most begin with comes first, and what draws charts and tables with the others.
-        for path in PAGES.values():
-            import_module(".".join(("app", *PurePosixPath(path).with_suffix("").parts)))
+        for module in modules:
+            import_module(module)
         with suppress(AtlasError):  # the pages say what is wrong with it
             catalogue()
     except Exception:

@@ -1,26 +1,352 @@
-"""Reading query parameters: one by one, checked, with a notice for each that is unusable.
+"""How a page's state stands in its address: the kinds of parameters, reading and writing them, and links to pass on.
 
-A parameter at its default is left out. Reading never fails: what cannot be meant falls back to the default, and a
-notice says so. Whether a token or a neuron exists is the catalogue's to say, and reading is told its limits.
+A selection declares each of its parameters once, as a field made by :func:`parameter`; it is read and written from that
+declaration. A parameter at its default is left out. Reading never fails: an unusable value falls back to the default,
+and a notice says so. Whether a token or a neuron exists is for the catalogue to say; reading only knows the limits.
 """
 
 import base64
 import binascii
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from functools import lru_cache
-from typing import Protocol, TypeVar
+from functools import cache, lru_cache
+from typing import Any, Self
 from urllib.parse import quote_plus, urlencode
 
 from db.errors import AtlasError
-from db.neuron import Head, Neuron, NeuronAt, NeuronKind
+from db.neuron import Head, Neuron, NeuronAt, NeuronKind, labels, parse_list
 from db.records import BuildStamp
 from db.token_text import display, shorten
 
-# Long texts in an address: as they are while short, else compressed, so that the address can still be pasted. Pure.
+MAX_TOKENS = 64
+MAX_POSITION = 8000
+
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_DECIMAL = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,4})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the loaded model has; token ids, layers and heads count from 0."""
+
+    vocabulary: int = 0
+    layers: int = 0
+    heads: int = 1
+    top: int = 1000
+    """Most neurons of each kind that the server lists."""
+
+
+# The kinds of parameters.
+
+
+class Kind(ABC):
+    """How the value of one parameter is read and written."""
+
+    @abstractmethod
+    def read(self, given: str, limits: Limits) -> Any:
+        """The value.
+
+        Raises:
+            AtlasError: it is unusable; the message says what was expected.
+        """
+
+    def write(self, value: Any) -> str:
+        """The value as text."""
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Kind):
+    """Valid Unicode of at most `longest` characters."""
+
+    longest: int
+    strip: bool = False
+
+    def read(self, given: str, limits: Limits) -> str:
+        if len(given) > self.longest:
+            raise AtlasError(f"it has {len(given):,} characters, and at most {self.longest:,} are read")
+        try:
+            given.encode("utf-8")
+        except UnicodeEncodeError:
+            raise AtlasError("it is not valid Unicode") from None
+        return given.strip() if self.strip else given
+
+
+class LongText(Text):
+    """The same for a text that is written packed when it is long; see `long_text`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Integer(Kind):
+    """A whole number within bounds, both included; `high` may depend on the model."""
+
+    low: int
+    high: int | Callable[[Limits], int]
+
+    def read(self, given: str, limits: Limits) -> int:
+        high = self.high(limits) if callable(self.high) else self.high
+        if _INTEGER.fullmatch(given) and self.low <= int(given) <= high:
+            return int(given)
+        raise AtlasError(f"a whole number from {self.low} to {high} was expected")
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Kind):
+    """A number within bounds, in plain decimals."""
+
+    low: float
+    high: float
+
+    def read(self, given: str, limits: Limits) -> float:
+        if _DECIMAL.fullmatch(given) and self.low <= float(given) <= self.high:
+            return float(given)
+        raise AtlasError(f"a number from {self.low:g} to {self.high:g} was expected, such as 3.5")
+
+    def write(self, value: float) -> str:
+        return f"{round(value, 4):.10g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(Kind):
+    """Yes or no, written as 0 or 1; `on` is what stands for yes."""
+
+    on: int = 1
+
+    def read(self, given: str, limits: Limits) -> bool:
+        return Integer(0, 1).read(given, limits) == self.on
+
+    def write(self, value: bool) -> str:
+        return str(self.on)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark(Kind):
+    """Whether one particular word is given."""
+
+    word: str
+
+    def read(self, given: str, limits: Limits) -> bool:
+        if given == self.word:
+            return True
+        raise AtlasError(f"it can be {self.word}")
+
+    def write(self, value: bool) -> str:
+        return self.word
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Kind):
+    """One of a few words."""
+
+    choices: type[StrEnum]
+
+    def read(self, given: str, limits: Limits) -> StrEnum:
+        try:
+            return self.choices(given)
+        except ValueError:
+            raise AtlasError("it can be " + " or ".join(self.choices)) from None
+
+
+class Span(Kind):
+    """First and last layer."""
+
+    def read(self, given: str, limits: Limits) -> tuple[int, int]:
+        low, _, high = given.partition("-")
+        if _INTEGER.fullmatch(low) and _INTEGER.fullmatch(high) and 0 <= int(low) <= int(high) < limits.layers:
+            return int(low), int(high)
+        raise AtlasError(f"first and last layer were expected, within 0-{limits.layers - 1}")
+
+    def write(self, value: tuple[int, int]) -> str:
+        return f"{value[0]}-{value[1]}"
+
+
+class Tokens(Kind):
+    """Token ids, each once; "none" stands for an empty list."""
+
+    def read(self, given: str, limits: Limits) -> tuple[int, ...]:
+        if given == "none":
+            return ()
+        ids = given.split(",") if len(given) <= 12 * MAX_TOKENS else []
+        if 0 < len(ids) <= MAX_TOKENS and all(_INTEGER.fullmatch(i) and 0 <= int(i) < limits.vocabulary for i in ids):
+            return tuple(dict.fromkeys(map(int, ids)))
+        raise AtlasError(
+            f"up to {MAX_TOKENS} token ids from 0 to {limits.vocabulary - 1} were expected, separated by commas"
+        )
+
+    def write(self, value: tuple[int, ...]) -> str:
+        return ",".join(map(str, value)) or "none"
+
+
+class _Label(Kind):
+    def write(self, value: Head | Neuron | NeuronAt) -> str:
+        return value.label
+
+
+class HeadLabel(_Label):
+    """A head, such as L23.H4."""
+
+    def read(self, given: str, limits: Limits) -> Head:
+        try:
+            found = Head.parse(given)
+        except AtlasError:
+            found = None
+        if found and found.layer < limits.layers and found.head < limits.heads:
+            return found
+        raise AtlasError(f"a head from L0.H0 to L{limits.layers - 1}.H{limits.heads - 1} was expected")
+
+
+class NeuronAtLabel(_Label):
+    """A neuron, for an attention neuron with its source position after an @ where there is one."""
+
+    def read(self, given: str, limits: Limits) -> NeuronAt:
+        try:
+            found = NeuronAt.parse(given[:60])
+        except AtlasError:
+            found = None
+        if found is None or (found.position or 0) > MAX_POSITION:
+            raise AtlasError("a neuron's label was expected, such as L29.F864, or L29.H1.N46@4 at a source position")
+        return found
+
+
+class FfnLabel(_Label):
+    """An FFN neuron."""
+
+    def read(self, given: str, limits: Limits) -> Neuron:
+        found = NeuronAtLabel().read(given, limits)
+        if found.position is not None or found.neuron.kind is not NeuronKind.FFN:
+            raise AtlasError("the label of an FFN neuron was expected, such as L11.F1229")
+        return found.neuron
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(Kind):
+    """Parts of the model, as `db.neuron.parse_list` reads them."""
+
+    longest: int
+
+    def read(self, given: str, limits: Limits) -> tuple[Any, ...]:
+        return parse_list(Text(self.longest).read(given, limits))
+
+    def write(self, value: tuple[Any, ...]) -> str:
+        return labels(value)
+
+
+# Selections: the state of a page, declared field by field.
+
+VERSION, FORM = 1, "v"
+"""The form in which addresses are written, and the parameter that names a later one."""
+_NUMBER = re.compile(r"[1-9][0-9]{0,3}")
+
+
+def parameter(name: str, kind: Kind, default: Any = None) -> Any:
+    """A field of a state that stands in the address.
+
+    Args:
+        name: of the parameter.
+        kind: how it is read and written.
+        default: its value where the address does not name it.
+    """
+    return field(default=default, metadata={"parameter": (name, kind)})
+
+
+def nested(state: "type[State]") -> Any:
+    """A field that is a state itself; its parameters stand in the same address."""
+    return field(default_factory=state, metadata={"nested": state})
+
+
+class Reader:
+    """The parameters of an address, and a notice for each that is unusable."""
+
+    def __init__(self, params: Mapping[str, str], limits: Limits) -> None:
+        self.limits = limits
+        self.notices: list[str] = []
+        self._params = params
+        form = params.get(FORM, "1")
+        if _NUMBER.fullmatch(form) is None:
+            self.notices.append(f"In the address, {FORM} is not a number: it was read as an address of today.")
+        elif int(form) > VERSION:
+            self.notices.append(
+                "This link was made by a newer version of Neuron Atlas: what this one does not know was left out."
+            )
+
+    def take(self, name: str, kind: Kind, default: Any) -> Any:
+        """The value of one parameter; the default where it is not given or unusable."""
+        if isinstance(kind, LongText) and name + SUFFIX in self._params:
+            name, kind = name + SUFFIX, _Packed(kind.longest)
+        given = self._params.get(name)
+        if given is None:
+            return default
+        try:
+            return kind.read(given, self.limits)
+        except AtlasError as error:
+            self.refuse(name, str(error).rstrip("."))
+            return default
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Note that a parameter was left out."""
+        given = shorten(display(self._params[name][:200].encode("utf-8", "replace")), 40)
+        self.notices.append(f"In the address, {name}={given} was left out: {reason}.")
+
+
+class State:
+    """A frozen dataclass whose fields are made by `parameter` and `nested`."""
+
+    __slots__ = ()
+
+    @classmethod
+    @cache
+    def _declared(cls) -> "tuple[list[tuple[str, str, Kind, Any]], list[tuple[str, type[State]]]]":
+        """Field, parameter, kind and default of each parameter; field and type of each nested state."""
+        declared: Any = cls
+        own = [one for one in fields(declared) if "parameter" in one.metadata]
+        inner = [(one.name, one.metadata["nested"]) for one in fields(declared) if "nested" in one.metadata]
+        return [(one.name, *one.metadata["parameter"], one.default) for one in own], inner
+
+    @classmethod
+    def read_from(cls, reader: Reader) -> Self:
+        """What the parameters stand for; the reader keeps the notices."""
+        parameters, inner = cls._declared()
+        own = {name: reader.take(key, kind, default) for name, key, kind, default in parameters}
+        return cls(**own, **{name: state.read_from(reader) for name, state in inner}).normalised(reader)
+
+    def params(self) -> dict[str, str]:
+        """The query parameters."""
+        parameters, inner = self._declared()
+        shown, found = self.written(), dict[str, str]()
+        for name, key, kind, default in parameters:
+            value = getattr(shown, name)
+            if value != default:
+                found |= long_text(key, value) if isinstance(kind, LongText) else {key: kind.write(value)}
+        for name, _ in inner:
+            found |= getattr(shown, name).params()
+        return found
+
+    def normalised(self, reader: Reader) -> Self:
+        """What was read, without what means nothing in company with the rest."""
+        return self
+
+    def written(self) -> Self:
+        """What of it is written: without what follows from the rest."""
+        return self
+
+
+class Selection(State):
+    """The whole state of a page."""
+
+    __slots__ = ()
+
+    @classmethod
+    def read(cls, params: Mapping[str, str], limits: Limits | None = None) -> tuple[Self, list[str]]:
+        """The selection that the parameters stand for, and a notice for each that could not be used."""
+        reader = Reader(params, limits or Limits())
+        return cls.read_from(reader), reader.notices
+
+
+# Long texts in an address: as they are while short, else compressed, so that the address can still be pasted.
 
 LONGEST_PLAIN = 600
 """Characters in the address, percent signs included, up to which a text is left readable."""
@@ -28,10 +354,20 @@ LONGEST_PACKED = 7000
 """Characters of a packed text: proxies commonly take addresses of 8 KB."""
 SUFFIX = "z"
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]+")
-_MOST_BYTES_A_CHARACTER = 4
+_MOST_BYTES_PER_CHARACTER = 4
 
 
-def written(name: str, text: str) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class _Packed(Kind):
+    longest: int
+
+    def read(self, given: str, limits: Limits) -> str:
+        if len(given) > LONGEST_PACKED:
+            raise AtlasError(f"it has {len(given):,} characters, and at most {LONGEST_PACKED:,} are read")
+        return unpack(given, self.longest)
+
+
+def long_text(name: str, text: str) -> dict[str, str]:
     """The parameter that holds a text: plain, or packed where that is shorter; an empty text needs none."""
     if not text:
         return {}
@@ -71,17 +407,17 @@ def unpack(packed: str, longest: int) -> str:
     """The text again.
 
     Raises:
-        AtlasError: it is none, or has more than ``longest`` characters.
+        AtlasError: it is not a packed text, or has more than ``longest`` characters.
     """
     if _ALPHABET.fullmatch(packed) is None:
-        raise AtlasError("it is no packed text")
-    most = longest * _MOST_BYTES_A_CHARACTER
+        raise AtlasError("it is not a packed text")
+    most = longest * _MOST_BYTES_PER_CHARACTER
     unpacking = zlib.decompressobj()
     try:
         data = unpacking.decompress(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)), most + 1)
         text = data[:most].decode("utf-8", "strict" if len(data) <= most else "ignore")
     except (zlib.error, binascii.Error, UnicodeDecodeError) as error:
-        raise AtlasError("it is no packed text") from error
+        raise AtlasError("it is not a packed text") from error
     if len(data) > most or len(text) > longest:
         raise AtlasError(f"it unpacks to more than the {longest:,} characters that are read")
     if not unpacking.eof or unpacking.unused_data:
@@ -89,29 +425,11 @@ def unpack(packed: str, longest: int) -> str:
     return text
 
 
-# Links that last: the form of an address's state, and the build that was seen. Pure.
+# Links: a page's name and its state, as in ``neuron?n=L29.F1499``, with the build that was seen where they are shared.
 
-VERSION = 1
-"""The form in which addresses are written."""
-
-Params = Mapping[str, str]
-Migration = Callable[[str, Params], dict[str, str]]
-"""From a page's name and its parameters in one form to its parameters in the next."""
-
-MIGRATIONS: Sequence[Migration] = ()
-"""The first leads from form 1 to form 2, and so on: one fewer than there are forms."""
-
-FORM, BUILD, MODEL = "v", "b", "model"
-_NUMBER = re.compile(r"[1-9][0-9]{0,3}")
+MODEL, BUILD = "model", "b"
 _SHORT = 8
 _STAMP = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})(?:~([0-9]{4})([0-9]{2})([0-9]{2}))?")
-
-
-class Selection(Protocol):
-    """A page's state."""
-
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +447,14 @@ class NamedBuild:
         return f"catalogue {self.beginning}" + (f" of {self.day}" if self.day else "")
 
 
-def address(page: str, params: Params) -> str:
+def address(page: str, params: Mapping[str, str]) -> str:
     """The address of a page in a state, relative to any other page's.
 
     >>> address("neuron", {"n": "L1.F2"}), address("start", {})
     ('neuron?n=L1.F2', './')
     """
     path = "./" if page == "start" else page
-    return f"{path}?{urlencode(in_form(params))}" if params else path
-
-
-def in_form(params: Params) -> dict[str, str]:
-    """Parameters as they are written: with the form they are in, unless it is the first."""
-    return dict(params) if VERSION == 1 else {**params, FORM: str(VERSION)}
+    return f"{path}?{urlencode(params)}" if params else path
 
 
 def shared(page: str, selection: Selection, build: BuildStamp) -> str:
@@ -156,7 +469,7 @@ def stamp(build: BuildStamp) -> str:
     return f"{short}~{day}" if re.fullmatch("[0-9]{8}", day) else short
 
 
-def named_build(params: Params) -> NamedBuild | None:
+def named_build(params: Mapping[str, str]) -> NamedBuild | None:
     """The build that a link names; None where it names none, or nothing that can be a build.
 
     >>> named_build({"b": "1a2b3c4d~20260131"}).words
@@ -167,190 +480,3 @@ def named_build(params: Params) -> NamedBuild | None:
         return None
     beginning, *day = found.groups()
     return NamedBuild(beginning, "-".join(day) if all(day) else "")
-
-
-def upgraded(
-    page: str, params: Params, migrations: Sequence[Migration] | None = None
-) -> tuple[dict[str, str], list[str]]:
-    """Parameters in the present form, and a notice where their own form is not known. Doing it twice changes nothing.
-
-    Args:
-        page: whose parameters they are.
-        params: in any form.
-        migrations: instead of :data:`MIGRATIONS`, which end in the present form.
-    """
-    steps = MIGRATIONS if migrations is None else migrations
-    present, given = len(steps) + 1, params.get(FORM, "1")
-    found = {name: value for name, value in params.items() if name != FORM}
-    notices = []
-    form = int(given) if _NUMBER.fullmatch(given) else present
-    if _NUMBER.fullmatch(given) is None:
-        notices.append(f"In the address, {FORM} is no number: it was read as an address of today.")
-    elif form > present:
-        notices.append(
-            "This link was made by a newer version of Neuron Atlas: what this one does not know of it was left out."
-        )
-    for step in steps[form - 1 :]:
-        found = step(page, found)
-    return {**found, FORM: str(present)}, notices
-
-
-MAX_TOKENS = 64
-MAX_POSITION = 8000
-
-_INTEGER = re.compile(r"-?[0-9]{1,9}")
-_DECIMAL = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,4})?")
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the loaded model has; token ids, layers and heads count from 0."""
-
-    vocabulary: int
-    layers: int
-    heads: int = 1
-    top: int = 1000
-    """Most neurons of each kind that the server finds."""
-
-
-class Reader:
-    """Takes parameters one by one; collects a notice for each that is unusable."""
-
-    def __init__(self, params: Mapping[str, str], page: str = "") -> None:
-        """Reads the parameters of a page, which may be in the form of an earlier version."""
-        self._params, self.notices = upgraded(page, params)
-
-    @property
-    def params(self) -> Mapping[str, str]:
-        """The parameters in the present form."""
-        return self._params
-
-    def _refuse(self, name: str, expected: str) -> None:
-        given = shorten(display(self._params[name][:200].encode("utf-8", "replace")), 40)
-        self.notices.append(f"In the address, {name}={given} was left out: {expected}.")
-
-    def text(self, name: str, longest: int) -> str:
-        """Valid Unicode of at most so many characters, else nothing."""
-        value = self._params.get(name, "")
-        if len(value) > longest:
-            self._refuse(name, f"it has {len(value):,} characters, and at most {longest:,} are read")
-            return ""
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            self._refuse(name, "it is not valid Unicode")
-            return ""
-        return value
-
-    def long_text(self, name: str, longest: int) -> str:
-        """The same for a text that may have been packed (:mod:`app.state.address`), which counts before a plain one."""
-        packed_name = name + SUFFIX
-        packed = self._params.get(packed_name)
-        if packed is None:
-            return self.text(name, longest)
-        if len(packed) > LONGEST_PACKED:
-            self._refuse(packed_name, f"it has {len(packed):,} characters, and at most {LONGEST_PACKED:,} are read")
-            return ""
-        try:
-            return unpack(packed, longest)
-        except AtlasError as error:
-            self._refuse(packed_name, str(error))
-            return ""
-
-    def integer(self, name: str, low: int, high: int) -> int | None:
-        """A whole number within the bounds."""
-        value = self._params.get(name)
-        if value is None:
-            return None
-        if _INTEGER.fullmatch(value) and low <= int(value) <= high:
-            return int(value)
-        self._refuse(name, f"a whole number from {low} to {high} was expected")
-        return None
-
-    def number(self, name: str, low: float, high: float) -> float | None:
-        """A number within the bounds, in plain decimals."""
-        value = self._params.get(name)
-        if value is None:
-            return None
-        if _DECIMAL.fullmatch(value) and low <= float(value) <= high:
-            return float(value)
-        self._refuse(name, f"a number from {low:g} to {high:g} was expected, such as 3.5")
-        return None
-
-    def choice(self, name: str, choices: type[_Choice]) -> _Choice | None:
-        """One of a few words."""
-        value = self._params.get(name)
-        if value is None:
-            return None
-        try:
-            return choices(value)
-        except ValueError:
-            self._refuse(name, "it can be " + " or ".join(map(str, choices)))
-            return None
-
-    def span(self, name: str, layers: int) -> tuple[int, int] | None:
-        """First and last layer."""
-        value = self._params.get(name)
-        if value is None:
-            return None
-        low, _, high = value.partition("-")
-        if _INTEGER.fullmatch(low) and _INTEGER.fullmatch(high) and 0 <= int(low) <= int(high) < layers:
-            return int(low), int(high)
-        self._refuse(name, f"first and last layer were expected, within 0-{layers - 1}")
-        return None
-
-    def tokens(self, name: str, vocabulary: int) -> tuple[int, ...] | None:
-        """Token ids; "none" are none of them."""
-        value = self._params.get(name)
-        if value is None:
-            return None
-        if value == "none":
-            return ()
-        parts = value.split(",") if len(value) <= 12 * MAX_TOKENS else []
-        if 0 < len(parts) <= MAX_TOKENS and all(
-            _INTEGER.fullmatch(part) and 0 <= int(part) < vocabulary for part in parts
-        ):
-            return tuple(dict.fromkeys(map(int, parts)))
-        self._refuse(
-            name, f"up to {MAX_TOKENS} token ids from 0 to {vocabulary - 1} were expected, with commas between"
-        )
-        return None
-
-    def head(self, name: str, limits: Limits) -> Head | None:
-        """A head's label, such as L23.H4."""
-        value = self._params.get(name)
-        if value is None:
-            return None
-        try:
-            found = Head.parse(value)
-        except AtlasError:
-            found = None
-        if found and found.layer < limits.layers and found.head < limits.heads:
-            return found
-        self._refuse(name, f"a head from L0.H0 to L{limits.layers - 1}.H{limits.heads - 1} was expected")
-        return None
-
-    def neuron(self, name: str, kind: NeuronKind | None = None) -> Neuron | None:
-        """A neuron's label; whether there is such a neuron is not asked."""
-        found = self.place(name)
-        if found is None:
-            return None
-        if found.position is not None or kind not in (None, found.neuron.kind):
-            self._refuse(name, "the label of an FFN neuron was expected, such as L11.F1229")
-            return None
-        return found.neuron
-
-    def place(self, name: str) -> NeuronAt | None:
-        """A neuron's label, with its source position after an @ where it has one."""
-        value = self._params.get(name)
-        if value is None:
-            return None
-        try:
-            found = NeuronAt.parse(value[:60])
-        except AtlasError:
-            found = None
-        if found is None or (found.position or 0) > MAX_POSITION:
-            self._refuse(name, "a neuron's label was expected, such as L29.F864, or L29.H1.N46@4 at a source position")
-            return None
-        return found

@@ -1,20 +1,63 @@
-"""The state of the prompt page: what is asked of the model, and where in the answer one is looking."""
+"""The state of each page: one immutable value, whose fields are the query parameters of its address."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Self
 
-from app.state import address
-from app.state.address import MAX_POSITION, Limits, Reader
+from app.state.address import (
+    LONGEST_PACKED,
+    MAX_POSITION,
+    Choice,
+    FfnLabel,
+    Flag,
+    HeadLabel,
+    Integer,
+    LongText,
+    Mark,
+    NeuronAtLabel,
+    Number,
+    Parts,
+    Reader,
+    Selection,
+    Span,
+    State,
+    Text,
+    Tokens,
+    long_text,
+    nested,
+    parameter,
+    size,
+)
 from db.catalogue.filters import Filters
 from db.catalogue.filters import Order as HitOrder
-from db.errors import AtlasError
-from db.neuron import Head, Neuron, NeuronAt, NeuronKind, Sign, Wanted, labels, parse_list
+from db.neuron import Head, Neuron, NeuronAt, NeuronKind, Sign, Wanted
 
 MAX_PROMPT = 8000
 MAX_TOP = 1000
 DEFAULT_TOP = 300
+MAX_TEXT = 1000
+MAX_TRIAL = 2000
+MAX_MANY = 40_000
+"""Longest list of prompts, in characters. How much of that an address can hold depends on how well it packs."""
+MAX_RANK = 10_000
+MAX_Z = 1000.0
+COMPARE_TOP = 100
+MAX_ZERO = 1200
+"""Longest list of parts that is read, in characters."""
+PAGE_ROWS = 50
+SAVED_ROWS = 20
+
+TOKEN = Integer(0, lambda limits: limits.vocabulary - 1)
+LAYER = Integer(0, lambda limits: limits.layers - 1)
+HEAD_NUMBER = Integer(0, lambda limits: limits.heads - 1)
+POSITION = Integer(0, MAX_POSITION)
+TOP = Integer(1, lambda limits: min(MAX_TOP, limits.top))
+PAGE = Integer(1, 100_000)
+
+
+# The prompt page.
 
 
 class Rule(StrEnum):
@@ -39,32 +82,26 @@ class Map(StrEnum):
     LENS = "lens"
 
 
-class Sublayer(StrEnum):
-    """Which half of a layer is looked at, where it is not the heads."""
-
-    FFN = "ffn"
-
-
 @dataclass(frozen=True, slots=True)
-class Place:
+class Place(State):
     """Where in an analysis one is looking; changing it asks nothing new of the model but what is looked at."""
 
-    map: Map = Map.HEADS
-    layer: int | None = None
-    head: Head | None = None
+    map: Map = parameter("map", Choice(Map), Map.HEADS)
+    layer: int | None = parameter("layer", LAYER)
+    head: Head | None = parameter("head", HeadLabel())
     """Always one of `layer`."""
-    source: int | None = None
+    source: int | None = parameter("from", POSITION)
     """A source position of the head."""
-    ffn: bool = False
+    ffn: bool = parameter("part", Mark("ffn"), False)
     """Only the FFN of `layer`; never with a head."""
-    show: Show = Show.RAISED
-    own: NeuronAt | None = None
+    show: Show = parameter("show", Choice(Show), Show.RAISED)
+    own: NeuronAt | None = parameter("own", NeuronAtLabel())
     """The value neuron whose own query neurons are shown, with its source position."""
-    read: Neuron | None = None
+    read: Neuron | None = parameter("read", FfnLabel())
     """The query neuron that is read through a head."""
-    through: Head | None = None
+    through: Head | None = parameter("through", HeadLabel())
     """The head; None is the strongest that comes after the neuron."""
-    tables: bool = False
+    tables: bool = parameter("tables", Flag(), False)
     """A data table beside each chart."""
 
     def within(
@@ -73,106 +110,56 @@ class Place:
         """The same view, looking into a part of the model; None is the whole of it."""
         return replace(self, layer=layer, head=head, source=source, ffn=ffn)
 
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
-        head_says_it = self.head is not None
-        found = {
-            "map": "" if self.map is Map.HEADS else str(self.map),
-            "layer": "" if self.layer is None or head_says_it else str(self.layer),
-            "head": "" if self.head is None else self.head.label,
-            "from": "" if self.source is None else str(self.source),
-            "part": str(Sublayer.FFN) if self.ffn else "",
-            "show": "" if self.show is Show.RAISED else str(self.show),
-            "own": "" if self.own is None else self.own.label,
-            "read": "" if self.read is None else self.read.label,
-            "through": "" if self.through is None else self.through.label,
-            "tables": "1" if self.tables else "",
-        }
-        return {name: value for name, value in found.items() if value}
-
-    @classmethod
-    def read_from(cls, reader: Reader, limits: Limits) -> "Place":
-        """The place that the parameters stand for. A source without a head, half a layer without a layer or with a
-        head, or a head to read through without a neuron, means nothing and is dropped.
+    def normalised(self, reader: Reader) -> Self:
+        """A source without a head, half a layer without a layer or with a head, and a head to read through without a
+        neuron mean nothing.
         """
-        head = reader.head("head", limits)
-        layer = reader.integer("layer", 0, limits.layers - 1)
-        source = reader.integer("from", 0, MAX_POSITION)
-        read = reader.neuron("read", NeuronKind.FFN)
-        through = reader.head("through", limits)
-        part = reader.choice("part", Sublayer)
-        layer = layer if head is None else head[0]
-        return cls(
-            map=reader.choice("map", Map) or Map.HEADS,
-            layer=layer,
-            head=head,
-            source=None if head is None else source,
-            ffn=part is Sublayer.FFN and head is None and layer is not None,
-            show=reader.choice("show", Show) or Show.RAISED,
-            own=reader.place("own"),
-            read=read,
-            through=None if read is None else through,
-            tables=bool(reader.integer("tables", 0, 1)),
+        head, read = self.head, self.read
+        return replace(
+            self,
+            layer=self.layer if head is None else head.layer,
+            source=None if head is None else self.source,
+            ffn=self.ffn and head is None and self.layer is not None,
+            through=None if read is None else self.through,
         )
+
+    def written(self) -> Self:
+        """A head says which layer it is of."""
+        return self if self.head is None else replace(self, layer=None)
 
 
 @dataclass(frozen=True, slots=True)
-class PromptSelection:
+class PromptSelection(Selection):
     """The prompt page."""
 
-    prompt: str = ""
-    target: int | None = None
+    prompt: str = parameter("p", LongText(MAX_PROMPT), "")
+    target: int | None = parameter("target", TOKEN)
     """A token id; None is the top prediction."""
-    position: int | None = None
+    position: int | None = parameter("at", POSITION)
     """From 0; None is the last token."""
-    top: int = DEFAULT_TOP
-    rule: Rule = Rule.EXACT
-    distractor: int | None = None
+    top: int = parameter("k", TOP, DEFAULT_TOP)
+    rule: Rule = parameter("rule", Choice(Rule), Rule.EXACT)
+    distractor: int | None = parameter("not", TOKEN)
     """A token id that the target is held against; None for none."""
-    place: Place = field(default_factory=Place)
+    place: Place = nested(Place)
 
     @property
     def question(self) -> "PromptSelection":
         """What is asked of the model, without the place: what an analysis depends on."""
-        return PromptSelection(self.prompt, self.target, self.position, self.top, self.rule, self.distractor)
+        return replace(self, place=Place())
 
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
-        found = {
-            "target": "" if self.target is None else str(self.target),
-            "not": "" if self.distractor is None else str(self.distractor),
-            "at": "" if self.position is None else str(self.position),
-            "k": "" if self.top == DEFAULT_TOP else str(self.top),
-            "rule": "" if self.rule is Rule.EXACT else str(self.rule),
-        }
-        asked = {name: value for name, value in found.items() if value}
-        return address.written("p", self.prompt) | asked | self.place.params()
-
-    @classmethod
-    def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[PromptSelection, list[str]]":
-        """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params, "prompt")
-        return (
-            cls(
-                prompt=reader.long_text("p", MAX_PROMPT),
-                target=reader.integer("target", 0, limits.vocabulary - 1),
-                position=reader.integer("at", 0, MAX_POSITION),
-                top=reader.integer("k", 1, min(MAX_TOP, limits.top)) or min(DEFAULT_TOP, limits.top),
-                rule=reader.choice("rule", Rule) or Rule.EXACT,
-                distractor=reader.integer("not", 0, limits.vocabulary - 1),
-                place=Place.read_from(reader, limits),
-            ),
-            reader.notices,
-        )
+    def normalised(self, reader: Reader) -> Self:
+        """No more neurons than the server lists."""
+        return replace(self, top=min(self.top, reader.limits.top))
 
 
-# The states of the search page, the token page and the overview.
+def question_key(selection: PromptSelection) -> str:
+    """What was asked, as it is looked up: all that changes a result but the number of neurons."""
+    asked = (selection.prompt, selection.target, selection.position, str(selection.rule), selection.distractor)
+    return json.dumps(asked, ensure_ascii=True)
 
-MAX_TEXT = 1000
-PAGE_ROWS = 50
-MAX_RANK = 10_000
-MAX_Z = 1000.0
-_MAX_PAGE = 100_000
+
+# The search page, the token page and the overview.
 
 
 class By(StrEnum):
@@ -195,39 +182,46 @@ class Order(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SearchSelection:
+class SearchSelection(Selection):
     """The search page."""
 
-    text: str = ""
-    tokens: tuple[int, ...] | None = None
+    text: str = parameter("q", Text(MAX_TEXT), "")
+    tokens: tuple[int, ...] | None = parameter("t", Tokens())
     """The tokens searched for; None are all that the text stands for. Not read where the search is by concept."""
-    sign: Sign | None = None
-    kind: NeuronKind | None = None
-    layers: tuple[int, int] | None = None
-    order: "Order | HitOrder | None" = None
+    sign: Sign | None = parameter("sign", Choice(Sign))
+    kind: NeuronKind | None = parameter("kind", Choice(NeuronKind))
+    layers: tuple[int, int] | None = parameter("layers", Span())
+    order: Order | HitOrder | None = parameter("order", Choice(Order))
     """None is best first: by z for tokens, by score for a concept."""
-    page: int = 1
-    by: By | None = None
+    page: int = parameter("page", PAGE, 1)
+    by: By | None = parameter("by", Choice(By))
     """None leaves it to the text: what is one token is a token, else it is a concept."""
-    added: tuple[int, ...] = ()
+    added: tuple[int, ...] = parameter("add", Tokens(), ())
     """Tokens that were added to the concept, with weight 1."""
-    avoided: tuple[int, ...] = ()
+    avoided: tuple[int, ...] = parameter("avoid", Tokens(), ())
     """Tokens that were added to the concept to be avoided, with weight −1."""
-    dropped: tuple[int, ...] = ()
+    dropped: tuple[int, ...] = parameter("drop", Tokens(), ())
     """Tokens that were taken out of the concept."""
-    narrow: bool = False
+    narrow: bool = parameter("near", Flag(on=0), False)
     """Only the words' own tokens, without those near them."""
-    head: int | None = None
-    min_z: float | None = None
-    max_rank: int | None = None
-    reverse: bool = False
-    exact: bool = False
+    head: int | None = parameter("head", HEAD_NUMBER)
+    min_z: float | None = parameter("z", Number(0, MAX_Z))
+    max_rank: int | None = parameter("depth", Integer(1, MAX_RANK))
+    reverse: bool = parameter("reverse", Flag(), False)
+    exact: bool = parameter("exact", Flag(), False)
     """Rank all neurons by the concept's direction, which needs the model."""
 
     @property
     def conditions(self) -> Filters:
         """What the neurons must fulfil, in no order."""
         return Filters(self.sign, self.kind, self.layers, self.head, self.min_z, self.max_rank)
+
+    def normalised(self, reader: Reader) -> Self:
+        """FFN neurons have no head."""
+        if self.kind is not NeuronKind.FFN or self.head is None:
+            return self
+        reader.refuse("head", "FFN neurons have no head")
+        return replace(self, head=None)
 
     def with_tokens(self, tokens: Iterable[int]) -> "SearchSelection":
         """The search for these tokens."""
@@ -251,248 +245,139 @@ class SearchSelection:
         avoided = tuple(one for one in self.avoided if one not in new) + (new if avoid else ())
         return replace(self, by=By.CONCEPT, tokens=None, added=added, avoided=avoided, page=1)
 
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
-        found = {
-            "q": self.text,
-            "by": self.by or "",
-            "t": "" if self.tokens is None else _ids(self.tokens) or "none",
-            "add": _ids(self.added),
-            "avoid": _ids(self.avoided),
-            "drop": _ids(self.dropped),
-            "near": "0" if self.narrow else "",
-            "sign": self.sign or "",
-            "kind": self.kind or "",
-            "layers": "" if self.layers is None else f"{self.layers[0]}-{self.layers[1]}",
-            "head": "" if self.head is None else str(self.head),
-            "z": "" if self.min_z is None else f"{round(self.min_z, 4):.10g}",
-            "depth": "" if self.max_rank is None else str(self.max_rank),
-            "order": self.order or "",
-            "reverse": "1" if self.reverse else "",
-            "exact": "1" if self.exact else "",
-            "page": "" if self.page == 1 else str(self.page),
-        }
-        return {name: str(value) for name, value in found.items() if value}
-
-    @classmethod
-    def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[SearchSelection, list[str]]":
-        """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params, "search")
-        kind, head = reader.choice("kind", NeuronKind), reader.integer("head", 0, limits.heads - 1)
-        if kind is NeuronKind.FFN and head is not None:
-            reader.notices.append(f"In the address, head={head} was left out: FFN neurons have no head.")
-            head = None
-        return (
-            cls(
-                text=reader.text("q", MAX_TEXT),
-                by=reader.choice("by", By),
-                tokens=reader.tokens("t", limits.vocabulary),
-                added=reader.tokens("add", limits.vocabulary) or (),
-                avoided=reader.tokens("avoid", limits.vocabulary) or (),
-                dropped=reader.tokens("drop", limits.vocabulary) or (),
-                narrow=reader.integer("near", 0, 1) == 0,
-                sign=reader.choice("sign", Sign),
-                kind=kind,
-                layers=reader.span("layers", limits.layers),
-                head=head,
-                min_z=reader.number("z", 0, MAX_Z),
-                max_rank=reader.integer("depth", 1, MAX_RANK),
-                order=reader.choice("order", Order),
-                reverse=reader.integer("reverse", 0, 1) == 1,
-                exact=reader.integer("exact", 0, 1) == 1,
-                page=reader.integer("page", 1, _MAX_PAGE) or 1,
-            ),
-            reader.notices,
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class TokenSelection:
+class TokenSelection(Selection):
     """The page of a token."""
 
-    token: int | None = None
-    text: str = ""
+    token: int | None = parameter("t", TOKEN)
+    text: str = parameter("q", Text(MAX_TEXT), "")
     """What was typed; read where no token is named."""
 
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
-        return {"t": str(self.token)} if self.token is not None else {"q": self.text} if self.text else {}
+    def normalised(self, reader: Reader) -> Self:
+        """A token needs no text."""
+        return self.written()
 
-    @classmethod
-    def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[TokenSelection, list[str]]":
-        """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params, "token")
-        token, text = reader.integer("t", 0, limits.vocabulary - 1), reader.text("q", MAX_TEXT)
-        return cls(token, text if token is None else ""), reader.notices
+    def written(self) -> Self:
+        """The same."""
+        return self if self.token is None else replace(self, text="")
 
 
 @dataclass(frozen=True, slots=True)
-class OverviewSelection:
+class OverviewSelection(Selection):
     """The overview of a model; the conditions are those of its list of peaked neurons."""
 
-    sign: Sign | None = None
-    kind: NeuronKind | None = None
-    layers: tuple[int, int] | None = None
+    sign: Sign | None = parameter("sign", Choice(Sign))
+    kind: NeuronKind | None = parameter("kind", Choice(NeuronKind))
+    layers: tuple[int, int] | None = parameter("layers", Span())
 
     @property
     def conditions(self) -> Filters:
         """What the neurons must fulfil."""
         return Filters(self.sign, self.kind, self.layers)
 
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
-        return SearchSelection(sign=self.sign, kind=self.kind, layers=self.layers).params()
 
-    @classmethod
-    def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[OverviewSelection, list[str]]":
-        """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params, "overview")
-        return (
-            cls(reader.choice("sign", Sign), reader.choice("kind", NeuronKind), reader.span("layers", limits.layers)),
-            reader.notices,
-        )
-
-
-def _ids(tokens: tuple[int, ...]) -> str:
-    return ",".join(map(str, tokens))
-
-
-# The whole state of a page as one immutable value, and as the query parameters of its address.
-
-MAX_TRIAL = 2000
-MAX_MANY = 40_000
-"""Longest list of prompts, in characters. How much of that an address can hold depends on how well it packs."""
-_MAX_PROMPTS = 1_000_000
-_ROOM = address.LONGEST_PACKED + 10
+# The neuron page.
 
 
 class Alike(StrEnum):
-    """By what neurons are found that are like one."""
+    """By what similar neurons are found."""
 
     TOKENS = "tokens"
     VALUE = "value"
 
 
 @dataclass(frozen=True, slots=True)
-class NeuronSelection:
+class NeuronSelection(Selection):
     """The neuron page."""
 
-    label: str = ""
+    label: str = parameter("n", Text(40, strip=True), "")
     """As typed; whether it names a neuron is the catalogue's to say."""
-    origin: PromptSelection = field(default_factory=PromptSelection)
+    origin: PromptSelection = nested(PromptSelection)
     """The prompt from which the neuron was opened; an empty one where it was not."""
-    trial: str = ""
+    trial: str = parameter("try", LongText(MAX_TRIAL), "")
     """A text the neuron is tried on; where there is none it is tried on the prompt it was opened from."""
-    alike: Alike = Alike.TOKENS
-    keys: bool = False
+    alike: Alike = parameter("alike", Choice(Alike), Alike.TOKENS)
+    keys: bool = parameter("keys", Flag(), False)
     """The key side is shown, even where the model has to be loaded for it."""
 
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
-        found = {"n": self.label, "alike": "" if self.alike is Alike.TOKENS else str(self.alike)}
-        found["keys"] = "1" if self.keys else ""
-        own = {name: value for name, value in found.items() if value} | address.written("try", self.trial)
-        return own | (self.origin.params() if self.origin.prompt else {})
+    def normalised(self, reader: Reader) -> Self:
+        """Without its prompt, a question has no meaning."""
+        return self.written()
 
-    @classmethod
-    def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[NeuronSelection, list[str]]":
-        """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params, "neuron")
-        label, trial = reader.text("n", 40).strip(), reader.long_text("try", MAX_TRIAL)
-        alike = reader.choice("alike", Alike) or Alike.TOKENS
-        keys = bool(reader.integer("keys", 0, 1))
-        origin, notices = PromptSelection.read(reader.params, limits)
-        origin = origin if origin.prompt else PromptSelection()
-        return cls(label, origin, trial, alike, keys), reader.notices + notices
+    def written(self) -> Self:
+        """The same."""
+        return self if self.origin.prompt else replace(self, origin=PromptSelection())
+
+
+# The page of many prompts.
 
 
 @dataclass(frozen=True, slots=True)
-class ManySelection:
+class ManySelection(Selection):
     """The page of many prompts."""
 
-    text: str = ""
-    """One prompt a line, its target after a tab."""
-    ready: str = ""
+    text: str = parameter("ps", LongText(MAX_MANY), "")
+    """One prompt per line, its target after a tab."""
+    ready: str = parameter("set", Text(40, strip=True), "")
     """The name of a ready set; it stands for the text."""
-    role: str = ""
+    role: str = parameter("role", Text(40, strip=True), "")
     """Which list of neurons; the page knows which there are."""
-    layers: tuple[int, int] | None = None
-    least: int = 1
+    layers: tuple[int, int] | None = parameter("layers", Span())
+    least: int = parameter("least", Integer(1, 1_000_000), 1)
     """Neurons that matter in fewer prompts are left out."""
 
     @property
     def fits(self) -> bool:
         """Whether the text can be held by an address."""
-        return address.size(address.written("ps", self.text)) <= _ROOM
+        return size(long_text("ps", self.text)) <= LONGEST_PACKED + 10
 
-    def params(self) -> dict[str, str]:
-        """The query parameters; a text that is too long even when packed is left out."""
-        found = {
-            "set": self.ready,
-            "role": self.role,
-            "layers": _span(self.layers),
-            "least": "" if self.least == 1 else str(self.least),
-        }
-        others = {name: value for name, value in found.items() if value}
-        return others | (address.written("ps", self.text) if self.fits else {})
-
-    @classmethod
-    def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[ManySelection, list[str]]":
-        """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params, "many")
-        return (
-            cls(
-                text=reader.long_text("ps", MAX_MANY),
-                ready=reader.text("set", 40).strip(),
-                role=reader.text("role", 40).strip(),
-                layers=reader.span("layers", limits.layers),
-                least=reader.integer("least", 1, _MAX_PROMPTS) or 1,
-            ),
-            reader.notices,
-        )
+    def written(self) -> Self:
+        """A text that is too long even when packed is left out."""
+        return self if self.fits else replace(self, text="")
 
 
-def _span(layers: tuple[int, int] | None) -> str:
-    return "" if layers is None else f"{layers[0]}-{layers[1]}"
-
-
-# The state of the page that compares two runs: both questions, what the second does without, and where one looks.
-
-COMPARE_TOP = 100
-MAX_ZERO = 1200
-"""Longest list of parts that is read, in characters."""
+# The page that compares two runs: both questions, what the second does without, and where one looks.
 
 
 @dataclass(frozen=True, slots=True)
-class ComparePlace:
+class ComparePlace(State):
     """Where in a comparison one is looking; changing it asks nothing new of the model."""
 
-    layer: int | None = None
-    head: Head | None = None
+    layer: int | None = parameter("layer", LAYER)
+    head: Head | None = parameter("head", HeadLabel())
     """Always one of `layer`."""
-    kind: NeuronKind = NeuronKind.FFN
+    kind: NeuronKind = parameter("kind", Choice(NeuronKind), NeuronKind.FFN)
+
+    def normalised(self, reader: Reader) -> Self:
+        """A head says which layer it is of."""
+        return self if self.head is None else replace(self, layer=self.head.layer)
+
+    def written(self) -> Self:
+        """The same."""
+        return self if self.head is None else replace(self, layer=None)
 
 
 @dataclass(frozen=True, slots=True)
-class CompareSelection:
+class CompareSelection(Selection):
     """The page that compares: the second run against the first."""
 
-    prompt: str = ""
-    target: int | None = None
+    prompt: str = parameter("p", LongText(MAX_PROMPT), "")
+    target: int | None = parameter("target", TOKEN)
     """A token id; None is the top prediction."""
-    position: int | None = None
+    position: int | None = parameter("at", POSITION)
     """From 0; None is the last token."""
-    other: str = ""
+    other: str = parameter("p2", LongText(MAX_PROMPT), "")
     """The second prompt; empty where it is the first."""
-    other_target: int | None = None
+    other_target: int | None = parameter("target2", TOKEN)
     """None is the first's target at the same place of the same prompt, else the top prediction."""
-    other_position: int | None = None
+    other_position: int | None = parameter("at2", POSITION)
     """None is the first's position in the same prompt, else the last token."""
-    zero: tuple[Wanted, ...] = ()
+    zero: tuple[Wanted, ...] = parameter("zero", Parts(MAX_ZERO), ())
     """What the second run does without."""
-    top: int = COMPARE_TOP
-    rule: Rule = Rule.EXACT
-    place: ComparePlace = field(default_factory=ComparePlace)
+    top: int = parameter("k", TOP, COMPARE_TOP)
+    rule: Rule = parameter("rule", Choice(Rule), Rule.EXACT)
+    place: ComparePlace = nested(ComparePlace)
 
     @classmethod
     def of(cls, asked: PromptSelection, zero: tuple[Wanted, ...] = ()) -> "CompareSelection":
@@ -525,112 +410,28 @@ class CompareSelection:
             target = self.target
         return PromptSelection(self.prompt, target, position, rule=self.rule)
 
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
-        place = self.place
-        found = {
-            "target": _number(self.target),
-            "at": _number(self.position),
-            "target2": _number(self.other_target),
-            "at2": _number(self.other_position),
-            "zero": labels(self.zero),
-            "k": "" if self.top == COMPARE_TOP else str(self.top),
-            "rule": "" if self.rule is Rule.EXACT else str(self.rule),
-            "layer": "" if place.head is not None else _number(place.layer),
-            "head": "" if place.head is None else place.head.label,
-            "kind": "" if place.kind is NeuronKind.FFN else str(place.kind),
-        }
-        texts = address.written("p", self.prompt) | address.written("p2", self.other)
-        return texts | {name: value for name, value in found.items() if value}
-
-    @classmethod
-    def read(cls, params: Mapping[str, str], limits: Limits) -> "tuple[CompareSelection, list[str]]":
-        """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params, "compare")
-        prompt, other = reader.long_text("p", MAX_PROMPT), reader.long_text("p2", MAX_PROMPT)
-        head = reader.head("head", limits)
-        layer = reader.integer("layer", 0, limits.layers - 1)
-        place = ComparePlace(
-            layer=layer if head is None else head[0],
-            head=head,
-            kind=reader.choice("kind", NeuronKind) or NeuronKind.FFN,
-        )
-        selection = cls(
-            prompt=prompt,
-            target=reader.integer("target", 0, limits.vocabulary - 1),
-            position=reader.integer("at", 0, MAX_POSITION),
-            other="" if other == prompt else other,
-            other_target=reader.integer("target2", 0, limits.vocabulary - 1),
-            other_position=reader.integer("at2", 0, MAX_POSITION),
-            zero=_parts(reader),
-            top=reader.integer("k", 1, min(MAX_TOP, limits.top)) or min(COMPARE_TOP, limits.top),
-            rule=reader.choice("rule", Rule) or Rule.EXACT,
-            place=place,
-        )
-        return selection, reader.notices
+    def normalised(self, reader: Reader) -> Self:
+        """A second prompt that is the first is none; no more neurons than the server lists."""
+        other = "" if self.other == self.prompt else self.other
+        return replace(self, other=other, top=min(self.top, reader.limits.top))
 
 
-def _number(value: int | None) -> str:
-    return "" if value is None else str(value)
-
-
-def _parts(reader: Reader) -> tuple[Wanted, ...]:
-    try:
-        return parse_list(reader.text("zero", MAX_ZERO))
-    except AtlasError as error:
-        reader.notices.append(f"In the address, zero was left out: {error}")
-        return ()
-
-
-# The state of the page of saved analyses.
-
-MAX_WORDS_TEXT = 200
-SAVED_ROWS = 20
+# The page of saved analyses, and the gallery.
 
 
 @dataclass(frozen=True, slots=True)
-class SavedSelection:
+class SavedSelection(Selection):
     """What is looked for among what was saved."""
 
-    text: str = ""
+    text: str = parameter("q", Text(200, strip=True), "")
     """Words."""
-    collection: str = ""
+    collection: str = parameter("in", Text(32), "")
     """The id of a collection; the page knows whether there is one."""
-    tag: str = ""
+    tag: str = parameter("tag", Text(40), "")
     """Only notes with this tag."""
-    page: int = 1
-
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
-        page = "" if self.page == 1 else str(self.page)
-        found = {"q": self.text, "in": self.collection, "tag": self.tag, "page": page}
-        return {name: value for name, value in found.items() if value}
-
-    @classmethod
-    def read(cls, params: Mapping[str, str], _limits: Limits | None = None) -> "tuple[SavedSelection, list[str]]":
-        """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params, "saved")
-        return (
-            cls(
-                text=reader.text("q", MAX_WORDS_TEXT).strip(),
-                collection=reader.text("in", 32),
-                tag=reader.text("tag", 40),
-                page=reader.integer("page", 1, _MAX_PAGE) or 1,
-            ),
-            reader.notices,
-        )
+    page: int = parameter("page", PAGE, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class GallerySelection:
-    """The gallery's state: it has none."""
-
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
-        return {}
-
-
-def question_key(selection: PromptSelection) -> str:
-    """What was asked, as it is looked up: all that changes a result but the number of neurons."""
-    asked = (selection.prompt, selection.target, selection.position, str(selection.rule), selection.distractor)
-    return json.dumps(asked, ensure_ascii=True)
+class GallerySelection(Selection):
+    """The gallery: it has no state."""

@@ -22,7 +22,8 @@ from app.ui.components import Chip, chips, link
 from app.ui.components.fields import copy_link
 from app.ui.components.plots import Step, trail
 from app.ui.navigation import warn
-from app.words import ABOUT, TERMS, literal
+from app.ui.pages import PAGES
+from app.words import TERMS, literal
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
@@ -127,11 +128,11 @@ def drawn(name: str, picture: Drawn) -> None:
 
 def about(page: str) -> None:
     """“What am I looking at?”: a few lines on the page, and its terms in plain words."""
-    shown = ABOUT[page]
+    shown = PAGES[page]
     with st.expander("What am I looking at?", icon=":material/help:"):
         terms = (TERMS[name] for name in shown.terms)
         listed = "\n".join(f"- **{literal(term.name)}**: {literal(term.plain)}" for term in terms)
-        st.markdown("\n\n".join((*map(literal, shown.lines), listed)))
+        st.markdown("\n\n".join((*map(literal, shown.about), listed)))
 
 
 # What every page begins and ends with.

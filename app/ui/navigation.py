@@ -16,22 +16,11 @@ from app.serving import logs
 from app.serving.worker import RefusedError
 from app.state import address
 from app.state.address import Selection
+from app.ui.pages import PAGES
 from app.words import literal
 from db.errors import AtlasError
 
 _MOST_PARAMETERS = 60
-PAGES = {
-    "start": "ui/pages/start.py",
-    "search": "ui/pages/search.py",
-    "token": "ui/pages/token.py",
-    "overview": "ui/pages/overview.py",
-    "neuron": "ui/pages/neuron.py",
-    "prompt": "ui/pages/prompt.py",
-    "compare": "ui/pages/compare.py",
-    "many": "ui/pages/many.py",
-    "saved": "ui/pages/saved.py",
-    "gallery": "ui/pages/gallery.py",
-}
 _HELD = "navigation_held_build"
 
 
@@ -42,7 +31,7 @@ def href(page: str, selection: Selection) -> str:
 
 def show(selection: Selection) -> None:
     """Put a state into the address of the page that is shown."""
-    st.query_params.from_dict(address.in_form(_with_shared(selection.params())))
+    st.query_params.from_dict(_with_shared(selection.params()))
 
 
 def follow(link: str, here: str) -> None:
@@ -60,7 +49,7 @@ def follow(link: str, here: str) -> None:
     if page == here:
         st.query_params.from_dict(params)
         st.rerun()
-    st.switch_page(PAGES[page], query_params=params)
+    st.switch_page(PAGES[page].file, query_params=params)
 
 
 def params() -> dict[str, str]:

@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Page, expect
 
-from app.ui.navigation import PAGES
+from app.ui.pages import PAGES
 from tests.browser.watching import settled, still
 
 PROMPT = quote("The capital of France is")
@@ -19,9 +19,7 @@ FILLED = {
     "prompt-lens": f"prompt?p={PROMPT}&map=lens",
     "many-imports": "many?set=imports",
 }
-HIDDEN = {"account"}
-"""Offered only where one can sign in."""
-VISITS = {page: "" if page == "start" else page for page in PAGES if page not in HIDDEN} | FILLED
+VISITS = {page.name: page.path for page in PAGES.values()} | FILLED
 """Name → address. A page that is added to the app is visited at once, empty."""
 
 

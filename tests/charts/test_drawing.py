@@ -9,8 +9,8 @@ import pytest
 from app.answers.neuron import rank_in_layer
 from app.charts import catalogue_charts, style
 from app.ui.components.plots import domain, shade
-from app.ui.navigation import PAGES
 from app.ui.neuron_lists import raised_first
+from app.ui.pages import ACCOUNT, PAGES
 from app.words import literal, nats, percent, signed
 from db.neuron import Neuron, Sign
 from db.records import NeuronTokens, Token
@@ -126,4 +126,4 @@ def test_the_sign_of_the_activation_says_which_end_comes_first():
 
 
 def test_every_page_has_its_file():
-    assert all((CHECKOUT / "app" / path).is_file() for path in PAGES.values())
+    assert all((CHECKOUT / "app" / page.file).is_file() for page in (*PAGES.values(), ACCOUNT))

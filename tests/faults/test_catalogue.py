@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.ui.navigation import PAGES
+from app.ui.pages import PAGES
 from db.catalogue.builds import CURRENT, prune, set_current
 from tests.catalogues import ToyCatalogue, make_catalogue
 from tests.faults.onlooker import Onlooker, looking

@@ -15,14 +15,15 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from app.serving.frontend import NEEDS, Asset, Assets, of_folder, with_preloads
+from app.serving.frontend import Asset, Assets, of_folder, with_preloads
 from app.serving.headers import page_policy
 from app.serving.startup import send_at_once
 from app.ui.components.frontend import entry, script, script_name
-from app.ui.navigation import PAGES
+from app.ui.pages import PAGES
 
 FRONTEND = Path(streamlit.__file__).parent / "static"
 SCRIPTS = FRONTEND / "static" / "js"
+NEEDS = {page.path: page.needs for page in PAGES.values()}
 TEXT = b"export default 1; // " + b"much of the same " * 200
 
 
@@ -87,7 +88,7 @@ def test_it_is_compressed_for_other_machines_that_can_unpack(near: TestClient, f
 @pytest.fixture(scope="module")
 def index() -> str:
     """The page that is served."""
-    return with_preloads((FRONTEND / "index.html").read_text("utf-8"), SCRIPTS, ["drawn/own.js"])
+    return with_preloads((FRONTEND / "index.html").read_text("utf-8"), SCRIPTS, NEEDS, ["drawn/own.js"])
 
 
 def _told(index: str) -> list[object]:
@@ -110,8 +111,7 @@ def test_the_page_names_what_it_will_need(index: str) -> None:
     assert "embed" not in names[""]
 
 
-def test_every_page_is_known_and_every_piece_exists() -> None:
-    assert set(NEEDS) == {"" if page == "start" else page for page in PAGES}
+def test_every_piece_exists() -> None:
     there = {path.name.partition(".")[0] for path in SCRIPTS.glob("*.js")}
     named = {piece for needs in NEEDS.values() for piece in needs.always + needs.asked}
     assert named <= there
@@ -124,7 +124,7 @@ def test_the_policy_allows_the_page_its_script(index: str) -> None:
 
 
 def test_a_missing_piece_does_no_harm(tmp_path: Path) -> None:
-    files, pages, _ = _told(with_preloads('<link rel="stylesheet">', tmp_path))
+    files, pages, _ = _told(with_preloads('<link rel="stylesheet">', tmp_path, NEEDS))
     assert files == []
     assert isinstance(pages, dict)
     assert set(pages) == set(NEEDS)

@@ -6,16 +6,18 @@ from types import SimpleNamespace
 import pytest
 
 from app.serving import startup
-from app.ui.navigation import PAGES
+from app.ui.pages import PAGES
 from db.errors import AtlasError
+
+MODULES = [page.module for page in PAGES.values()]
 
 
 def test_pages_and_catalogue_are_there_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     monkeypatch.setattr(startup, "catalogue", lambda: opened.append(True))
-    startup.warm_up().join(60)
+    startup.warm_up(MODULES).join(60)
     assert opened == [True]
-    assert all(f"app.ui.pages.{page}" in sys.modules for page in PAGES)
+    assert all(module in sys.modules for module in MODULES)
 
 
 def test_without_a_catalogue_the_pages_say_so(
@@ -25,7 +27,7 @@ def test_without_a_catalogue_the_pages_say_so(
         raise AtlasError("There is no catalogue.")
 
     monkeypatch.setattr(startup, "catalogue", missing)
-    startup.warm_up().join(60)
+    startup.warm_up(MODULES).join(60)
     assert not caplog.records
 
 
@@ -33,7 +35,7 @@ def test_a_fault_is_written_down_and_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(startup, "catalogue", lambda: 1 / 0)
-    startup.warm_up().join(60)
+    startup.warm_up(MODULES).join(60)
     assert "warming up failed" in caplog.text
 
 

@@ -11,58 +11,11 @@ from hypothesis import strategies as some
 
 from app.state.address import Limits, address, pack
 from tests.pages import texts
-from tests.state.selections import SELECTIONS
+from tests.state.selections import SELECTIONS, names
 
 pytestmark = pytest.mark.fuzz
 LIMITS = Limits(vocabulary=40, layers=3, heads=2)
 SHARED = ["model", "b", "v"]
-PROMPT = [
-    "p",
-    "pz",
-    "target",
-    "not",
-    "at",
-    "k",
-    "rule",
-    "map",
-    "layer",
-    "head",
-    "from",
-    "show",
-    "own",
-    "read",
-    "through",
-    "part",
-    "tables",
-]
-NAMES = {
-    "saved": ["q", "in", "tag", "page"],
-    "search": [
-        "q",
-        "t",
-        "by",
-        "add",
-        "avoid",
-        "drop",
-        "near",
-        "sign",
-        "kind",
-        "layers",
-        "head",
-        "z",
-        "depth",
-        "order",
-        "reverse",
-        "exact",
-        "page",
-    ],
-    "token": ["q", "t"],
-    "overview": ["sign", "kind", "layers"],
-    "neuron": ["n", "try", "tryz", "alike", "keys", *PROMPT],
-    "prompt": PROMPT,
-    "many": ["ps", "psz", "set", "role", "layers", "least"],
-    "compare": ["p", "pz", "p2", "p2z", "target", "at", "target2", "at2", "zero", "k", "rule", "layer", "head", "kind"],
-}
 WORDS = [
     *(
         "",
@@ -124,8 +77,8 @@ VALUES = some.one_of(
 
 
 def addresses(page: str) -> some.SearchStrategy[dict[str, str]]:
-    names = some.sampled_from([*NAMES[page], *SHARED]) | some.text(max_size=6)
-    return some.dictionaries(names, VALUES, max_size=9)
+    known = some.sampled_from([*names(page), *SHARED]) | some.text(max_size=6)
+    return some.dictionaries(known, VALUES, max_size=9)
 
 
 def as_sent(params: dict[str, str]) -> dict[str, str]:
@@ -159,7 +112,7 @@ def test_any_address_is_read_and_comes_back(page):
 
 @pytest.mark.parametrize("page", SELECTIONS)
 def test_every_word_in_every_parameter(page):
-    for name in (*NAMES[page], *SHARED):
+    for name in (*names(page), *SHARED):
         for word in WORDS:
             assert_read(page, {name: word})
 
@@ -171,7 +124,7 @@ def test_any_address_opens_a_page(toy_page, page):
     @settings(
         max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
-    @given(addresses(page) if page in NAMES else addresses("search"))
+    @given(addresses(page) if page in SELECTIONS else addresses("search"))
     def every(params):
         app = toy_page(page, **as_sent(params))
         assert app.title

@@ -15,24 +15,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from app.state import address as address_module
 from app.state.address import (
     LONGEST_PACKED,
     LONGEST_PLAIN,
-    MIGRATIONS,
     VERSION,
     Limits,
+    LongText,
     NamedBuild,
     Reader,
     address,
+    long_text,
     named_build,
     pack,
     shared,
     size,
     stamp,
     unpack,
-    upgraded,
-    written,
 )
 from app.state.selections import ManySelection, NeuronSelection, SearchSelection
 from db.catalogue.store import Catalogue
@@ -86,7 +84,6 @@ def test_a_recorded_link_written_anew_opens_the_same(entry):
 
 
 def test_every_form_and_every_page_has_recorded_links():
-    assert len(MIGRATIONS) == VERSION - 1
     for version in range(1, VERSION + 1):
         entries = json.loads((FOLDER / f"version_{version}.json").read_text("utf-8"))
         assert {urlsplit(entry["link"]).path for entry in entries} >= set(SELECTIONS)
@@ -103,29 +100,6 @@ def test_every_parameter_of_every_page_is_recorded():
 # Forms
 
 
-def renamed(page, params):
-    """A change of the kind that is to be expected: a parameter gets another name on one page."""
-    return {("find" if (page, name) == ("search", "q") else name): value for name, value in params.items()}
-
-
-def halved(_page, params):
-    return {name: value[: len(value) // 2] if name == "find" else value for name, value in params.items()}
-
-
-def test_an_older_form_goes_through_every_step():
-    steps = (renamed, halved)
-    assert upgraded("search", {"q": "abcd"}, steps) == ({"find": "ab", "v": "3"}, [])
-    assert upgraded("search", {"find": "abcd", "v": "2"}, steps) == ({"find": "ab", "v": "3"}, [])
-    assert upgraded("search", {"find": "abcd", "v": "3"}, steps) == ({"find": "abcd", "v": "3"}, [])
-    assert upgraded("token", {"q": "abcd"}, steps) == ({"q": "abcd", "v": "3"}, [])
-
-
-@given(some.dictionaries(some.sampled_from(["q", "v", "find"]), some.sampled_from(["1", "2", "3", "9", "x", "abcd"])))
-def test_upgrading_twice_changes_nothing(params):
-    once, _ = upgraded("search", params, (renamed, halved))
-    assert upgraded("search", once, (renamed, halved)) == (once, [])
-
-
 def test_a_newer_form_is_read_as_far_as_it_is_known():
     selection, (notice,) = SearchSelection.read({"q": "Paris", "v": "77"}, LIMITS)
     assert selection == SearchSelection("Paris")
@@ -135,26 +109,8 @@ def test_a_newer_form_is_read_as_far_as_it_is_known():
 @pytest.mark.parametrize("form", ["", "0", "-1", "1.0", "x" * 10_000, "99999999", "١", "<b>"])
 def test_a_form_that_is_none_is_named(form):
     _, (notice,) = SearchSelection.read({"v": form}, LIMITS)
-    assert notice.startswith("In the address, v is no number")
+    assert notice.startswith("In the address, v is not a number")
     assert "<b>" not in notice
-
-
-def test_later_forms_say_which_they_are(monkeypatch):
-    monkeypatch.setattr(address_module, "VERSION", 2)
-    assert address("search", {"q": "x"}) == "search?q=x&v=2"
-    assert address("search", {}) == "search"
-
-
-def test_the_prompt_of_a_neuron_is_brought_forward_once(monkeypatch):
-    seen = []
-
-    def note(page, params):
-        seen.append(page)
-        return dict(params)
-
-    monkeypatch.setattr(address_module, "MIGRATIONS", (note,))
-    NeuronSelection.read({"n": "L0.F1", "p": "x"}, LIMITS)
-    assert seen == ["neuron"]
 
 
 # Long texts
@@ -165,7 +121,7 @@ TEXTS = some.text(some.characters(exclude_categories=["Cs"]), max_size=2000)
 @given(TEXTS)
 def test_a_text_comes_back_from_its_packed_form(text):
     assert unpack(pack(text), 2000) == text
-    assert Reader(written("p", text)).long_text("p", 2000) == text
+    assert Reader(long_text("p", text), LIMITS).take("p", LongText(2000), "") == text
 
 
 def test_a_long_list_of_prompts_fits_an_address():
@@ -178,9 +134,9 @@ def test_a_long_list_of_prompts_fits_an_address():
 
 
 def test_a_short_text_stays_readable():
-    assert written("p", "The capital of France is") == {"p": "The capital of France is"}
-    assert written("p", "a" * LONGEST_PLAIN) == {"p": "a" * LONGEST_PLAIN}
-    assert list(written("p", "a" * (LONGEST_PLAIN + 1))) == ["pz"]
+    assert long_text("p", "The capital of France is") == {"p": "The capital of France is"}
+    assert long_text("p", "a" * LONGEST_PLAIN) == {"p": "a" * LONGEST_PLAIN}
+    assert list(long_text("p", "a" * (LONGEST_PLAIN + 1))) == ["pz"]
 
 
 def squeezed(data: bytes) -> str:
@@ -200,14 +156,14 @@ BOMB = squeezed(b"a" * 4_000_000)
         (squeezed(b"a" * 40_001), "unpacks to more than"),
         (squeezed("é".encode() * 40_001), "unpacks to more than"),
         ("A" * (LONGEST_PACKED + 1), "at most 7,000"),
-        (squeezed(b"\xff\xfe"), "no packed text"),
+        (squeezed(b"\xff\xfe"), "not a packed text"),
         (pack("hello world")[:-4], "cut short"),
         (pack("hello") + "AAAA", "something follows"),
-        ("", "no packed text"),
-        ("A", "no packed text"),
-        ("!!!", "no packed text"),
-        ("a\x00b", "no packed text"),
-        ("é", "no packed text"),
+        ("", "not a packed text"),
+        ("A", "not a packed text"),
+        ("!!!", "not a packed text"),
+        ("a\x00b", "not a packed text"),
+        ("é", "not a packed text"),
     ],
 )
 def test_what_cannot_be_unpacked_is_left_out_and_named(packed, expected):

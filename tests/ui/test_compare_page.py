@@ -69,7 +69,7 @@ def test_the_address_holds_the_whole_state(selection):
     ("params", "expected", "said"),
     [
         ({"p": PROMPT, "p2": PROMPT}, CompareSelection(PROMPT), None),
-        ({"zero": "L1.H2,<b>"}, CompareSelection(), "zero was left out: “<b>” names no part"),
+        ({"zero": "L1.H2,<b>"}, CompareSelection(), "was left out: “<b>” names no part"),
         ({"zero": ",".join(["L1.F1"] * (MAX_PARTS + 1))}, CompareSelection(), "at most 64"),
         ({"zero": "L1.F1" * 1000}, CompareSelection(), "zero"),
         ({"target2": "323", "at2": "-1", "k": "0"}, CompareSelection(), "target2=323"),

@@ -4,12 +4,10 @@ import re
 
 import pytest
 
-from app.ui.navigation import PAGES
-from app.words import ABOUT, TERMS
+from app.ui.pages import PAGES
+from app.words import TERMS
 from db.neuron import Neuron
 from tests.readmes import EVERYTHING
-
-LOOKED_AT = [page for page in PAGES if page != "account"]  # that page shows nothing of a model
 
 
 def readme_terms() -> dict[str, str]:
@@ -52,27 +50,23 @@ def test_a_term_is_one_or_two_plain_sentences(name):
     assert not re.search(r"[βγ∇Σ=]", plain)
 
 
-@pytest.mark.parametrize("page", ABOUT)
+@pytest.mark.parametrize("page", PAGES.values(), ids=lambda page: page.name)
 def test_a_page_explains_itself_in_few_lines(page):
-    about = ABOUT[page]
-    assert 1 <= len(about.lines) <= 3
-    assert set(about.terms) <= set(TERMS)
-    assert len(set(about.terms)) == len(about.terms)
-
-
-def test_every_page_has_its_text():
-    assert set(LOOKED_AT) <= set(ABOUT)
+    assert 1 <= len(page.about) <= 3
+    assert page.terms
+    assert set(page.terms) <= set(TERMS)
+    assert len(set(page.terms)) == len(page.terms)
 
 
 def test_every_term_is_explained_somewhere():
-    used = {name for about in ABOUT.values() for name in about.terms}
+    used = {name for page in PAGES.values() for name in page.terms}
     assert set(TERMS) - used <= {"layer", "logit"}  # as common as words
 
 
-@pytest.mark.parametrize("page", LOOKED_AT)
+@pytest.mark.parametrize("page", PAGES)
 def test_every_page_shows_it(toy_page, page):
     app = toy_page(page)
     (expander,) = [one for one in app.expander if one.label == "What am I looking at?"]
     shown = " ".join(element.value for element in expander.markdown).replace("\\", "")
-    assert ABOUT[page].lines[0] in shown
-    assert all(TERMS[name].plain in shown for name in ABOUT[page].terms)
+    assert PAGES[page].about[0] in shown
+    assert all(TERMS[name].plain in shown for name in PAGES[page].terms)

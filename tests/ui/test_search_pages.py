@@ -12,7 +12,7 @@ from app.answers.neuron import layer_neighbours
 from app.answers.search import concept_sentence, order_of
 from app.state.address import Limits
 from app.state.selections import By, OverviewSelection, SearchSelection, TokenSelection
-from app.ui import navigation
+from app.ui.pages import PAGES
 from db.catalogue.builds import find_catalogue
 from db.catalogue.filters import Filters
 from db.catalogue.store import Catalogue
@@ -20,7 +20,6 @@ from db.neuron import Neuron, NeuronKind, Sign
 from tests.catalogues import make_catalogue
 from tests.pages import component, run_page, texts
 
-PAGES = tuple(name for name in navigation.PAGES if name != "account")
 HOSTILE = "<script>alert(1)</script>$x$:red[a]:smile:`*_\u202e\x00'; DROP TABLE token; --"
 SEARCHED = (
     *("by", "t", "add", "avoid", "drop", "near", "sign", "kind", "layers", "head", "z", "depth", "order", "reverse"),

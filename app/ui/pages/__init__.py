@@ -1,1 +1,201 @@
-"""One file a page; each is run by Streamlit as a script."""
+"""The table of pages, one row each: navigation, preloading, warming up, the glossary and the tests derive from it.
+
+A page is its file in this folder, named like its row. The rows stand here because reading them must be quick: the
+pages themselves import charts and tables.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.serving.frontend import NOTHING, Needs
+from app.state import selections
+from app.state.address import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page.
+
+    Attributes:
+        name: of its file, and its path in the address (the start page's is empty).
+        title: what the navigation says.
+        icon: one of Streamlit's Material symbols.
+        selection: its state in the address.
+        needs: the pieces of Streamlit's frontend that it draws with.
+        about: what one is looking at, in a few sentences.
+        terms: of the glossary, that matter there.
+    """
+
+    name: str
+    title: str
+    icon: str
+    selection: type[Selection] | None = None
+    needs: Needs = NOTHING
+    about: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The script, as Streamlit names it: relative to the folder of the main one."""
+        return f"ui/pages/{self.name}.py"
+
+    @property
+    def module(self) -> str:
+        """The script as a module."""
+        return f"{__name__}.{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Of its address."""
+        return "" if self.name == "start" else self.name
+
+
+_FILTERS = ("ButtonGroup", "Selectbox", "NumberInput", "Slider")
+_CHARTS = ("ArrowVegaLiteChart", "embed", "vega-interpreter", "DownloadButton")
+_PROMPT = ("p", "pz")
+
+_ROWS = (
+    Page(
+        "start",
+        "Neuron Atlas",
+        ":material/hub:",
+        about=(
+            "One prompt, explained from its answer backwards: first the neurons that wrote the answer (value neurons), "
+            "then the earlier ones that switched those on (query neurons).",
+            "Everything on these pages can be clicked: a token leads to its neurons, a neuron to its tokens, a prompt "
+            "to both.",
+        ),
+        terms=("token", "residual stream", "value neurons", "query neurons", "promotes, suppresses", "nats"),
+    ),
+    Page(
+        "search",
+        "Search",
+        ":material/search:",
+        selections.SearchSelection,
+        Needs(("TextInput", *_FILTERS), (*_CHARTS, "Checkbox"), ("q", "t")),
+        about=(
+            "Each row is one end of one neuron. A search for a token ranks the neurons by how far it stands out at "
+            "that end (z); a search for a concept, by how many of its tokens are there and how strongly.",
+            "The catalogue alone answers; no prompt is involved. Only a prompt can tell whether a neuron was active.",
+        ),
+        terms=("FFN neuron", "attention neuron", "promotes, suppresses", "z", "concept"),
+    ),
+    Page(
+        "token",
+        "Token",
+        ":material/match_word:",
+        selections.TokenSelection,
+        Needs(("TextInput",), _CHARTS, ("q", "t")),
+        about=(
+            "One row of the unembedding: the tokens whose rows point the same way, and the neurons that have this "
+            "token among the strongest of one of their ends.",
+        ),
+        terms=("token", "unembedding", "promotes, suppresses", "z"),
+    ),
+    Page(
+        "neuron",
+        "Neuron",
+        ":material/scatter_plot:",
+        selections.NeuronSelection,
+        Needs(("TextInput",), (*_CHARTS, "TextArea", "ButtonGroup"), ("n",)),
+        about=(
+            "One neuron from three sides: what it writes (the tokens of both ends), what switches it on (the tokens "
+            "that its key vector responds to most) and when it is active (a text to try it on).",
+            "Its tokens are the same whatever the prompt. Which of the two ends counts depends on the prompt: the sign "
+            "of the activation decides.",
+        ),
+        terms=("value vector", "promotes, suppresses", "activation", "sign rule", "key vector", "z"),
+    ),
+    Page(
+        "prompt",
+        "Prompt",
+        ":material/short_text:",
+        selections.PromptSelection,
+        Needs((), ("ButtonGroup", "Selectbox", "DownloadButton", "Checkbox"), _PROMPT),
+        about=(
+            "Which parts of the model raised the target: where (layers, heads, source positions), what (the neurons, "
+            "with the tokens they raised here) and why (what switched them on).",
+            "Bars to the right or upwards raised the target, the others lowered it; all are log-probability increases "
+            "in nats. The lists are proven to be the same as if every neuron had been scored.",
+        ),
+        terms=(
+            "target",
+            "log-probability increase",
+            "nats",
+            "head",
+            "source position",
+            "move",
+            "value neurons",
+            "suppressing neurons",
+            "query neurons",
+            "sign rule",
+            "logit lens",
+            "target against distractor",
+            "proven",
+            "conventions",
+        ),
+    ),
+    Page(
+        "compare",
+        "Compare",
+        ":material/compare_arrows:",
+        selections.CompareSelection,
+        Needs(("TextArea", "TextInput", "Button"), ("DownloadButton",), _PROMPT),
+        about=(
+            "Two explanations side by side, and what changed between them (Δ, second minus first): two prompts, "
+            "targets or positions, or one prompt with parts of the model zeroed.",
+            "Both use the first one’s scale of the final norm, so that their scores can be subtracted.",
+        ),
+        terms=("Δ", "log-probability increase", "nats", "activation", "zeroing", "value neurons"),
+    ),
+    Page(
+        "many",
+        "Many prompts",
+        ":material/format_list_bulleted:",
+        selections.ManySelection,
+        Needs(("TextArea", "Button", "ButtonGroup"), ("DownloadButton",), ("set", "ps", "psz")),
+        about=(
+            "Each prompt is explained on its own; the lists are then combined. A neuron that appears in many of them "
+            "serves the task rather than one answer.",
+        ),
+        terms=("value neurons", "suppressing neurons", "query neurons", "log-probability increase", "sign rule"),
+    ),
+    Page(
+        "saved",
+        "Saved",
+        ":material/bookmarks:",
+        selections.SavedSelection,
+        about=(
+            "Explanations that were saved, with the state of their page and their figures. Opening one shows what was "
+            "seen, even if the model is not available.",
+        ),
+        terms=("catalogue, build", "target", "log-probability increase"),
+    ),
+    Page(
+        "gallery",
+        "Gallery",
+        ":material/collections_bookmark:",
+        selections.GallerySelection,
+        about=("Explanations worth a look. Their figures are stored, so that no model is needed.",),
+        terms=("target", "value neurons", "query neurons", "log-probability increase", "nats"),
+    ),
+    Page(
+        "overview",
+        "Overview",
+        ":material/bar_chart:",
+        selections.OverviewSelection,
+        Needs((*_CHARTS, "ButtonGroup", "Slider")),
+        about=(
+            "The model as a whole: for each layer, how long its neurons’ value vectors are and how sharply they point "
+            "to single tokens. Bands hold the middle half and nearly all of the layer’s neurons.",
+            "The most peaked neurons are the easiest to read. Tokens that many neurons favour are often rare "
+            "fragments that say little.",
+        ),
+        terms=("value vector", "z", "FFN neuron", "attention neuron", "promotes, suppresses"),
+    ),
+)
+PAGES: Mapping[str, Page] = {page.name: page for page in _ROWS}
+"""By name, in the order of the navigation."""
+
+ACCOUNT = Page("account", "Account", ":material/person:")
+"""Shown beside them where the server offers sign-in."""
