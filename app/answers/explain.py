@@ -1,18 +1,20 @@
-"""What the pages ask of the model: an analysis, and one step further into it. Everything is remembered."""
+"""What the pages ask of the model: an analysis, and one step further into it; and how both are kept. All remembered."""
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pandas as pd
-
+from app import attribution
 from app.answers import stored
 from app.answers.reading import Reading, head_after
-from app.answers.stored import workspace_to_write
+from app.attribution import details_form
 from app.attribution.details_form import DETAILS, TOP
+from app.attribution.frames import to_json
+from app.attribution.prompt import PromptToken, target_of
+from app.attribution.results import Analysis, Found, Prediction, Seconds, ValueNeuron
 from app.serving import logs, resources
 from app.serving.access import require_allowed
 from app.serving.settings import configuration
@@ -21,42 +23,46 @@ from app.state import address
 from app.state.selections import Map, Place, PromptSelection, Show, question_key
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Head, Neuron, NeuronKind, Part
+from db.lazy import lazy_import
+from db.neuron import Neuron, NeuronKind, Part
 from db.workspace import AnalysisEntry, Saved
 from db.workspace.records import MAX_TITLE
 
 if TYPE_CHECKING:
-    from app.attribution import PromptRun
+    import torch
+
+    from app.attribution import PromptRun, details, heads, keys, run, within
+    from app.attribution import analysis as whole
     from app.attribution.details import Activations
     from app.attribution.keys import KeySide
-    from app.attribution.prompt import PromptToken
-    from app.attribution.results import Analysis, Flow, Found, Prediction, Query, ThroughHead, ValueNeuron
-
+else:
+    torch = lazy_import("torch")
+    details = lazy_import("app.attribution.details")
+    heads = lazy_import("app.attribution.heads")
+    keys = lazy_import("app.attribution.keys")
+    run = lazy_import("app.attribution.run")
+    whole = lazy_import("app.attribution.analysis")
+    within = lazy_import("app.attribution.within")
 
 T = TypeVar("T")
 
 
-def analysis(atlas: Catalogue, question: PromptSelection, watch: Report | None = None) -> "Analysis":
+def analysis(atlas: Catalogue, question: PromptSelection, watch: Report | None = None) -> Analysis:
     """The whole analysis of a prompt: the stored one where there is one, else the model's."""
     found = stored.answer(atlas, question)
     if found is not None:
         return found.analysis
     require_allowed(question.prompt, question.top)
 
-    def make(report: Report) -> "Analysis":
-        import torch
-
-        from app.attribution import explain
-        from app.attribution.results import Seconds
-
+    def make(report: Report) -> Analysis:
         resources.ready(atlas, report)
         started = time.perf_counter()
-        run = _run(atlas, question.question, report)
+        asked = _run(atlas, question.question, report)
         forward = time.perf_counter() - started
         with torch.inference_mode():
             report("Layers and heads …")
-            _ = run.at_attention, run.at_ffn
-            explained = explain(run, resources.ranges_of(atlas.info.build_id, atlas), report)
+            _ = asked.at_attention, asked.at_ffn
+            explained = attribution.explain(asked, resources.ranges_of(atlas.info.build_id, atlas), report)
         return replace(explained, seconds=Seconds(0.0, forward, time.perf_counter() - started))
 
     return resources.workshop().result("analysis", (atlas.info.build_id, question.question), make, watch)
@@ -65,33 +71,31 @@ def analysis(atlas: Catalogue, question: PromptSelection, watch: Report | None =
 def _run(atlas: Catalogue, question: PromptSelection, report: Report) -> "PromptRun":
     """The prompt's run, from the shelf where it is still there. On the workshop's thread only."""
     runs, key = resources.runs(), (atlas.info.build_id, question)
-    run = runs.get(key)
-    if run is None:
+    found = runs.get(key)
+    if found is None:
         model = resources.ready(atlas, report)
         report("Running the prompt …")
-        from app.attribution import Conventions, Settings, run_prompt
-
-        settings = Settings(
+        settings = attribution.Settings(
             top=question.top,
             target=question.target,
             distractor=question.distractor,
             position=question.position,
-            conventions=Conventions(question.rule.value),
+            conventions=attribution.Conventions(question.rule.value),
             suppressing=True,
             max_tokens=configuration().max_tokens,
             memory_mb=configuration().memory_mb,
         )
-        run = run_prompt(model, question.prompt, settings)
-        runs.put(key, run)
-    return run
+        found = attribution.run_prompt(model, question.prompt, settings)
+        runs.put(key, found)
+    return found
 
 
 @dataclass(frozen=True)
 class Preview:
     """What a prompt's next token may be, without any attribution."""
 
-    tokens: "tuple[PromptToken, ...]"
-    predictions: "tuple[Prediction, ...]"
+    tokens: tuple[PromptToken, ...]
+    predictions: tuple[Prediction, ...]
 
 
 def preview(atlas: Catalogue, text: str, watch: Report | None = None) -> Preview:
@@ -101,208 +105,132 @@ def preview(atlas: Catalogue, text: str, watch: Report | None = None) -> Preview
     require_allowed(text)
 
     def make(report: Report) -> Preview:
-        import torch
-
-        from app.attribution import Settings, run_prompt
-
         model = resources.ready(atlas, report)
         with torch.inference_mode():
-            run = run_prompt(model, text, Settings(max_tokens=configuration().max_tokens))
-            return Preview(run.tokens, run.predictions())
+            found = attribution.run_prompt(model, text, attribution.Settings(max_tokens=configuration().max_tokens))
+            return Preview(found.tokens, found.predictions())
 
     return resources.workshop().result("preview", (atlas.info.build_id, text), make, watch)
 
 
-def _detail(
+# One step further.
+
+
+def detail(
+    atlas: Catalogue, question: PromptSelection, name: str, what: Hashable = None, watch: Report | None = None
+) -> Any:
+    """One step further into a prompt: the stored answer where there is one, else the model's.
+
+    Args:
+        atlas: the catalogue of the model.
+        question: the prompt.
+        name: which step, a key of `_STEPS`.
+        what: what it is about, such as a head; None where it is about the whole prompt.
+        watch: told what is being done.
+
+    Raises:
+        AtlasError: the model cannot tell, or is not to be asked.
+    """
+    kept = stored.detail(atlas, question, name, what)
+    if kept is not stored.MISSING:
+        return kept
+    stored.require_model_for_more(atlas, question)
+    return _asked(atlas, question, (name, what), lambda found: _STEPS[name](found, what), watch)
+
+
+def _asked(
     atlas: Catalogue,
     question: PromptSelection,
-    name: str,
-    what: Hashable,
+    key: tuple[Hashable, ...],
     find: Callable[["PromptRun"], T],
     watch: Report | None = None,
 ) -> T:
-    """One step further: the stored answer where there is one, else `find` asks the prompt's run."""
-    kept = stored.detail(atlas, question, name, what)
-    if kept is not stored.MISSING:
-        answer: T = kept
-        return answer
-    stored.require_model_for_more(atlas, question)
+    """What `find` makes of a prompt's run."""
     require_allowed(question.prompt, question.top)
 
     def make(report: Report) -> T:
-        import torch
-
-        run = _run(atlas, question.question, report)
+        found = _run(atlas, question.question, report)
         with torch.inference_mode():
-            return find(run)
+            return find(found)
 
-    return resources.workshop().result("detail", (atlas.info.build_id, question.question, name, what), make, watch)
-
-
-def source_positions(atlas: Catalogue, question: PromptSelection, head: Head) -> pd.DataFrame:
-    """What a head took from each source position; see `details.positions_frame`."""
-
-    def find(run: "PromptRun") -> pd.DataFrame:
-        from app.attribution.details import positions_frame
-
-        return positions_frame(run, *head)
-
-    return _detail(atlas, question, "positions", head, find)
+    return resources.workshop().result("detail", (atlas.info.build_id, question.question, *key), make, watch)
 
 
-def pattern(atlas: Catalogue, question: PromptSelection, head: Head) -> pd.DataFrame:
-    """A head's attention pattern; see `details.pattern_frame`."""
-
-    def find(run: "PromptRun") -> pd.DataFrame:
-        from app.attribution.details import pattern_frame
-
-        return pattern_frame(run, *head)
-
-    return _detail(atlas, question, "pattern", head, find)
+def _flow(found: "PromptRun") -> Any:
+    """With a distractor, by shares of the difference."""
+    if found.distractor_id is None:
+        return heads.flow(found)
+    return heads.contrast_flow(found, whole.contrast(found, found.distractor_id, 0))
 
 
-def lens(atlas: Catalogue, question: PromptSelection) -> pd.DataFrame:
-    """The logit lens; see `details.lens_frame`."""
-
-    def find(run: "PromptRun") -> pd.DataFrame:
-        from app.attribution.details import lens_frame
-
-        return lens_frame(run)
-
-    return _detail(atlas, question, "lens", None, find)
+def _target_id(found: "PromptRun", text: str) -> int:
+    """The token that a typed target stands for: of “London” and “ London” the one more probable here."""
+    ids = {target_of(found.model, text)}
+    with suppress(AtlasError):
+        ids.add(target_of(found.model, f" {text}"))
+    return max(ids, key=lambda token_id: float(found.log_probabilities[token_id]))
 
 
-def flow(atlas: Catalogue, question: PromptSelection) -> "Flow":
-    """What heads moved from where, the strongest of all layers; see `flow.flow`. With a distractor, by their shares."""
-
-    def find(run: "PromptRun") -> "Flow":
-        from app.attribution.analysis import contrast
-        from app.attribution.heads import contrast_flow, flow
-
-        return flow(run) if run.distractor_id is None else contrast_flow(run, contrast(run, run.distractor_id, 0))
-
-    return _detail(atlas, question, "flow", None, find)
+_STEPS: dict[str, Callable[["PromptRun", Any], Any]] = {
+    "positions": lambda found, head: details.positions_frame(found, *head),
+    "pattern": lambda found, head: details.pattern_frame(found, *head),
+    "lens": lambda found, _: details.lens_frame(found),
+    "flow": lambda found, _: _flow(found),
+    "own": lambda found, one: details.own_query(found, *one),
+    "through": lambda found, what: heads.through_head(found.model, what[0], *what[1]),
+    "neuron": lambda found, neuron: found.value_neurons(neuron),
+    "beginning": lambda found, text: run.tokens_beginning(found, text),
+    "target": _target_id,
+}
 
 
 def found_within(
     atlas: Catalogue,
     question: PromptSelection,
-    scope: Part,
+    part: Part,
     kind: NeuronKind,
     watch: Report | None = None,
     *,
     lowered: bool,
-) -> "Found":
+) -> Found:
     """The strongest neurons of one part of the model alone; see `within`. With a distractor, by their shares."""
 
-    def find(run: "PromptRun") -> "Found":
-        from app.attribution import within
-
-        if run.distractor_id is not None:
-            return within.shares_within(run, scope, kind, question.top, opposing=lowered)
+    def find(found: "PromptRun") -> Found:
+        if found.distractor_id is not None:
+            return within.shares_within(found, part, kind, question.top, opposing=lowered)
         if lowered:
             ranges = resources.ranges_of(atlas.info.build_id, atlas)
-            return within.lowering_within(run, scope, kind, question.top, ranges)
-        return within.raising_within(run, scope, kind, question.top)
+            return within.lowering_within(found, part, kind, question.top, ranges)
+        return within.raising_within(found, part, kind, question.top)
 
-    return _detail(atlas, question, "within", (scope.label, kind, lowered), find, watch)
-
-
-def beginning(atlas: Catalogue, question: PromptSelection, text: str) -> "tuple[Prediction, ...]":
-    """Tokens that begin as a typed text does, the most probable here first."""
-
-    def find(run: "PromptRun") -> "tuple[Prediction, ...]":
-        from app.attribution.run import tokens_beginning
-
-        return tokens_beginning(run, text)
-
-    return _detail(atlas, question, "beginning", text, find)
-
-
-def own_query(
-    atlas: Catalogue, question: PromptSelection, neuron: Neuron, position: int | None
-) -> "tuple[ValueNeuron, Query]":
-    """What switched on one value neuron alone."""
-
-    def find(run: "PromptRun") -> "tuple[ValueNeuron, Query]":
-        from app.attribution.details import own_query
-
-        return own_query(run, neuron, position)
-
-    return _detail(atlas, question, "own", (neuron, position), find)
-
-
-def through_head(
-    atlas: Catalogue, neuron: Neuron, head: Head, question: PromptSelection | None = None
-) -> "ThroughHead":
-    """A query neuron read through a head; the same on every prompt, and with a question's stored answer stored too."""
-    if question is not None:
-        kept = stored.detail(atlas, question, "through", (neuron, head))
-        if kept is not stored.MISSING:
-            found: ThroughHead = kept
-            return found
-        stored.require_model_for_more(atlas, question)
-
-    def make(_report: Report) -> "ThroughHead":
-        from app.attribution.heads import through_head
-
-        return through_head(resources.model_of(atlas), neuron, *head)
-
-    return resources.workshop().result("detail", (atlas.info.build_id, "through", neuron, head), make)
-
-
-def on_prompt(atlas: Catalogue, question: PromptSelection, neuron: Neuron) -> "tuple[ValueNeuron, ...]":
-    """One neuron's scores and activations on a prompt; an attention neuron's once a source position."""
-    return _detail(atlas, question, "neuron", neuron, lambda run: run.value_neurons(neuron))
+    stored.require_model_for_more(atlas, question)
+    return _asked(atlas, question, ("within", part, kind, lowered), find, watch)
 
 
 def activations(
     atlas: Catalogue, text: str, neuron: Neuron, watch: Report | None = None
 ) -> "tuple[tuple[str, ...], Activations]":
     """The tokens of a text, in display form, and how active a neuron is at each."""
-    require_allowed(text)
-    question = PromptSelection(text)
 
-    def make(report: Report) -> "tuple[tuple[str, ...], Activations]":
-        from app.attribution.details import activations
+    def find(found: "PromptRun") -> "tuple[tuple[str, ...], Activations]":
+        return tuple(token.display for token in found.tokens), details.activations(found, neuron)
 
-        run = _run(atlas, question, report)
-        return tuple(token.display for token in run.tokens), activations(run, neuron)
-
-    return resources.workshop().result("detail", (atlas.info.build_id, question, "active", neuron), make, watch)
+    return _asked(atlas, PromptSelection(text), ("active", neuron), find, watch)
 
 
 def key_sides(atlas: Catalogue, neuron: Neuron, watch: Report | None = None) -> "tuple[KeySide, ...]":
     """Which tokens' embeddings switch a neuron on; the same on every prompt. See `keys.key_sides`."""
 
     def make(report: Report) -> "tuple[KeySide, ...]":
-        import torch
-
         model = resources.ready(atlas, report)
         report(f"Reading every token’s embedding with {neuron.label} …")
-        from app.attribution.keys import key_sides
-
         with torch.inference_mode():
-            return key_sides(model, neuron)
+            return keys.key_sides(model, neuron)
 
     return resources.workshop().result("detail", (atlas.info.build_id, "keys", neuron), make, watch)
 
 
-def target_id(atlas: Catalogue, question: PromptSelection, text: str) -> int:
-    """The token that a typed target stands for: of “London” and “ London” the one more probable here."""
-
-    def find(run: "PromptRun") -> int:
-        from app.attribution.prompt import target_of
-
-        found = {target_of(run.model, text)}
-        with suppress(AtlasError):
-            found.add(target_of(run.model, f" {text}"))
-        return max(found, key=lambda token_id: float(run.log_probabilities[token_id]))
-
-    return _detail(atlas, question, "target", text, find)
-
-
-# Which lists of neurons the prompt page shows: the overall ones, or those of the part that is looked into.
+# Which lists of neurons the prompt page shows: those of the whole model, or of the part that is looked into.
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +238,7 @@ class Listed:
     """Neurons of one kind, and in half a sentence how they were found; a part's own are complete."""
 
     kind: NeuronKind
-    neurons: "tuple[ValueNeuron, ...]"
+    neurons: tuple[ValueNeuron, ...]
     found: str
 
 
@@ -349,10 +277,10 @@ def listed(reading: Reading, selection: PromptSelection, atlas: Catalogue, watch
     return lists
 
 
-# What is shown on the prompt page as it is kept: the analysis, and what was looked at in it.
+# Keeping what the prompt page shows: the analysis, and what was looked at in it.
 
 
-def suggested_title(selection: PromptSelection, analysis: "Analysis") -> str:
+def suggested_title(selection: PromptSelection, analysis: Analysis) -> str:
     """A title to start from: the prompt and what is explained, in display form where it cannot be written."""
     text = "".join(one if one.isprintable() else " " for one in selection.prompt)
     words = " ".join(text.split()) or "A prompt"
@@ -363,10 +291,12 @@ def suggested_title(selection: PromptSelection, analysis: "Analysis") -> str:
     return (words if len(words) <= room else words[: room - 1] + "…") + end[:MAX_TITLE]
 
 
-def draft(title: str, selection: PromptSelection, analysis: "Analysis", atlas: Catalogue) -> AnalysisEntry:
+def draft(title: str, selection: PromptSelection, analysis: Analysis, atlas: Catalogue) -> AnalysisEntry:
     """The view as it is kept: the analysis, and what was looked at in it."""
-    from app.attribution.frames import to_json
-
+    steps = [
+        (name, what, partial(detail, atlas, selection, name, what))
+        for name, what in _looked_at(selection.place, analysis)
+    ]
     return AnalysisEntry(
         title=title,
         model=atlas.info.model,
@@ -374,18 +304,14 @@ def draft(title: str, selection: PromptSelection, analysis: "Analysis", atlas: C
         unembedding_hash=analysis.unembedding_hash,
         address=address.address("prompt", selection.params()).partition("?")[2],
         question=question_key(selection),
-        result=to_json(analysis) | {TOP: selection.top, DETAILS: details(_looked_at(selection, analysis, atlas))},
+        result=to_json(analysis) | {TOP: selection.top, DETAILS: details_as_json(steps)},
     )
 
 
-Answers = list[tuple[str, Any, Callable[[], Any]]]
-"""Question, what it is about, and how it is answered."""
-
-
-def details(answers: Answers) -> dict[str, dict[str, Any]]:
-    """Answers as JSON, by question and what each is about; one that fails is left out."""
-    from app.attribution import details_form
-
+def details_as_json(answers: Iterable[tuple[str, Any, Callable[[], Any]]]) -> dict[str, dict[str, Any]]:
+    """Steps, what each is about and how each is answered, as JSON by name and by what it is about; one that fails is
+    left out.
+    """
     found: dict[str, dict[str, Any]] = {}
     for name, what, ask in answers:
         try:
@@ -395,29 +321,26 @@ def details(answers: Answers) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _looked_at(selection: PromptSelection, analysis: "Analysis", atlas: Catalogue) -> Answers:
-    """What the page asks one step further, at the place that is shown."""
-    place = selection.place
-    answers: Answers = [("flow", None, partial(flow, atlas, selection))]
+def _looked_at(place: Place, analysis: Analysis) -> Iterator[tuple[str, Hashable]]:
+    """The steps that the page shows at a place, and what each is about."""
+    yield "flow", None
     if place.map is Map.LENS:
-        answers.append(("lens", None, partial(lens, atlas, selection)))
+        yield "lens", None
     if place.head is not None:
-        answers.append(("positions", place.head, partial(source_positions, atlas, selection, place.head)))
-        answers.append(("pattern", place.head, partial(pattern, atlas, selection, place.head)))
+        yield "positions", place.head
+        yield "pattern", place.head
     if place.own is not None:
-        answers.append(("own", place.own, partial(own_query, atlas, selection, *place.own)))
+        yield "own", place.own
     if place.read is not None:
-        head = place.through or head_after(place.read, analysis, atlas.info.heads)
+        head = place.through or head_after(place.read, analysis)
         if head is not None:
-            through = partial(through_head, atlas, place.read, head, selection)
-            answers.append(("through", (place.read, head), through))
-    return answers
+            yield "through", (place.read, head)
 
 
-def save(title: str, selection: PromptSelection, analysis: "Analysis", atlas: Catalogue) -> Saved:
+def save(title: str, selection: PromptSelection, analysis: Analysis, atlas: Catalogue) -> Saved:
     """Keep what is shown.
 
     Raises:
         AtlasError: it cannot be kept; the message says why.
     """
-    return workspace_to_write().save(draft(title, selection, analysis, atlas))
+    return stored.workspace_to_write().save(draft(title, selection, analysis, atlas))

@@ -92,14 +92,14 @@ def _within(one: "ValueNeuron", place: Place) -> bool:
     return one.neuron.head == place.head[1] and place.source in (None, one.position)
 
 
-def head_after(neuron: Neuron, analysis: "Analysis", heads: int) -> Head | None:
+def head_after(neuron: Neuron, analysis: "Analysis") -> Head | None:
     """The head to read a query neuron through unless another is chosen: that of the strongest attention value neuron
     which comes after it.
     """
     for one in analysis.attention_value_neurons:
         if one.neuron.layer > neuron.layer and one.neuron.head is not None:
             return Head(one.neuron.layer, one.neuron.head)
-    layers = analysis.heads.shape[0]
+    layers, heads = analysis.heads.shape
     return Head(layers - 1, heads - 1) if neuron.layer < layers - 1 else None
 
 

@@ -14,7 +14,7 @@ from app.serving.worker import Report
 from app.state.selections import PromptSelection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Head, Neuron, Sign
+from db.neuron import Head, Neuron, NeuronAt, Sign
 from db.records import NeuronTokens
 
 QUESTION = PromptSelection(WALKTHROUGH_PROMPT)
@@ -103,12 +103,12 @@ def _query(atlas: Catalogue, one: Shown, watch: Report | None) -> tuple[Shown | 
     if neuron.head is None or position is None:
         return None, ()
     try:
-        _, query = explain.own_query(atlas, QUESTION, neuron, position)
+        _, query = explain.detail(atlas, QUESTION, "own", NeuronAt(neuron, position))
         if not query.ffn_neurons:
             return None, ()
         found = query.ffn_neurons[0]
         _, active = explain.activations(atlas, QUESTION.prompt, found.neuron, watch)
-        through = explain.through_head(atlas, found.neuron, Head(neuron.layer, neuron.head))
+        through = explain.detail(atlas, QUESTION, "through", (found.neuron, Head(neuron.layer, neuron.head)))
     except AtlasError:
         return None, ()
     activation = active.activation[position]

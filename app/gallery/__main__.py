@@ -79,7 +79,7 @@ def view_file(choice: Choice, model: "LanguageModel", atlas: "Catalogue") -> byt
     """One view, worked out and packed."""
     import torch
 
-    from app.answers.explain import details
+    from app.answers.explain import details_as_json
     from app.attribution import Conventions, Settings, explain, run_prompt
     from app.attribution.frames import to_json
     from app.attribution.run import stored_ranges
@@ -96,7 +96,7 @@ def view_file(choice: Choice, model: "LanguageModel", atlas: "Catalogue") -> byt
     with torch.inference_mode():
         run = run_prompt(model, asked.prompt, settings)
         analysis = explain(run, stored_ranges(atlas))
-        kept = details(list(_answers(choice, run, analysis)))
+        kept = details_as_json(list(_answers(choice, run, analysis)))
     entry = AnalysisEntry(
         id=uuid.uuid5(uuid.NAMESPACE_URL, f"neuron-atlas/gallery/{choice.name}").hex,
         title=choice.title,
@@ -146,7 +146,7 @@ def _answers(choice: Choice, run: "PromptRun", analysis: "Analysis") -> Iterator
             if place < _OWN:
                 yield "own", (one.neuron, one.position), partial(own_query, run, one.neuron, one.position)
     for query in () if analysis.query is None else analysis.query.ffn_neurons[:_OWN]:
-        head_above = head_after(query.neuron, analysis, width)
+        head_above = head_after(query.neuron, analysis)
         if head_above is not None:
             yield "through", (query.neuron, head_above), partial(through_head, run.model, query.neuron, *head_above)
 

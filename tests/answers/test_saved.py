@@ -103,9 +103,9 @@ def test_nothing_is_worked_out_for_a_stored_analysis(small_page, workspace, atla
     again = explain.analysis(atlas, VIEW)
     assert to_json(again) == to_json(analysis)
     assert again is not analysis
-    positions = explain.source_positions(atlas, VIEW, Head(1, 2))
+    positions = explain.detail(atlas, VIEW, "positions", Head(1, 2))
     assert len(positions) == len(analysis.tokens)
-    one, query = explain.own_query(atlas, VIEW, *OWN)
+    one, query = explain.detail(atlas, VIEW, "own", OWN)
     assert one.neuron == OWN[0]
     assert query.ffn_neurons is not None
 

@@ -259,7 +259,7 @@ def _target_field(which: _Which, question: PromptSelection, selection: CompareSe
         if not text:
             return
         try:
-            target = explain.target_id(atlas, question, text)
+            target = explain.detail(atlas, question, "target", text)
             navigation.show(_explaining(selection, which, target))
             st.session_state[key] = ""
         except AtlasError as error:

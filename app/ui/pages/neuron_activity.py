@@ -42,7 +42,7 @@ def on_prompt(neuron: Neuron, origin: PromptSelection, atlas: Catalogue) -> Sign
     try:
         with progress() as watch:
             analysis = explain.analysis(atlas, origin, watch)
-        active = explain.on_prompt(atlas, origin, neuron)
+        active = explain.detail(atlas, origin, "neuron", neuron)
     except AtlasError as error:
         fail(error)
         return None

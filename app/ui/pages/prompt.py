@@ -130,7 +130,7 @@ def _token_field(
     if given is None:
         return
     try:
-        chosen = given if isinstance(given, int) else explain.target_id(atlas, asked, given)
+        chosen = given if isinstance(given, int) else explain.detail(atlas, asked, "target", given)
     except AtlasError as error:
         warn([str(error)])
         return
@@ -143,7 +143,7 @@ def _options(asked: PromptSelection, atlas: Catalogue, text: str) -> list[Option
     with suppress(AtlasError):
         return [
             Option(shorten(one.token.display, _OPTION), one.token.id, percent(one.probability), f"token {one.token.id}")
-            for one in explain.beginning(atlas, asked, text)
+            for one in explain.detail(atlas, asked, "beginning", text)
         ]
     return []
 

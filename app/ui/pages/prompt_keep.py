@@ -30,7 +30,7 @@ def report(analysis: "Analysis", selection: PromptSelection, atlas: Catalogue) -
     lens = None
     if selection.place.map is Map.LENS:
         with suppress(AtlasError):  # the map itself says why
-            lens = explain.lens(atlas, selection)
+            lens = explain.detail(atlas, selection, "lens")
     origin = Origin(selection, st.context.url or "", atlas.info.model)
     material = Material(analysis, atlas, origin, lens)
     with st.popover("Report", icon=":material/description:", help="This analysis as a file"):

@@ -19,7 +19,7 @@ from app.ui.neuron_lists import query_table, value_table
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Head, Neuron, NeuronKind
+from db.neuron import Head, Neuron, NeuronAt, NeuronKind
 
 if TYPE_CHECKING:
     from app.attribution.prompt import PromptToken
@@ -50,7 +50,7 @@ def neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> N
     else:
         lists = _value_neurons(reading, selection, atlas)
     if selection.place.own is not None:
-        own_panel(selection, *selection.place.own, atlas)
+        own_panel(selection, selection.place.own, atlas)
     if selection.place.read is not None:
         through_panel(reading, selection, selection.place.read, atlas)
     if lists:
@@ -198,13 +198,14 @@ def _overlap(reading: Reading, selection: PromptSelection) -> None:
             chips(links, key=f"overlap_{name}", here=HERE, label=f"neurons {words}")
 
 
-def own_panel(selection: PromptSelection, neuron: Neuron, position: int | None, atlas: Catalogue) -> None:
+def own_panel(selection: PromptSelection, at: NeuronAt, atlas: Catalogue) -> None:
     """What switched one value neuron on."""
     from app.attribution.frames import query_layers_frame
 
+    neuron = at.neuron
     with st.container(border=True):
         try:
-            one, found = explain.own_query(atlas, selection, neuron, position)
+            one, found = explain.detail(atlas, selection, "own", at)
         except AtlasError as error:
             fail(error)
             _close(selection, "own")
@@ -243,7 +244,7 @@ def _close(selection: PromptSelection, name: str, neuron: Neuron | None = None) 
 
 def through_panel(reading: Reading, selection: PromptSelection, neuron: Neuron, atlas: Catalogue) -> None:
     """A query neuron's tokens, directly and as a head hands them on."""
-    head = selection.place.through or head_after(neuron, reading.analysis, atlas.info.heads)
+    head = selection.place.through or head_after(neuron, reading.analysis)
     with st.container(border=True):
         if head is None:
             st.info(literal(f"{neuron.label} stands in the last layer: no head comes after it."))
@@ -253,7 +254,7 @@ def through_panel(reading: Reading, selection: PromptSelection, neuron: Neuron, 
         _close(selection, "read", neuron)
         _head_choice(selection, neuron, head, atlas)
         try:
-            through = explain.through_head(atlas, neuron, head, selection)
+            through = explain.detail(atlas, selection, "through", (neuron, head))
         except AtlasError as error:
             fail(error)
             return

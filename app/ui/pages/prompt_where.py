@@ -65,7 +65,7 @@ _COLUMNS = (
 def flow_map(reading: Reading, selection: PromptSelection, atlas: Catalogue, address: "Callable[[Place], str]") -> None:
     """The picture, and the same moves as a list of links."""
     try:
-        found = explain.flow(atlas, selection)
+        found = explain.detail(atlas, selection, "flow")
     except AtlasError as error:  # a stored analysis on a server without the model has no flow; the rest stands
         st.info(literal(str(error)))
         return
@@ -153,8 +153,8 @@ def head_panel(reading: Reading, selection: PromptSelection, head: Head, atlas: 
         links.append(link("What if it were zero?", navigation.href("compare", zero)))
         chips(links, key="close_head", here=HERE, label="leave the head", focus=head.label)
         try:
-            frame = explain.source_positions(atlas, selection, head)
-            pattern = explain.pattern(atlas, selection, head)
+            frame = explain.detail(atlas, selection, "positions", head)
+            pattern = explain.detail(atlas, selection, "pattern", head)
         except AtlasError as error:
             fail(error)
             return
@@ -217,7 +217,7 @@ _LENS_TOKENS = 40
 def lens_map(selection: PromptSelection, atlas: Catalogue) -> None:
     """Layers upwards, the output on top."""
     try:
-        frame = explain.lens(atlas, selection)
+        frame = explain.detail(atlas, selection, "lens")
     except AtlasError as error:
         fail(error)
         return
