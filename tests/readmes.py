@@ -1,4 +1,4 @@
-"""The documentation: the README, and one more in each room that has one."""
+"""The documentation: the README, and those of the rooms."""
 
 import re
 from dataclasses import dataclass
@@ -48,5 +48,8 @@ class Readme:
 
 
 README = Readme(CHECKOUT / "README.md")
-READMES = [README, *(Readme(path) for room in ROOMS for path in sorted((CHECKOUT / room).rglob("README.md")))]
+READMES = [
+    README,
+    *(Readme(path) for room in (*ROOMS, "tests") for path in sorted((CHECKOUT / room).rglob("README.md"))),
+]
 EVERYTHING = "\n".join(readme.text for readme in READMES)

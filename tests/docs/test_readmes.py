@@ -13,8 +13,8 @@ from tests.readmes import CHECKOUT, README, READMES, ROOMS, Readme
 
 
 def module_commands() -> list[str]:
-    """The command lines that call one of our rooms, each cut before a pipe, a redirection or a further command."""
-    called = re.compile(rf"python3?\s+-m\s+((?:{'|'.join(ROOMS)})\b[\w.]*.*)")
+    """The command lines that call one of our modules, each cut before a pipe, a redirection or a further command."""
+    called = re.compile(rf"python3?\s+-m\s+((?:{'|'.join(ROOMS)}|tests)\b[\w.]*.*)")
     found = [match[1] for readme in READMES for line in readme.code_lines if (match := called.search(line))]
     return list(dict.fromkeys(found))
 
