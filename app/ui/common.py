@@ -21,7 +21,7 @@ from app.ui import navigation
 from app.ui.components import Chip, chips, link
 from app.ui.components.fields import copy_link
 from app.ui.components.plots import Step, trail
-from app.ui.navigation import warn
+from app.ui.navigation import fail, warn
 from app.ui.pages import PAGES
 from app.words import TERMS, literal
 from db.catalogue.store import Catalogue
@@ -226,6 +226,26 @@ def choice(
         required=True,
         label_visibility="collapsed" if hidden else "visible",
     )
+
+
+_DONE, _FAILED = "click_done", "click_failed"
+
+
+def on_click(act: Callable[[], str]) -> None:
+    """Do what a click asks for, before the page is drawn again; `act` returns what was done, as a sentence."""
+    try:
+        st.session_state[_DONE] = act()
+    except AtlasError as error:
+        st.session_state[_FAILED] = str(error)
+
+
+def say_what_was_done(icon: str = ":material/check:") -> None:
+    """What the last click did, or why it could not."""
+    done, failed = st.session_state.pop(_DONE, None), st.session_state.pop(_FAILED, None)
+    if done:
+        st.toast(literal(done), icon=icon)
+    if failed:
+        fail(AtlasError(failed))
 
 
 @contextmanager

@@ -9,7 +9,17 @@ from app.answers import stored
 from app.serving import access
 from app.state.selections import SAVED_ROWS, NeuronSelection, PromptSelection, SavedSelection
 from app.ui import navigation
-from app.ui.common import about, footer, in_display_form, open_catalogue, saved_href, sync, title
+from app.ui.common import (
+    about,
+    footer,
+    in_display_form,
+    on_click,
+    open_catalogue,
+    saved_href,
+    say_what_was_done,
+    sync,
+    title,
+)
 from app.ui.components import chips, link
 from app.ui.navigation import fail, warn
 from app.words import literal
@@ -26,7 +36,6 @@ _NOTE = 300
 """How much of a note is shown, in characters."""
 _TAGS = 60
 _NEW = "a new collection …"
-_DONE, _FAILED = "saved_done", "saved_failed"
 
 
 def draw() -> None:
@@ -36,7 +45,7 @@ def draw() -> None:
     atlas = open_catalogue()
     selection, notices = SavedSelection.read(navigation.params())
     warn(notices)
-    _say_what_was_done()
+    say_what_was_done()
     if stored.offered():
         try:
             _page(stored.workspace(), selection, atlas)
@@ -218,20 +227,11 @@ def _neuron_menu(model: str, neuron: Neuron, collections: tuple[Collection, ...]
 
 
 def _change(change: Callable[[Workspace], object], said: str) -> None:
-    try:
+    def act() -> str:
         change(stored.workspace_to_write())
-    except AtlasError as error:
-        st.session_state[_FAILED] = str(error)
-    else:
-        st.session_state[_DONE] = said
+        return said
 
-
-def _say_what_was_done() -> None:
-    said, failed = st.session_state.pop(_DONE, None), st.session_state.pop(_FAILED, None)
-    if said:
-        st.toast(literal(said), icon=":material/check:")
-    if failed:
-        fail(AtlasError(failed))
+    on_click(act)
 
 
 def _rename(item: str, name: str, field: str, longest: int, rename: Callable[[Workspace, str, str], object]) -> None:
