@@ -215,7 +215,7 @@ _TERMS = (
     Term(
         "proven",
         "Every neuron’s score has an upper bound that is quick to compute. Scoring stops only when no other neuron can "
-        "enter the list, so the list is the same as if all had been scored.",
+        "enter the list, so the list is the same as if all had been scored, up to ties within twice the scores’ error.",
     ),
     Term(
         "conventions",

@@ -5,9 +5,9 @@ patched. Legend: L = layers, T = tokens up to the analysed position, H = heads, 
     = FFN neurons of a layer, d = d_model, V = vocabulary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class ResidualStream:
         value: [L, T, KV, D]; the attention values, value bias included, before the group mapping.
         attention_weight: [L, H, T]; the analysed position's attention to each source position.
         logits: [V]; the model's own output at the analysed position.
+        patterns: [H, T, T]; of the layers that were asked for, the attention from every position (row) to every other.
     """
 
     token_ids: Int[Tensor, " T"]
@@ -40,6 +41,7 @@ class ResidualStream:
     value: Float[Tensor, "L T KV D"]
     attention_weight: Float[Tensor, "L H T"]
     logits: Float[Tensor, " V"]
+    patterns: dict[int, Float[Tensor, "H T T"]] = field(default_factory=dict)
 
     @property
     def position(self) -> int:
@@ -54,7 +56,11 @@ class ResidualStream:
 
 
 def capture(
-    model: nn.Module, architecture: Architecture, dimensions: Dimensions, token_ids: Int[Tensor, " T"]
+    model: nn.Module,
+    architecture: Architecture,
+    dimensions: Dimensions,
+    token_ids: Int[Tensor, " T"],
+    patterns: Collection[int] = (),
 ) -> ResidualStream:
     """Run `token_ids` through the model once and keep what the method needs.
 
@@ -74,11 +80,14 @@ def capture(
     activation = room(size.layers, tokens, size.ffn_neurons)
     value = room(size.layers, tokens, size.kv_heads, size.head_dim)
     weight = room(size.layers, size.heads, tokens)
+    whole: dict[int, Tensor] = {}
 
     def on_attention(layer: int) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
             attention[layer] = output[0][0]
             weight[layer] = output[1][0, :, -1, :]
+            if layer in patterns:
+                whole[layer] = output[1][0].float()
 
         return hook
 
@@ -111,6 +120,7 @@ def capture(
         value=value,
         attention_weight=weight,
         logits=result.logits[0, -1].float(),
+        patterns=whole,
     )
 
 

@@ -1,6 +1,7 @@
 """A loaded model with everything the analysis needs, checked before it is handed out."""
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,10 +34,10 @@ class LanguageModel:
     unembedding: Unembedding
     lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def forward(self, token_ids: list[int]) -> ResidualStream:
-        """One hooked pass; the last token is the analysed position."""
+    def forward(self, token_ids: list[int], patterns: Collection[int] = ()) -> ResidualStream:
+        """One hooked pass; the last token is the analysed position. patterns: layers whose whole attention is kept."""
         with self.lock:
-            return capture(self.module, self.architecture, self.dimensions, torch.tensor(token_ids))
+            return capture(self.module, self.architecture, self.dimensions, torch.tensor(token_ids), patterns)
 
 
 def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> LanguageModel:

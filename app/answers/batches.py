@@ -11,8 +11,9 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError, create_model
 
 from app import attribution
-from app.attribution.frames import ROLES, to_json
+from app.attribution.frames import ROLES
 from app.attribution.frames import aggregate as aggregate_frame
+from app.attribution.results import to_json
 from app.serving import resources
 from app.serving.access import require_allowed, require_batch
 from app.serving.settings import configuration
@@ -88,7 +89,7 @@ def aggregate_of(rows: list[dict[str, Any]]) -> Aggregate:
 
 
 def row(atlas: Catalogue, asked: Asked) -> dict[str, Any]:
-    """One of many prompts, as the object that the shell would write; see `frames.to_json`."""
+    """One of many prompts, as the object that the shell would write; see `results.to_json`."""
     require_allowed(asked.prompt)
 
     def make(report: Report) -> dict[str, Any]:

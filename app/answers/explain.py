@@ -1,7 +1,7 @@
 """What the pages ask of the model: an analysis, and one step further into it; and how both are kept. All remembered."""
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from app import attribution
 from app.answers import stored
-from app.answers.reading import Reading, head_after
-from app.attribution import details_form
-from app.attribution.details_form import DETAILS, TOP
-from app.attribution.frames import to_json
+from app.answers.reading import Reading, how_found
+from app.attribution import drilldowns
+from app.attribution.drilldowns import DETAILS, TOP
 from app.attribution.prompt import PromptToken, target_of
-from app.attribution.results import Analysis, Found, Prediction, Seconds, ValueNeuron
+from app.attribution.results import Activations, Analysis, Found, KeySide, Prediction, Seconds, ValueNeuron, to_json
 from app.serving import logs, resources
 from app.serving.access import require_allowed
 from app.serving.settings import configuration
@@ -31,15 +30,12 @@ from db.workspace.records import MAX_TITLE
 if TYPE_CHECKING:
     import torch
 
-    from app.attribution import PromptRun, details, heads, keys, run, within
+    from app.attribution import PromptRun, run, within
     from app.attribution import analysis as whole
-    from app.attribution.details import Activations
-    from app.attribution.keys import KeySide
+    from app.attribution import neuron as one_neuron
 else:
     torch = lazy_import("torch")
-    details = lazy_import("app.attribution.details")
-    heads = lazy_import("app.attribution.heads")
-    keys = lazy_import("app.attribution.keys")
+    one_neuron = lazy_import("app.attribution.neuron")
     run = lazy_import("app.attribution.run")
     whole = lazy_import("app.attribution.analysis")
     within = lazy_import("app.attribution.within")
@@ -124,7 +120,7 @@ def detail(
     Args:
         atlas: the catalogue of the model.
         question: the prompt.
-        name: which step, a key of `_STEPS`.
+        name: which step, of `drilldowns.TABLE` or a key of `_STEPS`.
         what: what it is about, such as a head; None where it is about the whole prompt.
         watch: told what is being done.
 
@@ -135,7 +131,11 @@ def detail(
     if kept is not stored.MISSING:
         return kept
     stored.require_model_for_more(atlas, question)
-    return _asked(atlas, question, (name, what), lambda found: _STEPS[name](found, what), watch)
+
+    def find(found: "PromptRun") -> Any:
+        return _STEPS[name](found, what) if name in _STEPS else drilldowns.answer(found, name, what)
+
+    return _asked(atlas, question, (name, what), find, watch)
 
 
 def _asked(
@@ -156,13 +156,6 @@ def _asked(
     return resources.workshop().result("detail", (atlas.info.build_id, question.question, *key), make, watch)
 
 
-def _flow(found: "PromptRun") -> Any:
-    """With a distractor, by shares of the difference."""
-    if found.distractor_id is None:
-        return heads.flow(found)
-    return heads.contrast_flow(found, whole.contrast(found, found.distractor_id, 0))
-
-
 def _target_id(found: "PromptRun", text: str) -> int:
     """The token that a typed target stands for: of “London” and “ London” the one more probable here."""
     ids = {target_of(found.model, text)}
@@ -172,16 +165,10 @@ def _target_id(found: "PromptRun", text: str) -> int:
 
 
 _STEPS: dict[str, Callable[["PromptRun", Any], Any]] = {
-    "positions": lambda found, head: details.positions_frame(found, *head),
-    "pattern": lambda found, head: details.pattern_frame(found, *head),
-    "lens": lambda found, _: details.lens_frame(found),
-    "flow": lambda found, _: _flow(found),
-    "own": lambda found, one: details.own_query(found, *one),
-    "through": lambda found, what: heads.through_head(found.model, what[0], *what[1]),
-    "neuron": lambda found, neuron: found.value_neurons(neuron),
     "beginning": lambda found, text: run.tokens_beginning(found, text),
     "target": _target_id,
 }
+"""Steps besides those of `drilldowns.TABLE`; these are not stored."""
 
 
 def found_within(
@@ -213,19 +200,19 @@ def activations(
     """The tokens of a text, in display form, and how active a neuron is at each."""
 
     def find(found: "PromptRun") -> "tuple[tuple[str, ...], Activations]":
-        return tuple(token.display for token in found.tokens), details.activations(found, neuron)
+        return tuple(token.display for token in found.tokens), one_neuron.activations(found, neuron)
 
     return _asked(atlas, PromptSelection(text), ("active", neuron), find, watch)
 
 
 def key_sides(atlas: Catalogue, neuron: Neuron, watch: Report | None = None) -> "tuple[KeySide, ...]":
-    """Which tokens' embeddings switch a neuron on; the same on every prompt. See `keys.key_sides`."""
+    """Which tokens' embeddings switch a neuron on; the same on every prompt. See `neuron.key_sides`."""
 
     def make(report: Report) -> "tuple[KeySide, ...]":
         model = resources.ready(atlas, report)
         report(f"Reading every token’s embedding with {neuron.label} …")
         with torch.inference_mode():
-            return keys.key_sides(model, neuron)
+            return one_neuron.key_sides(model, neuron)
 
     return resources.workshop().result("detail", (atlas.info.build_id, "keys", neuron), make, watch)
 
@@ -271,9 +258,7 @@ def listed(reading: Reading, selection: PromptSelection, atlas: Catalogue, watch
             words = f"those among the overall {every}, since the part's own list could not be made ({error})"
             lists.append(Listed(kind, held, words))
         else:
-            proof = part.certificate
-            exactly = "all known exactly" if proof.bound == "linear" else f"{proof.scored:,} scored exactly, proven"
-            lists.append(Listed(kind, part.neurons, f"the strongest of the {proof.total:,} of this part, {exactly}"))
+            lists.append(Listed(kind, part.neurons, f"the strongest of this part: {how_found(part.certificate)}"))
     return lists
 
 
@@ -293,10 +278,11 @@ def suggested_title(selection: PromptSelection, analysis: Analysis) -> str:
 
 def draft(title: str, selection: PromptSelection, analysis: Analysis, atlas: Catalogue) -> AnalysisEntry:
     """The view as it is kept: the analysis, and what was looked at in it."""
-    steps = [
-        (name, what, partial(detail, atlas, selection, name, what))
-        for name, what in _looked_at(selection.place, analysis)
-    ]
+    details = drilldowns.kept(
+        _looked_at(selection.place, analysis),
+        partial(detail, atlas, selection),
+        lambda name, error: logs.event("not_kept", question=name, reason=type(error).__name__),
+    )
     return AnalysisEntry(
         title=title,
         model=atlas.info.model,
@@ -304,21 +290,8 @@ def draft(title: str, selection: PromptSelection, analysis: Analysis, atlas: Cat
         unembedding_hash=analysis.unembedding_hash,
         address=address.address("prompt", selection.params()).partition("?")[2],
         question=question_key(selection),
-        result=to_json(analysis) | {TOP: selection.top, DETAILS: details_as_json(steps)},
+        result=to_json(analysis) | {TOP: selection.top, DETAILS: details},
     )
-
-
-def details_as_json(answers: Iterable[tuple[str, Any, Callable[[], Any]]]) -> dict[str, dict[str, Any]]:
-    """Steps, what each is about and how each is answered, as JSON by name and by what it is about; one that fails is
-    left out.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for name, what, ask in answers:
-        try:
-            found.setdefault(name, {})[details_form.label_of(what)] = details_form.to_json(name, ask())
-        except AtlasError as error:
-            logs.event("not_kept", question=name, reason=type(error).__name__)
-    return found
 
 
 def _looked_at(place: Place, analysis: Analysis) -> Iterator[tuple[str, Hashable]]:
@@ -332,7 +305,7 @@ def _looked_at(place: Place, analysis: Analysis) -> Iterator[tuple[str, Hashable
     if place.own is not None:
         yield "own", place.own
     if place.read is not None:
-        head = place.through or head_after(place.read, analysis)
+        head = place.through or analysis.head_after(place.read)
         if head is not None:
             yield "through", (place.read, head)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.state.selections import Place, Show
-from db.neuron import Head, Neuron, NeuronKind
+from db.neuron import Head, NeuronKind
 
 if TYPE_CHECKING:
     from app.attribution.results import Analysis, Certificate, Contrast, ValueNeuron
@@ -92,17 +92,6 @@ def _within(one: "ValueNeuron", place: Place) -> bool:
     return one.neuron.head == place.head[1] and place.source in (None, one.position)
 
 
-def head_after(neuron: Neuron, analysis: "Analysis") -> Head | None:
-    """The head to read a query neuron through unless another is chosen: that of the strongest attention value neuron
-    which comes after it.
-    """
-    for one in analysis.attention_value_neurons:
-        if one.neuron.layer > neuron.layer and one.neuron.head is not None:
-            return Head(one.neuron.layer, one.neuron.head)
-    layers, heads = analysis.heads.shape
-    return Head(layers - 1, heads - 1) if neuron.layer < layers - 1 else None
-
-
 def most(found: "Sequence[ValueNeuron]") -> float:
     """The largest score, to draw the others against."""
     return max((abs(one.score) for one in found), default=1.0) or 1.0
@@ -112,10 +101,9 @@ def most(found: "Sequence[ValueNeuron]") -> float:
 
 _NAMES = {NeuronKind.FFN: "FFN neurons", NeuronKind.ATTENTION: "attention neurons × positions"}
 _BOUNDS = {
-    "concavity": "by the concavity of the log-probability",
-    "catalogue": "by a lower bound from the catalogue's stored extreme logits",
-    "norms": "by a lower bound from norms alone",
-    "linear": "since shares are linear",
+    "concavity": "the concavity of the log-probability",
+    "catalogue": "a lower bound from the catalogue's stored extreme logits",
+    "norms": "a bound from norms alone",
 }
 
 
@@ -126,13 +114,17 @@ def certainty_lines(reading: Reading) -> list[tuple[str, str]]:
         lines.append(("Shares", "a difference of logits is linear: every neuron's share was computed, exactly"))
     for words, certificates in (("Raised", analysis.certificates), ("Lowered", analysis.suppressing_certificates)):
         if certificates and analysis.contrast is None:
-            lines.append((words, "; ".join(_part(_NAMES[kind], certificates[kind]) for kind in _NAMES)))
+            lines.append((words, "; ".join(how_found(certificates[kind], _NAMES[kind]) for kind in _NAMES)))
     seconds = analysis.seconds
     if seconds.total:
         lines.append(("Time", f"{seconds.total:.2f} s, of which {seconds.forward:.2f} s for the model's forward pass"))
     return lines
 
 
-def _part(name: str, one: "Certificate") -> str:
-    proof = f"proven to be the exact list {_BOUNDS.get(one.bound, '')}" if one.proven else "not proven to be complete"
-    return f"{one.scored:,} of {one.total:,} {name} scored exactly, {proof}"
+def how_found(one: "Certificate", names: str = "") -> str:
+    """What a certificate says: how many were scored of how many, how exactly, and what rules out the others."""
+    every = f"{one.total:,} {names}".rstrip()
+    if one.bound == "linear":
+        return f"all {every} are known exactly"
+    scored = f"{one.scored:,} of {every} scored " + (f"to {one.tolerance:.5f} nats" if one.tolerance else "exactly")
+    return scored if one.scored == one.total else f"{scored}; {_BOUNDS.get(one.bound, one.bound)} rules out the others"

@@ -15,8 +15,8 @@ from sqlalchemy import make_url
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from app import gallery
-from app.attribution import details_form
-from app.attribution.details_form import DETAILS, TOP
+from app.attribution import drilldowns
+from app.attribution.drilldowns import DETAILS, TOP
 from app.attribution.results import Analysis, Contrast, Query, from_json
 from app.serving import access, resources
 from app.serving.settings import Mode, configuration
@@ -144,13 +144,14 @@ def answer(atlas: Catalogue, selection: PromptSelection) -> Stored | None:
 def detail(atlas: Catalogue, selection: PromptSelection, name: str, what: Any) -> Any:
     """A stored answer one step further; MISSING where there is none."""
     stored = answer(atlas, selection)
-    if stored is None or name not in details_form.NAMES:
+    if stored is None or name not in drilldowns.NAMES:
         return MISSING
-    given = stored.details.get(name, {}).get(details_form.label_of(what), MISSING)
+    label = drilldowns.label_of(what)
+    given = stored.details.get(name, {}).get(label, MISSING)
     if given is MISSING:
         return MISSING
     try:
-        return details_form.from_json(name, given, stored.analysis)
+        return drilldowns.from_json(name, given, stored.analysis, label)
     except AtlasError as error:
         _log.warning("a stored answer is passed over: %s", error)
         return MISSING

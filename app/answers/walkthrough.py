@@ -103,10 +103,10 @@ def _query(atlas: Catalogue, one: Shown, watch: Report | None) -> tuple[Shown | 
     if neuron.head is None or position is None:
         return None, ()
     try:
-        _, query = explain.detail(atlas, QUESTION, "own", NeuronAt(neuron, position))
-        if not query.ffn_neurons:
+        behind = explain.detail(atlas, QUESTION, "own", NeuronAt(neuron, position)).ffn_neurons
+        if not behind:
             return None, ()
-        found = query.ffn_neurons[0]
+        found = behind[0]
         _, active = explain.activations(atlas, QUESTION.prompt, found.neuron, watch)
         through = explain.detail(atlas, QUESTION, "through", (found.neuron, Head(neuron.layer, neuron.head)))
     except AtlasError:

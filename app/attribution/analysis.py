@@ -1,7 +1,7 @@
 """analyse(...) -> Analysis: everything one prompt yields."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -115,14 +115,25 @@ def analyse(
     Raises:
         AtlasError: the prompt, the position or a token is unusable; the message says why.
     """
-    settings = replace(settings or Settings(), **changes)
+    return run_and_explain(model, prompt, replace(settings or Settings(), **changes), ranges, report)[1]
+
+
+def run_and_explain(
+    model: LanguageModel,
+    prompt: str,
+    settings: Settings,
+    ranges: Ranges | None = None,
+    report: Callable[[str], None] = _no_one,
+    patterns: Collection[int] = (),
+) -> tuple[PromptRun, Analysis]:
+    """The same with the run, of which more can be asked. patterns: layers whose whole attention pattern is kept."""
     started = time.perf_counter()
     report("Running the prompt …")
-    run = run_prompt(model, prompt, settings)
+    run = run_prompt(model, prompt, settings, patterns)
     forward = time.perf_counter() - started
     with torch.inference_mode():
         analysis = explain(run, ranges, report)
-    return replace(analysis, seconds=Seconds(0.0, forward, time.perf_counter() - started))
+    return run, replace(analysis, seconds=Seconds(0.0, forward, time.perf_counter() - started))
 
 
 def predict(model: LanguageModel, prompt: str, settings: Settings | None = None) -> tuple[Prediction, ...]:
@@ -174,11 +185,13 @@ def _query(run: PromptRun, ffn: tuple[ValueNeuron, ...], attention: tuple[ValueN
     reading = run.readers(attention[: settings.query_top])
     keys = range(len(run.model.architecture.ffn_keys))
     behind_ffn = [run.readers(ffn[:FFN_READERS], key) for key in keys]
+    layers = {"ffn": behind_ffn[0], "attention": reading}
+    if len(behind_ffn) > 1:
+        layers["ffn_up"] = behind_ffn[1]
     skipped_ffn = torch.stack([one.skipped for one in behind_ffn]).any(dim=0)
     return Query(
         ffn_neurons=run.query_neurons(reading, settings.top),
-        attention_layers=query_shares(run.query_layers(reading)),
-        ffn_layers=tuple(query_shares(run.query_layers(one)) for one in behind_ffn),
+        layers={name: query_shares(run.query_layers(one)) for name, one in layers.items()},
         skipped=int(reading.skipped.sum()) + int(skipped_ffn.sum()),
         readers=(len(reading.keys), len(behind_ffn[0].keys)),
     )

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from app.attribution.analysis import analyse
-from app.attribution.frames import to_json
 from app.attribution.prompt import Settings
+from app.attribution.results import to_json
 from app.attribution.run import Ranges
 from db.errors import AtlasError
 from indexer.language_model import LanguageModel

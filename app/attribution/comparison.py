@@ -1,27 +1,13 @@
-"""A Comparison as data frames, as JSON and as text: the figures of the shell, of the exports and of the page."""
+"""A comparison of two runs as data frames and as JSON: the figures of the shell, of the exports and of the page."""
 
-import argparse
-import json
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from app.attribution.compare import Comparison, Side, compare_prompts
-from app.attribution.prompt import Settings
-from app.attribution.run import Ranges, check_question
-from db.catalogue.export import write
-from db.catalogue.store import Catalogue
-from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind, parse_list
-from db.records import NeuronTokens
-from db.token_text import shorten
-from indexer.language_model import LanguageModel
+from app.attribution.compare import Comparison, Side
+from db.neuron import NeuronKind
 
-ROWS = 20
-_DEPTH = 5
 _CHANGES = ("neuron", "layer", "delta_score", "score_1", "score_2", "delta_activation", "activation_1", "activation_2")
 
 
@@ -140,119 +126,3 @@ def _side(side: Side) -> dict[str, Any]:
         "layers": {"attention": side.layers.attention.tolist(), "ffn": side.layers.ffn.tolist()},
         "heads": side.heads.tolist(),
     }
-
-
-def comparison_text(comparison: Comparison, catalogue: Catalogue | None) -> str:
-    """The same for a terminal, the largest changes first; with a catalogue, the tokens that each neuron raises."""
-    lines = [*_side_lines("1", comparison.first), *_side_lines("2", comparison.second)]
-    if comparison.zeroed:
-        shown = "  ".join(f"{one.part.label} {one.score:+.3f}" for one in comparison.zeroed[:ROWS])
-        more = f"  … {len(comparison.zeroed) - ROWS} more" if len(comparison.zeroed) > ROWS else ""
-        lines += [f"zeroed in 2, with their scores (nats): {shown}{more}"]
-    same = comparison.first.target.token == comparison.second.target.token
-    what = "log-probability of the target" if same else "log-probability, of each its own target"
-    lines += [f"measured: Δ {what} {comparison.log_probability:+.3f} nats", ""]
-    lines += ["predictions (probability 1, 2, Δ)"]
-    lines += [
-        f"  {shorten(one.token.display, 20):22}{one.first:8.4f}{one.second:9.4f}{one.probability:+9.4f}"
-        for one in comparison.predictions[:ROWS]
-    ]
-    lines += ["", "layer  Δ attention    Δ FFN   (log-probability increase, nats)"]
-    pairs = zip(comparison.layers.attention.tolist(), comparison.layers.ffn.tolist(), strict=True)
-    lines += [f"{layer:5d}  {attention:+11.3f}  {ffn:+7.3f}" for layer, (attention, ffn) in enumerate(pairs)]
-    heads = heads_frame(comparison).sort_values("delta_score", key=abs, ascending=False).head(10)
-    named = (f"L{one.layer}.H{one.head} {one.delta_score:+.3f}" for one in heads.itertuples())
-    lines += ["", "heads that changed most (Δ)  " + "  ".join(named)]
-    for kind in NeuronKind:
-        lines += ["", *_neuron_lines(comparison, kind, catalogue)]
-    return "\n".join(lines)
-
-
-def _side_lines(name: str, side: Side) -> list[str]:
-    target = side.target
-    return [
-        f"{name}  “{side.prompt}”  at position {side.position}: {target.token.display}, probability "
-        f"{target.probability:.4f}, log-probability {target.log_probability:.3f} nats, rank {side.rank}"
-    ]
-
-
-def _neuron_lines(comparison: Comparison, kind: NeuronKind, catalogue: Catalogue | None) -> list[str]:
-    found = comparison.neurons[kind]
-    above = comparison.complete_above[kind]
-    proof = "" if above is None else f", complete above |Δ| {above:.4f}"
-    lines = [f"{'FFN' if kind is NeuronKind.FFN else 'attention'} neurons: {len(found)} compared{proof}"]
-    lines += [f"  {'':14}{'Δ score':>9}{'1':>9}{'2':>9}{'Δ activation':>14}{'1':>9}{'2':>9}"]
-    shown = found[:ROWS]
-    tokens: dict[Neuron, NeuronTokens] = {}
-    if catalogue is not None and shown:
-        tokens = catalogue.strongest_tokens([one.neuron for one in shown], _DEPTH)
-    for one in shown:
-        raised = _raised(tokens.get(one.neuron), one.stronger.activation)
-        lines.append(
-            f"  {one.neuron.label:14}{_figures(4, one.score, one.first.score, one.second.score)}"
-            f"     {_figures(3, one.activation, one.first.activation, one.second.activation)}  {raised}"
-        )
-    if len(found) > ROWS:
-        lines.append(f"  … {len(found) - ROWS} more with --json or --out")
-    return lines
-
-
-def _figures(digits: int, *values: float) -> str:
-    """Signed, in columns of nine; what rounds to zero has no minus sign."""
-    return "".join(f"{round(value, digits) + 0.0:+9.{digits}f}" for value in values)
-
-
-def _raised(tokens: NeuronTokens | None, activation: float) -> str:
-    """The end whose tokens the activation raises where the neuron scored more."""
-    if tokens is None:
-        return ""
-    active = tokens.promotes if activation > 0 else tokens.suppresses
-    return "raises " + " ".join(shorten(token.display, 16) for token in active)
-
-
-# Two runs compared, from the shell: ``python -m app.attribution "…" --against "…"`` or ``--zero L23.H4``.
-
-
-def compared(
-    options: argparse.Namespace,
-    model: LanguageModel,
-    settings: Settings,
-    catalogue: Catalogue | None,
-    ranges: Ranges | None,
-) -> str:
-    """What the command prints: the comparison, or where it was written to.
-
-    Raises:
-        AtlasError: a prompt, a position, a target or a part is unusable, or the file cannot be written.
-    """
-    prompt = options.prompt if options.against is None else options.against
-    elsewhere = options.against is not None or options.against_position is not None
-    position = options.against_position if elsewhere else settings.position
-    other = replace(settings, target=options.against_target, position=position)
-    for asked in ((options.prompt, settings), (prompt, other)):
-        check_question(model, *asked)
-    found = compare_prompts(
-        model,
-        (options.prompt, settings),
-        (prompt, other),
-        settings.top,
-        zero=parse_list(options.zero or ""),
-        ranges=ranges if settings.suppressing else None,
-    )
-    if options.out is not None:
-        return _written(found, options.out)
-    if options.json:
-        return json.dumps(comparison_json(found), ensure_ascii=False, allow_nan=False)
-    return comparison_text(found, catalogue)
-
-
-def _written(found: Comparison, path: Path) -> str:
-    """JSON holds all of it, CSV and Parquet the table of neurons."""
-    if path.suffix.lower() != ".json":
-        return write(neurons_frame(found), path, None)
-    text = json.dumps(comparison_json(found), ensure_ascii=False, allow_nan=False)
-    try:
-        path.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise AtlasError(f"{path} could not be written ({error.strerror or error}).") from error
-    return f"The comparison was written to {path}."

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from app.attribution.results import SCORE_TOLERANCE
 from indexer.products import product, tiled
 from indexer.projection import bf16_is_faster
 from indexer.unembedding import Unembedding
@@ -251,8 +252,8 @@ class RoundingError:
 
 # Log-probability increases from the tokens that matter, by bf16 products, with a proven error (README, Method, "Why
 
-TOLERANCE = 5e-5
-"""Nats of proven error that a score may have; float32 log-probabilities differ by as much with the order of a sum."""
+TOLERANCE = SCORE_TOLERANCE
+"""Nats of proven error that a score may have."""
 
 NEGLIGIBLE = 0.01
 """A token of less than so many times the mean probability, 1 / V, is left out of a shortlist."""

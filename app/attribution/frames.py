@@ -1,8 +1,5 @@
-"""An Analysis as JSON, back again (`from_json`), and as data frames. The shell, the exports and the pages all take
-their figures from here.
-"""
+"""Results as data frames: the figures of the charts, the tables and the exports. Column names stand here alone."""
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,143 +7,18 @@ import pandas as pd
 
 from app.attribution.results import (
     Analysis,
-    Certificate,
     Contrast,
     Flow,
+    HeadPattern,
+    HeadPositions,
+    KeySide,
+    LogitLens,
     Query,
     QueryNeuron,
-    SublayerScores,
-    Target,
     ValueNeuron,
+    value_layer_counts,
 )
 from db.neuron import NeuronKind
-
-
-def to_json(analysis: Analysis) -> dict[str, Any]:
-    """One JSON object; scores in nats, neurons the most extreme first. Token texts are the exact ones; `displays` has
-    the display form of every token in it by id. `from_json` reads it back exactly.
-    """
-    seconds = analysis.seconds
-    result: dict[str, Any] = {
-        "model": analysis.model,
-        "family": analysis.family,
-        "unembedding_hash": analysis.unembedding_hash,
-        "conventions": str(analysis.conventions),
-        "prompt": analysis.prompt,
-        "tokens": [token.text for token in analysis.tokens],
-        "token_ids": [token.id for token in analysis.tokens],
-        "displays": [{"id": token_id, "display": display} for token_id, display in _displays(analysis).items()],
-        "position": analysis.position,
-        "target": _target(analysis.target),
-        "predictions": [
-            {"id": one.token.id, "text": one.token.text, "probability": one.probability} for one in analysis.predictions
-        ],
-        "layers": _layers(analysis.layers),
-        "heads": analysis.heads.tolist(),
-        "ffn_value_neurons": neurons_json(analysis.ffn_value_neurons),
-        "attention_value_neurons": neurons_json(analysis.attention_value_neurons),
-        "value_layer_counts": value_layer_counts(analysis),
-        "certificate": _certificates(analysis.certificates),
-    }
-    if analysis.suppressing_certificates:
-        result |= {
-            "ffn_suppressing_neurons": neurons_json(analysis.ffn_suppressing_neurons),
-            "attention_suppressing_neurons": neurons_json(analysis.attention_suppressing_neurons),
-            "suppressing_certificate": _certificates(analysis.suppressing_certificates),
-        }
-    if analysis.query is not None:
-        result |= query_json(analysis.query) | {"query_value_overlap": overlap(analysis)}
-    if analysis.contrast is not None:
-        result["contrast"] = _contrast(analysis.contrast)
-    result["seconds"] = {"load": seconds.load, "forward": seconds.forward, "total": seconds.total}
-    return result
-
-
-def _displays(analysis: Analysis) -> dict[int, str]:
-    """The display form of every token named, by id."""
-    contrast = analysis.contrast
-    named = [*analysis.tokens, analysis.target.token, *(one.token for one in analysis.predictions)]
-    named += [] if contrast is None else [contrast.distractor.token]
-    return {token.id: token.display for token in named}
-
-
-def value_layer_counts(analysis: Analysis) -> dict[str, list[int]]:
-    """How many of the top value neurons stand in each layer, by kind; attention ones count once a source position."""
-    layers = range(analysis.heads.shape[0])
-    kinds = {"ffn": analysis.ffn_value_neurons, "attention": analysis.attention_value_neurons}
-    counted = {kind: Counter(one.neuron.layer for one in found) for kind, found in kinds.items()}
-    return {kind: [counts[layer] for layer in layers] for kind, counts in counted.items()}
-
-
-def overlap(analysis: Analysis) -> dict[str, list[str]]:
-    """FFN neurons that stand in the value list only, in the query list only, or in both; each in its list's order."""
-    value = [one.neuron.label for one in analysis.ffn_value_neurons]
-    query = [] if analysis.query is None else [one.neuron.label for one in analysis.query.ffn_neurons]
-    return {
-        "both": [label for label in value if label in set(query)],
-        "value_only": [label for label in value if label not in set(query)],
-        "query_only": [label for label in query if label not in set(value)],
-    }
-
-
-def _target(target: Target) -> dict[str, Any]:
-    return {
-        "id": target.token.id,
-        "text": target.token.text,
-        "probability": target.probability,
-        "log_probability": target.log_probability,
-    }
-
-
-def _layers(layers: SublayerScores) -> dict[str, list[float]]:
-    return {"attention": layers.attention.tolist(), "ffn": layers.ffn.tolist()}
-
-
-def _certificates(certificates: dict[NeuronKind, Certificate]) -> dict[str, dict[str, Any]]:
-    return {
-        str(kind): {"scored": one.scored, "total": one.total, "proven": one.proven, "bound": one.bound}
-        for kind, one in certificates.items()
-    }
-
-
-def query_json(query: Query) -> dict[str, Any]:
-    """Query neurons and layers; `ffn` is missing where only an attention neuron was read from."""
-    layers = {"ffn": query.ffn_layers[0].named()} if query.ffn_layers else {}
-    layers["attention"] = query.attention_layers.named()
-    if len(query.ffn_layers) > 1:  # gated FFNs read twice; the up row is reported apart from the gate
-        layers["ffn_up"] = query.ffn_layers[1].named()
-    return {
-        "query_ffn_neurons": [{"neuron": one.neuron.label, "score": one.score} for one in query.ffn_neurons],
-        "query_layers": layers,
-        "query_skipped": query.skipped,
-        "query_readers": list(query.readers),
-    }
-
-
-def _contrast(contrast: Contrast) -> dict[str, Any]:
-    return {
-        "distractor": _target(contrast.distractor),
-        "logit_difference": contrast.logit_difference,
-        "embedding": contrast.embedding,
-        "constant": contrast.constant,
-        "layers": _layers(contrast.layers),
-        "heads": contrast.heads.tolist(),
-        "positions": contrast.positions.tolist(),
-        "ffn_neurons": neurons_json(contrast.ffn_neurons),
-        "attention_neurons": neurons_json(contrast.attention_neurons),
-        "ffn_opposing_neurons": neurons_json(contrast.ffn_opposing),
-        "attention_opposing_neurons": neurons_json(contrast.attention_opposing),
-    }
-
-
-def neurons_json(found: tuple[ValueNeuron, ...]) -> list[dict[str, Any]]:
-    """The neurons of a list."""
-    return [_value_neuron(one) for one in found]
-
-
-def _value_neuron(one: ValueNeuron) -> dict[str, Any]:
-    where = {} if one.position is None else {"position": one.position}
-    return {"neuron": one.neuron.label, **where, "score": one.score, "activation": one.activation}
 
 
 def predictions_frame(analysis: Analysis) -> pd.DataFrame:
@@ -233,6 +105,60 @@ def flow_frame(found: Flow) -> pd.DataFrame:
         (one.layer, one.head, one.position, one.token.display, one.score, one.attention_weight) for one in found.moves
     ]
     return pd.DataFrame(rows, columns=["layer", "head", "position", "token", "score", "attention_weight"])
+
+
+def positions_frame(found: HeadPositions) -> pd.DataFrame:
+    """Columns: position, token, score (nats), attention_weight, input_tokens, key_tokens, value_tokens (display
+    forms).
+    """
+    lists = ("input_tokens", "key_tokens", "value_tokens")
+    rows = found.positions
+    return pd.DataFrame(
+        {
+            "position": [row.position for row in rows],
+            "token": [row.token.display for row in rows],
+            "score": [row.score for row in rows],
+            "attention_weight": [row.attention_weight for row in rows],
+        }
+        | {name: [[token.display for token in getattr(row, name)] for row in rows] for name in lists}
+    )
+
+
+def pattern_frame(found: HeadPattern) -> pd.DataFrame:
+    """A head's attention pattern. Columns: query, key (positions), query_token, key_token, weight; key <= query."""
+    rows = [
+        (query, key, found.tokens[query].display, found.tokens[key].display, weight)
+        for query, row in enumerate(found.pattern.tolist())
+        for key, weight in enumerate(row[: query + 1])
+    ]
+    return pd.DataFrame(rows, columns=["query", "key", "query_token", "key_token", "weight"])
+
+
+def lens_frame(lens: LogitLens) -> pd.DataFrame:
+    """The logit lens. Columns: layer (the last is the output), position, token, top, top_probability,
+    target_probability.
+    """
+    rows = [
+        (layer, place, lens.tokens[place].display, token.display, top, target)
+        for layer, (tokens, tops, targets) in enumerate(
+            zip(lens.top, lens.top_probability.tolist(), lens.target_probability.tolist(), strict=True)
+        )
+        for place, (token, top, target) in enumerate(zip(tokens, tops, targets, strict=True))
+    ]
+    return pd.DataFrame(rows, columns=["layer", "position", "token", "top", "top_probability", "target_probability"])
+
+
+def keys_frame(sides: tuple[KeySide, ...]) -> pd.DataFrame:
+    """Columns: key (see `KeySide.name`), end ("highest" or "lowest"), rank, token_id, token (display form), reading,
+    z.
+    """
+    rows = [
+        (side.name, end, rank, one.token.id, one.token.display, one.reading, one.z)
+        for side in sides
+        for end, found in (("highest", side.highest), ("lowest", side.lowest))
+        for rank, one in enumerate(found, 1)
+    ]
+    return pd.DataFrame(rows, columns=["key", "end", "rank", "token_id", "token", "reading", "z"])
 
 
 # Which neurons matter over many prompts: how often each stands in a prompt's top k, and with what score.

@@ -1,19 +1,21 @@
-"""One head in detail: its source positions, its attention pattern, and what a query neuron says through it.
+"""Heads: what one took from where, its attention pattern, what a query neuron says through it; which heads of the whole
+model moved what from where; and the logit lens.
 
 Legend: L = layers, H = heads, T = tokens, D = head_dim, d = d_model, V = vocabulary.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from app.attribution.analysis import contrast
+from app.attribution.drilldowns import MOVES
 from app.attribution.prompt import PromptToken, token_of
 from app.attribution.query import key_vectors
-from app.attribution.results import Certificate, Contrast, Flow, Move, ThroughHead
+from app.attribution.results import Certificate, Contrast, Flow, LogitLens, Move, SourcePosition, ThroughHead
 from app.attribution.run import PromptRun
 from app.attribution.search import Bounds, certified_top
 from db.errors import AtlasError
@@ -24,29 +26,6 @@ from indexer.language_model import LanguageModel
 from indexer.unembedding import Unembedding
 
 SHOWN = 10
-
-
-@dataclass(frozen=True)
-class SourcePosition:
-    """What a head took from one position.
-
-    Attributes:
-        position, token: where.
-        score: log-probability increase of the head's contribution from here, nats.
-        attention_weight: 0 to 1.
-        input_tokens: strongest tokens of the layer's input here (the logit lens).
-        key_tokens: strongest tokens of what a query must hold to attend here: the key, mapped back through the key
-            matrix.
-        value_tokens: strongest tokens of what the head writes when it attends here: value times output matrix.
-    """
-
-    position: int
-    token: PromptToken
-    score: float
-    attention_weight: float
-    input_tokens: tuple[PromptToken, ...]
-    key_tokens: tuple[PromptToken, ...]
-    value_tokens: tuple[PromptToken, ...]
 
 
 def source_contributions(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T d"]:
@@ -114,13 +93,16 @@ def strongest_tokens(
 
 
 def head_pattern(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T T"]:
-    """The head's attention from every position (row) to every position (column), by another forward pass.
+    """The head's attention from every position (row) to every position (column): as the run kept it, else by another
+    forward pass.
 
     Raises:
         AtlasError: there is no such head.
     """
     model = run.model
     check_exists(Head(layer, head), model.dimensions, model.name)
+    if layer in run.stream.patterns:
+        return run.stream.patterns[layer][head]
     with model.lock:
         return attention_pattern(model.module, model.architecture, run.stream.token_ids, layer)[head]
 
@@ -135,11 +117,10 @@ def through_head(model: LanguageModel, neuron: Neuron, layer: int, head: int, sh
         AtlasError: the head does not exist, or does not come after the neuron.
     """
     check_exists(Head(layer, head), model.dimensions, model.name)
+    check_exists(neuron, model.dimensions, model.name)
     size, weights = model.dimensions, model.weights
-    if neuron.kind is not NeuronKind.FFN or not (
-        0 <= neuron.layer < size.layers and 0 <= neuron.index < size.ffn_neurons
-    ):
-        raise AtlasError(f"{neuron.label} is no FFN neuron of {model.name}; only those are read through heads.")
+    if neuron.kind is not NeuronKind.FFN:
+        raise AtlasError(f"{neuron.label} is not an FFN neuron; only those are read through heads.")
     if neuron.layer >= layer:
         raise AtlasError(f"L{layer}.H{head} cannot read {neuron.label}: a head reads only what earlier layers wrote.")
     value = weights.ffn_values(neuron.layer)[neuron.index]
@@ -159,12 +140,16 @@ def _both_ends(
 
 # Which heads moved what from where: the strongest head x source-position contributions of a whole prompt.
 
-MOVES = 40
-"""How many are looked for unless told otherwise; more make a picture that nobody can read."""
+
+def moves(run: PromptRun, count: int = MOVES) -> Flow:
+    """The strongest moves, in a contrast by their shares."""
+    if run.distractor_id is None:
+        return flow(run, count)
+    return contrast_flow(run, contrast(run, run.distractor_id, 0), count)
 
 
 def flow(run: PromptRun, count: int = MOVES) -> Flow:
-    """The `count` strongest moves over all layers by |log-probability increase|, exact and proven complete."""
+    """The `count` strongest moves over all layers by |log-probability increase|; bounded by Hoeffding's lemma."""
     bases, stream = run.at_attention, run.stream
     layers, heads, tokens = stream.attention_weight.shape
     reach = 2 * _longest_centred_row(run.model.unembedding) / run.scale
@@ -182,14 +167,10 @@ def flow(run: PromptRun, count: int = MOVES) -> Flow:
             found[here] = _parts(run, one).flatten(0, 1)[entries[here] % (heads * tokens)]
         return bases.importance(found, layer)
 
-    ranking = certified_top(Bounds(bound, layers, heads * tokens), lambda entries: scores(entries).abs(), count)
-    proof = ranking.certificate
-    exact = scores(ranking.entries).tolist()
-    moves = zip(ranking.entries.tolist(), exact, strict=True)
-    return Flow(
-        tuple(_move(run, entry, score) for entry, score in moves),
-        Certificate(proof.scored, proof.total, proof.proven, "norms"),
-    )
+    whole = Bounds(bound, layers, heads * tokens)
+    ranking = certified_top(whole, lambda entries: scores(entries).abs(), count, bases.tolerance)
+    moves = zip(ranking.entries.tolist(), scores(ranking.entries).tolist(), strict=True)
+    return Flow(tuple(_move(run, entry, score) for entry, score in moves), replace(ranking.certificate, bound="norms"))
 
 
 def contrast_flow(run: PromptRun, contrast: Contrast, count: int = MOVES) -> Flow:
@@ -197,7 +178,7 @@ def contrast_flow(run: PromptRun, contrast: Contrast, count: int = MOVES) -> Flo
     shares = contrast.positions.flatten()
     best = np.argsort(-np.abs(shares), kind="stable")[:count]
     moves = tuple(_move(run, entry, float(shares[entry])) for entry in best.tolist())
-    return Flow(moves, Certificate(len(shares), len(shares), True, "linear"))
+    return Flow(moves, Certificate(len(shares), len(shares), "linear", 0.0))
 
 
 def _parts(run: PromptRun, layer: int) -> Float[Tensor, "H T d"]:
@@ -224,48 +205,9 @@ def _move(run: PromptRun, entry: int, score: float) -> Move:
     return Move(layer, head, position, run.tokens[position], score, weight)
 
 
-def flow_json(found: Flow) -> dict[str, Any]:
-    """The moves, strongest first, with the tokens' exact texts, and the certificate."""
-    proof = found.certificate
-    return {
-        "moves": [
-            {
-                "layer": one.layer,
-                "head": one.head,
-                "position": one.position,
-                "token": one.token.text,
-                "score": one.score,
-                "attention_weight": one.attention_weight,
-            }
-            for one in found.moves
-        ],
-        "certificate": {
-            "scored": proof.scored,
-            "total": proof.total,
-            "proven": proof.proven,
-            "bound": proof.bound,
-        },
-    }
-
-
 # The logit lens: what the residual stream would predict after each layer, at each position.
 
 ROWS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, eq=False)
-class LogitLens:
-    """Each layer's input read as if it were the last, the final norm taken at its own scale.
-
-    Attributes:
-        top: [L+1][T]; the most probable token; row l enters layer l, row L is the model's own output.
-        top_probability: [L+1, T]; its probability.
-        target_probability: [L+1, T]; the target's.
-    """
-
-    top: tuple[tuple[PromptToken, ...], ...]
-    top_probability: Float[Tensor, "L1 T"]
-    target_probability: Float[Tensor, "L1 T"]
 
 
 def logit_lens(run: PromptRun) -> LogitLens:
@@ -281,7 +223,8 @@ def logit_lens(run: PromptRun) -> LogitLens:
         of_target.append(probabilities[:, run.target_id])
     named = [[token_of(run.model, one) for one in row] for row in torch.cat(best).view(layers, tokens).tolist()]
     return LogitLens(
+        tokens=run.tokens,
         top=tuple(tuple(row) for row in named),
-        top_probability=torch.cat(best_probability).view(layers, tokens),
-        target_probability=torch.cat(of_target).view(layers, tokens),
+        top_probability=torch.cat(best_probability).view(layers, tokens).numpy(),
+        target_probability=torch.cat(of_target).view(layers, tokens).numpy(),
     )

@@ -1,22 +1,30 @@
-"""What an analysis yields: small immutable results. Scores in nats, activations signed, neurons the most extreme
-first. Plain numbers and numpy arrays: what was stored is read and shown without torch (`app.attribution.analysis` makes
-them from tensors).
+"""What an analysis, and every step further into it, yields: each field once, with its shape and unit.
 
-Legend: L = layers, H = heads, T = tokens.
+Plain numbers and numpy arrays: what was stored is read and shown without torch. JSON (:mod:`app.attribution.form`) and
+data frames (:mod:`app.attribution.frames`) follow from the fields. Scores are in nats, activations signed, neurons the
+most extreme first.
+
+Legend: L = layers, L1 = L + 1, H = heads, T = tokens up to the analysed one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
+from app.attribution import form
+from app.attribution.form import described
 from app.attribution.prompt import PromptToken
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Head, Neuron, NeuronKind, Part
 from indexer.families import Conventions
+
+SCORE_TOLERANCE = 5e-5
+"""Nats by which a score may be off where it comes from bf16 products; float32 log-probabilities differ by as much with
+the order of a sum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,23 +62,37 @@ class QueryShares:
             shares |= {f"attention {layer}": attention, f"ffn {layer}": ffn}
         return shares
 
+    @staticmethod
+    def unnamed(data: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of what `named` gave."""
+        layers = range((len(data) - 1) // 2)
+        parts = {part: [data[f"{part} {layer}"] for layer in layers] for part in ("attention", "ffn")}
+        return {"embedding": data["embedding"], **parts}
+
 
 @dataclass(frozen=True)
 class Certificate:
-    """How a top or bottom k was found.
+    """How the k entries of highest (or lowest) score were found, and so what can be said of the list.
+
+    The search stops when the k-th best score found is at least the bound of every entry left out, or all are scored. So
+    the list is that of an exhaustive search, but that entries whose scores lie within twice the tolerance of the k-th
+    may stand for one another.
 
     Attributes:
-        scored: entries whose exact score was computed.
+        scored: entries whose score was computed.
         total: entries there are (neurons; for attention, neurons x source positions).
-        proven: the k-th best score is at least the bound of every entry left out.
-        bound: what the proof rests on: "concavity" (top k), "catalogue" (bottom k, with stored extreme logits),
-            "norms" (bottom k without a catalogue), or "linear" (differences of logits, which need no bound).
+        bound: what bounds the entries left out: "concavity" (top k), "catalogue" (bottom k, with stored extreme
+            logits), "norms" (bottom k without a catalogue), or "linear" (differences of logits, which need no bound).
+        tolerance: nats by which a computed score may be off, beyond the rounding of float32.
     """
 
     scored: int
     total: int
-    proven: bool
     bound: str = "concavity"
+    tolerance: float = SCORE_TOLERANCE
+
+    also_written: ClassVar[dict[str, Any]] = {"proven": True}
+    """A key that version 1 of the JSON has, and that readers may look for: no search ends otherwise than said above."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +128,14 @@ class ValueNeuron:
     score: float
     activation: float
 
+    @staticmethod
+    def check(found: dict[str, Any]) -> None:
+        """Refuse an attention neuron without its source position; an FFN neuron has none."""
+        if found["neuron"].kind is NeuronKind.FFN:
+            found["position"] = None
+        elif found["position"] is None:
+            raise ValueError(f"{found['neuron'].label} has no position")
+
 
 @dataclass(frozen=True, slots=True)
 class QueryNeuron:
@@ -121,71 +151,26 @@ class Query:
 
     Attributes:
         ffn_neurons: FFN neurons behind the top attention value neurons, best first.
-        attention_layers: sub-layers behind the top attention value neurons.
-        ffn_layers: sub-layers behind the top FFN value neurons, by the only key or the gate, and by the up row of
-            gated FFNs.
+        layers: sub-layers behind the top FFN value neurons ("ffn": by the only key or the gate; "ffn_up": by the up row
+            of gated FFNs) and behind the top attention value neurons ("attention").
         skipped: value neurons left out of any of these for a vanishing denominator.
         readers: attention value neurons, and FFN value neurons, that were read from.
     """
 
-    ffn_neurons: tuple[QueryNeuron, ...]
-    attention_layers: QueryShares
-    ffn_layers: tuple[QueryShares, ...]
-    skipped: int
-    readers: tuple[int, int]
+    ffn_neurons: tuple[QueryNeuron, ...] = field(metadata=described(name="query_ffn_neurons"))
+    layers: dict[str, QueryShares] = field(metadata=described(name="query_layers"))
+    skipped: int = field(metadata=described(name="query_skipped"))
+    readers: tuple[int, ...] = field(metadata=described(name="query_readers"))
 
+    @property
+    def attention_layers(self) -> QueryShares:
+        """Sub-layers behind the top attention value neurons."""
+        return self.layers["attention"]
 
-@dataclass(frozen=True)
-class ThroughHead:
-    """A neuron's value vector read directly and through a head: the tokens at both ends.
-
-    Attributes:
-        promotes, suppresses: strongest tokens after the head, most extreme first, for a positive activation.
-        directly_promotes, directly_suppresses: those of the value vector itself.
-    """
-
-    neuron: Neuron
-    layer: int
-    head: int
-    promotes: tuple[PromptToken, ...]
-    suppresses: tuple[PromptToken, ...]
-    directly_promotes: tuple[PromptToken, ...]
-    directly_suppresses: tuple[PromptToken, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """What one head moved from one source position to the analysed one.
-
-    Attributes:
-        layer, head: the head.
-        position, token: the source.
-        score: log-probability increase of this part alone (in a contrast: its share of the difference of logits), nats.
-        attention_weight: the analysed position's attention to the source, 0 to 1.
-    """
-
-    layer: int
-    head: int
-    position: int
-    token: PromptToken
-    score: float
-    attention_weight: float
-
-
-@dataclass(frozen=True)
-class Flow:
-    """The strongest moves of a prompt, by the size of their score, and how they were found."""
-
-    moves: tuple[Move, ...]
-    certificate: Certificate
-
-
-@dataclass(frozen=True)
-class Found:
-    """A part's neurons of one kind, the most extreme first, and how they were found. Scores in nats."""
-
-    neurons: tuple[ValueNeuron, ...]
-    certificate: Certificate
+    @property
+    def ffn_layers(self) -> tuple[QueryShares, ...]:
+        """Sub-layers behind the top FFN value neurons: by the only key or the gate, and by the up row of gated FFNs."""
+        return tuple(self.layers[name] for name in ("ffn", "ffn_up") if name in self.layers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +199,8 @@ class Contrast:
     positions: Float[np.ndarray, "L H T"]
     ffn_neurons: tuple[ValueNeuron, ...]
     attention_neurons: tuple[ValueNeuron, ...]
-    ffn_opposing: tuple[ValueNeuron, ...]
-    attention_opposing: tuple[ValueNeuron, ...]
+    ffn_opposing: tuple[ValueNeuron, ...] = field(metadata=described(name="ffn_opposing_neurons"))
+    attention_opposing: tuple[ValueNeuron, ...] = field(metadata=described(name="attention_opposing_neurons"))
 
 
 @dataclass(frozen=True)
@@ -253,26 +238,64 @@ class Analysis:
     heads: Float[np.ndarray, "L H"]
     ffn_value_neurons: tuple[ValueNeuron, ...]
     attention_value_neurons: tuple[ValueNeuron, ...]
-    ffn_suppressing_neurons: tuple[ValueNeuron, ...]
-    attention_suppressing_neurons: tuple[ValueNeuron, ...]
-    certificates: dict[NeuronKind, Certificate]
-    suppressing_certificates: dict[NeuronKind, Certificate]
-    query: Query | None
-    contrast: Contrast | None
+    certificates: dict[NeuronKind, Certificate] = field(metadata=described(name="certificate"))
     seconds: Seconds
+    ffn_suppressing_neurons: tuple[ValueNeuron, ...] = ()
+    attention_suppressing_neurons: tuple[ValueNeuron, ...] = ()
+    suppressing_certificates: dict[NeuronKind, Certificate] = field(
+        default_factory=dict, metadata=described(name="suppressing_certificate")
+    )
+    query: Query | None = field(default=None, metadata=described(inline=True))
+    contrast: Contrast | None = None
+
+    def head_after(self, neuron: Neuron) -> Head | None:
+        """The head to read a query neuron through unless another is chosen: that of the strongest attention value
+        neuron which comes after it, else the last head; None for a neuron of the last layer.
+        """
+        for one in self.attention_value_neurons:
+            if one.neuron.layer > neuron.layer and one.neuron.head is not None:
+                return Head(one.neuron.layer, one.neuron.head)
+        layers, heads = self.heads.shape
+        return Head(layers - 1, heads - 1) if neuron.layer < layers - 1 else None
+
+    @property
+    def also_written(self) -> dict[str, Any]:
+        """What follows from the rest and is written with it."""
+        overlapping = {} if self.query is None else {"query_value_overlap": overlap(self)}
+        return {"value_layer_counts": value_layer_counts(self)} | overlapping
 
 
-# An Analysis from the JSON object that `forms.to_json` made of it. Exact, and without torch.
+def value_layer_counts(analysis: Analysis) -> dict[str, list[int]]:
+    """How many of the top value neurons stand in each layer, by kind; attention ones count once a source position."""
+    kinds = {"ffn": analysis.ffn_value_neurons, "attention": analysis.attention_value_neurons}
+    counted = {kind: Counter(one.neuron.layer for one in found) for kind, found in kinds.items()}
+    return {kind: [counts[layer] for layer in range(len(analysis.heads))] for kind, counts in counted.items()}
 
-T = TypeVar("T")
-Json = Mapping[str, Any]
+
+def overlap(analysis: Analysis) -> dict[str, list[str]]:
+    """FFN neurons that stand in the value list only, in the query list only, or in both; each in its list's order."""
+    value = [one.neuron.label for one in analysis.ffn_value_neurons]
+    query = [] if analysis.query is None else [one.neuron.label for one in analysis.query.ffn_neurons]
+    return {
+        "both": [label for label in value if label in set(query)],
+        "value_only": [label for label in value if label not in set(query)],
+        "query_only": [label for label in query if label not in set(value)],
+    }
+
+
+def to_json(analysis: Analysis) -> dict[str, Any]:
+    """One JSON object, which `from_json` reads back exactly. Token texts are the exact ones; `displays` has the display
+    form of every token in it by id.
+    """
+    found: dict[str, Any] = form.written(analysis)
+    return found
 
 
 def from_json(data: Any) -> Analysis:
     """The analysis that an object stands for; scores in nats.
 
     Args:
-        data: what `forms.to_json` returned, possibly after it was written and read again. Further keys are ignored.
+        data: what `to_json` returned, possibly after it was written and read again. Further keys are ignored.
 
     Raises:
         AtlasError: the object is no analysis, or one that was written before tokens kept their ids.
@@ -282,164 +305,232 @@ def from_json(data: Any) -> Analysis:
     if "token_ids" not in data:
         raise AtlasError("This analysis was written by an older version and lacks its token ids. Analyse it again.")
     try:
-        return _analysis(data)
-    except (AtlasError, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-        raise AtlasError(f"The stored analysis is damaged: {reason[:160]}.") from error
+        found: Analysis = form.read(Analysis, data)
+    except AtlasError as error:
+        raise AtlasError(f"The stored analysis is damaged: {error}.") from error
+    return found
 
 
-def _analysis(data: Json) -> Analysis:
-    displays = {_whole(one["id"]): _text(one["display"]) for one in data["displays"]}
-    heads = _array(data["heads"], 2)
-    pairs = zip(data["token_ids"], data["tokens"], strict=True)
-    tokens = tuple(_token(token_id, text, displays) for token_id, text in pairs)
-    layers = len(heads)
-    position = _whole(data["position"])
-    if position >= len(tokens):
-        raise ValueError(f"position {position} of {len(tokens)} tokens")
-    return Analysis(
-        model=_text(data["model"]),
-        family=_text(data["family"]),
-        unembedding_hash=_text(data["unembedding_hash"]),
-        conventions=Conventions(data["conventions"]),
-        prompt=_text(data["prompt"]),
-        tokens=tokens,
-        position=position,
-        target=_target(data["target"], displays),
-        predictions=tuple(_prediction(one, displays) for one in data["predictions"]),
-        layers=_layers(data["layers"], layers),
-        heads=heads,
-        ffn_value_neurons=_neurons(data["ffn_value_neurons"]),
-        attention_value_neurons=_neurons(data["attention_value_neurons"], len(tokens)),
-        ffn_suppressing_neurons=_neurons(data.get("ffn_suppressing_neurons", ())),
-        attention_suppressing_neurons=_neurons(data.get("attention_suppressing_neurons", ()), len(tokens)),
-        certificates=_certificates(data["certificate"]),
-        suppressing_certificates=_certificates(data.get("suppressing_certificate", {})),
-        query=query_from_json(data, layers) if "query_ffn_neurons" in data else None,
-        contrast=_optional(data.get("contrast"), lambda one: _contrast(one, displays, heads.shape, len(tokens))),
-        seconds=Seconds(*(_number(data["seconds"][name]) for name in ("load", "forward", "total"))),
-    )
+# One step further into a prompt.
 
 
-def query_from_json(data: Json, layers: int) -> Query:
-    """The query neurons and layers; `query_layers` has the up row of gated FFNs where there is one.
+@dataclass(frozen=True)
+class SourcePosition:
+    """What a head took from one position.
 
-    Raises:
-        AtlasError, KeyError, TypeError, ValueError: a part is missing or damaged.
+    Attributes:
+        position, token: where.
+        score: log-probability increase of the head's contribution from here, nats.
+        attention_weight: 0 to 1.
+        input_tokens: strongest tokens of the layer's input here (the logit lens).
+        key_tokens: strongest tokens of what a query must hold to attend here: the key, mapped back through the key
+            matrix.
+        value_tokens: strongest tokens of what the head writes when it attends here: value times output matrix.
     """
-    named = data["query_layers"]
-    behind_ffn = [named[name] for name in ("ffn", "ffn_up") if name in named]
-    attention, ffn = map(_whole, data["query_readers"])
-    return Query(
-        ffn_neurons=tuple(
-            QueryNeuron(Neuron.parse(one["neuron"]), _number(one["score"])) for one in data["query_ffn_neurons"]
-        ),
-        attention_layers=_shares(named["attention"], layers),
-        ffn_layers=tuple(_shares(one, layers) for one in behind_ffn),
-        skipped=_whole(data["query_skipped"]),
-        readers=(attention, ffn),
-    )
+
+    position: int
+    token: PromptToken = field(metadata=described(prompt="position"))
+    score: float
+    attention_weight: float
+    input_tokens: tuple[PromptToken, ...]
+    key_tokens: tuple[PromptToken, ...]
+    value_tokens: tuple[PromptToken, ...]
 
 
-def _shares(named: Mapping[str, float], layers: int) -> QueryShares:
-    """What `QueryShares.named` gave."""
-    parts = ([_number(named[f"{part} {layer}"]) for layer in range(layers)] for part in ("attention", "ffn"))
-    return QueryShares(_number(named["embedding"]), *(_array(part, 1) for part in parts))
+@dataclass(frozen=True)
+class HeadPositions:
+    """What a head took from each position, in their order."""
+
+    layer: int
+    head: int
+    positions: tuple[SourcePosition, ...]
 
 
-def _contrast(data: Json, displays: Mapping[int, str], shape: tuple[int, ...], tokens: int) -> Contrast:
-    heads, positions = _array(data["heads"], 2), _array(data["positions"], 3)
-    if heads.shape != shape or positions.shape[:2] != shape:
-        raise ValueError("the contrast has another shape than the heads")
-    return Contrast(
-        distractor=_target(data["distractor"], displays),
-        logit_difference=_number(data["logit_difference"]),
-        embedding=_number(data["embedding"]),
-        constant=_number(data["constant"]),
-        layers=_layers(data["layers"], shape[0]),
-        heads=heads,
-        positions=positions,
-        ffn_neurons=_neurons(data["ffn_neurons"]),
-        attention_neurons=_neurons(data["attention_neurons"], tokens),
-        ffn_opposing=_neurons(data["ffn_opposing_neurons"]),
-        attention_opposing=_neurons(data["attention_opposing_neurons"], tokens),
-    )
+@dataclass(frozen=True, eq=False)
+class HeadPattern:
+    """A head's attention.
 
-
-def _layers(data: Json, layers: int) -> SublayerScores:
-    attention, ffn = _array(data["attention"], 1), _array(data["ffn"], 1)
-    if len(attention) != layers or len(ffn) != layers:
-        raise ValueError(f"scores of {len(attention)} and {len(ffn)} sub-layers in {layers} layers")
-    return SublayerScores(attention, ffn)
-
-
-def _neurons(rows: Sequence[Json], tokens: int = 0) -> tuple[ValueNeuron, ...]:
-    return tuple(value_neuron_from_json(row, tokens) for row in rows)
-
-
-def value_neuron_from_json(row: Json, tokens: int) -> ValueNeuron:
-    """One neuron of a list.
-
-    Raises:
-        AtlasError, KeyError, TypeError, ValueError: it is none, or its source position is not in the prompt.
+    Attributes:
+        tokens: of the prompt.
+        pattern: [T, T]; from each position (row) to each position (column), 0 to 1; rows add up to 1.
     """
-    neuron = Neuron.parse(row["neuron"])
-    position = None if neuron.kind is NeuronKind.FFN else _whole(row["position"])
-    if position is not None and position >= tokens:
-        raise ValueError(f"{neuron.label} at position {position} of {tokens} tokens")
-    return ValueNeuron(neuron, position, _number(row["score"]), _number(row["activation"]))
+
+    layer: int
+    head: int
+    tokens: tuple[PromptToken, ...] = field(metadata=described(tokens=True))
+    pattern: Float[np.ndarray, "T T"]
 
 
-def _certificates(data: Json) -> dict[NeuronKind, Certificate]:
-    return {NeuronKind(kind): certificate_from_json(one) for kind, one in data.items()}
+@dataclass(frozen=True, eq=False)
+class LogitLens:
+    """Each layer's input read as if it were the last, the final norm taken at its own scale.
 
-
-def certificate_from_json(data: Json) -> Certificate:
-    """How a list was found.
-
-    Raises:
-        KeyError, TypeError, ValueError: a part is missing or damaged.
+    Attributes:
+        tokens: of the prompt.
+        top: [L1][T]; the most probable token; row l enters layer l, row L is the model's own output.
+        top_probability: [L1, T]; its probability.
+        target_probability: [L1, T]; the target's.
     """
-    return Certificate(_whole(data["scored"]), _whole(data["total"]), data["proven"] is True, _text(data["bound"]))
+
+    tokens: tuple[PromptToken, ...] = field(metadata=described(tokens=True))
+    top: tuple[tuple[PromptToken, ...], ...]
+    top_probability: Float[np.ndarray, "L1 T"]
+    target_probability: Float[np.ndarray, "L1 T"]
 
 
-def _target(data: Json, displays: Mapping[int, str]) -> Target:
-    token = _token(data["id"], data["text"], displays)
-    return Target(token, _number(data["probability"]), _number(data["log_probability"]))
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What one head moved from one source position to the analysed one.
+
+    Attributes:
+        layer, head: the head.
+        position, token: the source.
+        score: log-probability increase of this part alone (in a contrast: its share of the difference of logits), nats.
+        attention_weight: the analysed position's attention to the source, 0 to 1.
+    """
+
+    layer: int
+    head: int
+    position: int
+    token: PromptToken = field(metadata=described(prompt="position"))
+    score: float
+    attention_weight: float
 
 
-def _prediction(data: Json, displays: Mapping[int, str]) -> Prediction:
-    return Prediction(_token(data["id"], data["text"], displays), _number(data["probability"]))
+@dataclass(frozen=True)
+class Flow:
+    """The strongest moves of a prompt, by the size of their score, and how they were found."""
+
+    moves: tuple[Move, ...]
+    certificate: Certificate
 
 
-def _token(token_id: Any, text: Any, displays: Mapping[int, str]) -> PromptToken:
-    return PromptToken(_whole(token_id), _text(text), displays[token_id])
+@dataclass(frozen=True)
+class Found:
+    """A part's neurons of one kind, the most extreme first, and how they were found. Scores in nats."""
+
+    neurons: tuple[ValueNeuron, ...]
+    certificate: Certificate = field(metadata=described(inline=True))
 
 
-def _array(numbers: Any, dimensions: int) -> Float[np.ndarray, "..."]:
-    array = np.array(numbers, dtype=np.float32)
-    if array.ndim != dimensions or not np.isfinite(array).all():
-        raise ValueError(f"no {dimensions}-dimensional array of finite numbers")
-    return array
+@dataclass(frozen=True)
+class Within:
+    """A part's own strongest neurons.
+
+    Attributes:
+        part: which.
+        found: by kind and sign: "ffn_raising", "attention_lowering"; in a contrast "ffn_favouring", "ffn_opposing", …
+    """
+
+    part: Part
+    found: dict[str, Found] = field(metadata=described(inline=True))
 
 
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not isfinite(value):
-        raise ValueError(f"{str(value)[:40]} is no finite number")
-    return float(value)
+@dataclass(frozen=True, eq=False)
+class OwnQuery:
+    """What switched one chosen value neuron on. Scores add up to its own.
+
+    Attributes:
+        one: the neuron on this prompt.
+        ffn_neurons: FFN neurons behind it; behind one that lowered the target, those of the most negative score.
+        layers: the sub-layers behind it; of a gated FFN, by the gate.
+        skipped: 1 where a denominator vanishes and the shares mean nothing, else 0.
+        layers_up: by the up row of a gated FFN.
+    """
+
+    one: ValueNeuron = field(metadata=described(inline=True))
+    ffn_neurons: tuple[QueryNeuron, ...] = field(metadata=described(name="query_ffn_neurons"))
+    layers: QueryShares = field(metadata=described(name="query_layers"))
+    skipped: int = field(metadata=described(name="query_skipped"))
+    layers_up: QueryShares | None = field(default=None, metadata=described(name="query_layers_up"))
+
+    @property
+    def query(self) -> Query:
+        """The same as of many value neurons."""
+        layers, is_ffn = {"attention": self.layers}, self.one.neuron.kind is NeuronKind.FFN
+        if is_ffn:
+            layers = {"ffn": self.layers} | layers | ({} if self.layers_up is None else {"ffn_up": self.layers_up})
+        return Query(self.ffn_neurons, layers, self.skipped, (0, 1) if is_ffn else (1, 0))
 
 
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{str(value)[:40]} is no whole number from 0")
-    return int(value)
+@dataclass(frozen=True)
+class ThroughHead:
+    """A neuron's value vector read directly and through a head: the tokens at both ends.
+
+    Attributes:
+        promotes, suppresses: strongest tokens after the head, most extreme first, for a positive activation.
+        directly_promotes, directly_suppresses: those of the value vector itself.
+    """
+
+    neuron: Neuron
+    layer: int
+    head: int
+    promotes: tuple[PromptToken, ...]
+    suppresses: tuple[PromptToken, ...]
+    directly_promotes: tuple[PromptToken, ...]
+    directly_suppresses: tuple[PromptToken, ...]
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{str(value)[:40]} is no text")
-    return value
+@dataclass(frozen=True, slots=True)
+class KeyToken:
+    """A token and what the key reads from its embedding.
+
+    Attributes:
+        token: which.
+        reading: before any non-linearity; of an attention neuron the value itself.
+        z: (reading - mean) / standard deviation over the vocabulary; 0 for a constant key.
+    """
+
+    token: PromptToken
+    reading: float
+    z: float
 
 
-def _optional(value: Any, read: Callable[[Any], T]) -> T | None:
-    return None if value is None else read(value)
+@dataclass(frozen=True, slots=True)
+class KeySide:
+    """One key vector of a neuron, in tokens.
+
+    Attributes:
+        name: "key" (an FFN without a gate), "gate", "up", or "value" (an attention neuron's row of the value
+            projection).
+        mean, std: of the readings over the vocabulary, population standard deviation.
+        norm: of the key vector, its norm's weight folded in.
+        cosine: of this neuron's key and value vectors; positive where it writes what it reads. For an attention neuron
+            of the value-projection row, for a gated FFN of each row.
+        highest, lowest: the tokens of the highest and the lowest reading, the most extreme first.
+    """
+
+    name: str = field(metadata=described(name="key"))
+    mean: float
+    std: float
+    norm: float
+    cosine: float
+    highest: tuple[KeyToken, ...]
+    lowest: tuple[KeyToken, ...]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What switches a neuron on: one side for each of its key vectors, gate before up."""
+
+    neuron: Neuron
+    sides: tuple[KeySide, ...] = field(metadata=described(name="keys"))
+
+
+@dataclass(frozen=True)
+class Activations:
+    """How active one neuron is at every position of a prompt, up to the analysed one.
+
+    Attributes:
+        neuron: which.
+        activation: one for each position, signed. Of an FFN neuron what its value vector is multiplied by there; of an
+            attention neuron the value v there, before any attention.
+        attention_weight: of an attention neuron, the analysed position's attention to each position, 0 to 1.
+        arriving: of an attention neuron, attention weight x value: what multiplies its value vector at the analysed
+            position.
+    """
+
+    neuron: Neuron
+    activation: tuple[float, ...]
+    attention_weight: tuple[float, ...] | None = None
+    arriving: tuple[float, ...] | None = None

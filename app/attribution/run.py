@@ -1,6 +1,6 @@
 """One prompt, run once: what every question about it shares, and the questions that are asked one at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
@@ -205,7 +205,7 @@ class PromptRun:
         entries = self.entries(kind)
         bounds = self._bounds(kind, lambda layer: entries.dot(layer, direction))
         found, values = bounds.best(min(k, bounds.total), torch.empty(0, dtype=torch.long))
-        return self._named(kind, Ranking(found, values, Certificate(bounds.total, bounds.total, True, "linear")))
+        return self._named(kind, Ranking(found, values, Certificate(bounds.total, bounds.total, "linear", 0.0)))
 
     def _exact(self, kind: NeuronKind) -> Callable[[Tensor], Tensor]:
         entries, bases = self.entries(kind), self.bases(kind)
@@ -241,9 +241,7 @@ class PromptRun:
         scores = self._exact(kind)(entries.flatten()).view(entries.shape)
         best = scores.max(dim=1)
         chosen = entries.gather(1, best.indices[:, None]).flatten()
-        return list(
-            self._named(kind, Ranking(chosen, best.values, Certificate(entries.numel(), entries.numel(), True)))
-        )
+        return list(self._named(kind, Ranking(chosen, best.values, Certificate(entries.numel(), entries.numel()))))
 
     def value_neurons(self, neuron: Neuron) -> tuple[ValueNeuron, ...]:
         """One chosen neuron on this prompt: an FFN neuron once, an attention neuron once a source position, in order.
@@ -252,7 +250,7 @@ class PromptRun:
             AtlasError: there is no such neuron.
         """
         entries = torch.tensor(self.entries(neuron.kind).numbers(neuron))
-        every = Certificate(len(entries), len(entries), True)
+        every = Certificate(len(entries), len(entries))
         return self._named(neuron.kind, Ranking(entries, self._exact(neuron.kind)(entries), every))
 
     def readers(self, neurons: tuple[ValueNeuron, ...], key: int = 0) -> Readers:
@@ -300,10 +298,10 @@ def check_question(model: LanguageModel, prompt: str, settings: Settings) -> Que
     )
 
 
-def run_prompt(model: LanguageModel, prompt: str, settings: Settings) -> PromptRun:
-    """Check and run; raises as `check_question` does."""
+def run_prompt(model: LanguageModel, prompt: str, settings: Settings, patterns: Collection[int] = ()) -> PromptRun:
+    """Check and run; raises as `check_question` does. patterns: layers whose whole attention pattern is kept."""
     question = check_question(model, prompt, settings)
-    stream = model.forward(list(question.token_ids[: question.position + 1]))
+    stream = model.forward(list(question.token_ids[: question.position + 1]), patterns)
     target = int(stream.logits.argmax()) if question.target is None else question.target
     return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor)
 

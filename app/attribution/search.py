@@ -16,7 +16,7 @@ scored.
 """
 
 from collections.abc import Callable, Generator, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -134,7 +134,7 @@ def together(
 def search_all(count: int) -> Search:
     """Every one of `count` entries, in their order."""
     every = torch.arange(count)
-    return Ranking(every, (yield every), Certificate(count, count, True))
+    return Ranking(every, (yield every), Certificate(count, count))
 
 
 def search_top(bounds: Bounds, k: int, tolerance: float = 0.0) -> Search:
@@ -153,12 +153,12 @@ def search_top(bounds: Bounds, k: int, tolerance: float = 0.0) -> Search:
             size = _first_batch(k) - done if len(scores) < k else _still_open(ordered[done:], scores, k, slack)
             if size == 0:
                 best = scores.topk(k)
-                return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, True))
+                return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, tolerance=tolerance))
             batch = entries[done : done + size]
             visited, scores = torch.cat([visited, batch]), torch.cat([scores, (yield batch)])
             done += len(batch)
     best = scores.topk(k)
-    return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, True))
+    return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, tolerance=tolerance))
 
 
 def _first_batch(k: int) -> int:
@@ -177,4 +177,4 @@ def certified_bottom(lower: Bounds, exact: Exact, k: int, bound: str, tolerance:
     upside_down = Bounds(lambda layer: -lower.of_layer(layer), lower.layers, lower.per_layer)
     turned = certified_top(upside_down, lambda entries: -exact(entries), k, tolerance)
     proof = turned.certificate
-    return Ranking(turned.entries, -turned.scores, Certificate(proof.scored, proof.total, proof.proven, bound))
+    return Ranking(turned.entries, -turned.scores, replace(proof, bound=bound))

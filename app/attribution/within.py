@@ -5,12 +5,10 @@ own. The entries of a part lie side by side in the numbering of :mod:`app.attrib
 slice of its layer's.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from app.attribution.results import Certificate, Found, ValueNeuron
+from app.attribution.results import Certificate, Found, ValueNeuron, Within
 from app.attribution.run import PromptRun, Ranges
 from app.attribution.search import Bounds, Exact, Ranking, certified_bottom, certified_top
 from db.errors import AtlasError
@@ -26,7 +24,7 @@ def raising_within(run: PromptRun, part: Part, kind: NeuronKind, k: int) -> Foun
     start, stop = _span(run, part, kind)
     entries, bases = run.entries(kind), run.bases(kind)
     bounds = entries.dot(part.layer, bases.gradient[part.layer])[start:stop]
-    return _named(run, part, kind, start, certified_top(bounds, _exact(run, part, kind, start), k), 1)
+    return _named(run, part, kind, start, certified_top(bounds, _exact(run, part, kind, start), k, bases.tolerance), 1)
 
 
 def lowering_within(run: PromptRun, part: Part, kind: NeuronKind, k: int, ranges: Ranges | None) -> Found:
@@ -49,7 +47,7 @@ def lowering_within(run: PromptRun, part: Part, kind: NeuronKind, k: int, ranges
     width = entries.scaled(part.layer, spans.to(bases.gradient)) / run.scale
     lower = (entries.dot(part.layer, bases.gradient[part.layer]) - width.square() / 8)[start:stop]
     proof = "norms" if ranges is None else "catalogue"
-    ranking = certified_bottom(Bounds.dense(lower), _exact(run, part, kind, start), k, proof)
+    ranking = certified_bottom(Bounds.dense(lower), _exact(run, part, kind, start), k, proof, bases.tolerance)
     return _named(run, part, kind, start, ranking, -1)
 
 
@@ -68,7 +66,7 @@ def shares_within(run: PromptRun, part: Part, kind: NeuronKind, k: int, *, oppos
     sign = -1 if opposing else 1
     shares = run.entries(kind).dot(part.layer, direction)[start:stop]
     best = (sign * shares).topk(min(k, len(shares))).indices
-    ranking = Ranking(best, shares[best], Certificate(len(shares), len(shares), True, "linear"))
+    ranking = Ranking(best, shares[best], Certificate(len(shares), len(shares), "linear", 0.0))
     return _named(run, part, kind, start, ranking, sign)
 
 
@@ -76,7 +74,7 @@ def _span(run: PromptRun, part: Part, kind: NeuronKind) -> tuple[int, int]:
     """Where the part's entries lie among its layer's."""
     check_exists(part, run.model.dimensions, run.model.name)
     _, _, tokens, width = run.attention.shape
-    if kind not in part.kinds:
+    if kind not in part.kinds or part.index is not None:
         raise AtlasError(f"{part.label} has no {kind} neurons.")
     if part.head is None:
         return 0, run.entries(kind).per_layer
@@ -110,41 +108,17 @@ def _named(run: PromptRun, part: Part, kind: NeuronKind, start: int, ranking: Ra
     return Found(found, ranking.certificate)
 
 
-def within_json(run: PromptRun, part: Part, k: int, ranges: Ranges | None) -> dict[str, Any]:
+def within(run: PromptRun, part: Part, k: int, ranges: Ranges | None) -> Within:
     """The part's neurons by kind: those that raised and those that lowered the target; with a distractor, those that
     favoured either.
     """
-    result: dict[str, Any] = {"part": part.label}
+    found: dict[str, Found] = {}
     with torch.inference_mode():
         for kind in part.kinds:
             if run.distractor_id is None:
-                lists = {
-                    "raising": raising_within(run, part, kind, k),
-                    "lowering": lowering_within(run, part, kind, k, ranges),
-                }
+                found[f"{kind}_raising"] = raising_within(run, part, kind, k)
+                found[f"{kind}_lowering"] = lowering_within(run, part, kind, k, ranges)
             else:
-                lists = {
-                    "favouring": shares_within(run, part, kind, k),
-                    "opposing": shares_within(run, part, kind, k, opposing=True),
-                }
-            result |= {f"{kind}_{name}": _found_json(found) for name, found in lists.items()}
-    return result
-
-
-def _found_json(found: Found) -> dict[str, Any]:
-    proof = found.certificate
-    return {
-        "neurons": [
-            {
-                "neuron": one.neuron.label,
-                **({} if one.position is None else {"position": one.position}),
-                "score": one.score,
-                "activation": one.activation,
-            }
-            for one in found.neurons
-        ],
-        "scored": proof.scored,
-        "total": proof.total,
-        "proven": proof.proven,
-        "bound": proof.bound,
-    }
+                found[f"{kind}_favouring"] = shares_within(run, part, kind, k)
+                found[f"{kind}_opposing"] = shares_within(run, part, kind, k, opposing=True)
+    return Within(part, found)

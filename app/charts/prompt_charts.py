@@ -84,7 +84,7 @@ def heads_of_layer(reading: Reading, layer: int) -> Drawn:
 
 
 def lens(frame: pd.DataFrame, subject: str) -> Drawn:
-    """The logit lens; columns as of `details.lens_frame`. subject: of which prompt, in display form."""
+    """The logit lens; columns as of `frames.lens_frame`. subject: of which prompt, in display form."""
     shown = frame[frame["position"] > int(frame["position"].max()) - LENS_POSITIONS] if len(frame) else frame
     words = Words("Logit lens: the most probable token", subject, "probability of the target")
     return Drawn(printed.lens(shown, words), frame, max(WIDTH, _MARGIN + _CELL * shown["position"].nunique()))

@@ -11,21 +11,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import gallery
-from app.attribution.details_form import DETAILS, TOP
+from app.attribution import drilldowns
+from app.attribution.prompt import Settings
+from app.attribution.results import to_json
 from app.gallery.examples import CHOICES, Choice
 from app.state import address
 from app.state.selections import question_key
-from db.catalogue.builds import DEFAULT_ROOT, find_catalogue
+from db import command_line
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.lazy import lazy_import
+from db.neuron import Head, NeuronAt
 from db.workspace.exchange import Document, to_text
 from db.workspace.records import AnalysisEntry, now
+from indexer.families import Conventions
 
 if TYPE_CHECKING:
-    from app.attribution.results import Analysis
-    from app.attribution.run import PromptRun
-    from db.catalogue.store import Catalogue
-    from indexer.language_model import LanguageModel
+    import torch
 
+    from app.attribution import analysis as analyses
+    from app.attribution import run as runs
+    from app.attribution.results import Analysis
+    from app.attribution.run import PromptRun, Ranges
+    from indexer.language_model import LanguageModel
+else:
+    torch = lazy_import("torch")
+    analyses, runs = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.run")
 
 MOST_BYTES = 1_000_000
 _HEADS, _NEURONS, _OWN = 4, 10, 3
@@ -37,17 +49,16 @@ step further are kept, besides what the view itself shows.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write every view; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m app.gallery", description=__doc__)
-    parser.add_argument("--catalogue", type=Path, default=DEFAULT_ROOT, metavar="DIR", help="folder of catalogues")
+    command_line.add_catalogue(parser)
     parser.add_argument("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id")
     parser.add_argument("--to", type=Path, default=gallery.FOLDER, metavar="DIR", help="where the files go")
     options = parser.parse_args(arguments)
-    try:
-        total = build(options.model, options.catalogue, options.to)
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{len(CHOICES)} views, {total:,} bytes in {options.to}")
-    return 0
+
+    def command() -> str:
+        total = build(options.model, command_line.catalogue_folder(options.catalogue), options.to)
+        return f"{len(CHOICES)} views, {total:,} bytes in {options.to}"
+
+    return command_line.run(command)
 
 
 def build(model_name: str, root: Path, folder: Path) -> int:
@@ -56,13 +67,9 @@ def build(model_name: str, root: Path, folder: Path) -> int:
     Raises:
         AtlasError: the model or its catalogue is not there, or the views are too large to be shipped.
     """
-    from app.attribution import load
-    from app.attribution.run import require_same_model
-    from db.catalogue.store import Catalogue
-
-    model = load(model_name)
+    model = analyses.load(model_name)
     with Catalogue.open(find_catalogue(root, model.name)) as atlas:
-        require_same_model(model, atlas)
+        runs.require_same_model(model, atlas)
         files = {choice.name: view_file(choice, model, atlas) for choice in CHOICES}
     total = sum(map(len, files.values()))
     if total > MOST_BYTES:
@@ -75,15 +82,8 @@ def build(model_name: str, root: Path, folder: Path) -> int:
     return total
 
 
-def view_file(choice: Choice, model: "LanguageModel", atlas: "Catalogue") -> bytes:
+def view_file(choice: Choice, model: "LanguageModel", atlas: Catalogue) -> bytes:
     """One view, worked out and packed."""
-    import torch
-
-    from app.answers.explain import details_as_json
-    from app.attribution import Conventions, Settings, explain, run_prompt
-    from app.attribution.frames import to_json
-    from app.attribution.run import stored_ranges
-
     asked = choice.selection
     settings = Settings(
         top=asked.top,
@@ -93,10 +93,11 @@ def view_file(choice: Choice, model: "LanguageModel", atlas: "Catalogue") -> byt
         conventions=Conventions(asked.rule.value),
         suppressing=True,
     )
+    ranges = runs.stored_ranges(atlas)
     with torch.inference_mode():
-        run = run_prompt(model, asked.prompt, settings)
-        analysis = explain(run, stored_ranges(atlas))
-        kept = details_as_json(list(_answers(choice, run, analysis)))
+        run = runs.run_prompt(model, asked.prompt, settings)
+        analysis = analyses.explain(run, ranges)
+        details = drilldowns.kept(_asked(choice, analysis), partial(_answer, run, ranges), _raise)
     entry = AnalysisEntry(
         id=uuid.uuid5(uuid.NAMESPACE_URL, f"neuron-atlas/gallery/{choice.name}").hex,
         title=choice.title,
@@ -107,7 +108,7 @@ def view_file(choice: Choice, model: "LanguageModel", atlas: "Catalogue") -> byt
         question=question_key(asked),
         created_at=(made := now()),
         updated_at=made,
-        result=to_json(analysis) | {TOP: asked.top, DETAILS: kept},
+        result=to_json(analysis) | {drilldowns.TOP: asked.top, drilldowns.DETAILS: details},
     )
     return packed(to_text(Document(analyses=[entry])))
 
@@ -117,38 +118,41 @@ def packed(document_text: str) -> bytes:
     return gzip.compress(json.dumps(json.loads(document_text), separators=(",", ":")).encode("ascii"), 9, mtime=0)
 
 
-def _answers(choice: Choice, run: "PromptRun", analysis: "Analysis") -> Iterator[tuple[str, Any, Any]]:
-    """What a visitor is likely to ask one step further."""
-    from app.answers.reading import head_after, reading_of
-    from app.attribution.analysis import contrast
-    from app.attribution.details import lens_frame, own_query, pattern_frame, positions_frame
-    from app.attribution.heads import contrast_flow, flow, through_head
-    from app.state.selections import Show
-    from db.neuron import NeuronKind
+def _answer(run: "PromptRun", ranges: "Ranges", name: str, what: Any) -> Any:
+    return drilldowns.answer(run, name, what, ranges)
 
-    yield "lens", None, partial(lens_frame, run)
-    if run.distractor_id is None:
-        yield "flow", None, partial(flow, run)
-    else:
-        yield "flow", None, lambda: contrast_flow(run, contrast(run, run.distractor_id or 0, 0))
-    reading, width = reading_of(analysis), analysis.heads.shape[1]
-    best = abs(reading.source.heads).flatten().argsort()[::-1][:_HEADS]
-    shown = choice.selection.place.head
-    for head in dict.fromkeys([*([shown] if shown else []), *(divmod(int(one), width) for one in best)]):
-        yield "positions", head, partial(positions_frame, run, *head)
-        yield "pattern", head, partial(pattern_frame, run, *head)
-    own = choice.selection.place.own
-    if own is not None:
-        yield "own", own, partial(own_query, run, *own)
-    for kind in NeuronKind:
-        for place, one in enumerate(reading.lists[Show.RAISED, kind][:_NEURONS]):
-            yield "neuron", one.neuron, partial(run.value_neurons, one.neuron)
-            if place < _OWN:
-                yield "own", (one.neuron, one.position), partial(own_query, run, one.neuron, one.position)
+
+def _raise(name: str, error: AtlasError) -> None:
+    raise AtlasError(f"The answer to “{name}” cannot be had: {error}") from error
+
+
+def _asked(choice: Choice, analysis: "Analysis") -> Iterator[tuple[str, Any]]:
+    """What a visitor is likely to ask one step further: rows of `drilldowns.TABLE`, and what each is about."""
+    yield "lens", None
+    yield "flow", None
+    contrast, place = analysis.contrast, choice.selection.place
+    heads = analysis.heads if contrast is None else contrast.heads
+    best = abs(heads).flatten().argsort()[::-1][:_HEADS].tolist()
+    strongest = [Head(*divmod(one, heads.shape[1])) for one in best]
+    for head in dict.fromkeys([*([place.head] if place.head else []), *strongest]):
+        yield "positions", head
+        yield "pattern", head
+    if place.own is not None:
+        yield "own", place.own
+    kinds = (
+        (analysis.ffn_value_neurons, analysis.attention_value_neurons)
+        if contrast is None
+        else (contrast.ffn_neurons, contrast.attention_neurons)
+    )
+    for found in kinds:
+        for number, one in enumerate(found[:_NEURONS]):
+            yield "neuron", one.neuron
+            if number < _OWN:
+                yield "own", NeuronAt(one.neuron, one.position)
     for query in () if analysis.query is None else analysis.query.ffn_neurons[:_OWN]:
-        head_above = head_after(query.neuron, analysis)
+        head_above = analysis.head_after(query.neuron)
         if head_above is not None:
-            yield "through", (query.neuron, head_above), partial(through_head, run.model, query.neuron, *head_above)
+            yield "through", (query.neuron, head_above)
 
 
 if __name__ == "__main__":

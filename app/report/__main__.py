@@ -89,7 +89,8 @@ def _explained(options: argparse.Namespace) -> "Material":
     import torch  # takes seconds: not before the arguments are known good
 
     from app.attribution.analysis import explain, load
-    from app.attribution.details import lens_frame
+    from app.attribution.frames import lens_frame
+    from app.attribution.heads import logit_lens
     from app.attribution.prompt import Settings
     from app.attribution.run import require_same_model, run_prompt, stored_ranges
     from indexer.families import Conventions
@@ -108,7 +109,7 @@ def _explained(options: argparse.Namespace) -> "Material":
     run = run_prompt(model, options.prompt, settings)
     with torch.inference_mode():
         analysis = explain(run, stored_ranges(catalogue))
-        lens = lens_frame(run) if options.lens else None
+        lens = lens_frame(logit_lens(run)) if options.lens else None
     return _material(analysis, catalogue, options, lens)
 
 

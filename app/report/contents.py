@@ -299,7 +299,7 @@ def contents(
         analysis: what it is about.
         catalogue: where the neurons' tokens are; of the same model.
         origin: what was asked, and where.
-        lens: the logit lens (`details.lens_frame`), where it was asked for.
+        lens: the logit lens (`frames.lens_frame`), where it was asked for.
         rows: neurons of each table.
     """
     reading = reading_of(analysis)

@@ -67,7 +67,7 @@ class Material:
     catalogue: Catalogue
     origin: Origin
     lens: pd.DataFrame | None = None
-    """The logit lens (`details.lens_frame`), where it was asked for."""
+    """The logit lens (`frames.lens_frame`), where it was asked for."""
     rows: int = ROWS
     """Neurons of each of the report's tables."""
 
@@ -101,7 +101,7 @@ def report(material: Material) -> bytes:
 
 def json_file(material: Material) -> bytes:
     """The whole analysis, as ``python -m app.attribution --json`` writes it."""
-    from app.attribution.frames import to_json
+    from app.attribution.results import to_json
 
     return json.dumps(to_json(material.analysis), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 

@@ -6,16 +6,18 @@ import pytest
 
 from app.answers import explain
 from app.attribution import analyse, load, run_prompt
-from app.attribution.details import activations, own_query, positions_frame
-from app.attribution.frames import overlap
+from app.attribution.drilldowns import answer
+from app.attribution.frames import positions_frame
 from app.attribution.heads import through_head
+from app.attribution.neuron import activations, own_query
 from app.attribution.prompt import Settings
+from app.attribution.results import overlap
 from app.attribution.run import stored_ranges
 from app.attribution.within import raising_within
 from app.words import nats
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
-from db.neuron import Neuron, NeuronKind, Part
+from db.neuron import Head, Neuron, NeuronKind, Part
 from tests.pages import component, texts
 
 PROMPT = "The river runs to"
@@ -72,7 +74,7 @@ def test_a_head_leads_to_its_source_positions_and_those_to_its_neurons(small_pag
     assert target == {"p": PROMPT, "head": "L1.H2"}
     app = small_page("prompt", **target)
     rows = component(app, "positions")["rows"]
-    frame = positions_frame(run, 1, 2).sort_values("score", key=abs, ascending=False)
+    frame = positions_frame(answer(run, "positions", Head(1, 2))).sort_values("score", key=abs, ascending=False)
     assert [row["cells"][1]["text"] for row in rows] == [nats(score) for score in frame["score"]]
     assert [row["cells"][5]["chips"][0]["text"] for row in rows] == [tokens[0] for tokens in frame["value_tokens"]]
     source = params_of(rows[0]["href"])
@@ -102,7 +104,7 @@ def test_a_value_neuron_leads_to_its_own_query_neurons_and_back_from_its_page(sm
     assert own["own"].startswith(row["cells"][0]["text"] + "@")
     app = small_page("prompt", **own)
     label, position = own["own"].split("@")
-    _, query = own_query(run, Neuron.parse(label), int(position))
+    query = own_query(run, Neuron.parse(label), int(position))
     assert labels(app, "own_query") == [one.neuron.label for one in query.ffn_neurons]
     neuron = params_of(component(app, "own_query")["rows"][0]["href"])
     back = component(small_page("neuron", **neuron), "paths")["items"][-1]["href"]
@@ -191,4 +193,4 @@ def test_questions_are_told_apart(small_page, small_folders):
         first = explain.analysis(atlas, PromptSelection(PROMPT))
         assert explain.analysis(atlas, PromptSelection(PROMPT, place=Place(layer=1))) is first
         assert explain.analysis(atlas, PromptSelection(PROMPT, distractor=5)) is not first
-        assert first.certificates[NeuronKind.FFN].proven
+        assert first.certificates[NeuronKind.FFN].scored

@@ -8,7 +8,8 @@ import pytest
 
 from app.answers.batches import MAX_PROMPTS, parse_lines, read_upload
 from app.attribution import Settings, analyse, load
-from app.attribution.frames import aggregate, to_json
+from app.attribution.frames import aggregate
+from app.attribution.results import to_json
 from app.attribution.run import stored_ranges
 from app.gallery.examples import READY
 from db.catalogue.builds import find_catalogue

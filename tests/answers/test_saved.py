@@ -7,7 +7,7 @@ import pytest
 import streamlit as st
 
 from app.answers import explain, stored
-from app.attribution.frames import to_json
+from app.attribution.results import to_json
 from app.serving.settings import configuration
 from app.state.selections import Map, Place, PromptSelection
 from db.catalogue.builds import find_catalogue
@@ -104,8 +104,9 @@ def test_nothing_is_worked_out_for_a_stored_analysis(small_page, workspace, atla
     assert to_json(again) == to_json(analysis)
     assert again is not analysis
     positions = explain.detail(atlas, VIEW, "positions", Head(1, 2))
-    assert len(positions) == len(analysis.tokens)
-    one, query = explain.detail(atlas, VIEW, "own", OWN)
+    assert len(positions.positions) == len(analysis.tokens)
+    own = explain.detail(atlas, VIEW, "own", OWN)
+    one, query = own.one, own.query
     assert one.neuron == OWN[0]
     assert query.ffn_neurons is not None
 

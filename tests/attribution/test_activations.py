@@ -3,7 +3,7 @@
 import pytest
 
 from app.attribution import Settings, run_prompt
-from app.attribution.details import activations, own_query
+from app.attribution.neuron import activations, own_query
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
 from tests import models
@@ -50,12 +50,14 @@ def test_a_neuron_that_is_not_there_is_refused(neuron):
 def test_what_switched_on_a_lowering_neuron_has_a_negative_share():
     run = run_of("llama")
     lowering, _ = run.lowering(NeuronKind.ATTENTION, 1, None)
-    one, query = own_query(run, lowering[0].neuron, lowering[0].position, k=10**6)
+    own = own_query(run, lowering[0].neuron, lowering[0].position, k=10**6)
+    one, query = own.one, own.query
     assert one.score < 0
     scores = [each.score for each in query.ffn_neurons]
     assert scores == sorted(scores)
     raising, _ = run.raising(NeuronKind.ATTENTION, 1)
-    one, query = own_query(run, raising[0].neuron, raising[0].position, k=10**6)
+    own = own_query(run, raising[0].neuron, raising[0].position, k=10**6)
+    one, query = own.one, own.query
     scores = [each.score for each in query.ffn_neurons]
     assert one.score > 0
     assert scores == sorted(scores, reverse=True)

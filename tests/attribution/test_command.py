@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from app.attribution import analyse
 from app.attribution.__main__ import main
-from app.attribution.frames import to_json
+from app.attribution.results import to_json
 from indexer.build import build
 from tests import models
 

@@ -8,16 +8,8 @@ import torch
 
 from app.attribution import Settings, analyse, run_prompt
 from app.attribution.__main__ import main
-from app.attribution.details import (
-    head_json,
-    layer_positions_frame,
-    lens_frame,
-    own_query,
-    parse_through,
-    pattern_frame,
-    positions_frame,
-)
-from app.attribution.frames import overlap, query_layers_frame, to_json
+from app.attribution.drilldowns import answer, parse_through
+from app.attribution.frames import lens_frame, pattern_frame, positions_frame, query_layers_frame
 from app.attribution.heads import (
     head_pattern,
     logit_lens,
@@ -26,6 +18,8 @@ from app.attribution.heads import (
     source_scores,
     through_head,
 )
+from app.attribution.neuron import own_query
+from app.attribution.results import overlap, to_json
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronAt, NeuronKind
 from tests import models, oracle
@@ -67,8 +61,6 @@ def test_source_scores_are_the_increase_by_that_position_alone(name):
     rows = source_positions(run, layer, head)
     assert [row.attention_weight for row in rows] == run.stream.attention_weight[layer, head].tolist()
     assert [row.token.id for row in rows] == list(run.token_ids)
-    frame = layer_positions_frame(run, layer)
-    assert frame[frame["head"] == head]["score"].tolist() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", models.FAMILIES)
@@ -80,7 +72,7 @@ def test_a_head_pattern_is_causal_and_ends_with_the_analysed_row(name):
     torch.testing.assert_close(pattern.sum(dim=1), torch.ones(tokens))
     assert not pattern.triu(1).any()
     torch.testing.assert_close(pattern[-1], run.stream.attention_weight[2, 1])
-    assert pattern_frame(run, 2, 1)["weight"].sum() == pytest.approx(tokens, abs=1e-4)
+    assert pattern_frame(answer(run, "pattern", Head(2, 1)))["weight"].sum() == pytest.approx(tokens, abs=1e-4)
     assert not run.model.module._forward_hooks
 
 
@@ -93,7 +85,7 @@ def test_the_lens_ends_at_the_model_s_own_output(name):
     assert float(lens.top_probability[-1, -1]) == pytest.approx(best.probability, abs=1e-5)
     assert float(lens.target_probability[-1, -1]) == pytest.approx(run.token_probability(270).probability, abs=1e-5)
     assert lens.top_probability.shape == (models.LAYERS + 1, len(run.token_ids))
-    assert len(lens_frame(run, lens)) == lens.top_probability.numel()
+    assert len(lens_frame(lens)) == lens.top_probability.size
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -103,7 +95,8 @@ def test_the_readers_own_queries_sum_to_the_whole_query(name):
     assert analysis.query is not None
     alone: dict[Neuron, float] = {}
     for one in analysis.attention_value_neurons[:3]:
-        chosen, query = own_query(run, one.neuron, one.position, k=ALL)
+        own = own_query(run, one.neuron, one.position, k=ALL)
+        chosen, query = own.one, own.query
         assert (chosen.neuron, chosen.position) == (one.neuron, one.position)
         assert chosen.score == pytest.approx(one.score, abs=1e-5)
         for each in query.ffn_neurons:
@@ -143,7 +136,7 @@ def test_heads_and_neurons_that_cannot_be_are_refused():
     run = run_of("llama")
     for layer, head in ((3, 0), (0, 4), (-1, 0)):
         with pytest.raises(AtlasError, match=r"layers 0–2, .*heads 0–3"):
-            head_json(run, layer, head)
+            answer(run, "positions", Head(layer, head))
     with pytest.raises(AtlasError, match="earlier layers"):
         through_head(run.model, Neuron.ffn(2, 0), 2, 0)
     with pytest.raises(AtlasError, match="FFN neuron"):
@@ -186,7 +179,7 @@ def test_frames_hold_what_the_results_hold():
     frame = query_layers_frame(analysis.query)
     behind = frame[frame["readers"] == "attention"]["score"].sum()
     assert behind == pytest.approx(sum(analysis.query.attention_layers.named().values()), abs=1e-5)
-    rows = positions_frame(run, 1, 2)
+    rows = positions_frame(answer(run, "positions", Head(1, 2)))
     assert rows["token"].tolist() == [token.display for token in run.tokens]
     assert rows["attention_weight"].sum() == pytest.approx(1, abs=1e-5)
 

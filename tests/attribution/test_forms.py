@@ -5,7 +5,8 @@ import json
 import pytest
 
 from app.attribution import analyse
-from app.attribution.frames import heads_frame, layers_frame, predictions_frame, to_json, value_neurons_frame
+from app.attribution.frames import heads_frame, layers_frame, predictions_frame, value_neurons_frame
+from app.attribution.results import to_json
 from db.neuron import Neuron, NeuronKind
 from tests import models
 

@@ -7,7 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.attribution.__main__ import main
-from app.attribution.keys import key_sides, keys_frame, keys_json, keys_text
+from app.attribution.drilldowns import to_json
+from app.attribution.frames import keys_frame
+from app.attribution.neuron import key_sides, keys
+from app.attribution.results import Keys
+from app.attribution.text import keys_text
 from db.errors import AtlasError
 from db.neuron import Neuron
 from tests import models, oracle
@@ -75,7 +79,7 @@ def test_the_whole_vocabulary_is_ranked():
 def test_frame_json_and_text_hold_the_same():
     neuron = Neuron.ffn(1, 3)
     sides = key_sides(models.language_model("llama"), neuron, shown=4)
-    frame, shape = keys_frame(sides), keys_json(neuron, sides)
+    frame, shape = keys_frame(sides), to_json(Keys(neuron, sides))
     assert len(frame) == 2 * 2 * 4
     assert list(frame.columns) == ["key", "end", "rank", "token_id", "token", "reading", "z"]
     for key in shape["keys"]:
@@ -83,7 +87,7 @@ def test_frame_json_and_text_hold_the_same():
             rows = frame[(frame["key"] == key["key"]) & (frame["end"] == end)]
             assert rows["token_id"].tolist() == [one["id"] for one in key[end]]
             assert rows["reading"].tolist() == [one["reading"] for one in key[end]]
-    text = keys_text(neuron, sides)
+    text = keys_text(Keys(neuron, sides))
     assert "gate: mean" in text
     assert f"{sides[1].lowest[0].reading:+.2f}" in text
 
@@ -102,7 +106,7 @@ def test_the_shell_gives_the_same(capsys):
     given = json.loads(capsys.readouterr().out)
     model = models.language_model("llama")
     neurons = (Neuron.ffn(1, 3), Neuron.attention(0, 1, 2))
-    assert given == {"keys": [keys_json(one, key_sides(model, one)) for one in neurons]}
+    assert given == {"keys": [to_json(keys(model, one)) for one in neurons]}
     assert main(["--keys", "L1.F3", "--model", folder]) == 0
     assert "L1.F3" in capsys.readouterr().out
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.attribution import Conventions, Settings, analyse
-from app.attribution.frames import layers_frame, neurons_frame, query_layers_frame, to_json
-from app.attribution.results import from_json
+from app.attribution.frames import layers_frame, neurons_frame, query_layers_frame
+from app.attribution.results import from_json, to_json
 from db.errors import AtlasError
 from tests import models
 
@@ -119,7 +119,8 @@ def test_what_is_no_analysis_is_refused_in_one_sentence(written, name):
 def test_reading_needs_no_torch(written):
     program = (
         "import json, sys\n"
-        "from app.attribution.frames import from_json, layers_frame\n"
+        "from app.attribution.frames import layers_frame\n"
+        "from app.attribution.results import from_json\n"
         "layers_frame(from_json(json.load(sys.stdin)))\n"
         "sys.exit('torch' in sys.modules)"
     )

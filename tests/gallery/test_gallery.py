@@ -8,7 +8,10 @@ import sys
 import pytest
 
 from app import gallery
-from app.attribution.results import from_json
+from app.attribution import drilldowns
+from app.attribution.drilldowns import DETAILS, TOP
+from app.attribution.drilldowns import to_json as to_json_of
+from app.attribution.results import SCORE_TOLERANCE, from_json, to_json
 from app.gallery.__main__ import MOST_BYTES, build, packed
 from app.gallery.examples import CHOICES
 from app.state.selections import PromptSelection
@@ -58,7 +61,24 @@ def test_a_view_answers_its_own_question(view):
     assert analysis.prompt == view.selection.prompt
     assert analysis.model == view.entry.model
     assert (analysis.contrast is None) == (not view.choice.against)
-    assert all(analysis.certificates[kind].proven for kind in NeuronKind)
+    assert all(analysis.certificates[kind].scored for kind in NeuronKind)
+
+
+@pytest.mark.parametrize("view", gallery.views(), ids=lambda view: view.choice.name)
+def test_a_view_of_an_earlier_version_is_written_as_it_was(view):
+    """The files are of version 1; since then a certificate says its tolerance as well, and all of them are read."""
+    kept = view.entry.result
+    analysis = from_json(kept)
+    again = to_json(analysis)
+    for certificates in (again["certificate"], again["suppressing_certificate"]):
+        for one in certificates.values():
+            assert one.pop("tolerance") == SCORE_TOLERANCE
+    assert again == {name: value for name, value in kept.items() if name not in (TOP, DETAILS)}
+    for name, answers in kept[DETAILS].items():
+        for label, given in answers.items():
+            found = drilldowns.from_json(name, given, analysis, label)
+            written = json.dumps(to_json_of(found))
+            assert json.dumps(to_json_of(drilldowns.from_json(name, json.loads(written), analysis))) == written
 
 
 def test_the_obvious_target_and_position_may_be_named():

@@ -18,9 +18,10 @@ import pandas as pd
 import pytest
 
 from app.attribution import analyse, load, run_prompt
-from app.attribution.details import lens_frame
-from app.attribution.frames import heads_frame, layers_frame, neurons_frame, to_json, value_neurons_frame
+from app.attribution.frames import heads_frame, layers_frame, lens_frame, neurons_frame, value_neurons_frame
+from app.attribution.heads import logit_lens
 from app.attribution.prompt import PromptToken, Settings
+from app.attribution.results import to_json
 from app.attribution.run import stored_ranges
 from app.report.__main__ import main, parser
 from app.report.contents import Origin
@@ -105,7 +106,7 @@ def against(model, atlas):
 
 @pytest.fixture(scope="module")
 def lens(model):
-    return lens_frame(run_prompt(model, PROMPT, Settings()))
+    return lens_frame(logit_lens(run_prompt(model, PROMPT, Settings())))
 
 
 def origin(**changes) -> Origin:
@@ -132,7 +133,7 @@ def test_figures_are_the_librarys(analysis, atlas, lens):
     ]
     for name in ("ffn", "attention"):
         assert f"{analysis.certificates[NeuronKind(name)].scored:,} of" in seen.text
-    assert "proven to be the exact list" in seen.text
+    assert "rules out the others" in seen.text
     assert {value["aria-label"] for tag, value in seen.elements if tag == "svg"} >= {
         "The most probable token at every layer and position"
     }

@@ -29,7 +29,7 @@ from db.neuron import Neuron, NeuronKind, Sign
 
 if TYPE_CHECKING:
     from app.attribution import keys
-    from app.attribution.keys import KeySide, KeyToken
+    from app.attribution.results import KeySide, KeyToken
 else:
     keys = lazy_import("app.attribution.keys")
 

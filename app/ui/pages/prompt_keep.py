@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app.answers import explain, stored
+from app.attribution import frames
 from app.report.contents import Origin
 from app.report.files import FILES, FileForm, Material, file_name
 from app.serving import access
@@ -30,7 +31,7 @@ def report(analysis: "Analysis", selection: PromptSelection, atlas: Catalogue) -
     lens = None
     if selection.place.map is Map.LENS:
         with suppress(AtlasError):  # the map itself says why
-            lens = explain.detail(atlas, selection, "lens")
+            lens = frames.lens_frame(explain.detail(atlas, selection, "lens"))
     origin = Origin(selection, st.context.url or "", atlas.info.model)
     material = Material(analysis, atlas, origin, lens)
     with st.popover("Report", icon=":material/description:", help="This analysis as a file"):

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.answers import explain
 from app.answers.explain import Listed, listed
-from app.answers.reading import Reading, certainty_lines, head_after
+from app.answers.reading import Reading, certainty_lines
 from app.charts import catalogue_charts
 from app.state.selections import NeuronSelection, PromptSelection, Show
 from app.ui import navigation
@@ -185,7 +185,7 @@ def _layer_charts(frame: pd.DataFrame) -> None:
 
 
 def _overlap(reading: Reading, selection: PromptSelection) -> None:
-    from app.attribution.frames import overlap
+    from app.attribution.results import overlap
 
     parts = overlap(reading.analysis)
     sizes = ", ".join(f"{len(parts[name])} {words}" for name, words in _OVERLAP.items())
@@ -205,11 +205,12 @@ def own_panel(selection: PromptSelection, at: NeuronAt, atlas: Catalogue) -> Non
     neuron = at.neuron
     with st.container(border=True):
         try:
-            one, found = explain.detail(atlas, selection, "own", at)
+            own = explain.detail(atlas, selection, "own", at)
         except AtlasError as error:
             fail(error)
             _close(selection, "own")
             return
+        one, found = own.one, own.query
         where = "" if one.position is None else f" from position {one.position}"
         st.markdown(
             f"**{literal(f'Why {neuron.label}{where}')}**"
@@ -244,7 +245,7 @@ def _close(selection: PromptSelection, name: str, neuron: Neuron | None = None) 
 
 def through_panel(reading: Reading, selection: PromptSelection, neuron: Neuron, atlas: Catalogue) -> None:
     """A query neuron's tokens, directly and as a head hands them on."""
-    head = selection.place.through or head_after(neuron, reading.analysis)
+    head = selection.place.through or reading.analysis.head_after(neuron)
     with st.container(border=True):
         if head is None:
             st.info(literal(f"{neuron.label} stands in the last layer: no head comes after it."))

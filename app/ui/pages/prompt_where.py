@@ -9,7 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from app.answers import explain
-from app.answers.reading import Reading
+from app.answers.reading import Reading, how_found
+from app.attribution import frames
 from app.charts import catalogue_charts, prompt_charts
 from app.charts.style import KIND_NAMES, KINDS
 from app.state.selections import CompareSelection, Map, Place, PromptSelection
@@ -119,12 +120,7 @@ def _words(found: "Flow", reading: Reading) -> str:
     proof = found.certificate
     share = "share of the difference of logits" if reading.analysis.contrast is not None else "log-probability increase"
     rest = (
-        f"The {len(found.moves)} strongest of {proof.total:,} heads × source positions, by the size of their {share}: "
-        + (
-            "all are known exactly."
-            if proof.bound == "linear"
-            else f"{proof.scored:,} scored exactly, proven complete."
-        )
+        f"The {len(found.moves)} strongest heads × source positions, by the size of their {share}: {how_found(proof)}."
     )
     return f"An arc is what one head moved from a position to the explained one, as thick as its nats. {rest}"
 
@@ -153,8 +149,8 @@ def head_panel(reading: Reading, selection: PromptSelection, head: Head, atlas: 
         links.append(link("What if it were zero?", navigation.href("compare", zero)))
         chips(links, key="close_head", here=HERE, label="leave the head", focus=head.label)
         try:
-            frame = explain.detail(atlas, selection, "positions", head)
-            pattern = explain.detail(atlas, selection, "pattern", head)
+            frame = frames.positions_frame(explain.detail(atlas, selection, "positions", head))
+            pattern = frames.pattern_frame(explain.detail(atlas, selection, "pattern", head))
         except AtlasError as error:
             fail(error)
             return
@@ -217,7 +213,7 @@ _LENS_TOKENS = 40
 def lens_map(selection: PromptSelection, atlas: Catalogue) -> None:
     """Layers upwards, the output on top."""
     try:
-        frame = explain.detail(atlas, selection, "lens")
+        frame = frames.lens_frame(explain.detail(atlas, selection, "lens"))
     except AtlasError as error:
         fail(error)
         return

@@ -1,7 +1,8 @@
-"""The key side of a neuron: which tokens' embeddings switch it on most, exact over the whole vocabulary.
+"""One neuron: what switched it on, how active it is at each position, and which tokens its keys read.
 
-A neuron reads the residual stream through the norm in front of it. Were a token's embedding x all that stands there,
-the row k that reads it (an FFN's gate or up row, an attention neuron's row of the value projection) would yield
+The key side is exact over the whole vocabulary. A neuron reads the residual stream through the norm in front of it.
+Were a token's embedding x all that stands there, the row k that reads it (an FFN's gate or up row, an attention
+neuron's row of the value projection) would yield
 
     reading(x) = x · key / s(x) + constant
 
@@ -12,62 +13,76 @@ description of the key vector in tokens. Position embeddings are left out.
 Legend: V = vocabulary, d = d_model.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.attribution.prompt import PromptToken, token_of
+from app.attribution.analysis import query_shares
+from app.attribution.prompt import token_of
 from app.attribution.query import key_vector
+from app.attribution.results import Activations, Keys, KeySide, KeyToken, OwnQuery, QueryNeuron, ValueNeuron
+from app.attribution.run import PromptRun
 from db.neuron import Neuron, NeuronKind, check_exists
-from db.token_text import shorten
 from indexer.families import NormKind
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights
 
+OWN_QUERY = 30
 SHOWN = 30
 _ROWS = 8192  # embeddings normalised at once: 19 MB at d = 576
 
 
-@dataclass(frozen=True, slots=True)
-class KeyToken:
-    """A token and what the key reads from its embedding.
+def own_query(run: PromptRun, neuron: Neuron, position: int | None = None, k: int = OWN_QUERY) -> OwnQuery:
+    """What switched on one chosen value neuron alone; scores add up to its own, so they are mostly negative where it
+    lowered the target.
 
-    Attributes:
-        token: which.
-        reading: before any non-linearity; of an attention neuron the value itself.
-        z: (reading - mean) / standard deviation over the vocabulary; 0 for a constant key.
+    Args:
+        run: the prompt.
+        neuron: an attention or FFN neuron.
+        position: an attention neuron's source position; None takes the one where its score is largest.
+        k: how many query neurons.
+
+    Raises:
+        AtlasError: there is no such neuron or position.
     """
+    one = run.value_neuron(neuron, position)
+    keys = range(len(run.model.architecture.ffn_keys)) if neuron.kind is NeuronKind.FFN else range(1)
+    reading = [run.readers((one,), key) for key in keys]
+    layers = [query_shares(run.query_layers(each)) for each in reading]
+    skipped = int(any(bool(each.skipped.any()) for each in reading))
+    return OwnQuery(one, _behind(run, one, k), layers[0], skipped, layers[1] if len(layers) > 1 else None)
 
-    token: PromptToken
-    reading: float
-    z: float
 
-
-@dataclass(frozen=True, slots=True)
-class KeySide:
-    """One key vector of a neuron, in tokens.
-
-    Attributes:
-        name: "key" (an FFN without a gate), "gate", "up", or "value" (an attention neuron's row of the value
-            projection).
-        highest, lowest: the tokens of the highest and the lowest reading, the most extreme first.
-        mean, std: of the readings over the vocabulary, population standard deviation.
-        norm: of the key vector, its norm's weight folded in.
-        cosine: of this neuron's key and value vectors; positive where it writes what it reads. For an attention neuron
-            of the value-projection row, for a gated FFN of each row.
+def _behind(run: PromptRun, one: ValueNeuron, k: int) -> tuple[QueryNeuron, ...]:
+    """The FFN neurons that did most to switch one neuron on. Behind one that lowered the target those are the ones of
+    the most negative score: the shares of a negative score are negative.
     """
+    sign = -1 if one.score < 0 else 1
+    found = run.query_neurons(run.readers((replace(one, score=sign * one.score),)), k)
+    return tuple(replace(each, score=sign * each.score) for each in found)
 
-    name: str
-    highest: tuple[KeyToken, ...]
-    lowest: tuple[KeyToken, ...]
-    mean: float
-    std: float
-    norm: float
-    cosine: float
+
+def activations(run: PromptRun, neuron: Neuron) -> Activations:
+    """One neuron at every position.
+
+    Raises:
+        AtlasError: there is no such neuron.
+    """
+    check_exists(neuron, run.model.dimensions, run.model.name)
+    stream, layer = run.stream, neuron.layer
+    if neuron.head is None:
+        return Activations(neuron, tuple(stream.ffn_activation[layer, :, neuron.index].tolist()))
+    kv_head = neuron.head // run.model.dimensions.group
+    value = stream.value[layer, :, kv_head, neuron.index]
+    weight = stream.attention_weight[layer, neuron.head]
+    return Activations(neuron, tuple(value.tolist()), tuple(weight.tolist()), tuple((weight * value).tolist()))
+
+
+def keys(model: LanguageModel, neuron: Neuron) -> Keys:
+    """`key_sides`, with the neuron that they are of."""
+    return Keys(neuron, key_sides(model, neuron))
 
 
 def key_sides(model: LanguageModel, neuron: Neuron, shown: int = SHOWN) -> tuple[KeySide, ...]:
@@ -159,46 +174,4 @@ def _side(
         )
 
     cosine = float(torch.nn.functional.cosine_similarity(key, value, dim=0))
-    return KeySide(name, end(True), end(False), mean, std, float(key.norm()), cosine)
-
-
-def keys_frame(sides: tuple[KeySide, ...]) -> pd.DataFrame:
-    """Columns: key (see `KeySide.name`), end ("highest" or "lowest"), rank, token_id, token (display form), reading,
-    z.
-    """
-    rows = [
-        (side.name, end, rank, one.token.id, one.token.display, one.reading, one.z)
-        for side in sides
-        for end, found in (("highest", side.highest), ("lowest", side.lowest))
-        for rank, one in enumerate(found, 1)
-    ]
-    return pd.DataFrame(rows, columns=["key", "end", "rank", "token_id", "token", "reading", "z"])
-
-
-def keys_json(neuron: Neuron, sides: tuple[KeySide, ...]) -> dict[str, Any]:
-    """The neuron's label and, for each key vector, its figures and both ends."""
-
-    def tokens(found: tuple[KeyToken, ...]) -> list[dict[str, Any]]:
-        return [{"id": one.token.id, "text": one.token.text, "reading": one.reading, "z": one.z} for one in found]
-
-    figures = ("mean", "std", "norm", "cosine")
-    return {
-        "neuron": neuron.label,
-        "keys": [
-            {"key": side.name}
-            | {name: getattr(side, name) for name in figures}
-            | {"highest": tokens(side.highest), "lowest": tokens(side.lowest)}
-            for side in sides
-        ],
-    }
-
-
-def keys_text(neuron: Neuron, sides: tuple[KeySide, ...], rows: int = 12) -> str:
-    """For a terminal."""
-    lines = [f"{neuron.label}: tokens whose embeddings its keys read the most from (reading, z)"]
-    for side in sides:
-        lines.append(f"{side.name}: mean {side.mean:+.3f}, standard deviation {side.std:.3f}")
-        for name, found in (("highest", side.highest), ("lowest", side.lowest)):
-            shown = "  ".join(f"{shorten(one.token.display, 16)} {one.reading:+.2f}" for one in found[:rows])
-            lines.append(f"  {name:8} {shown}")
-    return "\n".join(lines)
+    return KeySide(name, mean, std, float(key.norm()), cosine, end(True), end(False))

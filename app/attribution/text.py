@@ -1,0 +1,145 @@
+"""Results as plain text for a terminal: the same figures as the JSON, the strongest first."""
+
+import numpy as np
+
+from app.attribution.compare import Comparison, Side
+from app.attribution.comparison import heads_frame
+from app.attribution.results import Analysis, Keys, ValueNeuron
+from db.catalogue.store import Catalogue
+from db.neuron import Neuron, NeuronKind
+from db.records import NeuronTokens
+from db.token_text import shorten
+
+ROWS = 20
+DEPTH = 5
+
+
+def text_report(analysis: Analysis, catalogue: Catalogue | None) -> str:
+    """Predictions, layers, heads and the strongest value neurons; with a catalogue, the tokens that each raises."""
+    target = analysis.target
+    lines = [
+        f"{analysis.model}  “{analysis.prompt}”",
+        "tokens       " + "  ".join(f"{place}:{token.display}" for place, token in enumerate(analysis.tokens)),
+        "predictions  " + "  ".join(f"{one.token.display} {one.probability:.3f}" for one in analysis.predictions),
+        f"target       {target.token.display}  at position {analysis.position}, probability {target.probability:.4f}, "
+        f"log-probability {target.log_probability:.3f} nats",
+        "",
+        "layer  attention      FFN   (log-probability increase, nats)",
+    ]
+    pairs = zip(analysis.layers.attention.tolist(), analysis.layers.ffn.tolist(), strict=True)
+    lines += [f"{layer:5d}  {attention:+9.3f}  {ffn:+7.3f}" for layer, (attention, ffn) in enumerate(pairs)]
+    lines += ["", "strongest heads  " + "  ".join(_strongest_heads(analysis))]
+    for kind, title, found in (
+        (NeuronKind.FFN, "FFN value neurons", analysis.ffn_value_neurons),
+        (NeuronKind.ATTENTION, "attention value neurons", analysis.attention_value_neurons),
+    ):
+        proof = analysis.certificates[kind]
+        exactly = f"to {proof.tolerance:.5f} nats" if proof.tolerance else "exactly"
+        lines += ["", f"{title}: top {len(found)}, {proof.scored:,} scored of {proof.total:,}, {exactly}"]
+        lines += _neuron_lines(analysis, found[:ROWS], catalogue)
+        if len(found) > ROWS:
+            lines.append(f"  … {len(found) - ROWS} more with --json")
+    lines += ["", f"{analysis.seconds.total:.2f} s, {analysis.seconds.forward:.2f} s of it the forward pass"]
+    return "\n".join(lines)
+
+
+def _strongest_heads(analysis: Analysis, count: int = 5) -> list[str]:
+    scores = analysis.heads.flatten()
+    width = analysis.heads.shape[1]
+    return [
+        f"L{place // width}.H{place % width} {scores[place]:+.3f}"
+        for place in np.argsort(-scores, kind="stable")[:count].tolist()
+    ]
+
+
+def _neuron_lines(analysis: Analysis, found: tuple[ValueNeuron, ...], catalogue: Catalogue | None) -> list[str]:
+    tokens = catalogue.strongest_tokens([one.neuron for one in found], DEPTH) if catalogue and found else {}
+    lines = []
+    for one in found:
+        where = (
+            ""
+            if one.position is None
+            else f"  at {one.position}:{shorten(analysis.tokens[one.position].display, 12):12}"
+        )
+        raised = _raised(tokens.get(one.neuron), one.activation)
+        lines.append(f"  {one.neuron.label:14}{one.score:+8.4f}  activation {one.activation:+9.3f}{where}  {raised}")
+    return lines
+
+
+def _raised(tokens: NeuronTokens | None, activation: float) -> str:
+    """The end whose tokens this activation raises: a negative one turns the value vector round."""
+    if tokens is None:
+        return ""
+    active = tokens.promotes if activation > 0 else tokens.suppresses
+    return "raises " + " ".join(shorten(token.display, 16) for token in active)
+
+
+def comparison_text(comparison: Comparison, catalogue: Catalogue | None) -> str:
+    """The same for a terminal, the largest changes first; with a catalogue, the tokens that each neuron raises."""
+    lines = [*_side_lines("1", comparison.first), *_side_lines("2", comparison.second)]
+    if comparison.zeroed:
+        shown = "  ".join(f"{one.part.label} {one.score:+.3f}" for one in comparison.zeroed[:ROWS])
+        more = f"  … {len(comparison.zeroed) - ROWS} more" if len(comparison.zeroed) > ROWS else ""
+        lines += [f"zeroed in 2, with their scores (nats): {shown}{more}"]
+    same = comparison.first.target.token == comparison.second.target.token
+    what = "log-probability of the target" if same else "log-probability, of each its own target"
+    lines += [f"measured: Δ {what} {comparison.log_probability:+.3f} nats", ""]
+    lines += ["predictions (probability 1, 2, Δ)"]
+    lines += [
+        f"  {shorten(one.token.display, 20):22}{one.first:8.4f}{one.second:9.4f}{one.probability:+9.4f}"
+        for one in comparison.predictions[:ROWS]
+    ]
+    lines += ["", "layer  Δ attention    Δ FFN   (log-probability increase, nats)"]
+    pairs = zip(comparison.layers.attention.tolist(), comparison.layers.ffn.tolist(), strict=True)
+    lines += [f"{layer:5d}  {attention:+11.3f}  {ffn:+7.3f}" for layer, (attention, ffn) in enumerate(pairs)]
+    heads = heads_frame(comparison).sort_values("delta_score", key=abs, ascending=False).head(10)
+    named = (f"L{one.layer}.H{one.head} {one.delta_score:+.3f}" for one in heads.itertuples())
+    lines += ["", "heads that changed most (Δ)  " + "  ".join(named)]
+    for kind in NeuronKind:
+        lines += ["", *_change_lines(comparison, kind, catalogue)]
+    return "\n".join(lines)
+
+
+def _side_lines(name: str, side: Side) -> list[str]:
+    target = side.target
+    return [
+        f"{name}  “{side.prompt}”  at position {side.position}: {target.token.display}, probability "
+        f"{target.probability:.4f}, log-probability {target.log_probability:.3f} nats, rank {side.rank}"
+    ]
+
+
+def _change_lines(comparison: Comparison, kind: NeuronKind, catalogue: Catalogue | None) -> list[str]:
+    found = comparison.neurons[kind]
+    above = comparison.complete_above[kind]
+    proof = "" if above is None else f", complete above |Δ| {above:.4f}"
+    lines = [f"{'FFN' if kind is NeuronKind.FFN else 'attention'} neurons: {len(found)} compared{proof}"]
+    lines += [f"  {'':14}{'Δ score':>9}{'1':>9}{'2':>9}{'Δ activation':>14}{'1':>9}{'2':>9}"]
+    shown = found[:ROWS]
+    tokens: dict[Neuron, NeuronTokens] = {}
+    if catalogue is not None and shown:
+        tokens = catalogue.strongest_tokens([one.neuron for one in shown], DEPTH)
+    for one in shown:
+        raised = _raised(tokens.get(one.neuron), one.stronger.activation)
+        lines.append(
+            f"  {one.neuron.label:14}{_figures(4, one.score, one.first.score, one.second.score)}"
+            f"     {_figures(3, one.activation, one.first.activation, one.second.activation)}  {raised}"
+        )
+    if len(found) > ROWS:
+        lines.append(f"  … {len(found) - ROWS} more with --json or --out")
+    return lines
+
+
+def _figures(digits: int, *values: float) -> str:
+    """Signed, in columns of nine; what rounds to zero has no minus sign."""
+    return "".join(f"{round(value, digits) + 0.0:+9.{digits}f}" for value in values)
+
+
+def keys_text(found: Keys, rows: int = 12) -> str:
+    """Which tokens' embeddings each key of a neuron reads the most from."""
+    lines = [f"{found.neuron.label}: tokens whose embeddings its keys read the most from (reading, z)"]
+    for side in found.sides:
+        lines.append(f"{side.name}: mean {side.mean:+.3f}, standard deviation {side.std:.3f}")
+        for name, end in (("highest", side.highest), ("lowest", side.lowest)):
+            shown = "  ".join(f"{shorten(one.token.display, 16)} {one.reading:+.2f}" for one in end[:rows])
+            lines.append(f"  {name:8} {shown}")
+    return "\n".join(lines)
