@@ -1,4 +1,4 @@
-"""The offline job: plan of shards -> Parquet, layer by layer -> one published build.
+"""The offline job: shards in Parquet, layer by layer -> one published build; and making room for the next.
 
 A shard is a layer (and one more, the tokens' neighbours). A job that was killed, or ran out of disk, goes on from the
 shards that are whole. Peak memory: the unembedding, one layer's value vectors, one chunk of logits; while one layer is
@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
@@ -28,12 +28,11 @@ from db.catalogue.publish import publish
 from db.catalogue.reader import Reader
 from db.catalogue.schema import SCHEMA_VERSION
 from db.errors import AtlasError
-from db.files import sync
 from db.records import BuildStamp
 from indexer.checkpoint import Checkpoint
 from indexer.families import Dimensions
 from indexer.language_model import load_model
-from indexer.neighbours import COUNT, integers_are_exact, integers_are_faster, nearest_tokens
+from indexer.neighbours import COUNT, nearest_tokens
 from indexer.products import give_back
 from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
 from indexer.shards import clean, is_whole, neuron_rows, only_indexer, pair_rows, work_folder, work_folders, write_shard
@@ -41,127 +40,11 @@ from indexer.tokens import token_table
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights
 
-# What a build says about itself, and the id that follows from it: same checkpoint, options and code, same id.
-
 CODE_VERSION = "2"
 """Raised when the same checkpoint and options would give other contents; part of every build's identity."""
-
-
-def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> BuildStamp:
-    """What a build of this checkpoint says about itself; reads all weight files once, for their hash."""
-    size = checkpoint.dimensions
-    identity = {
-        "checkpoint": checkpoint.identity,
-        "unembedding_hash": unembedding.hash,
-        "tokenizer_hash": checkpoint.tokenizer_hash,
-        "schema_version": SCHEMA_VERSION,
-        "code_version": CODE_VERSION,
-        "depth": min(depth, size.vocabulary),
-    }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return BuildStamp(
-        build_id=digest[:16],
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=checkpoint.name,
-        family=str(checkpoint.config.model_type),
-        layers=size.layers,
-        d_model=size.d_model,
-        vocabulary=size.vocabulary,
-        ffn_neurons=size.layers * size.ffn_neurons,
-        attention_neurons=size.layers * size.attention_neurons,
-        heads=size.heads,
-        head_dim=size.head_dim,
-        tokenizer_json=checkpoint.tokenizer_json,
-        **identity,  # type: ignore[arg-type]
-    )
-
-
-# How a job computes: measured when it begins and kept beside its shards, since a job that goes on as another way would
-
-_FILE = "plan.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a job decided.
-
-    Attributes:
-        screen: whether neurons' lists are screened in bf16.
-        integers: whether tokens' neighbours are chosen in 8-bit integers.
-    """
-
-    screen: bool
-    integers: bool
-
-
-def planned(work: Path, screen: bool | None, d_model: int) -> Plan:
-    """The plan of the shards in `work`, or a new one.
-
-    Args:
-        work: the job's folder.
-        screen: None leaves all to an earlier plan, and then to measurements; otherwise whether to use coarse products,
-            whatever is faster.
-        d_model: the width of what is multiplied.
-    """
-    plan = work / _FILE
-    if screen is None:
-        try:
-            kept = json.loads(plan.read_text(encoding="utf-8"))
-            return Plan(bool(kept["screen"]), bool(kept["integers"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            screen = not torch.cuda.is_available() and bf16_is_faster(d_model)
-            integers = integers_are_faster(d_model)
-    else:
-        integers = screen and integers_are_exact(d_model)
-    found = Plan(screen, integers)
-    temporary = plan.with_suffix(".json.part")
-    temporary.write_text(json.dumps(asdict(found)), encoding="utf-8")
-    sync(temporary)
-    temporary.replace(plan)
-    return found
-
-
-# Making room: old builds, and the shards of builds that were never finished.
-
-
-def prunable_folders(catalogue: Path, model: str | None) -> list[Path]:
-    """The folder of each model with builds or unfinished work; of one model, if it is named.
-
-    Raises:
-        AtlasError: nothing of that name, or nothing at all.
-    """
-    folders = [path for path in sorted(catalogue.iterdir()) if path.is_dir()] if catalogue.is_dir() else []
-    known = set(model_folders(catalogue))
-    found = [path for path in folders if path in known or work_folders(path)]
-    if model is not None:
-        found = [path for path in found if path.name == model]
-    if not found:
-        raise AtlasError(f"{catalogue} holds no catalogue{'' if model is None else f' of {model!r}'}.")
-    return found
-
-
-def prune_model(directory: Path, keep: int = 1) -> list[tuple[Path, int]]:
-    """Delete all unfinished work, and all but the `keep` newest builds; returns what went, and its size in bytes.
-
-    The current build is never deleted.
-
-    Raises:
-        AtlasError: `keep` is less than 1, or an indexer is at work here.
-    """
-    if keep < 1:
-        raise AtlasError(f"At least the current build is kept: --keep must be 1 or more, not {keep}.")
-    gone = []
-    with only_indexer(directory):
-        for work in work_folders(directory):
-            gone.append((work, sum(path.stat().st_size for path in work.rglob("*") if path.is_file())))
-            shutil.rmtree(work)
-        sizes = {path: path.stat().st_size for path in directory.glob("build-*.duckdb")}
-        if sizes:
-            gone += [(path, sizes[path]) for path in prune(directory, keep)]
-    return gone
-
-
 DEPTH = 50
+_IDENTITY = ("checkpoint", "unembedding_hash", "tokenizer_hash", "schema_version", "code_version", "depth")
+"""The fields of a stamp from which its build id follows: where they agree, so do the contents."""
 _NEIGHBOUR_FILE = "neighbours.parquet"
 _NEIGHBOUR_CHUNK = 704
 _NONE = torch.empty(0)
@@ -175,8 +58,8 @@ class Built:
         path: the build's file.
         fresh: False when it was there already and nothing was done.
         neurons: neurons in it.
-        screened, unproven: neurons screened in bf16, and those of them that needed more than the first round; 0 and 0
-            in float32, and for layers that an earlier run had finished.
+        screened, unproven: neurons screened in bf16, and those of them that had to be projected in float32 after all;
+            0 and 0 in float32, and for layers that an earlier run had finished.
     """
 
     path: Path
@@ -202,9 +85,9 @@ def build(
         checkpoint: the model.
         catalogue: the folder of all catalogues.
         depth: tokens kept at each end of a neuron.
-        screen: see `Projector`; a job that goes on from another's layers keeps to that one's choice.
+        screen: see `Projector`.
         memory_mb: see `Projector`.
-        say: told what is being done, a line a stage.
+        say: told what is being done, one line per stage.
         progress: wraps the iteration over layers (a progress bar).
 
     Raises:
@@ -255,13 +138,14 @@ def _build(
 
     work.mkdir(exist_ok=True)
     clean(work)
-    plan = planned(work, screen, stamp.d_model)
     unembedding = _unembedding(checkpoint)
+    if screen is None:
+        screen = not torch.cuda.is_available() and bf16_is_faster(stamp.d_model)
     if torch.cuda.is_available():
         unembedding = replace(unembedding, folded=unembedding.folded.cuda())
-    neighbours = _neighbours(work, unembedding, plan, memory_mb, say)
+    neighbours = _neighbours(work, unembedding, screen, memory_mb, say)
     fits.result()
-    projector = Projector(unembedding, stamp.depth, screen=plan.screen, memory_mb=memory_mb)
+    projector = Projector(unembedding, stamp.depth, screen=screen, memory_mb=memory_mb)
     del unembedding  # the projector has its own, centred
     how = "bf16 screening, float32 logits" if projector.screens else "float32"
     say(f"Projecting {stamp.neurons:,} neurons ({how})")
@@ -312,7 +196,7 @@ def _is_there(directory: Path, stamp: BuildStamp) -> bool:
 
 
 def _neighbours(
-    work: Path, unembedding: Unembedding, plan: Plan, memory_mb: int, say: Callable[[str], None]
+    work: Path, unembedding: Unembedding, screen: bool, memory_mb: int, say: Callable[[str], None]
 ) -> pa.Table | None:
     """Each token's nearest tokens, from their shard where it is whole; None where they would cost too much."""
     vocabulary = unembedding.folded.shape[0]
@@ -320,7 +204,7 @@ def _neighbours(
     if not is_whole(shard, {_NEIGHBOUR_FILE: vocabulary * min(COUNT, vocabulary - 1)}):
         say(f"Finding the nearest tokens of each of {vocabulary:,} tokens")
         chunk = max(1, min(_NEIGHBOUR_CHUNK, memory_mb * 1_000_000 // (vocabulary * 4)))
-        found = nearest_tokens(unembedding, screen=plan.screen, integers=plan.integers, chunk=chunk)
+        found = nearest_tokens(unembedding, screen=screen, chunk=chunk)
         if found is None:
             say("The vocabulary is too large for that: concepts will not be widened.")
             return None
@@ -373,3 +257,68 @@ def disk_needed(neurons: int, depth: int) -> float:
 def _free(directory: Path) -> int:
     existing = next(path for path in (directory, *directory.parents) if path.exists())
     return shutil.disk_usage(existing).free
+
+
+def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> BuildStamp:
+    """What a build of this checkpoint says about itself; reads all weight files once, for their hash."""
+    size = checkpoint.dimensions
+    stamp = BuildStamp(
+        build_id="",
+        schema_version=SCHEMA_VERSION,
+        code_version=CODE_VERSION,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=checkpoint.name,
+        family=str(checkpoint.config.model_type),
+        checkpoint=checkpoint.identity,
+        unembedding_hash=unembedding.hash,
+        tokenizer_hash=checkpoint.tokenizer_hash,
+        layers=size.layers,
+        d_model=size.d_model,
+        vocabulary=size.vocabulary,
+        ffn_neurons=size.layers * size.ffn_neurons,
+        attention_neurons=size.layers * size.attention_neurons,
+        heads=size.heads,
+        head_dim=size.head_dim,
+        depth=min(depth, size.vocabulary),
+        tokenizer_json=checkpoint.tokenizer_json,
+    )
+    identity = {name: getattr(stamp, name) for name in _IDENTITY}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return replace(stamp, build_id=digest[:16])
+
+
+def prunable_folders(catalogue: Path, model: str | None) -> list[Path]:
+    """The folder of each model with builds or unfinished work; of one model, if it is named.
+
+    Raises:
+        AtlasError: nothing of that name, or nothing at all.
+    """
+    folders = [path for path in sorted(catalogue.iterdir()) if path.is_dir()] if catalogue.is_dir() else []
+    known = set(model_folders(catalogue))
+    found = [path for path in folders if path in known or work_folders(path)]
+    if model is not None:
+        found = [path for path in found if path.name == model]
+    if not found:
+        raise AtlasError(f"{catalogue} holds no catalogue{'' if model is None else f' of {model!r}'}.")
+    return found
+
+
+def prune_model(directory: Path, keep: int = 1) -> list[tuple[Path, int]]:
+    """Delete all unfinished work, and all but the `keep` newest builds; returns what went, and its size in bytes.
+
+    The current build is never deleted.
+
+    Raises:
+        AtlasError: `keep` is less than 1, or an indexer is at work here.
+    """
+    if keep < 1:
+        raise AtlasError(f"At least the current build is kept: --keep must be 1 or more, not {keep}.")
+    gone = []
+    with only_indexer(directory):
+        for work in work_folders(directory):
+            gone.append((work, sum(path.stat().st_size for path in work.rglob("*") if path.is_file())))
+            shutil.rmtree(work)
+        sizes = {path: path.stat().st_size for path in directory.glob("build-*.duckdb")}
+        if sizes:
+            gone += [(path, sizes[path]) for path in prune(directory, keep)]
+    return gone

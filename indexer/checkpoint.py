@@ -4,22 +4,23 @@ Weights are read from safetensors only and no code of a checkpoint is ever run.
 """
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoTokenizer
 
+from db import settings
 from db.errors import AtlasError
 from indexer.families import Architecture, Dimensions, architecture_of, dimensions_of
 from indexer.weights import Weights, file_weights, safetensors_files
 
 DEMO = "demo"
 DEMO_NAME = "SmolLM2-135M-Instruct"
-MODELS = Path(os.environ.get("ATLAS_MODELS", "models"))
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "merges.txt", "vocab.*")
 
@@ -45,9 +46,8 @@ class Checkpoint:
             return AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise AtlasError(
-                f"The config of {self.folder} cannot be read ({_first_line(error)}). A model folder holds "
-                "config.json, the "
-                "tokenizer's files and *.safetensors."
+                f"The config of {self.folder} cannot be read ({first_line(error)}). A model folder holds config.json, "
+                "the tokenizer's files and *.safetensors."
             ) from error
 
     @cached_property
@@ -57,7 +57,7 @@ class Checkpoint:
             return AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise AtlasError(
-                f"The tokenizer of {self.folder} cannot be read ({_first_line(error)}). Copy the tokenizer's files "
+                f"The tokenizer of {self.folder} cannot be read ({first_line(error)}). Copy the tokenizer's files "
                 "(tokenizer.json, tokenizer_config.json) beside the weights."
             ) from error
 
@@ -99,12 +99,13 @@ class Checkpoint:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def locate(model: str, *, models: Path = MODELS) -> Checkpoint:
-    """Find a model by “demo”, a folder, the name of a folder under `models`, or a hub id.
+def locate(model: str, *, models: Path | None = None) -> Checkpoint:
+    """Find a model by “demo”, a folder, the name of a folder under `models` (default: ATLAS_MODELS), or a hub id.
 
     Raises:
         AtlasError: nothing of that name, or the hub cannot be reached.
     """
+    models = settings.paths().models if models is None else models
     if model == DEMO:
         folder = models / DEMO_NAME
         if not (folder / "config.json").is_file():
@@ -124,20 +125,17 @@ def locate(model: str, *, models: Path = MODELS) -> Checkpoint:
 
 
 def _from_hub(model: str) -> Checkpoint:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     try:
-        folder = Path(snapshot_download(model, allow_patterns=list(_HUB_FILES)))
+        folder = Path(huggingface_hub.snapshot_download(model, allow_patterns=list(_HUB_FILES)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise AtlasError(
-            f"“{model}” is neither a folder here nor to be had from the hub ({_first_line(error)}). Check the name "
-            "and the "
-            "network, or give the path of a folder with config.json, the tokenizer and *.safetensors."
+            f"“{model}” is neither a folder here nor to be had from the hub ({first_line(error)}). Check the name and "
+            "the network, or give the path of a folder with config.json, the tokenizer and *.safetensors."
         ) from error
     safetensors_files(folder)
     return Checkpoint(model.rpartition("/")[2], folder, revision=folder.name, hub_id=model)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What a library's error says, for a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

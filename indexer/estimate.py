@@ -1,14 +1,13 @@
 """What indexing a model will cost, before anything of it is loaded: from its config, its files' headers and a trial.
 
 The trial projects a few hundred random value vectors through a random unembedding of the model's width (and of its
-vocabulary, up to a limit), sorts some random rows, and scales up. It takes a second or two.
+vocabulary, up to a limit), and scales up. It takes a second or two. The rest are constants, measured on several builds.
 """
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import torch
 
 from db.errors import AtlasError
@@ -22,10 +21,8 @@ from indexer.weights import safetensors_files, tensor_shapes
 
 _TRIAL_ENTRIES = 2**25  # of the random unembedding: 134 MB
 _TRIAL_NEURONS = 512  # a thread
-_TRIAL_ROWS = 400_000
-# Measured on several builds: what the trial leaves out.
-_SORTS = 2.6  # publishing takes so many times the trial's sort, a row: two orders, encoding, checks
-_NEIGHBOURS = 0.4  # a token's neighbours take so much of a neuron's lists
+_PUBLISHING_SECONDS_A_ROW = 8e-7  # two orders, encoding, checks
+_NEIGHBOURS = 0.4  # of the seconds of a neuron's lists, for the neighbours of a token
 _STARTING_SECONDS = 3.0  # imports, the model's check, tokens
 _HASHED_BYTES_A_SECOND = 1.2e9
 _PROCESS_BYTES = 620e6  # Python, torch and transformers, before any weight
@@ -67,10 +64,10 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     rows = 2 * depth * neurons
     weight_bytes = _checked_files(checkpoint)
 
-    seconds_a_neuron, projector = _projecting(size.vocabulary, size.d_model, depth, memory_mb)
+    seconds_a_neuron, projector = _trial(size.vocabulary, size.d_model, depth, memory_mb)
     near = size.vocabulary if size.vocabulary**2 * size.d_model <= LIMIT else 0
     indexing = (neurons + near * _NEIGHBOURS) * seconds_a_neuron
-    publishing = rows * _sorting_seconds_a_row() * _SORTS
+    publishing = rows * _PUBLISHING_SECONDS_A_ROW
     starting = _STARTING_SECONDS + (0 if checkpoint.revision else weight_bytes / _HASHED_BYTES_A_SECOND)
 
     head = 4.0 * size.vocabulary * size.d_model
@@ -107,11 +104,11 @@ def _checked_files(checkpoint: Checkpoint) -> int:
     return sum(path.stat().st_size for path in safetensors_files(checkpoint.folder))
 
 
-def _projecting(vocabulary: int, d_model: int, depth: int, memory_mb: int) -> tuple[float, Projector]:
-    """Seconds a neuron, and a projector as the build's will be."""
-    trial = min(vocabulary, max(4096, _TRIAL_ENTRIES // d_model))
+def _trial(vocabulary: int, d_model: int, depth: int, memory_mb: int) -> tuple[float, Projector]:
+    """Seconds per neuron, and a projector as the build's will be."""
+    tokens = min(vocabulary, max(4096, _TRIAL_ENTRIES // d_model))
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(trial, d_model, generator=generator)
+    rows = torch.randn(tokens, d_model, generator=generator)
     if torch.cuda.is_available():
         rows = rows.cuda()
     projector = Projector(Unembedding(rows, None, None, NormKind.RMS, 0.0), depth, memory_mb=memory_mb)
@@ -122,17 +119,7 @@ def _projecting(vocabulary: int, d_model: int, depth: int, memory_mb: int) -> tu
         started = time.perf_counter()
         projector.project(values)
         best = min(best, time.perf_counter() - started)
-    return best / len(values) * vocabulary / trial, projector
-
-
-def _sorting_seconds_a_row() -> float:
-    with duckdb.connect() as connection:
-        started = time.perf_counter()
-        connection.execute(
-            "CREATE TABLE sorted AS SELECT range::INTEGER AS neuron_id, (hash(range) % 50000)::INTEGER AS token_id, "
-            f"(hash(range) % 97)::FLOAT AS logit FROM range({_TRIAL_ROWS}) ORDER BY token_id, neuron_id"
-        )
-        return (time.perf_counter() - started) / _TRIAL_ROWS
+    return best / len(values) * vocabulary / tokens, projector
 
 
 def described(found: Estimate, path: Path) -> list[str]:

@@ -1,4 +1,8 @@
-"""Which terms of the final norm and of the keys count. Knows no torch, so that stored results can be read without."""
+"""Where each family of models keeps its neurons: facts as data, one row per family, and what is refused.
+
+A row is checked against the model itself (:mod:`indexer.language_model`); `indexer/README.md` tells how to add one.
+Knows no torch, so that stored results can be read without it.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,13 +12,13 @@ from db.errors import AtlasError
 
 
 class Conventions(StrEnum):
-    """EXACT agrees with the model's own probabilities; NOTEBOOK drops β, as the paper's GPT-2 notebook does."""
+    """Which terms of the final norm and of the key side count.
+
+    EXACT agrees with the model's own probabilities; NOTEBOOK drops β, as the paper's GPT-2 notebook does.
+    """
 
     EXACT = "exact"
     NOTEBOOK = "notebook"
-
-
-# Where each family keeps its neurons: one table, checked against the model by `indexer.identities`.
 
 
 class NormKind(StrEnum):
@@ -26,7 +30,28 @@ class NormKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Module names of one family. Those of a layer's parts are relative to ``{layers}.{l}``."""
+    """The facts about one family. Modules of a layer are named relative to ``{layers}.{l}``.
+
+    Attributes:
+        layers: the list of layers.
+        embedding: the token embedding; the unembedding too, where the model has no head of its own.
+        final_norm: the norm in front of the head.
+        norm: which kind all norms are.
+        attention: the attention sub-layer.
+        attention_norm: the norm that it reads through.
+        attention_output: its output projection, which holds the attention neurons' value vectors.
+        key: what computes its keys.
+        value: what computes its values.
+        ffn: the FFN sub-layer.
+        ffn_norm: the norm that it reads through.
+        ffn_output: its output matrix, which holds the FFN neurons' value vectors.
+        ffn_keys: what reads the residual stream: one matrix, or gate and up.
+        epsilon: the config's name for the norms' ε.
+        head: the unembedding.
+        conv1d: quirk: weights are stored [input, output], as GPT-2's Conv1D does.
+        fused_qkv: quirk: one matrix, named as both `key` and `value`, computes queries, keys and values, in this order,
+            each of d_model.
+    """
 
     layers: str
     embedding: str
@@ -34,17 +59,17 @@ class Architecture:
     norm: NormKind
     attention: str
     attention_norm: str
-    attention_output: str  # the output projection; its rows or columns are the attention value vectors
-    key: str  # computes the keys; the middle third of its output if `fused_value`
-    value: str  # computes the values; the last third of its output if `fused_value`
+    attention_output: str
+    key: str
+    value: str
     ffn: str
     ffn_norm: str
-    ffn_output: str  # the output matrix; its rows or columns are the FFN value vectors
-    ffn_keys: tuple[str, ...]  # what reads the residual stream: one matrix, or gate and up
-    epsilon: str  # the config's name for the norms' ε
+    ffn_output: str
+    ffn_keys: tuple[str, ...]
+    epsilon: str
     head: str = "lm_head"
-    conv1d: bool = False  # weights stored [input, output], as GPT-2's Conv1D does
-    fused_value: bool = False  # one matrix computes query, key and value, each of d_model
+    conv1d: bool = False
+    fused_qkv: bool = False
 
 
 _LLAMA = Architecture(
@@ -80,7 +105,7 @@ _GPT2 = Architecture(
     ffn_keys=("mlp.c_fc",),
     epsilon="layer_norm_epsilon",
     conv1d=True,
-    fused_value=True,
+    fused_qkv=True,
 )
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -90,7 +115,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3": _LLAMA,
     "gpt2": _GPT2,
 }
-"""The config's ``model_type`` → where its neurons are."""
+"""The config's ``model_type`` → the family's row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +151,14 @@ def architecture_of(config: Any) -> Architecture:
     """The row for a transformers config.
 
     Raises:
-        AtlasError: the family has no row, or the config asks for something under which the method's identities fail.
+        AtlasError: the family has no row.
     """
     family = getattr(config, "model_type", None)
     row = ARCHITECTURES.get(str(family))
     if row is None:
         raise AtlasError(
             f"Models of the family “{family}” are not supported yet; supported are {', '.join(sorted(ARCHITECTURES))}. "
-            "A family is added by one row in indexer/architecture.py."
+            "indexer/README.md tells how to add one."
         )
     return row
 

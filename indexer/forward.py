@@ -94,7 +94,7 @@ def capture(
     def on_value(layer: int) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
             projected = output[0]
-            if architecture.fused_value:
+            if architecture.fused_qkv:
                 projected = projected[:, 2 * size.d_model :]
             value[layer] = projected.reshape(tokens, size.kv_heads, size.head_dim)
 

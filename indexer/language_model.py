@@ -1,4 +1,12 @@
-"""A loaded model with everything the analysis needs, checked before it is handed out."""
+"""A loaded model with everything the analysis needs, handed out only if its family's row fits it.
+
+Four identities (README, Method) are checked on one short probe, and the sizes of the matrices in every layer:
+
+1. residual: layer input + attention output + FFN output = the next layer's input
+2. FFN: Σ activation × value vector + output bias = FFN output
+3. attention: Σ over heads, dimensions, source positions of activation × value vector + output bias = attention output
+4. final norm: the frozen norm's logits at the final hidden state = the model's own output
+"""
 
 import threading
 from collections.abc import Collection
@@ -6,17 +14,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from db.errors import AtlasError
-from indexer.checkpoint import Checkpoint
+from indexer.checkpoint import Checkpoint, first_line
 from indexer.families import Architecture, Dimensions, dimensions_of
 from indexer.forward import ResidualStream, capture
-from indexer.identities import check_identities, check_shapes, probe_tokens
 from indexer.tokens import TokenBytes
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights, live_weights
+
+TOLERANCE = 1e-3
+"""Largest deviation, as a share of the right side's largest entry. float32 sums over some thousands of terms stay
+below 1e-5; a wrong matrix, a missing bias or a wrong group mapping is off by the order of 1.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +54,7 @@ class LanguageModel:
 
 
 def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> LanguageModel:
-    """Load in float32 and check the architecture row by the identities.
+    """Load in float32 and check the family's row by the identities.
 
     Args:
         checkpoint: what to load.
@@ -53,7 +66,7 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
     architecture, config = checkpoint.architecture, checkpoint.config
     if layers is not None:
         fewer = {**config.to_dict(), "num_hidden_layers": min(layers, config.num_hidden_layers)}
-        if fewer.get("layer_types"):  # one a layer, and a config checks it when it is made
+        if fewer.get("layer_types"):  # one per layer, as the config checks
             fewer["layer_types"] = fewer["layer_types"][: fewer["num_hidden_layers"]]
         config = type(config).from_dict(fewer)
     module = _load_module(checkpoint, config)
@@ -94,8 +107,9 @@ def _load_module(checkpoint: Checkpoint, config: Any) -> torch.nn.Module:
             output_loading_info=True,
         )
     except Exception as error:  # transformers, safetensors and torch each raise their own
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise AtlasError(f"The model in {checkpoint.folder} cannot be loaded ({line}). Fetch it again.") from error
+        raise AtlasError(
+            f"The model in {checkpoint.folder} cannot be loaded ({first_line(error)}). Fetch it again."
+        ) from error
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
@@ -118,3 +132,75 @@ def _let_go_of_files(module: torch.nn.Module) -> None:
     for tensor in (*module.parameters(), *module.buffers()):  # tied ones come once
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
+
+
+def check_identities(stream: ResidualStream, weights: Weights, unembedding: Unembedding, family: str) -> None:
+    """Check all four on one forward pass.
+
+    Raises:
+        AtlasError: an identity does not hold; the message names it and the layer.
+    """
+
+    def demand(identity: str, layer: int | None, got: Tensor, expected: Tensor) -> None:
+        deviation = (got - expected).abs().max().item()
+        allowed = TOLERANCE * max(expected.abs().max().item(), 1e-6)
+        if not deviation <= allowed:  # also refuses NaN
+            where = "" if layer is None else f" at layer {layer}"
+            raise _unfit(
+                family, f"the {identity} identity fails{where} (off by {deviation:.3g}, allowed {allowed:.3g})"
+            )
+
+    for layer in range(stream.ffn_activation.shape[0]):
+        added = stream.layer_input[layer] + stream.attention_output[layer] + stream.ffn_output[layer]
+        demand("residual", layer, added, stream.layer_input[layer + 1])
+
+        written = stream.ffn_activation[layer] @ weights.ffn_values(layer)
+        demand("FFN", layer, _with(written, weights.ffn_bias(layer)), stream.ffn_output[layer])
+
+        # [H, T, D] summed over source positions, heads and dimensions joined in the value matrix's row order
+        mixed = stream.attention_activation(layer).sum(dim=1).flatten()
+        written = mixed @ weights.attention_values(layer)
+        demand("attention", layer, _with(written, weights.attention_bias(layer)), stream.attention_output[layer, -1])
+
+    hidden = stream.layer_input[-1, -1]
+    demand("final norm", None, unembedding.logits(hidden, unembedding.scale(hidden)), stream.logits)
+
+
+def check_shapes(weights: Weights, family: str) -> None:
+    """Are the row's matrices there, and of the sizes that the config gives?
+
+    Raises:
+        AtlasError: one is missing or of another shape; the message names it and the layer.
+    """
+    size, row = weights.dimensions, weights.architecture
+    kv_width = size.kv_heads * size.head_dim
+    expected = {
+        row.ffn_output: (weights.ffn_values, (size.ffn_neurons, size.d_model)),
+        row.attention_output: (weights.attention_values, (size.attention_neurons, size.d_model)),
+        row.value: (weights.value_projection_rows, (kv_width, size.d_model)),
+        row.key: (weights.key_projection_rows, (kv_width, size.d_model)),
+    }
+    for layer in range(size.layers):
+        for part, (read, shape) in expected.items():
+            try:
+                found = tuple(read(layer).shape)
+            except AtlasError as error:
+                raise _unfit(family, f"layer {layer} has no “{part}” ({error})") from error
+            if found != shape:
+                raise _unfit(family, f"“{part}” at layer {layer} is {found}, and {shape} was expected")
+
+
+def _unfit(family: str, why: str) -> AtlasError:
+    return AtlasError(
+        f"This model does not fit the architecture row of “{family}”: {why}. Figures for it would be wrong, so it is "
+        "refused; its row in indexer/families.py needs mending."
+    )
+
+
+def probe_tokens(vocabulary: int, length: int = 6) -> Tensor:
+    """A short, fixed, arbitrary prompt."""
+    return (torch.arange(length) * 7919 + 17) % vocabulary
+
+
+def _with(vector: Tensor, bias: Tensor | None) -> Tensor:
+    return vector if bias is None else vector + bias

@@ -9,95 +9,22 @@ nearest by cosine those are kept, in this order, that are nearest by
 
 (cross-domain similarity local scaling, Conneau et al. 2018): to be near y counts for less where everything is near y.
 
-Where the CPU multiplies bf16 or 8-bit integers faster, the product only chooses: every stored cosine is computed in
-float32. (Cosines from 8 bits are closer than those that a product gives rounded to bf16.)
+Where the CPU multiplies bf16 faster, that product only chooses: every stored cosine is computed in float32.
 """
 
 import threading
-from typing import NamedTuple
 
 import pyarrow as pa
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from indexer.extremes import Pyramid, levels_for, padded
-from indexer.products import best_seconds, in_threads
-from indexer.projection import bf16_is_faster, sampled_products
+from indexer.products import in_threads
+from indexer.projection import Pyramid, bf16_is_faster, levels_for, padded, sampled_products
 from indexer.unembedding import Unembedding
 
-# Products of 8-bit integers: CPUs that multiply them (VNNI, AMX) do so at twice the rate of bf16, and sum exactly.
-
-LARGEST = 127
-"""Of an entry's absolute value: symmetric, so that the sign of a vector is free."""
-_SLICE = 8192
-
-
-class Rounded(NamedTuple):
-    """Vectors as multiples of a step."""
-
-    codes: Int[Tensor, "n d"]
-    """int8."""
-    step: float
-
-
-def rotation(width: int) -> Float[Tensor, "d d"]:
-    """A random rotation, the same every time."""
-    generator = torch.Generator().manual_seed(width)
-    turned: Tensor = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0]
-    return turned.float()
-
-
-def rounded(vectors: Float[Tensor, "n d"], turn: Float[Tensor, "d d"], largest: float) -> Rounded:
-    """The vectors, turned and rounded, in slices; entries beyond `largest` are cut off there."""
-    step = max(largest, torch.finfo(torch.float32).tiny) / LARGEST
-    codes = torch.empty(vectors.shape, dtype=torch.int8)
-    for start in range(0, vectors.shape[0], _SLICE):
-        some = vectors[start : start + _SLICE] @ turn
-        codes[start : start + _SLICE] = some.div_(step).round_().clamp_(-LARGEST, LARGEST)
-    return Rounded(codes, step)
-
-
-def product(left: Int[Tensor, "n d"], right: Int[Tensor, "m d"], out: Int[Tensor, "n m"]) -> None:
-    """Every left vector times every right one, in int32, into `out`."""
-    torch._int_mm(left, right.T, out=out)
-
-
-def integers_are_exact(d_model: int) -> bool:
-    """Whether this machine sums such products without loss, and in the CPU's memory.
-
-    (Older instructions for them cut sums off at 16 bits, which the largest entries show.)
-    """
-    if torch.cuda.is_available():
-        return False
-    generator = torch.Generator().manual_seed(0)
-    left, right = (_extreme(count, d_model, generator) for count in (64, 256))
-    right[:64] = left  # whose sums are the largest of all
-    out = torch.empty(64, 256, dtype=torch.int32)
-    product(left, right, out)
-    return torch.equal(out.double(), left.double() @ right.double().T)
-
-
-def integers_are_faster(d_model: int) -> bool:
-    """Whether this CPU multiplies 8-bit integers faster than bf16 and float32, and exactly; measured, in 20 ms."""
-    if not integers_are_exact(d_model):
-        return False
-    left, right = torch.randn(64, d_model), torch.randn(4096, d_model)
-    small, large = left.to(torch.int8), right.to(torch.int8)
-    halved = left.bfloat16(), right.bfloat16()
-    out = torch.empty(4096, 64, dtype=torch.int32)
-    whole, bf16, float32 = best_seconds(
-        [lambda: product(large, small, out), lambda: halved[1] @ halved[0].T, lambda: right @ left.T]
-    )
-    return whole * 1.2 < min(bf16, float32)
-
-
-def _extreme(count: int, width: int, generator: torch.Generator) -> Int[Tensor, "n d"]:
-    return torch.randint(0, 2, (count, width), generator=generator).mul_(2).sub_(1).mul_(LARGEST).to(torch.int8)
-
-
 COUNT = 20
-"""Neighbours a token: what concept search widens a word by, at about 4 bytes each in the catalogue."""
+"""Neighbours of each token: what concept search widens a word by, at about 4 bytes each in the catalogue."""
 
 LIMIT = 8e13
 """Largest V x V x d that is computed: some minutes of bf16 products on two cores."""
@@ -106,7 +33,7 @@ _POOL = 96  # nearest by cosine, of which the best by the corrected measure are 
 _SPARE = 8  # kept beyond count until the exact cosines are known
 _OWN = 10  # nearest tokens whose mean cosine is a token's r
 _SCORED = 4096  # tokens whose exact cosines are computed together
-_CUT = 4.8  # root mean squares: an entry beyond is as rare as it is harmless to cut off
+_LOWEST = -2.0  # below every cosine
 _DECIMALS = 3  # of the stored cosine: they pack into a third of the room, and nothing hangs on the fourth
 
 
@@ -115,7 +42,6 @@ def nearest_tokens(
     count: int = COUNT,
     *,
     screen: bool | None = None,
-    integers: bool | None = None,
     chunk: int = 1024,
     limit: float = LIMIT,
 ) -> pa.Table | None:
@@ -125,7 +51,6 @@ def nearest_tokens(
         unembedding: the model's folded unembedding.
         count: neighbours a token; fewer where the vocabulary is smaller.
         screen: whether to choose in bf16; None measures which is faster here.
-        integers: whether to choose in 8-bit integers, whatever `screen` says; None measures likewise.
         chunk: tokens at a time; the memory in use beside two copies of the rows is about chunk x V x 4 bytes, and
             V x 800 bytes for the tokens to choose from.
         limit: largest V x V x d.
@@ -140,17 +65,8 @@ def nearest_tokens(
     unit = _unit_rows(unembedding.folded)
     count = min(count, vocabulary - 1)
     pool = min(max(_POOL, count + _SPARE), vocabulary - 1)
-    if unit.is_cuda:
-        integers = False
-    elif integers is None:
-        integers = screen is not False and integers_are_faster(width)
-    if integers:
-        codes, step = rounded(unit, rotation(width), _CUT * width**-0.5)
-        tokens, cosines = _pools(codes, step * step, pool, chunk)
-        del codes
-    else:
-        fast = bf16_is_faster(width) if screen is None else screen
-        tokens, cosines = _pools(unit.bfloat16() if fast else unit, 1.0, pool, chunk)
+    fast = not unit.is_cuda and bf16_is_faster(width) if screen is None else screen
+    tokens, cosines = _pools(unit.bfloat16() if fast else unit, pool, chunk)
     own = cosines.topk(min(_OWN, pool), dim=1).values.mean(dim=1) if pool else cosines.new_zeros(vocabulary)
 
     def chosen(part: slice) -> tuple[Tensor, Tensor]:
@@ -174,10 +90,8 @@ def _workers(unit: Tensor) -> int:
     return 1 if unit.is_cuda else torch.get_num_threads()
 
 
-def _pools(
-    unit: Float[Tensor, "V d"] | Int[Tensor, "V d"], scale: float, pool: int, chunk: int
-) -> tuple[Int[Tensor, "V m"], Float[Tensor, "V m"]]:
-    """The nearest other tokens of each by cosine, in no order, and these cosines: products of `unit` times `scale`."""
+def _pools(unit: Float[Tensor, "V d"], pool: int, chunk: int) -> tuple[Int[Tensor, "V m"], Float[Tensor, "V m"]]:
+    """The nearest other tokens of each by cosine, in no order, and these cosines."""
     vocabulary = unit.shape[0]
     tokens = torch.empty(vocabulary, pool, dtype=torch.int32, device=unit.device)
     cosines = torch.empty(vocabulary, pool, device=unit.device)
@@ -186,35 +100,29 @@ def _pools(
     workers = _workers(unit)
     each = max(1, chunk // workers)
     buffers = threading.local()  # memory that is new to the process costs as much as the product
-    whole = not unit.is_floating_point()
-    lowest = torch.iinfo(torch.int32).min if whole else -2.0  # below every cosine
 
     def search(part: slice) -> None:
         width = part.stop - part.start
         if getattr(buffers, "products", None) is None:
-            buffers.products = unit.new_empty(height * each, dtype=torch.int32 if whole else unit.dtype)
+            buffers.products = unit.new_empty(height * each)
         products = buffers.products[: height * width].view(height, width)
-        products[vocabulary:] = lowest
-        if whole:
-            product(unit, unit[part], products[:vocabulary])
-        else:
-            torch.mm(unit, unit[part].T, out=products[:vocabulary])
-        products[part].diagonal().fill_(lowest)
+        products[vocabulary:] = _LOWEST
+        torch.mm(unit, unit[part].T, out=products[:vocabulary])
+        products[part].diagonal().fill_(_LOWEST)
         tokens[part] = _nearest(products, vocabulary, pool, levels)
-        cosines[part] = products.gather(0, tokens[part].long().T).T.float() * scale
+        cosines[part] = products.gather(0, tokens[part].long().T).T.float()
 
     in_threads(search, [slice(at, min(at + each, vocabulary)) for at in range(0, vocabulary, each)], workers)
     return tokens, cosines
 
 
-def _nearest(products: Tensor, vocabulary: int, pool: int, levels: int) -> Int[Tensor, "c m"]:
-    """Where the largest entries of each column of `products`, [V, c], stand."""
+def _nearest(products: Float[Tensor, "V2 c"], vocabulary: int, pool: int, levels: int) -> Int[Tensor, "c m"]:
+    """Where the largest entries of each column stand."""
     if not levels:
         return products[:vocabulary].topk(pool, dim=0).indices.T.int()
     places, least = Pyramid(products, levels).largest(pool)
-    if products.is_floating_point():
-        for column in (~(least > 0)).nonzero().flatten():  # where so many are not above zero, a pyramid fails
-            places[column] = products[:vocabulary, column].contiguous().topk(pool).indices.int()
+    for column in (~(least > 0)).nonzero().flatten():  # where so many are not above zero, a pyramid fails
+        places[column] = products[:vocabulary, column].contiguous().topk(pool).indices.int()
     return places
 
 

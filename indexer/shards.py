@@ -16,54 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from db.catalogue.schema import KIND_CODES, SIGN_CODES
-from db.errors import AtlasError
-from db.files import sync
+from db.files import locked, sync
 from indexer.families import Dimensions
 from indexer.projection import Projection
-
-# Projections -> the rows of the catalogue's tables ``neuron`` and ``neuron_token``, as Arrow tables.
-
-
-def neuron_rows(projection: Projection, layer: int, size: Dimensions) -> pa.Table:
-    """A row a neuron of one layer."""
-    ffn, attention = np.arange(size.ffn_neurons), np.arange(size.attention_neurons)
-    kinds = [KIND_CODES["ffn"]] * len(ffn) + [KIND_CODES["attention"]] * len(attention)
-    heads = pa.concat_arrays([pa.nulls(len(ffn), pa.int16()), pa.array(attention // size.head_dim, pa.int16())])
-    count = len(kinds)
-    return pa.table(
-        {
-            "neuron_id": pa.array(np.arange(layer * count, (layer + 1) * count), pa.int32()),
-            "kind": pa.array(kinds, pa.int16()),
-            "layer": pa.array(np.full(count, layer), pa.int16()),
-            "head": heads,
-            "index": pa.array(np.concatenate([ffn, attention % size.head_dim]), pa.int32()),
-            "mean": pa.array(projection.mean.numpy(), pa.float32()),
-            "std": pa.array(projection.std.numpy(), pa.float32()),
-            "norm": pa.array(projection.norm.numpy(), pa.float32()),
-        }
-    )
-
-
-def pair_rows(projection: Projection, layer: int) -> pa.Table:
-    """Both ends of every neuron of one layer: sorted by neuron, promotes before suppresses, rank."""
-    count, depth = projection.top_tokens.shape
-    first = layer * count
-    signs = np.array([SIGN_CODES["promotes"], SIGN_CODES["suppresses"]], np.int16)
-    tokens = np.stack([projection.top_tokens.numpy(), projection.bottom_tokens.numpy()], axis=1)  # [neuron, end, rank]
-    logits = np.stack([projection.top_logits.numpy(), projection.bottom_logits.numpy()], axis=1)
-    return pa.table(
-        {
-            "neuron_id": pa.array(np.arange(first, first + count, dtype=np.int32).repeat(2 * depth)),
-            "sign": pa.array(np.tile(signs.repeat(depth), count)),
-            "rank": pa.array(np.tile(np.arange(1, depth + 1, dtype=np.int16), 2 * count)),
-            "token_id": pa.array(tokens.reshape(-1).astype(np.int32, copy=False)),
-            "logit": pa.array(logits.reshape(-1)),
-        }
-    )
-
 
 STAMP = "shard.json"
 _PARTIAL = ".part"
@@ -83,7 +40,7 @@ def write_shard(shard: Path, tables: Mapping[str, pa.Table]) -> None:
     partial.mkdir()
     stamp = {}
     for name, table in tables.items():
-        # Read once, soon, from this disk: compressing and sorting out repeated values would cost more than it saves.
+        # Read once, soon, from this disk: better compression would cost more than it saves.
         pq.write_table(table, partial / name, compression="lz4", use_dictionary=["sign", "rank", "kind", "layer"])
         sync(partial / name)
         stamp[name] = _described(partial / name, table.num_rows)
@@ -138,15 +95,47 @@ def only_indexer(directory: Path) -> Iterator[None]:
     Raises:
         AtlasError: another process holds it.
     """
-    lock = FileLock(directory / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise AtlasError(
-            f"Another process is indexing into {directory}: wait until it has finished, or stop it; the same command "
-            "then goes on from its finished layers."
-        ) from None
-    try:
+    held = (
+        f"Another process is indexing into {directory}: wait until it has finished, or stop it; the same command then "
+        "goes on from its finished layers."
+    )
+    with locked(directory / _LOCK, held):
         yield
-    finally:
-        lock.release()
+
+
+def neuron_rows(projection: Projection, layer: int, size: Dimensions) -> pa.Table:
+    """The rows of the catalogue's table ``neuron`` for one layer."""
+    ffn, attention = np.arange(size.ffn_neurons), np.arange(size.attention_neurons)
+    kinds = [KIND_CODES["ffn"]] * len(ffn) + [KIND_CODES["attention"]] * len(attention)
+    heads = pa.concat_arrays([pa.nulls(len(ffn), pa.int16()), pa.array(attention // size.head_dim, pa.int16())])
+    count = len(kinds)
+    return pa.table(
+        {
+            "neuron_id": pa.array(np.arange(layer * count, (layer + 1) * count), pa.int32()),
+            "kind": pa.array(kinds, pa.int16()),
+            "layer": pa.array(np.full(count, layer), pa.int16()),
+            "head": heads,
+            "index": pa.array(np.concatenate([ffn, attention % size.head_dim]), pa.int32()),
+            "mean": pa.array(projection.mean.numpy(), pa.float32()),
+            "std": pa.array(projection.std.numpy(), pa.float32()),
+            "norm": pa.array(projection.norm.numpy(), pa.float32()),
+        }
+    )
+
+
+def pair_rows(projection: Projection, layer: int) -> pa.Table:
+    """The rows of its table ``neuron_token`` for one layer: by neuron, promotes before suppresses, by rank."""
+    count, depth = projection.top_tokens.shape
+    first = layer * count
+    signs = np.array([SIGN_CODES["promotes"], SIGN_CODES["suppresses"]], np.int16)
+    tokens = np.stack([projection.top_tokens.numpy(), projection.bottom_tokens.numpy()], axis=1)  # [neuron, end, rank]
+    logits = np.stack([projection.top_logits.numpy(), projection.bottom_logits.numpy()], axis=1)
+    return pa.table(
+        {
+            "neuron_id": pa.array(np.arange(first, first + count, dtype=np.int32).repeat(2 * depth)),
+            "sign": pa.array(np.tile(signs.repeat(depth), count)),
+            "rank": pa.array(np.tile(np.arange(1, depth + 1, dtype=np.int16), 2 * count)),
+            "token_id": pa.array(tokens.reshape(-1).astype(np.int32, copy=False)),
+            "logit": pa.array(logits.reshape(-1)),
+        }
+    )

@@ -1,12 +1,15 @@
 """The matrices of the method, read from a safetensors folder slice by slice, or from a live model.
 
-Legend of dimensions: d = d_model, n = FFN neurons of a layer, a = heads x head_dim, V = vocabulary.
+Legend of dimensions: d = d_model, n = FFN neurons of a layer, a = heads x head_dim, kv_a = key-value heads x head_dim,
+V = vocabulary.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -66,17 +69,17 @@ class Weights:
         """What reads the residual stream: row k of each matrix is a key vector of FFN neuron k, norm not folded in."""
         return tuple(self._input_major(layer, part).T for part in self.architecture.ffn_keys)
 
-    def attention_keys(self, layer: int) -> Float[Tensor, "kv_a d"]:
-        """Row kv·head_dim + n is (kv, n)'s row of the value projection, norm not folded in; kv_a = KV x head_dim."""
-        rows = self._input_major(layer, self.architecture.value).T
-        return rows[2 * self.dimensions.d_model :] if self.architecture.fused_value else rows
+    def value_projection_rows(self, layer: int) -> Float[Tensor, "kv_a d"]:
+        """What an attention neuron reads: row kv·head_dim + n is that of (kv, n), norm not folded in."""
+        return self._projection_rows(layer, self.architecture.value, 2)
 
-    def attention_key_rows(self, layer: int) -> Float[Tensor, "kv_a d"]:
-        """The key projection's rows, norm not folded in; kv_a = kv_heads x head_dim."""
-        if self.architecture.fused_value:
-            width = self.dimensions.d_model
-            return self._input_major(layer, self.architecture.value).T[width : 2 * width]
-        return self._input_major(layer, self.architecture.key).T
+    def key_projection_rows(self, layer: int) -> Float[Tensor, "kv_a d"]:
+        """What the head's keys are computed with, in the same order, norm not folded in."""
+        return self._projection_rows(layer, self.architecture.key, 1)
+
+    def _projection_rows(self, layer: int, part: str, third: int) -> Float[Tensor, "kv_a d"]:
+        rows, width = self._input_major(layer, part).T, self.dimensions.d_model
+        return rows[third * width : (third + 1) * width] if self.architecture.fused_qkv else rows
 
     def norm_weight(self, layer: int, part: str) -> Float[Tensor, " d"]:
         """γ of the layer's norm called `part` (``architecture.attention_norm`` or ``ffn_norm``)."""
@@ -116,19 +119,19 @@ def file_weights(folder: Path, architecture: Architecture, dimensions: Dimension
     Raises:
         AtlasError: no safetensors in the folder, or a damaged file.
     """
-    where = _tensor_files(folder)
+    where: dict[str, Path] = {}
+    for path in safetensors_files(folder):
+        with _opened(path) as file:
+            where |= dict.fromkeys(file.keys(), path)
 
     def read(name: str) -> Tensor | None:
         # Files saved from a bare base model lack the first part of every name: "h.0..." for "transformer.h.0...".
         stored = name if name in where else name.partition(".")[2]
         if stored not in where:
             return None
-        try:
-            with safe_open(where[stored], framework="pt") as file:
-                found: Tensor = file.get_tensor(stored)
-                return found
-        except (SafetensorError, OSError) as error:
-            raise _damaged(where[stored], error) from error
+        with _opened(where[stored]) as file:
+            found: Tensor = file.get_tensor(stored)
+            return found
 
     return Weights(architecture, dimensions, read)
 
@@ -150,11 +153,10 @@ def safetensors_files(folder: Path) -> list[Path]:
         files = sorted(folder.glob("*.safetensors"))
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
+        lacking = "no " + ", ".join(missing[:3] or ["safetensors file"])
         raise AtlasError(
-            f"{folder} holds {'no safetensors file' if not files else 'no ' + ', '.join(missing[:3])}. Weights are "
-            "read from "
-            "safetensors only (pickled .bin files can run code); fetch the model again, or save it with "
-            "save_pretrained(..., safe_serialization=True)."
+            f"{folder} holds {lacking}. Weights are read from safetensors only (.bin files can run code); fetch the "
+            "model again, or save it with save_pretrained(..., safe_serialization=True)."
         )
     return files
 
@@ -167,24 +169,19 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for path in safetensors_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()
-                shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in names})
-        except (SafetensorError, OSError) as error:
-            raise _damaged(path, error) from error
+        with _opened(path) as file:
+            names = file.keys()
+            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
     return shapes
 
 
-def _tensor_files(folder: Path) -> dict[str, Path]:
-    where: dict[str, Path] = {}
-    for path in safetensors_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                where.update(dict.fromkeys(file.keys(), path))
-        except (SafetensorError, OSError) as error:
-            raise _damaged(path, error) from error
-    return where
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> AtlasError:

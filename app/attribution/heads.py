@@ -76,7 +76,7 @@ def _keys_in_residual(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T
     weights, architecture = run.model.weights, run.model.architecture
     width = run.model.dimensions.head_dim
     kv_head = head // run.model.dimensions.group
-    rows = weights.attention_key_rows(layer)[kv_head * width : (kv_head + 1) * width]
+    rows = weights.key_projection_rows(layer)[kv_head * width : (kv_head + 1) * width]
     rows = rows * weights.norm_weight(layer, architecture.attention_norm)
     if architecture.norm is NormKind.LAYER:
         rows = rows - rows.mean(dim=1, keepdim=True)

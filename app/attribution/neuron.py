@@ -143,8 +143,8 @@ def _row(weights: Weights, neuron: Neuron, place: int) -> tuple[Float[Tensor, " 
         row, norm = weights.ffn_keys(neuron.layer)[place][index], architecture.ffn_norm
     else:
         part, index = architecture.value, neuron.head // size.group * size.head_dim + neuron.index
-        first = 2 * size.d_model if architecture.fused_value else 0
-        row, norm = weights.attention_keys(neuron.layer)[index], architecture.attention_norm
+        first = 2 * size.d_model if architecture.fused_qkv else 0
+        row, norm = weights.value_projection_rows(neuron.layer)[index], architecture.attention_norm
     bias = weights.optional(f"{architecture.layers}.{neuron.layer}.{part}.bias")
     return row, 0.0 if bias is None else float(bias[first + index]), norm
 

@@ -99,7 +99,7 @@ def key_vectors(
         norm = architecture.attention_norm
         heads = [neuron.head // size.group for neuron in neurons if neuron.head is not None]
         row = torch.tensor([head * size.head_dim + one.index for head, one in zip(heads, neurons, strict=True)])
-        rows = gather_by_layer(weights.attention_keys, layer, row)
+        rows = gather_by_layer(weights.value_projection_rows, layer, row)
     rows *= gather_by_layer(lambda layer: weights.norm_weight(layer, norm)[None], layer, torch.zeros_like(layer))
     centred = architecture.norm is NormKind.LAYER and conventions is Conventions.EXACT
     return rows - rows.mean(dim=1, keepdim=True) if centred else rows

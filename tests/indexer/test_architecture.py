@@ -10,8 +10,7 @@ from db.errors import AtlasError
 from indexer import families as table
 from indexer.families import ARCHITECTURES, NormKind, architecture_of, dimensions_of
 from indexer.forward import ResidualStream
-from indexer.identities import check_identities, probe_tokens
-from indexer.language_model import LanguageModel, load_model
+from indexer.language_model import LanguageModel, check_identities, load_model, probe_tokens
 from tests import models
 
 
@@ -71,7 +70,7 @@ WRONG_ROWS: dict[str, tuple[str, dict[str, Any], str]] = {
     "wrong norm, GPT-2": ("gpt2", {"norm": NormKind.RMS}, "final norm identity fails"),
     "values not in the last third": (
         "gpt2",
-        {"key": "attn.c_proj", "value": "attn.c_proj", "fused_value": False},
+        {"key": "attn.c_proj", "value": "attn.c_proj", "fused_qkv": False},
         "attention identity fails",
     ),
     "FFN output and attention output exchanged": (

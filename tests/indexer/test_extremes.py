@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.extremes import FAN, Pyramid, levels_for, padded
+from indexer.projection import FAN, Pyramid, levels_for, padded
 
 
 @given(

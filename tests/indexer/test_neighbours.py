@@ -51,10 +51,9 @@ def test_equals_brute_force():
     assert (found["neighbour_id"] == tokens.flatten().numpy()).mean() > 0.999
 
 
-@pytest.mark.parametrize("integers", [False, True], ids=["bf16", "int8"])
-def test_screened_lists_are_the_plain_ones_but_for_ties(integers):
+def test_screened_lists_are_the_plain_ones_but_for_ties():
     rows = random_rows(2000, 48, seed=1)
-    plain, screened = columns(rows, screen=False, integers=False), columns(rows, screen=True, integers=integers)
+    plain, screened = columns(rows, screen=False), columns(rows, screen=True)
     same = [
         len(set(a) & set(b))
         for a, b in zip(
@@ -76,9 +75,9 @@ def test_hubs_stand_back():
 
 
 @pytest.mark.parametrize("vocabulary", [2, 3, 30, 111])
-@pytest.mark.parametrize("way", [{"screen": False}, {"screen": True, "integers": False}, {"integers": True}])
-def test_small_vocabularies(vocabulary, way):
-    found = columns(random_rows(max(vocabulary, 6), 8)[:vocabulary], **way)
+@pytest.mark.parametrize("screen", [False, True])
+def test_small_vocabularies(vocabulary, screen):
+    found = columns(random_rows(max(vocabulary, 6), 8)[:vocabulary], screen=screen)
     count = min(20, vocabulary - 1)
     near = found["neighbour_id"].reshape(vocabulary, count)
     for token, others in enumerate(near):
@@ -91,17 +90,17 @@ def test_rows_without_direction():
     rows[17] = 0
     rows -= rows.mean(dim=0)
     rows[17] = rows.mean(dim=0)
-    for integers in (False, True):
-        found = columns(rows, screen=False, integers=integers)
+    for screen in (False, True):
+        found = columns(rows, screen=screen)
         assert np.isfinite(found["cosine"]).all()
         assert np.abs(found["cosine"]).max() <= 1
 
 
-@pytest.mark.parametrize("integers", [False, True])
-def test_equal_rows(integers):
+@pytest.mark.parametrize("screen", [False, True])
+def test_equal_rows(screen):
     rows = random_rows(300, 16)
     rows[100:200] = rows[100]  # as the unused rows of a padded vocabulary are
-    found = columns(rows, screen=True, integers=integers)
+    found = columns(rows, screen=screen)
     near = found["neighbour_id"].reshape(300, -1)
     assert all(token not in others for token, others in enumerate(near))
 

@@ -147,8 +147,8 @@ def test_both_ways_give_the_same_lists(case):
         assert torch.equal(getattr(plainly, statistic), getattr(screened, statistic))
 
 
-def rounds(case: str, monkeypatch) -> tuple[int, int, int]:
-    """Project a case; how many neurons went into each round: first, second, plain."""
+def screened(case: str, monkeypatch) -> tuple[int, int, int]:
+    """Project a case; how many neurons were screened, how many of them were not proven, how many projected plainly."""
     plainly: list[int] = []
 
     def count(values, *rest):
@@ -161,25 +161,17 @@ def rounds(case: str, monkeypatch) -> tuple[int, int, int]:
     return projector.seen, projector.unproven, sum(plainly)
 
 
-def test_most_neurons_are_proven_in_the_first_round(monkeypatch):
-    first, second, plainly = rounds("gaussian", monkeypatch)
-    assert first == 70
-    assert second < 20
-    assert plainly == 0
-
-
-def test_what_is_not_proven_is_done_again_with_more_candidates(monkeypatch):
-    monkeypatch.setattr(projection, "FIRST_SPARE", 1)
-    first, second, plainly = rounds("gaussian", monkeypatch)
-    assert first == 70
-    assert second > plainly  # some were proven in the second round
+def test_most_neurons_are_proven(monkeypatch):
+    seen, unproven, plainly = screened("gaussian", monkeypatch)
+    assert seen == 70
+    assert unproven == plainly < 20
 
 
 @pytest.mark.parametrize("case", ["near_ties", "many_huge_rows"])
-def test_and_at_last_the_plain_way(case, monkeypatch):
-    first, second, plainly = rounds(case, monkeypatch)
-    assert first == 70
-    assert second >= plainly > 0
+def test_what_is_not_proven_is_projected_the_plain_way(case, monkeypatch):
+    seen, unproven, plainly = screened(case, monkeypatch)
+    assert seen == 70
+    assert unproven == plainly > 0
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 70, 512])

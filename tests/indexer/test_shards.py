@@ -12,12 +12,11 @@ from db.catalogue.builds import current_build
 from db.catalogue.check import content_hash
 from db.errors import AtlasError
 from indexer import build as build_module
-from indexer import build as module
 from indexer.__main__ import main
 from indexer.build import build
-from indexer.projection import Projector
 from indexer.shards import STAMP, is_whole, only_indexer, write_shard
 from tests import models
+from tests.indexer.test_build import DEPTH, assert_is_brute_force
 
 ROWS = {"a.parquet": 3, "b.parquet": 1}
 TABLES = {"a.parquet": pa.table({"x": [1, 2, 3]}), "b.parquet": pa.table({"y": [1]})}
@@ -78,28 +77,22 @@ def test_a_damaged_shard_is_made_again(tmp_path, monkeypatch):
         written.append(shard.name)
         write_shard(shard, tables)
 
-    monkeypatch.setattr(module, "write_shard", noted)
+    monkeypatch.setattr(build_module, "write_shard", noted)
     resumed = build(models.checkpoint("llama"), tmp_path / "killed", depth=5)
     assert written == ["layer-0001"]
     assert content_hash(resumed.path) == content_hash(whole.path)
     assert not work.exists()
 
 
-def test_a_resumed_job_screens_as_it_began(tmp_path, monkeypatch):
-    """Which way is faster is measured, and may come out otherwise the next time."""
+def test_a_resumed_job_may_go_on_the_other_way(tmp_path, monkeypatch):
+    """Which way is faster is measured, and may come out otherwise the next time; the lists are the same."""
     measured = iter([True, False])
     monkeypatch.setattr(build_module, "bf16_is_faster", lambda _width: next(measured))
-    stopped_after(1, tmp_path, depth=1)
-    made: list[Projector] = []
-
-    class Noted(Projector):
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, **options)
-            made.append(self)
-
-    monkeypatch.setattr(module, "Projector", Noted)
-    build(models.checkpoint("llama"), tmp_path, depth=1)
-    assert made[0].screens
+    stopped_after(1, tmp_path, depth=DEPTH)
+    built = build(models.checkpoint("llama"), tmp_path, depth=DEPTH)
+    assert next(measured, None) is None
+    assert built.screened == 0
+    assert_is_brute_force(built.path, "llama", DEPTH)
 
 
 def test_a_second_indexer_is_told_so(tmp_path, capsys):

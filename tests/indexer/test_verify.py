@@ -97,7 +97,7 @@ def test_from_the_shell(copy, capsys):
     assert main(["verify", *arguments]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{current_build(copy.parent)}: ")
-    assert "20 derived again, all alike" in out
+    assert "20 derived again, all equal" in out
     assert err == ""
     change(copy, "UPDATE neuron SET mean = mean + 0.5")
     assert main(["verify", *arguments]) == 2

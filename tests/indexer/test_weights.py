@@ -43,7 +43,7 @@ def everything(weights, layers: int) -> dict[str, torch.Tensor | None]:
             f"{layer} attention values": weights.attention_values(layer),
             f"{layer} FFN bias": weights.ffn_bias(layer),
             f"{layer} attention bias": weights.attention_bias(layer),
-            f"{layer} attention keys": weights.attention_keys(layer),
+            f"{layer} value projection": weights.value_projection_rows(layer),
             f"{layer} attention norm": weights.norm_weight(layer, row.attention_norm),
             f"{layer} FFN norm": weights.norm_weight(layer, row.ffn_norm),
         }
