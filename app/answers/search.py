@@ -76,23 +76,19 @@ def _end(row: Hit | ConceptNeuron) -> tuple[float | str, ...]:
     return (0 if row.sign is Sign.PROMOTES else 1,)
 
 
-def _matched(row: ConceptNeuron) -> tuple[float | str, ...]:
-    return -len(row.matched), -row.score
-
-
-def _largest_z(row: ConceptNeuron) -> tuple[float | str, ...]:
-    return -max(abs(one.z) for one in row.matched), -row.score
-
-
-def _best_rank(row: ConceptNeuron) -> tuple[float | str, ...]:
-    return min(one.rank for one in row.matched), -row.score
-
-
 ORDERS = {
     Order.SCORE: Ranking("score", "score", ends=as_found, exact=as_found),
-    Order.MATCHED: Ranking("tokens matched", "number of tokens", ends=_matched),
-    Order.Z: Ranking("z-score", "largest |z|", hits=as_found, ends=_largest_z),
-    Order.RANK: Ranking("rank", "best rank", hits=as_found, ends=_best_rank, ascending=True),
+    Order.MATCHED: Ranking("tokens matched", "number of tokens", ends=lambda row: (-len(row.matched), -row.score)),
+    Order.Z: Ranking(
+        "z-score", "largest |z|", hits=as_found, ends=lambda row: (-max(abs(one.z) for one in row.matched), -row.score)
+    ),
+    Order.RANK: Ranking(
+        "rank",
+        "best rank",
+        hits=as_found,
+        ends=lambda row: (min(one.rank for one in row.matched), -row.score),
+        ascending=True,
+    ),
     Order.LOGIT: Ranking("logit", "logit", hits=as_found),
     Order.NEURON: Ranking("neuron", "place in the model", _place, _place, _place, ascending=True),
     Order.SIGN: Ranking("end", "end", _end, _end, _end, ascending=True),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
 
 import pandas as pd
@@ -32,6 +32,8 @@ from db.workspace import Saved
 
 if TYPE_CHECKING:
     from app.attribution.results import Analysis
+
+T = TypeVar("T")
 
 
 @st.fragment
@@ -258,6 +260,16 @@ def progress() -> Iterator[Callable[[str], None]]:
 
     yield show
     slot.empty()
+
+
+def attempt(make: Callable[[Callable[[str], None]], T]) -> T | None:
+    """What `make` returns, with its progress shown meanwhile; None where it fails, after saying why."""
+    try:
+        with progress() as watch:
+            return make(watch)
+    except AtlasError as error:
+        fail(error)
+        return None
 
 
 def footer(atlas: Catalogue, here: str) -> None:

@@ -14,6 +14,7 @@ from app.state.selections import MAX_PROMPT, MAX_ZERO, ComparePlace, CompareSele
 from app.ui import navigation
 from app.ui.common import (
     about,
+    attempt,
     choice,
     drawn,
     folded,
@@ -21,14 +22,13 @@ from app.ui.common import (
     formulas,
     limits,
     open_catalogue,
-    progress,
     sync,
     title,
     whole_files,
 )
 from app.ui.components import Bar, Cell, Chip, Column, bars, chip, chips, legend, link
 from app.ui.components.plots import Group, Line, Scale, Square, columns, grid, shade
-from app.ui.navigation import fail, warn
+from app.ui.navigation import warn
 from app.ui.neuron_lists import NEURON, RAISED, ColumnOf, bar, neuron_link, raised_first, table
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
@@ -132,11 +132,8 @@ def _suggestions(selection: CompareSelection) -> None:
 
 
 def _compared(selection: CompareSelection, atlas: Catalogue) -> None:
-    try:
-        with progress() as watch:
-            found = compare.comparison(atlas, selection, watch)
-    except AtlasError as error:
-        fail(error)
+    found = attempt(partial(compare.comparison, atlas, selection))
+    if found is None:
         return
     said = compare.sentence(found, selection.zero)
     st.markdown(f"**{literal(said)}**  \n{literal(compare.measured(found))}")

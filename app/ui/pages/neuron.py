@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -17,13 +18,13 @@ from app.state.selections import Alike, NeuronSelection, SavedSelection
 from app.ui import navigation
 from app.ui.common import (
     about,
+    attempt,
     choice,
     data_table,
     folded,
     footer,
     limits,
     open_catalogue,
-    progress,
     saved_href,
     search_link,
     shown,
@@ -304,11 +305,8 @@ def _by_tokens(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> 
 
 
 def _by_value(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
-    try:
-        with progress() as watch:
-            found = answers.similar_by_value(atlas, neuron, _COUNT, watch)
-    except AtlasError as error:
-        fail(error)
+    found = attempt(partial(answers.similar_by_value, atlas, neuron, _COUNT))
+    if found is None:
         return
     strongest = atlas.strongest_tokens([one.neuron for one in found], 6)
     hint = "of the two value vectors; negative where one writes the opposite of the other"

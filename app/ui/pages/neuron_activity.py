@@ -4,6 +4,7 @@ These parts of the neuron page need the model.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -17,7 +18,7 @@ from app.gallery.examples import TRIALS
 from app.serving import resources
 from app.state.selections import MAX_TRIAL, NeuronSelection, PromptSelection, TokenSelection
 from app.ui import navigation
-from app.ui.common import control, data_table, folded, progress, sync, where_you_are
+from app.ui.common import attempt, control, data_table, folded, progress, sync, where_you_are
 from app.ui.components import Chip, chip, chips, link
 from app.ui.components.plots import Piece, Scale, coloured
 from app.ui.navigation import fail
@@ -86,12 +87,10 @@ def tried_on_text(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) 
         links = [link(one, navigation.href(HERE, replace(selection, trial=one))) for one in TRIALS]
         chips(links, key="trials", here=HERE, label="texts to try it on")
         return
-    try:
-        with progress() as watch:
-            tokens, found = explain.activations(atlas, text, neuron, watch)
-    except AtlasError as error:
-        fail(error)
+    answer = attempt(partial(explain.activations, atlas, text, neuron))
+    if answer is None:
         return
+    tokens, found = answer
     frame = pd.DataFrame({"position": range(len(tokens)), "token": tokens, "activation": found.activation})
     if found.attention_weight is None or found.arriving is None:
         _text(frame, "activation", "activation", neuron)
@@ -157,11 +156,8 @@ def switched_on_by(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue)
         asked = link("Show what switches it on", navigation.href(HERE, replace(selection, keys=True)))
         chips([asked], key="ask_keys", here=HERE, label="the key side")
         return
-    try:
-        with progress() as watch:
-            sides = explain.key_sides(atlas, neuron, watch)
-    except AtlasError as error:
-        fail(error)
+    sides = attempt(partial(explain.key_sides, atlas, neuron))
+    if sides is None:
         return
     st.caption(_LEAD[neuron.kind] + (_GATED if len(sides) > 1 else ""))
     for column, side in zip(st.columns(len(sides), gap="large"), sides, strict=True):
