@@ -70,6 +70,16 @@ RANK_HINT = "1 is the neuron’s most extreme token of that end"
 NEURON: ColumnOf[OfNeuron] = (Column("neuron", "name"), lambda row: Cell(row.neuron.label, dot=row.neuron.kind.value))
 
 
+def text(title: str, role: str, words: Callable[[Row], str], hint: str = "") -> ColumnOf[Row]:
+    """Words or a number."""
+    return Column(title, role, hint), lambda row: Cell(words(row))
+
+
+def chips_of(title: str, role: str, chips: Callable[[Row], tuple[Chip, ...]], hint: str = "") -> ColumnOf[Row]:
+    """Tokens or links."""
+    return Column(title, role, hint), lambda row: Cell(chips=chips(row))
+
+
 def bar(
     title: str,
     rows: Iterable[Row],
@@ -100,8 +110,8 @@ def strongest_tokens(
     skip: int = 0,
 ) -> ColumnOf[OfEnd]:
     """The strongest tokens of the row's end, without the first `skip`."""
-    return Column(title, role, hint), lambda row: Cell(
-        chips=token_chips(strongest[row.neuron].at(row.sign)[skip:], row.sign.value)
+    return chips_of(
+        title, role, lambda row: token_chips(strongest[row.neuron].at(row.sign)[skip:], row.sign.value), hint
     )
 
 
@@ -120,6 +130,7 @@ def raised_first(strongest: NeuronTokens, activation: float) -> tuple[Chip, ...]
 # The neurons of an explanation: value neurons and query neurons.
 
 _DEPTH = 5
+_ACTIVATION = "what the value vector was multiplied by; negative swaps its two ends"
 RAISED = "tokens it raised, then those it lowered"
 
 
@@ -139,27 +150,22 @@ def value_table(
         tokens = () if one.position is None else (chip(analysis.tokens[one.position].display),)
         return Cell("" if one.position is None else f"{one.position}", chips=tokens)
 
-    def actions(one: "ValueNeuron") -> Cell:
+    def actions(one: "ValueNeuron") -> tuple[Chip, ...]:
         label = one.neuron.label
         place = replace(selection.place, own=NeuronAt(one.neuron, one.position))
         why = navigation.href("prompt", replace(selection, place=place))
         zero = navigation.href("compare", CompareSelection.of(selection, (Part.of(one.neuron),)))
-        return Cell(
-            chips=(
-                Chip("why", "link", href=why, hint=f"what switched {label} on"),
-                Chip("zero", "link", href=zero, hint=f"what if {label} were zero"),
-            )
+        return (
+            Chip("why", "link", href=why, hint=f"what switched {label} on"),
+            Chip("zero", "link", href=zero, hint=f"what if {label} were zero"),
         )
 
     columns: list[ColumnOf[ValueNeuron]] = [
         NEURON,
         bar(unit, found, lambda one: one.score, nats, f"{hint}; around zero"),
-        (
-            Column("activation", "number", "what the value vector was multiplied by; negative swaps its two ends"),
-            lambda one: Cell(signed(one.activation)),
-        ),
-        (Column(RAISED, "tokens"), lambda one: Cell(chips=raised_first(strongest[one.neuron], one.activation))),
-        (Column("", "action"), actions),
+        text("activation", "number", lambda one: signed(one.activation), _ACTIVATION),
+        chips_of(RAISED, "tokens", lambda one: raised_first(strongest[one.neuron], one.activation)),
+        chips_of("", "action", actions),
     ]
     if kind is NeuronKind.ATTENTION:
         columns.insert(1, (Column("from", "source", "source position and its token"), source))
@@ -179,19 +185,19 @@ def query_table(
     """Query neurons: a row opens the neuron, “through a head” reads it through a head."""
     strongest = atlas.strongest_tokens([one.neuron for one in found], _DEPTH)
 
-    def tokens(one: "QueryNeuron") -> Cell:
+    def tokens(one: "QueryNeuron") -> tuple[Chip, ...]:
         ends = strongest[one.neuron]
-        return Cell(chips=token_chips(ends.promotes, "promotes") + token_chips(ends.suppresses[:3], "suppresses"))
+        return token_chips(ends.promotes, "promotes") + token_chips(ends.suppresses[:3], "suppresses")
 
-    def through(one: "QueryNeuron") -> Cell:
+    def through(one: "QueryNeuron") -> tuple[Chip, ...]:
         place = replace(selection.place, read=one.neuron, through=None)
-        return Cell(chips=(link("through a head", navigation.href("prompt", replace(selection, place=place))),))
+        return (link("through a head", navigation.href("prompt", replace(selection, place=place))),)
 
     columns: list[ColumnOf[QueryNeuron]] = [
         NEURON,
         bar("score (nats)", found, lambda one: one.score, nats, "its share of what switched the value neurons on"),
-        (Column("promotes, then suppresses", "tokens"), tokens),
-        (Column("", "action"), through),
+        chips_of("promotes, then suppresses", "tokens", tokens),
+        chips_of("", "action", through),
     ]
     table(found, columns, lambda one: neuron_link(one.neuron, selection), key=key, here="prompt", label=label)
 

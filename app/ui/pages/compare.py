@@ -26,10 +26,10 @@ from app.ui.common import (
     title,
     whole_files,
 )
-from app.ui.components import Bar, Cell, Chip, Column, bars, chip, chips, legend, link
+from app.ui.components import Bar, Chip, bars, chip, chips, legend, link
 from app.ui.components.plots import Group, Line, Scale, Square, columns, grid, shade
 from app.ui.navigation import warn
-from app.ui.neuron_lists import NEURON, RAISED, ColumnOf, bar, neuron_link, raised_first, table
+from app.ui.neuron_lists import NEURON, RAISED, bar, chips_of, neuron_link, raised_first, table, text
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -252,11 +252,11 @@ def _target_field(which: _Which, question: PromptSelection, selection: CompareSe
     key = f"compare_target_{which}"
 
     def changed() -> None:
-        text = st.session_state[key]
-        if not text:
+        typed = st.session_state[key]
+        if not typed:
             return
         try:
-            target = explain.detail(atlas, question, "target", text)
+            target = explain.detail(atlas, question, "target", typed)
             navigation.show(_explaining(selection, which, target))
             st.session_state[key] = ""
         except AtlasError as error:
@@ -281,7 +281,7 @@ def _predictions(found: "Comparison", selection: CompareSelection) -> None:
     table(
         rows,
         [
-            (Column("next token", "name", hint), lambda one: Cell(shorten(one.token.display, 28))),
+            text("next token", "name", lambda one: shorten(one.token.display, 28), hint),
             bar(
                 "Δ probability",
                 rows,
@@ -289,10 +289,7 @@ def _predictions(found: "Comparison", selection: CompareSelection) -> None:
                 lambda change: f"{signed(100 * change, 1)} %",
                 "second minus first",
             ),
-            (
-                Column("first → second", "number"),
-                lambda one: Cell(f"{percent(one.first)} → {percent(one.second)}"),
-            ),
+            text("first → second", "number", lambda one: f"{percent(one.first)} → {percent(one.second)}"),
         ],
         lambda one: navigation.href(HERE, replace(selection, target=one.token.id, other_target=one.token.id)),
         key="changed",
@@ -434,29 +431,27 @@ def _neurons(found: "Comparison", selection: CompareSelection, atlas: Catalogue)
 def _table(rows: "tuple[Change, ...]", selection: CompareSelection, atlas: Catalogue) -> None:
     strongest = atlas.strongest_tokens([one.neuron for one in rows], _DEPTH)
 
-    def activations(one: "Change") -> Cell:
-        pair = (f"{signed(run.activation)}{_source(run.position)}" for run in (one.first, one.second))
-        return Cell(" → ".join(pair))
+    def scores(one: "Change") -> str:
+        return f"{nats(one.first.score)} → {nats(one.second.score)}"
 
-    def raised(one: "Change") -> Cell:
-        return Cell(chips=raised_first(strongest[one.neuron], one.stronger.activation))
+    def activations(one: "Change") -> str:
+        return " → ".join(f"{signed(run.activation)}{_source(run.position)}" for run in (one.first, one.second))
+
+    def raised(one: "Change") -> tuple[Chip, ...]:
+        return raised_first(strongest[one.neuron], one.stronger.activation)
 
     by_run = "its activation in each run; negative swaps its two ends"
-    cells: list[ColumnOf[Change]] = [
-        NEURON,
-        bar("Δ score (nats)", rows, lambda one: one.score, nats, "log-probability increase: second minus first"),
-        (
-            Column("first → second", "number", "its score in each run, nats"),
-            lambda one: Cell(f"{nats(one.first.score)} → {nats(one.second.score)}"),
-        ),
-        (Column("Δ activation", "number extra", "second minus first"), lambda one: Cell(signed(one.activation))),
-        (Column("first → second", "number extra", by_run), activations),
-        (Column(RAISED, "tokens", "by its activation in the run where it scored more"), raised),
-        (Column("", "action"), lambda one: Cell(chips=_actions(one, selection))),
-    ]
     table(
         rows,
-        cells,
+        [
+            NEURON,
+            bar("Δ score (nats)", rows, lambda one: one.score, nats, "log-probability increase: second minus first"),
+            text("first → second", "number", scores, "its score in each run, nats"),
+            text("Δ activation", "number extra", lambda one: signed(one.activation), "second minus first"),
+            text("first → second", "number extra", activations, by_run),
+            chips_of(RAISED, "tokens", raised, "by its activation in the run where it scored more"),
+            chips_of("", "action", lambda one: _actions(one, selection)),
+        ],
         lambda one: neuron_link(one.neuron, selection.first if one.stronger is one.first else selection.second),
         key="neurons",
         here=HERE,

@@ -33,7 +33,7 @@ from app.ui.common import (
 )
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.navigation import fail, warn
-from app.ui.neuron_lists import NEURON, bar, table, token_chips
+from app.ui.neuron_lists import NEURON, bar, chips_of, table, text, token_chips
 from app.ui.pages.neuron_activity import on_prompt, switched_on_by, tried_on_text
 from app.words import literal, nats, percent, signed
 from db.catalogue.export import card_frame
@@ -221,8 +221,8 @@ def _note_form(neuron: Neuron, model: str, note: NeuronNote | None) -> None:
 
     with st.expander("Write a note" if note is None else "Change the note", icon=":material/edit_note:"):
         with st.form(f"note_form_{key}", border=False):
-            text, tags = ("", "") if note is None else (note.text, ", ".join(note.tags))
-            st.text_area("Note", value=text, key=f"note_{key}", max_chars=MAX_NOTE, placeholder="What it stands for …")
+            noted, tags = ("", "") if note is None else (note.text, ", ".join(note.tags))
+            st.text_area("Note", value=noted, key=f"note_{key}", max_chars=MAX_NOTE, placeholder="What it stands for …")
             st.text_input("Tags", value=tags, key=f"tags_{key}", max_chars=500, placeholder="geography, capitals")
             st.form_submit_button("Keep", type="primary", on_click=clicked)
         st.caption("Plain text; everybody who uses this server sees it. Tags are separated by commas.")
@@ -238,17 +238,11 @@ def _mentions(neuron: Neuron, found: tuple[Mention, ...], workspace: Workspace, 
     table(
         found,
         [
-            (Column("saved explanation", "name", "a click opens it"), lambda one: Cell(shorten(one.saved.title, 60))),
-            (Column("list", "source", "in which of its lists the neuron stands"), lambda one: Cell(one.role)),
+            text("saved explanation", "name", lambda one: shorten(one.saved.title, 60), "a click opens it"),
+            text("list", "source", lambda one: one.role, "in which of its lists the neuron stands"),
             bar("score (nats)", found, lambda one: one.score, nats, "there"),
-            (
-                Column("activation", "number", "there"),
-                lambda one: Cell("" if one.activation is None else signed(one.activation)),
-            ),
-            (
-                Column("from", "number", "source position"),
-                lambda one: Cell("" if one.position is None else str(one.position)),
-            ),
+            text("activation", "number", lambda one: "" if one.activation is None else signed(one.activation), "there"),
+            text("from", "number", lambda one: "" if one.position is None else f"{one.position}", "source position"),
         ],
         lambda one: saved_href(one.saved, atlas),
         key="mentions",
@@ -291,7 +285,7 @@ def _by_tokens(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> 
         [
             NEURON,
             bar("similarity", found, lambda one: one.signed, signed, hint, full=1.0),
-            (Column("shared tokens", "tokens"), lambda one: Cell(chips=token_chips(one.shared[:10]))),
+            chips_of("shared tokens", "tokens", lambda one: token_chips(one.shared[:10])),
         ],
         lambda one: _page(one.neuron, selection),
         key="similar",
@@ -315,9 +309,8 @@ def _by_value(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> N
         [
             NEURON,
             bar("cosine", found, lambda one: one.cosine, signed, hint, full=1.0),
-            (
-                Column("tokens it promotes", "tokens"),
-                lambda one: Cell(chips=token_chips(strongest[one.neuron].promotes, "promotes")),
+            chips_of(
+                "tokens it promotes", "tokens", lambda one: token_chips(strongest[one.neuron].promotes, "promotes")
             ),
         ],
         lambda one: _page(one.neuron, selection),

@@ -24,6 +24,7 @@ from app.ui.neuron_lists import (
     neuron_link,
     strongest_tokens,
     table,
+    text,
     token,
 )
 from app.words import literal, signed
@@ -127,14 +128,14 @@ def _favoured(atlas: Catalogue) -> None:
         return Cell(tone=one.sign.value, chips=(chip(words, tone=one.sign.value),))
 
     hint = "neurons where it is the first token of that end"
-    stored = Column("stored for", "number", "neurons where it is among the stored tokens of that end")
+    stored = "neurons where it is among the stored tokens of that end"
     table(
         found,
         [
-            (Column("token", "name"), lambda one: Cell(shorten(one.token.display, 20))),
+            text("token", "name", lambda one: shorten(one.token.display, 20)),
             (Column("end", "token"), end),
             bar("first token of", found, lambda one: one.first, lambda count: f"{count:,}", hint),
-            (stored, lambda one: Cell(f"{one.stored:,}")),
+            text("stored for", "number", lambda one: f"{one.stored:,}", stored),
         ],
         lambda one: navigation.href("token", TokenSelection(one.token.token_id)),
         key="favoured",

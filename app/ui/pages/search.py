@@ -45,6 +45,7 @@ from app.ui.neuron_lists import (
     neuron_link,
     strongest_tokens,
     table,
+    text,
     token,
 )
 from app.words import literal, signed
@@ -440,7 +441,7 @@ def _hit_columns(
     return [
         (NEURON, Order.NEURON),
         (token("▲ among the neuron’s highest logits, ▼ among its lowest"), Order.SIGN),
-        ((Column("rank", "number", RANK_HINT), lambda hit: Cell(f"{hit.rank}")), Order.RANK),
+        (text("rank", "number", lambda hit: f"{hit.rank}", RANK_HINT), Order.RANK),
         (bar("logit", rows, lambda hit: hit.logit, signed, "of the value vector alone"), Order.LOGIT)
         if by_logit
         else (bar("z-score", rows, lambda hit: hit.z, signed, Z_HINT), Order.Z),

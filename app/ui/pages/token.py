@@ -8,9 +8,9 @@ from app.gallery.examples import WORDS
 from app.state.selections import SearchSelection, TokenSelection
 from app.ui import navigation
 from app.ui.common import about, data_table, folded, footer, limits, open_catalogue, shown, sync, title
-from app.ui.components import Cell, Column, chip, chips, link
+from app.ui.components import chip, chips, link
 from app.ui.navigation import warn
-from app.ui.neuron_lists import NEURON, RANK_HINT, Z_HINT, bar, neuron_link, strongest_tokens, table
+from app.ui.neuron_lists import NEURON, RANK_HINT, Z_HINT, bar, neuron_link, strongest_tokens, table, text
 from app.words import literal, signed
 from db.catalogue.store import Catalogue
 from db.neuron import Sign
@@ -136,7 +136,7 @@ def _neurons(token: Token, sign: Sign, atlas: Catalogue) -> None:
         hits,
         [
             NEURON,
-            (Column("rank", "number", RANK_HINT), lambda hit: Cell(f"{hit.rank}")),
+            text("rank", "number", lambda hit: f"{hit.rank}", RANK_HINT),
             bar("z-score", hits, lambda hit: hit.z, signed, Z_HINT),
             strongest_tokens(strongest),
         ],
