@@ -272,6 +272,22 @@ def attempt(make: Callable[[Callable[[str], None]], T]) -> T | None:
         return None
 
 
+@contextmanager
+def told_later(key: str) -> Iterator[None]:
+    """Keep the message of an AtlasError for `tell`: what a control calls runs before the page is drawn."""
+    try:
+        yield
+    except AtlasError as error:
+        st.session_state[key] = str(error)
+
+
+def tell(key: str) -> None:
+    """Show the message that was kept, once."""
+    message = st.session_state.pop(key, None)
+    if message:
+        warn([message])
+
+
 def footer(atlas: Catalogue, here: str) -> None:
     """Which model and which build; the others, where there are several."""
     info = atlas.info

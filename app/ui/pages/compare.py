@@ -23,7 +23,9 @@ from app.ui.common import (
     limits,
     open_catalogue,
     sync,
+    tell,
     title,
+    told_later,
     whole_files,
 )
 from app.ui.components import Bar, Chip, bars, chip, chips, legend, link
@@ -32,7 +34,6 @@ from app.ui.navigation import warn
 from app.ui.neuron_lists import NEURON, RAISED, bar, chips_of, neuron_link, raised_first, table, text
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
-from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import Head, NeuronKind, Part, labels, parse_list
 from db.token_text import shorten
@@ -44,7 +45,6 @@ else:
     comparison = lazy_import("app.attribution.comparison")
 
 HERE = "compare"
-_ERROR = "compare_error"
 
 
 def draw() -> None:
@@ -79,18 +79,14 @@ def _form(selection: CompareSelection) -> None:
     def submitted() -> None:
         state = st.session_state
         prompt, other = state["compare_prompt"] or "", state["compare_other"] or ""
-        try:
-            zero = parse_list(state["compare_zero"] or "")
-        except AtlasError as error:
-            state[_ERROR] = str(error)
-            return
-        moved = replace(selection, zero=zero, place=ComparePlace(kind=selection.place.kind))
+        moved = replace(selection, place=ComparePlace(kind=selection.place.kind))
         if prompt != selection.prompt:
             moved = replace(moved, prompt=prompt, target=None, position=None)
         other = "" if other == prompt else other
         if other != selection.other or (not other and prompt != selection.prompt):
             moved = replace(moved, other=other, other_target=None, other_position=None)
-        navigation.show(moved)
+        with told_later("compare_error"):
+            navigation.show(replace(moved, zero=parse_list(state["compare_zero"] or "")))
 
     with st.form("compare_form", border=False):
         fields = (
@@ -108,9 +104,7 @@ def _form(selection: CompareSelection) -> None:
             "strongest value neurons of a kind (ffn:10, attention:200). They are zeroed at every position.",
         )
         st.form_submit_button("Compare", type="primary", on_click=submitted)
-    error = st.session_state.pop(_ERROR, None)
-    if error:
-        warn([error])
+    tell("compare_error")
 
 
 def _suggestions(selection: CompareSelection) -> None:
@@ -255,17 +249,13 @@ def _target_field(which: _Which, question: PromptSelection, selection: CompareSe
         typed = st.session_state[key]
         if not typed:
             return
-        try:
+        with told_later(f"{key}_error"):
             target = explain.detail(atlas, question, "target", typed)
             navigation.show(_explaining(selection, which, target))
             st.session_state[key] = ""
-        except AtlasError as error:
-            st.session_state[f"{key}_error"] = str(error)
 
     st.text_input(f"Another target for the {which}", key=key, max_chars=100, placeholder="London", on_change=changed)
-    error = st.session_state.pop(f"{key}_error", None)
-    if error:
-        warn([error])
+    tell(f"{key}_error")
 
 
 # What changed: predictions, layers and heads.

@@ -28,7 +28,9 @@ from app.ui.common import (
     search_link,
     shown,
     sync,
+    tell,
     title,
+    told_later,
     whole_files,
 )
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
@@ -323,21 +325,15 @@ def _unmatched(concept: Concept) -> None:
 
 
 def _add(selection: SearchSelection, atlas: Catalogue) -> None:
-    notice = st.session_state.pop("concept_notice", None)
-
     def add() -> None:
         typed = st.session_state["concept_add"] or ""
         st.session_state["concept_add"] = ""
-        avoid, text = typed.startswith("-"), typed.removeprefix("-")
-        try:
-            found = tuple(one.token_id for one in atlas.tokens_of(text)) if text else ()
-        except AtlasError as error:
-            st.session_state["concept_notice"] = str(error)
-            return
-        changed = selection.plus(found, avoid=avoid)
-        if len(changed.added) > MAX_TOKENS or len(changed.avoided) > MAX_TOKENS:
-            st.session_state["concept_notice"] = f"At most {MAX_TOKENS} tokens can be added."
-        else:
+        avoid, word = typed.startswith("-"), typed.removeprefix("-")
+        with told_later("concept_error"):
+            found = [one.token_id for one in atlas.tokens_of(word)] if word else []
+            changed = selection.plus(found, avoid=avoid)
+            if max(len(changed.added), len(changed.avoided)) > MAX_TOKENS:
+                raise AtlasError(f"At most {MAX_TOKENS} tokens can be added.")
             navigation.show(changed)
 
     st.text_input(
@@ -349,8 +345,7 @@ def _add(selection: SearchSelection, atlas: Catalogue) -> None:
         on_change=add,
         width=360,
     )
-    if notice:
-        warn([notice])
+    tell("concept_error")
 
 
 # What was found: a sentence, a page of it as a table, where in the model its neurons are, and all of it as files.
