@@ -1,14 +1,14 @@
 """What the compare page asks of the model, remembered as in :mod:`app.answers.explain`, and what it says of that."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from app import attribution
+from app.answers.explain import settings_of
 from app.serving import resources
 from app.serving.access import require_allowed
-from app.serving.settings import configuration
 from app.serving.worker import Report
-from app.state.selections import ComparePlace, CompareSelection, PromptSelection
+from app.state.selections import ComparePlace, CompareSelection
 from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
@@ -29,29 +29,18 @@ def comparison(atlas: Catalogue, asked: CompareSelection, watch: Report | None =
         AtlasError: a prompt, position, target or part is unusable; the message says why.
     """
     question = asked.question
-    for side in (question.first, question.second):
-        require_allowed(side.prompt, question.top)
+    sides = [replace(side, top=question.top) for side in (question.first, question.second)]
+    for side in sides:
+        require_allowed(side.prompt, side.top)
 
     def make(report: Report) -> "Comparison":
         model = resources.ready(atlas, report)
         report("Running both, and scoring what changed …")
         ranges = resources.ranges_of(atlas.info.build_id, atlas)
-        first, second = ((side.prompt, _settings(side, question.top)) for side in (question.first, question.second))
+        first, second = ((side.prompt, settings_of(side)) for side in sides)
         return compare.compare_prompts(model, first, second, question.top, zero=question.zero, ranges=ranges)
 
     return resources.workshop().result("detail", (atlas.info.build_id, "compare", question), make, watch)
-
-
-def _settings(side: PromptSelection, top: int) -> "attribution.Settings":
-    return attribution.Settings(
-        top=top,
-        target=side.target,
-        position=side.position,
-        conventions=attribution.Conventions(side.rule.value),
-        suppressing=True,
-        max_tokens=configuration().max_tokens,
-        memory_mb=configuration().memory_mb,
-    )
 
 
 # What a comparison says, in plain text: whoever shows it as Markdown makes it literal.

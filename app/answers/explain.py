@@ -71,19 +71,23 @@ def _run(atlas: Catalogue, question: PromptSelection, report: Report) -> "Prompt
     if found is None:
         model = resources.ready(atlas, report)
         report("Running the prompt …")
-        settings = attribution.Settings(
-            top=question.top,
-            target=question.target,
-            distractor=question.distractor,
-            position=question.position,
-            conventions=attribution.Conventions(question.rule.value),
-            suppressing=True,
-            max_tokens=configuration().max_tokens,
-            memory_mb=configuration().memory_mb,
-        )
-        found = attribution.run_prompt(model, question.prompt, settings)
+        found = attribution.run_prompt(model, question.prompt, settings_of(question))
         runs.put(key, found)
     return found
+
+
+def settings_of(question: PromptSelection) -> "attribution.Settings":
+    """What is asked of a prompt, within what this server allows."""
+    return attribution.Settings(
+        top=question.top,
+        target=question.target,
+        distractor=question.distractor,
+        position=question.position,
+        conventions=attribution.Conventions(question.rule.value),
+        suppressing=True,
+        max_tokens=configuration().max_tokens,
+        memory_mb=configuration().memory_mb,
+    )
 
 
 @dataclass(frozen=True)

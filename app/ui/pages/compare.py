@@ -12,6 +12,7 @@ from app.charts.style import KIND_NAMES, KINDS
 from app.gallery.examples import EXAMPLES
 from app.state.selections import MAX_PROMPT, MAX_ZERO, ComparePlace, CompareSelection, Place, PromptSelection
 from app.ui import navigation
+from app.ui import neuron_lists as lists
 from app.ui.common import (
     about,
     attempt,
@@ -31,7 +32,6 @@ from app.ui.common import (
 from app.ui.components import Bar, Chip, bars, chip, chips, legend, link
 from app.ui.components.plots import Group, Line, Scale, Square, columns, grid, shade
 from app.ui.navigation import warn
-from app.ui.neuron_lists import NEURON, RAISED, bar, chips_of, neuron_link, raised_first, table, text
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
@@ -268,18 +268,18 @@ def _predictions(found: "Comparison", selection: CompareSelection) -> None:
     st.header("What comes next: changes", anchor=False)
     rows = found.predictions[:_ROWS]
     hint = "a click explains this token in both runs"
-    table(
+    lists.table(
         rows,
         [
-            text("next token", "name", lambda one: shorten(one.token.display, 28), hint),
-            bar(
+            lists.text("next token", "name", lambda one: shorten(one.token.display, 28), hint),
+            lists.bar(
                 "Δ probability",
                 rows,
                 lambda one: one.probability,
                 lambda change: f"{signed(100 * change, 1)} %",
                 "second minus first",
             ),
-            text("first → second", "number", lambda one: f"{percent(one.first)} → {percent(one.second)}"),
+            lists.text("first → second", "number", lambda one: f"{percent(one.first)} → {percent(one.second)}"),
         ],
         lambda one: navigation.href(HERE, replace(selection, target=one.token.id, other_target=one.token.id)),
         key="changed",
@@ -428,21 +428,23 @@ def _table(rows: "tuple[Change, ...]", selection: CompareSelection, atlas: Catal
         return " → ".join(f"{signed(run.activation)}{_source(run.position)}" for run in (one.first, one.second))
 
     def raised(one: "Change") -> tuple[Chip, ...]:
-        return raised_first(strongest[one.neuron], one.stronger.activation)
+        return lists.raised_first(strongest[one.neuron], one.stronger.activation)
 
     by_run = "its activation in each run; negative swaps its two ends"
-    table(
+    lists.table(
         rows,
         [
-            NEURON,
-            bar("Δ score (nats)", rows, lambda one: one.score, nats, "log-probability increase: second minus first"),
-            text("first → second", "number", scores, "its score in each run, nats"),
-            text("Δ activation", "number extra", lambda one: signed(one.activation), "second minus first"),
-            text("first → second", "number extra", activations, by_run),
-            chips_of(RAISED, "tokens", raised, "by its activation in the run where it scored more"),
-            chips_of("", "action", lambda one: _actions(one, selection)),
+            lists.NEURON,
+            lists.bar(
+                "Δ score (nats)", rows, lambda one: one.score, nats, "log-probability increase: second minus first"
+            ),
+            lists.text("first → second", "number", scores, "its score in each run, nats"),
+            lists.text("Δ activation", "number extra", lambda one: signed(one.activation), "second minus first"),
+            lists.text("first → second", "number extra", activations, by_run),
+            lists.chips_of(lists.RAISED, "tokens", raised, "by its activation in the run where it scored more"),
+            lists.chips_of("", "action", lambda one: _actions(one, selection)),
         ],
-        lambda one: neuron_link(one.neuron, selection.first if one.stronger is one.first else selection.second),
+        lambda one: lists.neuron_link(one.neuron, selection.first if one.stronger is one.first else selection.second),
         key="neurons",
         here=HERE,
         label="changed neurons",

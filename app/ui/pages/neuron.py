@@ -16,6 +16,7 @@ from app.gallery.examples import NEURONS
 from app.serving import access
 from app.state.selections import Alike, NeuronSelection, SavedSelection
 from app.ui import navigation
+from app.ui import neuron_lists as lists
 from app.ui.common import (
     about,
     attempt,
@@ -33,7 +34,6 @@ from app.ui.common import (
 )
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.navigation import fail, warn
-from app.ui.neuron_lists import NEURON, bar, chips_of, table, text, token_chips
 from app.ui.pages.neuron_activity import on_prompt, switched_on_by, tried_on_text
 from app.words import literal, nats, percent, signed
 from db.catalogue.export import card_frame
@@ -235,14 +235,18 @@ def _mentions(neuron: Neuron, found: tuple[Mention, ...], workspace: Workspace, 
     rows, analyses = workspace.count_mentions(atlas.info.model, neuron)
     st.markdown(f"**Active in {analyses:,} saved explanation{'' if analyses == 1 else 's'}**")
 
-    table(
+    lists.table(
         found,
         [
-            text("saved explanation", "name", lambda one: shorten(one.saved.title, 60), "a click opens it"),
-            text("list", "source", lambda one: one.role, "in which of its lists the neuron stands"),
-            bar("score (nats)", found, lambda one: one.score, nats, "there"),
-            text("activation", "number", lambda one: "" if one.activation is None else signed(one.activation), "there"),
-            text("from", "number", lambda one: "" if one.position is None else f"{one.position}", "source position"),
+            lists.text("saved explanation", "name", lambda one: shorten(one.saved.title, 60), "a click opens it"),
+            lists.text("list", "source", lambda one: one.role, "in which of its lists the neuron stands"),
+            lists.bar("score (nats)", found, lambda one: one.score, nats, "there"),
+            lists.text(
+                "activation", "number", lambda one: "" if one.activation is None else signed(one.activation), "there"
+            ),
+            lists.text(
+                "from", "number", lambda one: "" if one.position is None else f"{one.position}", "source position"
+            ),
         ],
         lambda one: saved_href(one.saved, atlas),
         key="mentions",
@@ -280,12 +284,12 @@ def _by_tokens(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> 
         st.caption("No other neuron shares a stored token with it.")
         return
     hint = "1 for the same tokens at the same ranks; negative where they stand at opposite ends"
-    table(
+    lists.table(
         found,
         [
-            NEURON,
-            bar("similarity", found, lambda one: one.signed, signed, hint, full=1.0),
-            chips_of("shared tokens", "tokens", lambda one: token_chips(one.shared[:10])),
+            lists.NEURON,
+            lists.bar("similarity", found, lambda one: one.signed, signed, hint, full=1.0),
+            lists.chips_of("shared tokens", "tokens", lambda one: lists.token_chips(one.shared[:10])),
         ],
         lambda one: _page(one.neuron, selection),
         key="similar",
@@ -304,13 +308,15 @@ def _by_value(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> N
         return
     strongest = atlas.strongest_tokens([one.neuron for one in found], 6)
     hint = "of the two value vectors; negative where one writes the opposite of the other"
-    table(
+    lists.table(
         found,
         [
-            NEURON,
-            bar("cosine", found, lambda one: one.cosine, signed, hint, full=1.0),
-            chips_of(
-                "tokens it promotes", "tokens", lambda one: token_chips(strongest[one.neuron].promotes, "promotes")
+            lists.NEURON,
+            lists.bar("cosine", found, lambda one: one.cosine, signed, hint, full=1.0),
+            lists.chips_of(
+                "tokens it promotes",
+                "tokens",
+                lambda one: lists.token_chips(strongest[one.neuron].promotes, "promotes"),
             ),
         ],
         lambda one: _page(one.neuron, selection),
@@ -347,13 +353,18 @@ def _head(neuron: Neuron, selection: NeuronSelection, layer: pd.DataFrame, atlas
 
     def end(sign: Sign) -> tuple[Column, Callable[[NeuronPeak], Cell]]:
         return Column(sign.value, "list"), lambda one: Cell(
-            tone=sign.value, chips=token_chips(strongest[one.neuron].at(sign), sign.value)
+            tone=sign.value, chips=lists.token_chips(strongest[one.neuron].at(sign), sign.value)
         )
 
     hint = "the larger |z| of its two first tokens, with its sign: how sharply it points"
-    table(
+    lists.table(
         others,
-        [NEURON, bar("peak z", others, lambda one: one.z, signed, hint), end(Sign.PROMOTES), end(Sign.SUPPRESSES)],
+        [
+            lists.NEURON,
+            lists.bar("peak z", others, lambda one: one.z, signed, hint),
+            end(Sign.PROMOTES),
+            end(Sign.SUPPRESSES),
+        ],
         lambda one: _page(one.neuron, selection),
         key="head",
         here=HERE,

@@ -11,22 +11,10 @@ from app.charts.style import KIND_NAMES
 from app.serving import resources
 from app.state.selections import OverviewSelection, TokenSelection
 from app.ui import navigation
+from app.ui import neuron_lists as lists
 from app.ui.common import about, data_table, folded, footer, limits, open_catalogue, shown, title
 from app.ui.components import Cell, Column, chip, legend
 from app.ui.navigation import warn
-from app.ui.neuron_lists import (
-    NEURON,
-    Z_HINT,
-    bar,
-    chosen_kinds,
-    kind_fields,
-    layer_slider,
-    neuron_link,
-    strongest_tokens,
-    table,
-    text,
-    token,
-)
 from app.words import literal, signed
 from db.catalogue.store import Catalogue
 from db.neuron import Sign
@@ -92,25 +80,25 @@ def _peaked(selection: OverviewSelection, atlas: Catalogue) -> None:
     st.subheader("The most peaked neurons", anchor=False)
 
     def changed() -> None:
-        navigation.show(replace(selection, **chosen_kinds(HERE, atlas)))
+        navigation.show(replace(selection, **lists.chosen_kinds(HERE, atlas)))
 
     with st.container(horizontal=True, gap="medium"):
-        kind_fields(HERE, selection, changed)
-        layer_slider(HERE, selection, atlas, changed, width=190)
+        lists.kind_fields(HERE, selection, changed)
+        lists.layer_slider(HERE, selection, atlas, changed, width=190)
     found = search.most_peaked(atlas, selection.conditions)
     if not found:
         st.caption("No neuron meets these conditions.")
         return
     strongest = atlas.strongest_tokens([one.neuron for one in found], 6)
-    table(
+    lists.table(
         found,
         [
-            NEURON,
-            token("the token that stands out; ▲ promoted, ▼ suppressed"),
-            bar("z-score", found, lambda one: one.z, signed, Z_HINT),
-            strongest_tokens(strongest, "the next tokens of that end", skip=1),
+            lists.NEURON,
+            lists.token("the token that stands out; ▲ promoted, ▼ suppressed"),
+            lists.bar("z-score", found, lambda one: one.z, signed, lists.Z_HINT),
+            lists.strongest_tokens(strongest, "the next tokens of that end", skip=1),
         ],
-        lambda one: neuron_link(one.neuron),
+        lambda one: lists.neuron_link(one.neuron),
         key="peaked",
         here=HERE,
         label="most peaked neurons",
@@ -129,13 +117,13 @@ def _favoured(atlas: Catalogue) -> None:
 
     hint = "neurons where it is the first token of that end"
     stored = "neurons where it is among the stored tokens of that end"
-    table(
+    lists.table(
         found,
         [
-            text("token", "name", lambda one: shorten(one.token.display, 20)),
+            lists.text("token", "name", lambda one: shorten(one.token.display, 20)),
             (Column("end", "token"), end),
-            bar("first token of", found, lambda one: one.first, lambda count: f"{count:,}", hint),
-            text("stored for", "number", lambda one: f"{one.stored:,}", stored),
+            lists.bar("first token of", found, lambda one: one.first, lambda count: f"{count:,}", hint),
+            lists.text("stored for", "number", lambda one: f"{one.stored:,}", stored),
         ],
         lambda one: navigation.href("token", TokenSelection(one.token.token_id)),
         key="favoured",

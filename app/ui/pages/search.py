@@ -15,6 +15,7 @@ from app.gallery.examples import CONCEPTS, WORDS
 from app.state.address import MAX_TOKENS
 from app.state.selections import MAX_RANK, MAX_TEXT, MAX_Z, By, Order, SearchSelection, TokenSelection
 from app.ui import navigation
+from app.ui import neuron_lists as lists
 from app.ui.common import (
     about,
     attempt,
@@ -35,21 +36,6 @@ from app.ui.common import (
 )
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.navigation import warn
-from app.ui.neuron_lists import (
-    NEURON,
-    RANK_HINT,
-    Z_HINT,
-    ColumnOf,
-    bar,
-    chosen_kinds,
-    kind_fields,
-    layer_slider,
-    neuron_link,
-    strongest_tokens,
-    table,
-    text,
-    token,
-)
 from app.words import literal, signed
 from db.catalogue.concepts import Concept, Origin, WeightedToken
 from db.catalogue.store import Catalogue
@@ -102,13 +88,13 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
     with right:
         choice("Look for", _BYS, str(by), key="search_by", changed=changed)
     with st.container(horizontal=True, gap="medium"):
-        kind_fields(HERE, selection, changed)
+        lists.kind_fields(HERE, selection, changed)
         names = {str(order): ORDERS[order].label for order in orders(selection, by)}
         sync("search_order", str(order_of(selection, by)))
         st.selectbox(
             "Ranked by", list(names), key="search_order", format_func=names.__getitem__, on_change=changed, width=170
         )
-        layer_slider(HERE, selection, atlas, changed, width=260)
+        lists.layer_slider(HERE, selection, atlas, changed, width=260)
     _more_conditions(selection, by, atlas, changed)
     if by is By.CONCEPT:
         sync("search_exact", selection.exact)
@@ -162,7 +148,7 @@ def _typed(selection: SearchSelection, by: By, atlas: Catalogue) -> SearchSelect
         selection = replace(selection, text=text, tokens=None, added=(), avoided=(), dropped=())
     if chosen is not by:
         selection = replace(selection, by=chosen, tokens=None)
-    kinds = chosen_kinds(HERE, atlas)
+    kinds = lists.chosen_kinds(HERE, atlas)
     best = orders(selection, by)[0]
     order = Order(state["search_order"] or best)
     return replace(
@@ -372,7 +358,7 @@ def _concept_results(concept: Concept, selection: SearchSelection, atlas: Catalo
 
 def _results(
     result: Result[Row],
-    columns: Sequence[tuple[ColumnOf[Row], Order | None]],
+    columns: Sequence[tuple[lists.ColumnOf[Row], Order | None]],
     selection: SearchSelection,
     atlas: Catalogue,
 ) -> None:
@@ -392,7 +378,9 @@ def _results(
         last = page.first + len(page.rows) - 1
         st.caption(f"{page.first:,} to {last:,} of {page.total:,} {what}. A row opens its neuron.")
         headed = _sortable(columns, selection, result.by)
-        table(page.rows, headed, lambda row: neuron_link(row.neuron), key="hits", here=HERE, label="found neurons")
+        lists.table(
+            page.rows, headed, lambda row: lists.neuron_link(row.neuron), key="hits", here=HERE, label="found neurons"
+        )
         legend("ffn", "attention", "promotes", "suppresses")
         if page.pages > 1:
             items = [
@@ -410,8 +398,8 @@ def _results(
 
 
 def _sortable(
-    columns: Sequence[tuple[ColumnOf[Row], Order | None]], selection: SearchSelection, by: By
-) -> list[ColumnOf[Row]]:
+    columns: Sequence[tuple[lists.ColumnOf[Row], Order | None]], selection: SearchSelection, by: By
+) -> list[lists.ColumnOf[Row]]:
     """The columns with headings that sort by the order beside each; a second click reverses it."""
     possible, current = orders(selection, by), order_of(selection, by)
 
@@ -430,17 +418,17 @@ def _sortable(
 
 def _hit_columns(
     rows: Sequence[Hit], selection: SearchSelection, atlas: Catalogue
-) -> list[tuple[ColumnOf[Hit], Order | None]]:
+) -> list[tuple[lists.ColumnOf[Hit], Order | None]]:
     strongest = atlas.strongest_tokens([hit.neuron for hit in rows], 6)
     by_logit = order_of(selection, By.TOKEN) is Order.LOGIT
     return [
-        (NEURON, Order.NEURON),
-        (token("▲ among the neuron’s highest logits, ▼ among its lowest"), Order.SIGN),
-        (text("rank", "number", lambda hit: f"{hit.rank}", RANK_HINT), Order.RANK),
-        (bar("logit", rows, lambda hit: hit.logit, signed, "of the value vector alone"), Order.LOGIT)
+        (lists.NEURON, Order.NEURON),
+        (lists.token("▲ among the neuron’s highest logits, ▼ among its lowest"), Order.SIGN),
+        (lists.text("rank", "number", lambda hit: f"{hit.rank}", lists.RANK_HINT), Order.RANK),
+        (lists.bar("logit", rows, lambda hit: hit.logit, signed, "of the value vector alone"), Order.LOGIT)
         if by_logit
-        else (bar("z-score", rows, lambda hit: hit.z, signed, Z_HINT), Order.Z),
-        (strongest_tokens(strongest), None),
+        else (lists.bar("z-score", rows, lambda hit: hit.z, signed, lists.Z_HINT), Order.Z),
+        (lists.strongest_tokens(strongest), None),
     ]
 
 
@@ -452,15 +440,15 @@ _MEAN_Z = "Weighted mean of z over all of the concept’s tokens, whether stored
 
 def _end_columns(
     rows: Sequence[ConceptNeuron], selection: SearchSelection, atlas: Catalogue
-) -> list[tuple[ColumnOf[ConceptNeuron], Order | None]]:
+) -> list[tuple[lists.ColumnOf[ConceptNeuron], Order | None]]:
     strongest = atlas.strongest_tokens([row.neuron for row in rows], 8)
     name, hint = ("mean z", _MEAN_Z) if selection.exact else ("score", _SCORE)
     matched = Column("matched", "list", "the concept’s tokens among the stored ones of that end")
     return [
-        (NEURON, Order.NEURON),
-        (bar(name, rows, lambda row: row.score, lambda value: f"{value:.2f}", hint), Order.SCORE),
+        (lists.NEURON, Order.NEURON),
+        (lists.bar(name, rows, lambda row: row.score, lambda value: f"{value:.2f}", hint), Order.SCORE),
         ((matched, _matched), Order.MATCHED),
-        (strongest_tokens(strongest, "strongest", "list", "its first tokens at that end"), None),
+        (lists.strongest_tokens(strongest, "strongest", "list", "its first tokens at that end"), None),
     ]
 
 

@@ -7,10 +7,10 @@ from app.charts import catalogue_charts
 from app.gallery.examples import WORDS
 from app.state.selections import SearchSelection, TokenSelection
 from app.ui import navigation
+from app.ui import neuron_lists as lists
 from app.ui.common import about, data_table, folded, footer, limits, open_catalogue, shown, sync, title
 from app.ui.components import chip, chips, link
 from app.ui.navigation import warn
-from app.ui.neuron_lists import NEURON, RANK_HINT, Z_HINT, bar, neuron_link, strongest_tokens, table, text
 from app.words import literal, signed
 from db.catalogue.store import Catalogue
 from db.neuron import Sign
@@ -132,15 +132,15 @@ def _neurons(token: Token, sign: Sign, atlas: Catalogue) -> None:
         return
     hits = atlas.search_token([token.token_id], selection.conditions, limit=_ROWS)
     strongest = atlas.strongest_tokens([hit.neuron for hit in hits], 5)
-    table(
+    lists.table(
         hits,
         [
-            NEURON,
-            text("rank", "number", lambda hit: f"{hit.rank}", RANK_HINT),
-            bar("z-score", hits, lambda hit: hit.z, signed, Z_HINT),
-            strongest_tokens(strongest),
+            lists.NEURON,
+            lists.text("rank", "number", lambda hit: f"{hit.rank}", lists.RANK_HINT),
+            lists.bar("z-score", hits, lambda hit: hit.z, signed, lists.Z_HINT),
+            lists.strongest_tokens(strongest),
         ],
-        lambda hit: neuron_link(hit.neuron),
+        lambda hit: lists.neuron_link(hit.neuron),
         key=f"neurons_{sign}",
         here=HERE,
         label=f"neurons that {sign.value}",
