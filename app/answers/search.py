@@ -292,7 +292,7 @@ def _ranked(
 ) -> "tuple[directions.ConceptStrength, ...]":
     """The ends of all neurons by how strongly their value vectors point to the concept, at most :data:`MAX_RANKED`.
 
-    The least z is asked of the mean z; stored ranks do not count.
+    The least z applies to the mean z; stored ranks are ignored.
     """
     weights = concept.shares()
     conditions = selection.conditions
