@@ -230,20 +230,17 @@ def choice(
     )
 
 
-_DONE, _FAILED = "click_done", "click_failed"
-
-
-def on_click(act: Callable[[], str]) -> None:
-    """Do what a click asks for, before the page is drawn again; `act` returns what was done, as a sentence."""
+def on_click(act: Callable[[], str | None], key: str = "click") -> None:
+    """Do what a control asks for, before the page is drawn again; `act` may return what was done, as a sentence."""
     try:
-        st.session_state[_DONE] = act()
+        st.session_state[f"{key}_done"] = act()
     except AtlasError as error:
-        st.session_state[_FAILED] = str(error)
+        st.session_state[f"{key}_failed"] = str(error)
 
 
-def say_what_was_done(icon: str = ":material/check:") -> None:
-    """What the last click did, or why it could not."""
-    done, failed = st.session_state.pop(_DONE, None), st.session_state.pop(_FAILED, None)
+def say_what_was_done(*, key: str = "click", icon: str = ":material/check:") -> None:
+    """What the last use of the control did, or why it could not."""
+    done, failed = (st.session_state.pop(f"{key}_{how}", None) for how in ("done", "failed"))
     if done:
         st.toast(literal(done), icon=icon)
     if failed:
@@ -270,22 +267,6 @@ def attempt(make: Callable[[Callable[[str], None]], T]) -> T | None:
     except AtlasError as error:
         fail(error)
         return None
-
-
-@contextmanager
-def told_later(key: str) -> Iterator[None]:
-    """Keep the message of an AtlasError for `tell`: what a control calls runs before the page is drawn."""
-    try:
-        yield
-    except AtlasError as error:
-        st.session_state[key] = str(error)
-
-
-def tell(key: str) -> None:
-    """Show the message that was kept, once."""
-    message = st.session_state.pop(key, None)
-    if message:
-        warn([message])
 
 
 def footer(atlas: Catalogue, here: str) -> None:

@@ -22,11 +22,11 @@ from app.ui.common import (
     footer,
     formulas,
     limits,
+    on_click,
     open_catalogue,
+    say_what_was_done,
     sync,
-    tell,
     title,
-    told_later,
     whole_files,
 )
 from app.ui.components import Bar, Chip, bars, chip, chips, legend, link
@@ -85,8 +85,7 @@ def _form(selection: CompareSelection) -> None:
         other = "" if other == prompt else other
         if other != selection.other or (not other and prompt != selection.prompt):
             moved = replace(moved, other=other, other_target=None, other_position=None)
-        with told_later("compare_error"):
-            navigation.show(replace(moved, zero=parse_list(state["compare_zero"] or "")))
+        on_click(lambda: navigation.show(replace(moved, zero=parse_list(state["compare_zero"] or ""))), "compare")
 
     with st.form("compare_form", border=False):
         fields = (
@@ -104,7 +103,7 @@ def _form(selection: CompareSelection) -> None:
             "strongest value neurons of a kind (ffn:10, attention:200). They are zeroed at every position.",
         )
         st.form_submit_button("Compare", type="primary", on_click=submitted)
-    tell("compare_error")
+    say_what_was_done(key="compare")
 
 
 def _suggestions(selection: CompareSelection) -> None:
@@ -247,15 +246,19 @@ def _target_field(which: _Which, question: PromptSelection, selection: CompareSe
 
     def changed() -> None:
         typed = st.session_state[key]
-        if not typed:
-            return
-        with told_later(f"{key}_error"):
+        if typed:
             target = explain.detail(atlas, question, "target", typed)
             navigation.show(_explaining(selection, which, target))
             st.session_state[key] = ""
 
-    st.text_input(f"Another target for the {which}", key=key, max_chars=100, placeholder="London", on_change=changed)
-    tell(f"{key}_error")
+    st.text_input(
+        f"Another target for the {which}",
+        key=key,
+        max_chars=100,
+        placeholder="London",
+        on_change=partial(on_click, changed, key),
+    )
+    say_what_was_done(key=key)
 
 
 # What changed: predictions, layers and heads.

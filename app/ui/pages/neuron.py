@@ -25,8 +25,10 @@ from app.ui.common import (
     folded,
     footer,
     limits,
+    on_click,
     open_catalogue,
     saved_href,
+    say_what_was_done,
     search_link,
     shown,
     sync,
@@ -213,22 +215,17 @@ def _note_form(neuron: Neuron, model: str, note: NeuronNote | None) -> None:
 
     def clicked() -> None:
         state = st.session_state
-        try:
-            tags = (state[f"tags_{key}"] or "").split(",")
-            stored.workspace_to_write().write_note(model, neuron, state[f"note_{key}"] or "", tags, seen=seen)
-        except AtlasError as error:
-            state["note_failed"] = str(error)
+        tags = (state[f"tags_{key}"] or "").split(",")
+        stored.workspace_to_write().write_note(model, neuron, state[f"note_{key}"] or "", tags, seen=seen)
 
     with st.expander("Write a note" if note is None else "Change the note", icon=":material/edit_note:"):
         with st.form(f"note_form_{key}", border=False):
             noted, tags = ("", "") if note is None else (note.text, ", ".join(note.tags))
             st.text_area("Note", value=noted, key=f"note_{key}", max_chars=MAX_NOTE, placeholder="What it stands for …")
             st.text_input("Tags", value=tags, key=f"tags_{key}", max_chars=500, placeholder="geography, capitals")
-            st.form_submit_button("Keep", type="primary", on_click=clicked)
+            st.form_submit_button("Keep", type="primary", on_click=partial(on_click, clicked))
         st.caption("Plain text; everybody who uses this server sees it. Tags are separated by commas.")
-    failed = st.session_state.pop("note_failed", None)
-    if failed:
-        fail(AtlasError(failed))
+    say_what_was_done()
 
 
 def _mentions(neuron: Neuron, found: tuple[Mention, ...], workspace: Workspace, atlas: Catalogue) -> None:

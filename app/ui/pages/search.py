@@ -25,13 +25,13 @@ from app.ui.common import (
     footer,
     formulas,
     limits,
+    on_click,
     open_catalogue,
+    say_what_was_done,
     search_link,
     shown,
     sync,
-    tell,
     title,
-    told_later,
     whole_files,
 )
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
@@ -315,12 +315,11 @@ def _add(selection: SearchSelection, atlas: Catalogue) -> None:
         typed = st.session_state["concept_add"] or ""
         st.session_state["concept_add"] = ""
         avoid, word = typed.startswith("-"), typed.removeprefix("-")
-        with told_later("concept_error"):
-            found = [one.token_id for one in atlas.tokens_of(word)] if word else []
-            changed = selection.plus(found, avoid=avoid)
-            if max(len(changed.added), len(changed.avoided)) > MAX_TOKENS:
-                raise AtlasError(f"At most {MAX_TOKENS} tokens can be added.")
-            navigation.show(changed)
+        found = [one.token_id for one in atlas.tokens_of(word)] if word else []
+        changed = selection.plus(found, avoid=avoid)
+        if max(len(changed.added), len(changed.avoided)) > MAX_TOKENS:
+            raise AtlasError(f"At most {MAX_TOKENS} tokens can be added.")
+        navigation.show(changed)
 
     st.text_input(
         "Add a token",
@@ -328,10 +327,10 @@ def _add(selection: SearchSelection, atlas: Catalogue) -> None:
         max_chars=60,
         placeholder="add a token; with a minus before it, one to avoid",
         label_visibility="collapsed",
-        on_change=add,
+        on_change=partial(on_click, add, "concept_add"),
         width=360,
     )
-    tell("concept_error")
+    say_what_was_done(key="concept_add")
 
 
 # What was found: a sentence, a page of it as a table, where in the model its neurons are, and all of it as files.
