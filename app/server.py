@@ -23,7 +23,7 @@ from app.serving.headers import SecurityHeaders
 from app.serving.health import health
 from app.serving.settings import Mode, configuration_or_exit
 from app.serving.startup import keep_little, send_at_once, warm_up
-from app.ui.components.frontend import FOLDER, script, script_name
+from app.ui.components import FOLDER, script, script_name
 from app.ui.navigation import escaped
 from app.ui.pages import PAGES
 

@@ -1,1 +1,186 @@
-"""What pages are made of: charts, components, words and colours. Nothing is computed here."""
+"""What a chart is: one immutable specification, drawn on screen (:mod:`app.ui.components.charts`), as SVG or PNG and in
+the report (:mod:`app.charts.printed`). :mod:`app.charts.prompt_charts` builds them from results.
+
+Each kind holds what is drawn, and with it the data frame for CSV and for the tables beside the charts. Tokens are in
+display form. A mark with an `href` is a link on screen; its `hint` says in words what it shows.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.charts.style import shade
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from app.charts.pictures import AltairChart
+
+WIDTH = 720
+"""Of a picture with its labels, in pixels at 96 to the inch."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Chart:
+    """What every kind of chart says of itself.
+
+    Attributes:
+        name: identifies it on its page and names its files.
+        title: what is drawn.
+        label: the same for readers that do not see it.
+        frame: the numbers behind it.
+        subject: of which prompt, target and model; a second line below the title.
+        unit: of its numbers.
+    """
+
+    name: str
+    title: str
+    label: str
+    frame: "pd.DataFrame"
+    subject: str = ""
+    unit: str = "score (nats)"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The bars at one place of the axis: a value of each series."""
+
+    text: str
+    values: tuple[float, ...]
+    hint: str = ""
+    href: str = ""
+    current: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Columns(Chart):
+    """Bars around zero, side by side in each group.
+
+    Attributes:
+        axis: what the groups are.
+        series: name and tone (a key of :data:`app.charts.style.TONES`) of each bar of a group.
+    """
+
+    axis: str
+    series: tuple[tuple[str, str], ...]
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a grid, or the FFN of a layer beside the flow."""
+
+    value: float
+    hint: str = ""
+    text: str = ""
+    href: str = ""
+    current: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Grid(Chart):
+    """Coloured cells, row by row from top to bottom.
+
+    Attributes:
+        axes: what the rows are, and what the columns are.
+        rows: name and cells of each.
+        columns: their names from left to right.
+        sides: what a negative and a positive value mean; None where values are probabilities.
+        note: a further remark for the legend.
+    """
+
+    axes: tuple[str, str]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    sides: tuple[str, str] | None = ("lowers", "raises")
+    note: str = ""
+
+    @property
+    def most(self) -> float:
+        """The largest absolute value."""
+        return max((abs(cell.value) for _, cells in self.rows for cell in cells), default=0.0)
+
+    @property
+    def worded(self) -> bool:
+        """Whether cells hold a text; if so, the columns are positions with their tokens."""
+        return any(cell.text for _, cells in self.rows for cell in cells)
+
+    def share(self, value: float, most: float) -> float:
+        """How strong a cell's colour is, from -1 to 1; of a probability its square root."""
+        return value**0.5 if self.sides is None else shade(value, most)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A token of a coloured text."""
+
+    text: str
+    value: float
+    hint: str = ""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ColouredText(Chart):
+    """Tokens in reading order, coloured by a number each. sides: what a negative and a positive number mean."""
+
+    pieces: tuple[Piece, ...]
+    sides: tuple[str, str] = ("negative", "positive")
+
+    @property
+    def most(self) -> float:
+        """The largest absolute value."""
+        return max((abs(piece.value) for piece in self.pieces), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What one head moved from a source position to the explained one."""
+
+    layer: int
+    position: int
+    value: float
+    hint: str = ""
+    href: str = ""
+    current: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Flow(Chart):
+    """Moves from source positions to the explained one, layers upwards.
+
+    Attributes:
+        tokens: up to the explained position, which is the last.
+        moves: the strongest first.
+        ffn: what the FFN of each layer did at the explained position.
+        sides: what a negative and a positive value mean.
+    """
+
+    tokens: tuple[str, ...]
+    moves: tuple[Move, ...]
+    ffn: tuple[Cell, ...]
+    sides: tuple[str, str] = ("lowers", "raises")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A token that may come next; `current` where it is the explained one."""
+
+    token: str
+    probability: float
+    hint: str = ""
+    href: str = ""
+    current: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Predictions(Chart):
+    """The most probable next tokens, the most probable first."""
+
+    bars: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plot(Chart):
+    """A chart that Altair draws on screen as well. width: of its picture, in pixels."""
+
+    altair: "AltairChart"
+    width: int = WIDTH

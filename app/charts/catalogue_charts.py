@@ -1,4 +1,4 @@
-"""Data frame -> Altair chart. Nothing here knows Streamlit, and nothing is computed beyond what the marks need.
+"""Data frame -> Plot: the charts that Altair draws on screen as well. Nothing is computed beyond what the marks need.
 
 Tokens are labels of ranks or indices, never positions of their own: two places that show the same token stay apart.
 """
@@ -8,12 +8,12 @@ import json
 import altair as alt
 import pandas as pd
 
-from app.charts.pictures import visible
+from app.charts import WIDTH, Plot
+from app.charts.pictures import AltairChart, visible
 from app.charts.style import ATTENTION, KIND_NAMES, KINDS, MARK, NEUTRAL, SIGNS
 from db.neuron import Sign
 from db.token_text import shorten
 
-_LAYER = alt.Axis(labelAngle=0, labelOverlap="parity", title="layer", ticks=False)
 _KIND_LABEL = "datum.label == 'ffn' ? 'FFN' : datum.label"
 _TOKEN_WIDTH = 130
 _TOKEN_ROW = 20
@@ -21,9 +21,10 @@ _EVERY_LABEL = 24
 _NUMBERED = 16
 _EMBEDDING = -1  # its place before layer 0
 _FIGURE_SPACE = "\u2007"
+_STANDING_WIDTH = 420
 
 
-def attention_pattern(frame: pd.DataFrame) -> alt.Chart:
+def attention_pattern(frame: pd.DataFrame) -> Plot:
     """One head's attention from every position (downwards) to every earlier one; positions are labelled by tokens.
 
     Columns: query, key, query_token, key_token, weight (0 to 1).
@@ -41,7 +42,7 @@ def attention_pattern(frame: pd.DataFrame) -> alt.Chart:
         ticks=False,
         labelLimit=110,
     )
-    chart: alt.Chart = (
+    chart = (
         alt.Chart(frame, title=_title("Attention pattern"))
         .mark_rect()
         .encode(
@@ -62,16 +63,15 @@ def attention_pattern(frame: pd.DataFrame) -> alt.Chart:
         )
         .properties(height=200 + max(150, min(24 * len(places), 420)))
     )
-    return chart
+    return _plot("attention_pattern", "Attention between positions", frame, chart)
 
 
-def query_layers(frame: pd.DataFrame, title: str) -> alt.Chart:
+def query_layers(frame: pd.DataFrame, title: str, *, name: str) -> Plot:
     """Shares of the embedding and of each sub-layer. Columns: part, layer (absent for the embedding), score (nats)."""
     rows = frame.assign(
         place=frame["layer"].fillna(_EMBEDDING).astype(int), name=frame["part"].map(KIND_NAMES).fillna(frame["part"])
     )
-    parts = {"embedding": NEUTRAL, **KINDS}
-    every = _every(rows)
+    every = 1 if rows["place"].max() < _NUMBERED else 4  # layers between two numbers
     unnumbered = f"datum.value % {every} || ({every} > 1 && !datum.value)"  # 0 would touch the embedding's label
     axis = alt.Axis(
         labelAngle=0,
@@ -80,17 +80,13 @@ def query_layers(frame: pd.DataFrame, title: str) -> alt.Chart:
         ticks=False,
         labelExpr=f"datum.value == {_EMBEDDING} ? 'emb' : {unnumbered} ? '' : datum.value",
     )
-    chart: alt.Chart = (
+    chart = (
         alt.Chart(rows, title=_title(title))
         .mark_bar()
         .encode(
             x=alt.X("place:O", axis=axis),
             y=alt.Y("sum(score):Q", title="share (nats)"),
-            color=alt.Color(
-                "part:N",
-                scale=alt.Scale(domain=list(parts), range=list(parts.values())),
-                legend=alt.Legend(title=None, orient="top", labelExpr=_KIND_LABEL, symbolType="square"),
-            ),
+            color=_coloured("part", {"embedding": NEUTRAL, **KINDS}),
             tooltip=[
                 alt.Tooltip("name:N", title="part"),
                 alt.Tooltip("layer:O"),
@@ -99,23 +95,20 @@ def query_layers(frame: pd.DataFrame, title: str) -> alt.Chart:
         )
         .properties(height=300)
     )
-    return chart
+    return _plot(name, title, frame, chart)
 
 
-def _every(rows: pd.DataFrame) -> int:
-    """Which layers are numbered: every one, or of many every fourth."""
-    return 1 if rows["place"].max() < _NUMBERED else 4
-
-
-def layer_distribution(frame: pd.DataFrame, layers: int, title: str = "Found neurons by layer") -> alt.Chart:
+def layer_distribution(
+    frame: pd.DataFrame, layers: int, *, name: str, title: str = "Found neurons by layer", label: str = ""
+) -> Plot:
     """How many neurons of each layer were found, by kind. Columns: layer, kind, neurons."""
-    chart: alt.Chart = (
+    chart = (
         alt.Chart(frame.assign(name=frame["kind"].map(KIND_NAMES)), title=_title(title))
         .mark_bar()
         .encode(
-            x=alt.X("layer:O", axis=_LAYER, scale=alt.Scale(domain=list(range(layers)))),
+            x=_layer_axis(layers),
             y=alt.Y("sum(neurons):Q", title="neurons", axis=alt.Axis(tickMinStep=1, format="d")),
-            color=_kind_colour("kind"),
+            color=_coloured("kind", KINDS),
             tooltip=[
                 alt.Tooltip("layer:O"),
                 alt.Tooltip("name:N", title="kind"),
@@ -124,34 +117,32 @@ def layer_distribution(frame: pd.DataFrame, layers: int, title: str = "Found neu
         )
         .properties(height=400)
     )
-    return chart
+    return _plot(name, label or title, frame, chart)
 
 
-def token_bars(card: pd.DataFrame, sign: Sign, first: int, *, faint: bool = False) -> alt.Chart:
+def token_bars(card: pd.DataFrame, sign: Sign, first: int, *, faint: bool = False) -> Plot:
     """Logits of the first tokens of one end. Columns: sign, rank, token (display form), token_id, logit, z."""
-    rows = card[(card["sign"] == str(sign)) & (card["rank"] <= first)]
+    own = card[card["sign"] == str(sign)]
+    rows = own[own["rank"] <= first]
     labelled = rows.assign(
         label=[
             f"{shorten(token, 14)} {str(rank).rjust(2, _FIGURE_SPACE)}"
             for token, rank in zip(rows["token"], rows["rank"], strict=True)
         ]
     )
-    chart: alt.Chart = (
+    axis = alt.Axis(
+        title=None,
+        labelFont="monospace",
+        labelLimit=_TOKEN_WIDTH,
+        minExtent=_TOKEN_WIDTH,
+        labelOverlap=False,
+        ticks=False,
+    )
+    chart = (
         alt.Chart(labelled, title=_title(f"Logits of the first {len(rows)} tokens it {sign}"))
         .mark_bar(color=SIGNS[sign], opacity=0.4 if faint else 1, height=alt.RelativeBandSize(0.72))
         .encode(
-            y=alt.Y(
-                "label:N",
-                sort=alt.SortField("rank"),
-                axis=alt.Axis(
-                    title=None,
-                    labelFont="monospace",
-                    labelLimit=_TOKEN_WIDTH,
-                    minExtent=_TOKEN_WIDTH,
-                    labelOverlap=False,
-                    ticks=False,
-                ),
-            ),
+            y=alt.Y("label:N", sort=alt.SortField("rank"), axis=axis),
             x=alt.X("logit:Q", title="logit", scale=alt.Scale(reverse=sign is Sign.SUPPRESSES)),
             tooltip=[
                 alt.Tooltip("token:N"),
@@ -163,11 +154,11 @@ def token_bars(card: pd.DataFrame, sign: Sign, first: int, *, faint: bool = Fals
         )
         .properties(height=110 + _TOKEN_ROW * len(rows))
     )
-    return chart
+    return _plot(f"tokens_it_{sign}", f"Logits of the tokens it {sign}", own, chart)
 
 
-def standing(layer: pd.DataFrame, column: str, value: float, title: str, unit: str) -> alt.LayerChart | alt.FacetChart:
-    """Where one neuron lies among its layer: a histogram of ``column`` with a rule at ``value``."""
+def histogram(layer: pd.DataFrame, column: str, value: float, title: str, unit: str) -> Plot:
+    """Where one neuron stands in its layer: a histogram of ``column`` with a rule at ``value``."""
     bars = (
         alt.Chart(layer[[column]])
         .mark_bar(color=NEUTRAL, opacity=0.55)
@@ -189,43 +180,16 @@ def standing(layer: pd.DataFrame, column: str, value: float, title: str, unit: s
             tooltip=[alt.Tooltip("value:Q", title=f"this neuron, {unit}", format=".3f")],
         )
     )
-    return alt.layer(bars, rule, title=_title(title)).properties(height=230)
+    chart = alt.layer(bars, rule, title=_title(title)).properties(height=230)
+    return _plot(f"layer_{column}", f"Histogram of the layer: {title}", layer, chart, _STANDING_WIDTH)
 
 
-def _title(text: str) -> alt.TitleParams:
-    return alt.TitleParams(text, anchor="start", fontSize=14, dy=0, offset=14)
-
-
-def _kind_colour(field: str) -> alt.Color:
-    return alt.Color(
-        f"{field}:N",
-        scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())),
-        legend=alt.Legend(title=None, orient="top", labelExpr=_KIND_LABEL, symbolType="square"),
-    )
-
-
-# Overview and token
-
-_NAMES = {"ffn": "FFN", "attention": "Attention"}
-
-
-def _layer_axis(layers: int) -> alt.X:
-    axis = alt.Axis(labelAngle=0, labelOverlap="parity", title="layer", ticks=False)
-    return alt.X("layer:O", axis=axis, scale=alt.Scale(domain=list(range(layers))))
-
-
-def _subtitled(text: str, subtitle: str = "") -> alt.TitleParams:
-    below = [subtitle] if subtitle else alt.Undefined
-    return alt.TitleParams(text, subtitle=below, anchor="start", fontSize=14, offset=10, subtitleFontSize=11)
-
-
-def bands(frame: pd.DataFrame, figure: str, kind: str, words: str, unit: str) -> alt.LayerChart | alt.FacetChart:
+def bands(frame: pd.DataFrame, figure: str, kind: str, words: str, unit: str) -> Plot:
     """How a figure is spread over the neurons of each layer: its middle, its middle half, and all but the extremes.
 
     Columns: layer, kind, neurons, then <figure>_5, _25, _50, _75 and _95.
     """
-    own = frame[frame["kind"] == kind]
-    colour = KINDS[kind]
+    own, colour, name = frame[frame["kind"] == kind], KINDS[kind], KIND_NAMES[kind]
     fields = {percent: f"{figure}_{percent}" for percent in (5, 25, 50, 75, 95)}
     x = alt.X(
         "layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d", grid=False), scale=alt.Scale(nice=False)
@@ -241,38 +205,33 @@ def bands(frame: pd.DataFrame, figure: str, kind: str, words: str, unit: str) ->
 
     def area(low: int, high: int, strength: float) -> alt.Chart:
         y = alt.Y(f"{fields[low]}:Q", title=unit, scale=alt.Scale(zero=False))
-        found: alt.Chart = (
+        band: alt.Chart = (
             alt.Chart(own).mark_area(color=colour, opacity=strength).encode(x=x, y=y, y2=f"{fields[high]}:Q")
         )
-        return found
+        return band
 
     line = (
         alt.Chart(own)
         .mark_line(color=colour, strokeWidth=2.5, point=alt.OverlayMarkDef(color=colour, size=28))
         .encode(x=x, y=f"{fields[50]}:Q", tooltip=tooltip)
     )
-    title = _subtitled(f"{_NAMES[kind]}: {words}", "line: median; bands: 25–75 % and 5–95 % of them")
-    return alt.layer(area(5, 95, 0.18), area(25, 75, 0.34), line, title=title).properties(height=300)
+    title = _title(
+        f"{name[0].upper()}{name[1:]}: {words}", "line: median; bands: 25–75 % and 5–95 % of them", offset=10
+    )
+    chart = alt.layer(area(5, 95, 0.18), area(25, 75, 0.34), line, title=title).properties(height=300)
+    return _plot(f"{figure}_{kind}_by_layer", f"{name}, by layer: {words}", own, chart)
 
 
-def neurons_by_layer(frame: pd.DataFrame, layers: int) -> alt.Chart:
+def neurons_by_layer(frame: pd.DataFrame, layers: int) -> Plot:
     """How many neurons each layer has. Columns: layer, kind, neurons."""
-    chart: alt.Chart = (
-        alt.Chart(frame.assign(name=frame["kind"].map(KIND_NAMES)), title=_subtitled("Neurons by layer and kind"))
+    title = "Neurons by layer and kind"
+    chart = (
+        alt.Chart(frame.assign(name=frame["kind"].map(KIND_NAMES)), title=_title(title, offset=10))
         .mark_bar()
         .encode(
             x=_layer_axis(layers),
             y=alt.Y("neurons:Q", title="neurons"),
-            color=alt.Color(
-                "kind:N",
-                scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())),
-                legend=alt.Legend(
-                    title=None,
-                    orient="top",
-                    labelExpr="datum.label == 'ffn' ? 'FFN' : datum.label",
-                    symbolType="square",
-                ),
-            ),
+            color=_coloured("kind", KINDS),
             tooltip=[
                 alt.Tooltip("layer:O"),
                 alt.Tooltip("name:N", title="kind"),
@@ -281,29 +240,48 @@ def neurons_by_layer(frame: pd.DataFrame, layers: int) -> alt.Chart:
         )
         .properties(height=300)
     )
-    return chart
+    return _plot("neurons_of_each_layer", title, frame, chart)
 
 
-def token_by_layer(frame: pd.DataFrame, layers: int) -> alt.Chart:
+def token_by_layer(frame: pd.DataFrame, layers: int) -> Plot:
     """How many neurons of each layer promote a token, upwards, and suppress it, downwards.
 
     Columns: layer, kind, sign, neurons.
     """
     by_end = frame.groupby(["layer", "sign"], as_index=False)["neurons"].sum()
     by_end["height"] = by_end["neurons"].where(by_end["sign"] == "promotes", -by_end["neurons"])
-    chart: alt.Chart = (
-        alt.Chart(by_end, title=_subtitled("Neurons that have it at an end, by layer"))
+    chart = (
+        alt.Chart(by_end, title=_title("Neurons that have it at an end, by layer", offset=10))
         .mark_bar()
         .encode(
             x=_layer_axis(layers),
             y=alt.Y("height:Q", title="neurons", axis=alt.Axis(labelExpr="abs(datum.value)", tickMinStep=1)),
-            color=alt.Color(
-                "sign:N",
-                scale=alt.Scale(domain=list(SIGNS), range=list(SIGNS.values())),
-                legend=alt.Legend(title=None, orient="top", symbolType="square"),
-            ),
+            color=_coloured("sign", SIGNS),
             tooltip=[alt.Tooltip("layer:O"), alt.Tooltip("sign:N", title="end"), alt.Tooltip("neurons:Q")],
         )
         .properties(height=320)
     )
-    return chart
+    return _plot("token_by_layer", "Neurons that promote and suppress the token, by layer", frame, chart)
+
+
+def _plot(name: str, label: str, frame: pd.DataFrame, chart: AltairChart, width: int = WIDTH) -> Plot:
+    return Plot(name=name, title=label, label=label, frame=frame, altair=chart, width=width)
+
+
+def _title(text: str, subtitle: str = "", *, offset: int = 14) -> alt.TitleParams:
+    below = [subtitle] if subtitle else alt.Undefined
+    return alt.TitleParams(text, subtitle=below, anchor="start", fontSize=14, offset=offset, subtitleFontSize=11)
+
+
+def _layer_axis(layers: int) -> alt.X:
+    axis = alt.Axis(labelAngle=0, labelOverlap="parity", title="layer", ticks=False)
+    return alt.X("layer:O", axis=axis, scale=alt.Scale(domain=list(range(layers))))
+
+
+def _coloured(field: str, colours: dict[str, str]) -> alt.Color:
+    """A colour for each name in a field, with its legend."""
+    return alt.Color(
+        f"{field}:N",
+        scale=alt.Scale(domain=list(colours), range=list(colours.values())),
+        legend=alt.Legend(title=None, orient="top", labelExpr=_KIND_LABEL, symbolType="square"),
+    )

@@ -17,13 +17,11 @@ from typing import Any
 
 import altair as alt
 
+from app.charts import WIDTH
 from app.serving.shelf import Shelf
 from db.errors import AtlasError
 
-Chart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
-
-WIDTH = 720
-"""Of a picture with its labels, in pixels at 96 to the inch."""
+AltairChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 _KEPT = 32
 _FONT = "Arial, Liberation Sans, DejaVu Sans, sans-serif"
 _SUBTITLE_FONT = "DejaVu Sans, Arial, sans-serif"
@@ -38,17 +36,17 @@ _shelf: Shelf[str] = Shelf(_KEPT)
 _lock = Lock()
 
 
-def svg(chart: Chart, width: int = WIDTH) -> bytes:
+def svg(chart: AltairChart, width: int = WIDTH) -> bytes:
     """The chart as an SVG file on white; well-formed XML in UTF-8, with nothing to be fetched."""
     return _made([_Job(_printable(chart, width, "white", _BLACK))])[0].encode()
 
 
-def png(chart: Chart, width: int = WIDTH) -> bytes:
+def png(chart: AltairChart, width: int = WIDTH) -> bytes:
     """The chart as a PNG file on white, twice as many pixels wide as `width`."""
     return base64.b64decode(_made([_Job(_printable(chart, width, "white", _BLACK), png=True)])[0])
 
 
-def inline_svgs(charts: Sequence[tuple[Chart, int]]) -> list[str]:
+def inline_svgs(charts: Sequence[tuple[AltairChart, int]]) -> list[str]:
     """Charts, each with its width, as SVG elements without a ground, whose text has the colour of the text around."""
     return _made([_Job(_printable(chart, width, "transparent", "currentColor"), flat=False) for chart, width in charts])
 
@@ -64,7 +62,7 @@ def visible(text: str) -> str:
     )
 
 
-def _printable(chart: Chart, width: int, ground: str, ink: str) -> str:
+def _printable(chart: AltairChart, width: int, ground: str, ink: str) -> str:
     """The chart's specification as JSON: the same drawing on any machine, whatever theme Altair is set to."""
     with alt.theme.enable("none"):
         spec = _clean(json.loads(chart.to_json(validate=False)))

@@ -1,108 +1,316 @@
-"""The charts of an explained prompt, each with the data frame it is drawn from: for downloads and for the report."""
+"""Results -> specification: the charts of an explained prompt and of a comparison, for the pages and for the report.
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+An `address` makes the link for what a mark stands for; without one (in the report) marks lead nowhere.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from app.answers.reading import Reading
-from app.charts import catalogue_charts, printed
-from app.charts.pictures import WIDTH, Chart
-from app.charts.style import KIND_NAMES, KINDS, NEUTRAL, Words
+from app.charts import Cell, ColouredText, Columns, Flow, Grid, Group, Move, Piece, Plot, Prediction, Predictions
+from app.charts.catalogue_charts import query_layers
+from app.charts.style import KIND_NAMES, KINDS
+from app.state.selections import ComparePlace, Place
+from app.words import nats, percent, signed
+from db.neuron import Head, Neuron
 from db.token_text import display, shorten
 
 if TYPE_CHECKING:
+    from app.attribution import results
     from app.attribution.compare import Comparison
-    from app.attribution.results import Flow, Query
-
 
 LENS_POSITIONS = 40
 """More do not fit into a picture; the last are shown."""
-_MARGIN, _CELL, _STEP = 90, 84, 24
-"""Of the logit lens, and between the flow's positions, in pixels."""
 _READERS = {
     "attention": "What the top attention value neurons read",
     "ffn": "What the top FFN value neurons read",
     "ffn up": "What the top FFN value neurons read by their up row",
 }
+_BOTH_KINDS = tuple((KIND_NAMES[part], part) for part in KINDS)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A chart and its numbers."""
-
-    chart: Chart
-    data: pd.DataFrame
-    width: int = WIDTH
-    """In pixels."""
+def nowhere(_place: object) -> str:
+    """No link."""
+    return ""
 
 
-def predictions(reading: Reading) -> Drawn:
-    """The most probable next tokens."""
-    from app.attribution.frames import predictions_frame
+def predictions(
+    found: "Sequence[results.Prediction]",
+    target: int | None,
+    address: Callable[[int], str] = nowhere,
+    *,
+    name: str = "predictions",
+    label: str = "most probable next tokens",
+    subject: str = "",
+) -> Predictions:
+    """The most probable next tokens. target: id of the explained one; address: of the page that explains a token."""
+    rows = [(one.token.id, one.token.display, one.probability) for one in found]
+    return Predictions(
+        name=name,
+        title="Next tokens",
+        label=label,
+        subject=subject,
+        frame=pd.DataFrame(rows, columns=["token_id", "token", "probability"]),
+        bars=tuple(
+            Prediction(token, probability, f"token {number}", address(number), number == target)
+            for number, token, probability in rows
+        ),
+    )
 
-    analysis = reading.analysis
-    words = Words("Next tokens", f"{_prompt(reading)}, {analysis.model}")
-    frame = predictions_frame(analysis)
-    return Drawn(printed.predictions(frame, analysis.target.token.id, words), frame)
 
-
-def layers(reading: Reading) -> Drawn:
-    """Attention beside FFN."""
+def layers(reading: Reading, place: Place | None = None, address: Callable[[Place], str] = nowhere) -> Columns:
+    """Attention beside FFN in every layer; a click looks into the layer, or out of it again."""
     from app.attribution.frames import layers_frame
 
+    place = place or Place()
     frame = layers_frame(reading.source)
-    return Drawn(printed.layers(frame, _words(reading, "Layers")), frame)
+    return Columns(
+        name="layers",
+        title="Layers",
+        label="layers",
+        subject=_subject(reading),
+        unit=reading.unit,
+        frame=frame,
+        axis="layer",
+        series=_BOTH_KINDS,
+        groups=_layer_groups(frame, "score", place, address),
+    )
 
 
-def flow(reading: Reading, found: "Flow") -> Drawn:
-    """What heads moved to the explained position, and from where."""
-    from app.attribution.frames import flow_frame
+def _layer_groups(frame: pd.DataFrame, column: str, place: Any, address: Callable[[Any], str]) -> tuple[Group, ...]:
+    """A group for each layer. Columns: layer, part, and `column`; place: where one is looking."""
+    delta = "" if column == "score" else "Δ "
+    scores = frame.pivot(index="layer", columns="part", values=column).sort_index()
+    return tuple(
+        Group(
+            str(layer),
+            tuple(float(row[part]) for part in KINDS),
+            f"layer {layer}: " + ", ".join(f"{delta}{KIND_NAMES[part]} {nats(row[part])}" for part in KINDS),
+            address(_in_layer(place, layer)),
+            layer == place.layer,
+        )
+        for layer, row in enumerate(scores.to_dict("records"))
+    )
 
-    analysis, frame = reading.analysis, flow_frame(found)
-    words = _words(reading, f"The {len(frame)} strongest moves of heads")
-    tokens = [token.display for token in analysis.tokens[: analysis.position + 1]]
-    chart = printed.flow(frame, tokens, analysis.position, analysis.heads.shape[0], words)
-    return Drawn(chart, frame, max(WIDTH, _MARGIN + _STEP * len(tokens)))
+
+def _in_layer(place: Any, layer: int) -> Any:
+    """Looking into a layer, or out of it where one is looking into it already."""
+    chosen = None if layer == place.layer else layer
+    return place.within(chosen) if isinstance(place, Place) else replace(place, layer=chosen, head=None)
 
 
-def heads(reading: Reading) -> Drawn:
-    """Heads by layers."""
+def flow(
+    reading: Reading, found: "results.Flow", place: Place | None = None, address: Callable[[Place], str] = nowhere
+) -> Flow:
+    """What heads moved to the explained position, and from where; beside it the FFN of each layer."""
+    from app.attribution.frames import flow_frame, layers_frame
+
+    analysis, place = reading.analysis, place or Place()
+    layers = layers_frame(reading.source)
+    return Flow(
+        name="flow",
+        title=f"The {len(found.moves)} strongest moves of heads",
+        label="flow of the prompt",
+        subject=_subject(reading),
+        unit=reading.unit,
+        sides=reading.sides,
+        frame=flow_frame(found),
+        tokens=tuple(token.display for token in analysis.tokens[: analysis.position + 1]),
+        moves=flow_moves(found.moves, place, address),
+        ffn=flow_ffn(layers[layers["part"] == "ffn"]["score"].tolist(), place, address),
+    )
+
+
+def flow_moves(
+    moves: "Sequence[results.Move]", place: Place, address: Callable[[Place], str] = nowhere
+) -> tuple[Move, ...]:
+    """Each move with its link."""
+    return tuple(
+        Move(one.layer, one.position, one.score, _move_words(one), address(to_move(place, one)), chosen(place, one))
+        for one in moves
+    )
+
+
+def flow_ffn(scores: Sequence[float], place: Place, address: Callable[[Place], str] = nowhere) -> tuple[Cell, ...]:
+    """What the FFN of each layer did at the explained position, with its link."""
+    current = place.layer if place.ffn else None
+    return tuple(
+        Cell(
+            score,
+            f"FFN of layer {layer}: {nats(score)} nats",
+            href=address(place.within(None) if layer == current else place.within(layer, ffn=True)),
+            current=layer == current,
+        )
+        for layer, score in enumerate(scores)
+    )
+
+
+def to_move(place: Place, move: "results.Move") -> Place:
+    """Where a click on a move leads: to the head at that source, or away from it where it is chosen already."""
+    if chosen(place, move):
+        return place.within(None)
+    return place.within(move.layer, head=Head(move.layer, move.head), source=move.position)
+
+
+def chosen(place: Place, move: "results.Move") -> bool:
+    """Whether the move is of the chosen head, at the chosen source if there is one."""
+    return place.head == (move.layer, move.head) and place.source in (None, move.position)
+
+
+def _move_words(move: "results.Move") -> str:
+    source = f"position {move.position} “{move.token.display}”"
+    return (
+        f"{Head(move.layer, move.head).label} from {source}: {nats(move.score)} nats, attention "
+        f"{percent(move.attention_weight)}"
+    )
+
+
+def heads(reading: Reading, place: Place | None = None, address: Callable[[Place], str] = nowhere) -> Grid:
+    """Heads by layers; a click looks into the head, or out of it again."""
     from app.attribution.frames import heads_frame
 
+    place = place or Place()
     frame = heads_frame(reading.source)
-    return Drawn(printed.heads(frame, _words(reading, "Attention heads")), frame)
+    return Grid(
+        name="heads",
+        title="Attention heads",
+        label="attention heads",
+        subject=_subject(reading),
+        unit=reading.unit,
+        sides=reading.sides,
+        note="logarithmic colour",
+        frame=frame,
+        axes=("head", "layer"),
+        columns=_layer_names(frame),
+        rows=_head_rows(frame, "score", place.head, lambda head: address(_at_head(place, head))),
+    )
 
 
-def heads_of_layer(reading: Reading, layer: int) -> Drawn:
+def _head_rows(
+    frame: pd.DataFrame, column: str, current: Head | None, link: Callable[[Head], str]
+) -> tuple[tuple[str, tuple[Cell, ...]], ...]:
+    """Heads downwards, layers across. Columns: layer, head, and `column`."""
+    delta = "" if column == "score" else "Δ "
+    rows: dict[int, list[Cell]] = {}
+    for layer, head, score in frame[["layer", "head", column]].itertuples(index=False):
+        one = Head(int(layer), int(head))
+        hint = f"{one.label}: {delta}{nats(score)} nats"
+        rows.setdefault(one.head, []).append(Cell(score, hint, href=link(one), current=one == current))
+    return tuple((str(head), tuple(cells)) for head, cells in rows.items())
+
+
+def _layer_names(frame: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(str(layer) for layer in sorted(set(frame["layer"])))
+
+
+def _at_head(place: Place, head: Head) -> Place:
+    """Looking at the head, or away from it where it is chosen already."""
+    return place.within(head[0], head=None if head == place.head else head)
+
+
+def heads_of_layer(
+    reading: Reading, layer: int, place: Place | None = None, address: Callable[[Place], str] = nowhere
+) -> Columns:
     """The heads of one layer."""
     from app.attribution.frames import heads_frame
 
+    place = place or Place()
     frame = heads_frame(reading.source)
     frame = frame[frame["layer"] == layer]
-    return Drawn(printed.heads_of_layer(frame, _words(reading, f"Heads of layer {layer}")), frame)
+    return Columns(
+        name="layer_heads",
+        title=f"Heads of layer {layer}",
+        label=f"heads of layer {layer}",
+        subject=_subject(reading),
+        unit=reading.unit,
+        frame=frame,
+        axis="head",
+        series=(("score", "attention"),),
+        groups=tuple(
+            Group(
+                str(head),
+                (score,),
+                f"{one.label}: {nats(score)} nats",
+                address(_at_head(place, one)),
+                place.head == one,
+            )
+            for head, score in zip(frame["head"].tolist(), frame["score"].tolist(), strict=True)
+            for one in [Head(layer, head)]
+        ),
+    )
 
 
-def lens(frame: pd.DataFrame, subject: str) -> Drawn:
-    """The logit lens; columns as of `frames.lens_frame`. subject: of which prompt, in display form."""
-    shown = frame[frame["position"] > int(frame["position"].max()) - LENS_POSITIONS] if len(frame) else frame
-    words = Words("Logit lens: the most probable token", subject, "probability of the target")
-    return Drawn(printed.lens(shown, words), frame, max(WIDTH, _MARGIN + _CELL * shown["position"].nunique()))
+def lens(frame: pd.DataFrame, prompt: str) -> Grid:
+    """The logit lens, the output on top. Columns of the frame: as of `frames.lens_frame`."""
+    last = int(frame["position"].max()) if len(frame) else 0
+    shown = frame[frame["position"] > last - LENS_POSITIONS]
+    output = int(frame["layer"].max()) if len(frame) else 0
+    bottom = shown[shown["layer"] == output]
+    return Grid(
+        name="lens",
+        title="Logit lens: the most probable token",
+        label="logit lens",
+        subject=subject(prompt),
+        unit="probability of the target",
+        sides=None,
+        note="the text is the most probable token",
+        frame=frame,
+        axes=("into layer", "position and its token"),
+        columns=tuple(f"{place} {token}" for place, token in zip(bottom["position"], bottom["token"], strict=True)),
+        rows=tuple(
+            ("output" if layer == output else str(layer), tuple(_lens_cell(row) for row in rows.to_dict("records")))
+            for layer, rows in reversed(list(shown.groupby("layer")))
+        ),
+    )
 
 
-def query_layers(query: "Query") -> dict[str, Drawn]:
-    """Which sub-layers wrote what the value neurons read: a chart for each kind of reader, by its title."""
-    from app.attribution.frames import query_layers_frame
+def _lens_cell(row: dict[Any, Any]) -> Cell:
+    hint = (
+        f"position {row['position']} “{row['token']}”: {row['top']} {percent(row['top_probability'])}, target "
+        f"{percent(row['target_probability'])}"
+    )
+    return Cell(row["target_probability"], hint, shorten(row["top"], 12))
 
-    frame = query_layers_frame(query)
+
+def query_charts(frame: pd.DataFrame) -> list[Plot]:
+    """Which sub-layers wrote what the value neurons read: a chart for each kind of reader."""
     names = list(dict.fromkeys(frame["readers"]))
     gated = "ffn up" in names
-    found = {}
-    for name in names:
-        rows = frame[frame["readers"] == name]
-        title = _READERS[name] + (" by their gate" if gated and name == "ffn" else "")
-        found[title] = Drawn(catalogue_charts.query_layers(rows, title), rows)
-    return found
+    return [
+        query_layers(
+            frame[frame["readers"] == name],
+            _READERS[name] + (", by their gate" if gated and name == "ffn" else ""),
+            name=f"query_layers_{name.replace(' ', '_')}",
+        )
+        for name in names
+    ]
+
+
+def activations(frame: pd.DataFrame, column: str, words: str, neuron: Neuron) -> ColouredText:
+    """A neuron's values along a text. Columns: position, token, `column`, and of an attention neuron's arriving values
+    attention_weight. words: what the values are.
+    """
+    weights = frame["attention_weight"] if column == "arriving" else [None] * len(frame)
+    rows = zip(frame["position"], frame["token"], frame[column], weights, strict=True)
+    return ColouredText(
+        name=f"trial_{column}",
+        title=f"{neuron.label}: {words}",
+        label=f"the text, coloured by {column}",
+        unit=words,
+        frame=frame,
+        pieces=tuple(
+            Piece(
+                token,
+                value,
+                f"position {position}: {signed(value, 3)}"
+                + ("" if weight is None else f", attention {percent(weight)}"),
+            )
+            for position, token, value, weight in rows
+        ),
+    )
 
 
 def subject(prompt: str) -> str:
@@ -114,59 +322,100 @@ def subject(prompt: str) -> str:
     return f"“{shorten(display(prompt.encode('utf-8', 'replace')).replace('␣', ' '), 70)}”"
 
 
-def _prompt(reading: Reading) -> str:
-    return subject(reading.analysis.prompt)
-
-
-def _words(reading: Reading, part: str) -> Words:
+def _subject(reading: Reading) -> str:
     analysis, contrast = reading.analysis, reading.analysis.contrast
-    target = shorten(analysis.target.token.display, 20)
+    prompt, target = subject(analysis.prompt), shorten(analysis.target.token.display, 20)
     if contrast is None:
-        below = f"increase of log p(“{target}”) after {_prompt(reading)}, {analysis.model}"
-    else:
-        other = shorten(contrast.distractor.token.display, 20)
-        below = f"share of log p(“{target}”) − log p(“{other}”) after {_prompt(reading)}, {analysis.model}"
-    return Words(part, below, reading.unit, reading.sides)
+        return f"increase of log p(“{target}”) after {prompt}, {analysis.model}"
+    other = shorten(contrast.distractor.token.display, 20)
+    return f"share of log p(“{target}”) − log p(“{other}”) after {prompt}, {analysis.model}"
 
 
-# The charts of a comparison, each with the data frame it is drawn from, for downloads.
+# The charts of a comparison
 
 _CHANGE = "Δ score (nats)"
-_SIDES = ("second lower", "second higher")
 
 
-def changed_layers(found: "Comparison", prompts: tuple[str, str]) -> Drawn:
+def changed_layers(
+    found: "Comparison", prompts: tuple[str, str], place: ComparePlace, address: Callable[[ComparePlace], str]
+) -> Columns:
     """What changed in each layer."""
     from app.attribution.comparison import layers_frame
 
     frame = layers_frame(found)
-    drawn = frame.rename(columns={"delta_score": "score"})
-    return Drawn(printed.layers(drawn, Words("Changed layers", _below(prompts), _CHANGE, _SIDES)), frame)
+    return Columns(
+        name="changed_layers",
+        title="Changed layers",
+        label="changed layers",
+        subject=_subjects(prompts),
+        unit=_CHANGE,
+        frame=frame,
+        axis="layer",
+        series=_BOTH_KINDS,
+        groups=_layer_groups(frame, "delta_score", place, address),
+    )
 
 
-def both_layers(found: "Comparison", part: str, prompts: tuple[str, str]) -> Drawn:
+def both_layers(
+    found: "Comparison",
+    part: str,
+    prompts: tuple[str, str],
+    place: ComparePlace,
+    address: Callable[[ComparePlace], str],
+) -> Columns:
     """Attention or FFN of each layer in both runs."""
     from app.attribution.comparison import layers_frame
 
     frame = layers_frame(found)
-    frame = frame[frame["part"] == part]
-    pairs = frame.melt(["layer"], ["score_1", "score_2"], "run", "score")
-    pairs["run"] = pairs["run"].map({"score_1": "first run", "score_2": "second run"})
-    name = KIND_NAMES[part]
-    words = Words(f"{name[0].upper()}{name[1:]} in both runs", _below(prompts))
-    colours = {"first run": NEUTRAL, "second run": KINDS[part]}
-    return Drawn(printed.layers_of_runs(pairs, colours, words), frame)
+    frame, name = frame[frame["part"] == part], KIND_NAMES[part]
+    pairs = zip(frame["layer"].tolist(), frame["score_1"].tolist(), frame["score_2"].tolist(), strict=True)
+    return Columns(
+        name=f"both_{part}",
+        title=f"{name[0].upper()}{name[1:]} in both runs",
+        label=f"{name} layers of both",
+        subject=_subjects(prompts),
+        frame=frame,
+        axis="layer",
+        series=(("first run", "neutral"), ("second run", part)),
+        groups=tuple(
+            Group(
+                str(layer),
+                (one, two),
+                f"layer {layer}, {name}: {nats(one)} → {nats(two)} nats",
+                address(_in_layer(place, layer)),
+                layer == place.layer,
+            )
+            for layer, one, two in pairs
+        ),
+    )
 
 
-def changed_heads(found: "Comparison", prompts: tuple[str, str]) -> Drawn:
+def changed_heads(
+    found: "Comparison", prompts: tuple[str, str], place: ComparePlace, address: Callable[[ComparePlace], str]
+) -> Grid:
     """What changed in each head."""
     from app.attribution.comparison import heads_frame
 
     frame = heads_frame(found)
-    drawn = frame.rename(columns={"delta_score": "score"})
-    return Drawn(printed.heads(drawn, Words("Changed heads", _below(prompts), _CHANGE, _SIDES)), frame)
+
+    def link(head: Head) -> str:
+        return address(replace(place, layer=head[0], head=None if head == place.head else head))
+
+    return Grid(
+        name="changed_heads",
+        title="Changed heads",
+        label="changed heads",
+        subject=_subjects(prompts),
+        unit=_CHANGE,
+        sides=("second lower", "second higher"),
+        note="logarithmic colour",
+        frame=frame,
+        axes=("head", "layer"),
+        columns=_layer_names(frame),
+        rows=_head_rows(frame, "delta_score", place.head, link),
+    )
 
 
-def _below(prompts: tuple[str, str]) -> str:
+def _subjects(prompts: tuple[str, str]) -> str:
     first, second = prompts
     return subject(first) if first == second else f"{subject(first)} → {subject(second)}"

@@ -13,9 +13,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from app.answers.reading import Reading, certainty_lines, most, reading_of
-from app.charts import prompt_charts
+from app.charts import Chart, prompt_charts
 from app.charts.pictures import inline_svgs
-from app.charts.prompt_charts import Drawn
+from app.charts.printed import printed
 from app.state.address import shared
 from app.state.selections import DEFAULT_TOP, Map, PromptSelection, Rule, Show
 from app.words import nats, percent, signed
@@ -90,9 +90,9 @@ class Figure:
     alt: str
 
 
-def figures(drawings: Mapping[str, tuple[Drawn, str]]) -> dict[str, Figure]:
+def figures(drawings: Mapping[str, tuple[Chart, str]]) -> dict[str, Figure]:
     """Draw charts, each with what it shows. Their names keep their gradients' ids apart."""
-    made = inline_svgs([(drawn.chart, drawn.width) for drawn, _ in drawings.values()])
+    made = inline_svgs([printed(chart) for chart, _ in drawings.values()])
     return {
         name: Figure(_labelled(svg, name, alt), alt)
         for (name, (_, alt)), svg in zip(drawings.items(), made, strict=True)
@@ -304,7 +304,8 @@ def contents(
     """
     reading = reading_of(analysis)
     target = analysis.target
-    drawn = _drawn(reading, lens)
+    layers, heads = prompt_charts.layers(reading), prompt_charts.heads(reading)
+    drawn = _drawn(reading, layers, heads, lens)
     return Contents(
         title=f"{shorten(_readable(analysis.prompt), 60)} → {shorten(target.token.display, _TOKEN)}",
         prompt=_readable(analysis.prompt),
@@ -318,9 +319,9 @@ def contents(
         meaning=reading.meaning,
         unit=reading.unit,
         layers=drawn["layers"],
-        layer_rows=_layer_rows(prompt_charts.layers(reading).data),
+        layer_rows=_layer_rows(layers.frame),
         heads=drawn["heads"],
-        head_rows=_head_rows(prompt_charts.heads(reading).data),
+        head_rows=_head_rows(heads.frame),
         lens=drawn.get("lens"),
         tables=value_tables(reading, catalogue, rows),
         why=None
@@ -332,21 +333,24 @@ def contents(
     )
 
 
-def _drawn(reading: Reading, lens: pd.DataFrame | None) -> dict[str, Figure]:
+def _drawn(reading: Reading, layers: Chart, heads: Chart, lens: pd.DataFrame | None) -> dict[str, Figure]:
     """All drawings at once: starting to draw takes longer than drawing."""
     analysis = reading.analysis
-    layers, heads = prompt_charts.layers(reading), prompt_charts.heads(reading)
-    wanted = {
-        "layers": (layers, _strongest_layers(layers.data, reading)),
+    wanted: dict[str, tuple[Chart, str]] = {
+        "layers": (layers, _strongest_layers(layers.frame, reading)),
         "heads": (heads, f"Every head of every layer, coloured by {reading.unit}: {' | '.join(reading.sides)}"),
     }
     if lens is not None:
-        drawn = prompt_charts.lens(lens, prompt_charts.subject(analysis.prompt))
-        wanted["lens"] = (drawn, "The most probable token at every layer and position")
+        wanted["lens"] = (
+            prompt_charts.lens(lens, analysis.prompt),
+            "The most probable token at every layer and position",
+        )
     if analysis.query is not None:
-        for number, (title, one) in enumerate(prompt_charts.query_layers(analysis.query).items()):
-            alt = f"{title}: shares of the embedding and of every layer, in nats"
-            wanted[f"query-{number}"] = (one, alt)
+        from app.attribution.frames import query_layers_frame
+
+        for number, chart in enumerate(prompt_charts.query_charts(query_layers_frame(analysis.query))):
+            alt = f"{chart.title}: shares of the embedding and of every layer, in nats"
+            wanted[f"query-{number}"] = (chart, alt)
     return figures(wanted)
 
 

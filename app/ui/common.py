@@ -11,16 +11,13 @@ import pandas as pd
 import streamlit as st
 
 from app.answers.files import FORMS, Form, csv_of
-from app.charts.pictures import WIDTH, Chart, png, svg
-from app.charts.prompt_charts import Drawn
 from app.serving import resources
 from app.serving.settings import configuration
 from app.state.address import BUILD, MODEL, Limits, address, stamp
 from app.state.selections import Place, PromptSelection, SearchSelection
 from app.ui import navigation
-from app.ui.components import Chip, chips, link
+from app.ui.components import Chip, Step, chips, link, trail
 from app.ui.components.fields import copy_link
-from app.ui.components.plots import Step, trail
 from app.ui.navigation import fail, warn
 from app.ui.pages import PAGES
 from app.words import TERMS, literal
@@ -94,38 +91,6 @@ def _written(form: Form, whole: Callable[[], pd.DataFrame]) -> bytes:
 def formulas() -> None:
     """Say what happens to text that a spreadsheet would compute."""
     st.caption("In CSV, text that a spreadsheet would read as a formula has an apostrophe before it.")
-
-
-def shown(name: str, chart: Chart, data: pd.DataFrame, alt: str, *, width: int = WIDTH) -> None:
-    """Draw a chart across its column, with the control below; `name` is its files' and unique on the page."""
-    st.altair_chart(chart, width="stretch", alt=alt)
-    control(name, lambda: chart, data, width=width)
-
-
-def control(name: str, chart: Callable[[], Chart], data: pd.DataFrame, *, width: int = WIDTH) -> None:
-    """The control alone, for what a component of ours draws; `chart` makes its equivalent."""
-    files: tuple[tuple[str, str, str, Callable[[], bytes], str], ...] = (
-        ("SVG", "svg", "image/svg+xml", lambda: svg(chart(), width), "for papers and slides; its text stays text"),
-        ("PNG", "png", "image/png", lambda: png(chart(), width), "on white, at twice the screen's sharpness"),
-        ("data", "csv", "text/csv", lambda: csv_of(data), "the numbers behind the chart as CSV"),
-    )
-    with st.container(horizontal=True, horizontal_alignment="right", gap="small", key=f"picture_{name}"):
-        for label, ending, mime, make, hint in files:
-            st.download_button(
-                label,
-                data=make,
-                file_name=f"{name.replace('_', '-')}.{ending}",
-                mime=mime,
-                on_click="ignore",
-                key=f"picture_{name}_{ending}",
-                type="tertiary",
-                help=f"Download this chart: {hint}",
-            )
-
-
-def drawn(name: str, picture: Drawn) -> None:
-    """The control for a component whose equivalent is at hand."""
-    control(name, lambda: picture.chart, picture.data, width=picture.width)
 
 
 def about(page: str) -> None:

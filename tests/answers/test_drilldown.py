@@ -69,8 +69,8 @@ def test_a_layer_leads_to_its_heads_and_its_neurons(small_page, analysis, run):
 
 
 def test_a_head_leads_to_its_source_positions_and_those_to_its_neurons(small_page, analysis, run):
-    squares = component(small_page("prompt", p=PROMPT), "heads")["lines"][2]["squares"]
-    target = params_of(squares[1]["href"])
+    cells = component(small_page("prompt", p=PROMPT), "heads")["rows"][2]["cells"]
+    target = params_of(cells[1]["href"])
     assert target == {"p": PROMPT, "head": "L1.H2"}
     app = small_page("prompt", **target)
     rows = component(app, "positions")["rows"]
@@ -135,9 +135,9 @@ def test_a_distractor_turns_increases_into_shares(small_page, analysis):
 
 
 def test_the_lens_has_a_line_a_layer_and_the_output(small_page, analysis):
-    lines = component(small_page("prompt", p=PROMPT, map="lens"), "lens")["lines"]
-    assert [line["text"] for line in lines][:2] == ["output", str(analysis.heads.shape[0] - 1)]
-    assert lines[0]["squares"][-1]["text"] == analysis.predictions[0].token.display
+    rows = component(small_page("prompt", p=PROMPT, map="lens"), "lens")["rows"]
+    assert [row["text"] for row in rows][:2] == ["output", str(analysis.heads.shape[0] - 1)]
+    assert rows[0]["cells"][-1]["text"] == analysis.predictions[0].token.display
 
 
 def test_the_boxes_do_what_a_click_does(small_page):

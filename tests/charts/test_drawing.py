@@ -8,7 +8,8 @@ import pytest
 
 from app.answers.neuron import rank_in_layer
 from app.charts import catalogue_charts, style
-from app.ui.components.plots import domain, shade
+from app.charts.style import shade
+from app.ui.components.charts import domain
 from app.ui.neuron_lists import raised_first
 from app.ui.pages import ACCOUNT, PAGES
 from app.words import literal, nats, percent, signed
@@ -65,8 +66,9 @@ def test_a_token_that_repeats_keeps_a_bar_of_its_own():
             "z": 0.0,
         }
     )
-    labels = catalogue_charts.token_bars(card, Sign.PROMOTES, 10).data["label"]
-    assert labels.nunique() == 2
+    rows = catalogue_charts.token_bars(card, Sign.PROMOTES, 10).altair.data
+    assert isinstance(rows, pd.DataFrame)
+    assert rows["label"].nunique() == 2
 
 
 def test_colours_are_even_around_zero_and_zero_has_none():
@@ -88,15 +90,16 @@ def test_an_axis_holds_zero_and_every_value_and_is_marked_with_round_numbers(val
 def test_charts_of_nothing_are_still_charts():
     pattern = pd.DataFrame(columns=["query", "key", "query_token", "key_token", "weight"])
     layers = pd.DataFrame({"part": [], "layer": pd.array([], "Int64"), "score": []})
-    for chart in (catalogue_charts.attention_pattern(pattern), catalogue_charts.query_layers(layers, "none")):
-        drawn = chart.to_dict()
+    charts = (catalogue_charts.attention_pattern(pattern), catalogue_charts.query_layers(layers, "none", name="none"))
+    for chart in charts:
+        drawn = chart.altair.to_dict()
         assert drawn["title"]
         assert not any(drawn["datasets"].values())
 
 
 def test_a_pattern_keeps_repeated_tokens_apart():
     frame = pd.DataFrame({"query": [0, 1, 1], "key": [0, 0, 1], "query_token": "a", "key_token": "a", "weight": 0.5})
-    x = catalogue_charts.attention_pattern(frame).to_dict()["encoding"]["x"]
+    x = catalogue_charts.attention_pattern(frame).altair.to_dict()["encoding"]["x"]
     assert x["scale"]["domain"] == [0, 1]
     assert '"0": "0 a"' in x["axis"]["labelExpr"]
     assert '"1": "1 a"' in x["axis"]["labelExpr"]

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import altair as alt
@@ -16,10 +17,24 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from app.charts import pictures, printed, style
+from app.charts import (
+    Cell,
+    Chart,
+    ColouredText,
+    Columns,
+    Flow,
+    Grid,
+    Group,
+    Move,
+    Piece,
+    Prediction,
+    Predictions,
+    pictures,
+    style,
+)
 from app.charts.pictures import inline_svgs, png, svg, visible
-from app.charts.style import Words
-from app.ui.components.plots import shade
+from app.charts.printed import printed, set_in_lines
+from app.charts.style import shade
 from db.errors import AtlasError
 from tests.pages import unfolded
 
@@ -33,47 +48,75 @@ NASTY = (
     "]]>&amp;<!--",
     "\"\\'",
 )
-WORDS = Words("A title <b>", "of a prompt & more")
 DRAWN = ("predictions", "layers", "flow", "heads", "heads_of_layer", "lens", "coloured_text")
 CHARTS = frozenset({"columns", "grid", "coloured", "flow"})
 """Views of our component that are charts."""
 
 
-def heads(scores: list[list[float]]) -> pd.DataFrame:
-    rows = [(layer, head, score) for layer, row in enumerate(scores) for head, score in enumerate(row)]
-    return pd.DataFrame(rows, columns=["layer", "head", "score"])
+def heads(scores: list[list[float]]) -> Grid:
+    """Scores by layers and heads."""
+    rows = tuple((str(head), tuple(Cell(row[head]) for row in scores)) for head in range(len(scores[0])))
+    return Grid(**said("heads"), axes=("head", "layer"), columns=tuple(map(str, range(len(scores)))), rows=rows)
+
+
+def said(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": "A title <b>",
+        "label": name,
+        "subject": "of a prompt & more",
+        "frame": pd.DataFrame({"score": [1.0]}),
+    }
 
 
 def texts(drawing: bytes | str) -> list[str]:
     return [element.text or "" for element in ElementTree.fromstring(drawing).iter(f"{SVG}text")]
 
 
-def coloured(tokens: tuple[str, ...]) -> pd.DataFrame:
-    return pd.DataFrame({"token": tokens, "activation": [1.0 + place for place in range(len(tokens))]})
+def coloured(tokens: tuple[str, ...]) -> ColouredText:
+    pieces = tuple(Piece(token, 1.0 + place) for place, token in enumerate(tokens))
+    return ColouredText(**said("coloured_text"), pieces=pieces)
 
 
 @cache
-def every_chart() -> dict[str, pictures.Chart]:
-    moves = pd.DataFrame({"layer": [0, 1], "head": 0, "position": [0, 2], "score": [1.0, -0.5]})
-    lens = pd.DataFrame(
-        {"layer": [0, 0, 1, 1], "position": [0, 1] * 2, "token": NASTY[:2] * 2, "top": NASTY[:4]}
-    ).assign(target_probability=[0.0, 0.01, 0.2, 1.0])
-    layers = pd.DataFrame({"layer": [0, 0, 1, 1], "part": ["attention", "ffn"] * 2, "score": [0.1, -0.2, 3.0, 0.0]})
-    next_tokens = pd.DataFrame({"token_id": [3, 5, 4], "token": NASTY[:3], "probability": [0.5, 0.25, 0.01]})
+def every_chart() -> dict[str, Chart]:
+    both = (("attention", "attention"), ("FFN", "ffn"))
+    lens_rows = (
+        ("output", (Cell(0.2, text=NASTY[2]), Cell(1.0, text=NASTY[3]))),
+        ("0", (Cell(0.0, text=NASTY[0]), Cell(0.01, text=NASTY[1]))),
+    )
     return {
-        "predictions": printed.predictions(next_tokens, 5, WORDS),
-        "layers": printed.layers(layers, WORDS),
-        "flow": printed.flow(moves, NASTY[:3], 2, 2, WORDS),
-        "heads": printed.heads(heads([[0.1, -2.0], [0.0, 4.0]]), WORDS),
-        "heads_of_layer": printed.heads_of_layer(heads([[0.1, -2.0]]), WORDS),
-        "lens": printed.lens(lens, WORDS),
-        "coloured_text": printed.coloured_text(coloured(NASTY), "activation", WORDS),
+        "predictions": Predictions(
+            **said("predictions"),
+            bars=tuple(
+                Prediction(token, probability, current=place == 1)
+                for place, (token, probability) in enumerate(zip(NASTY, (0.5, 0.25, 0.01), strict=False))
+            ),
+        ),
+        "layers": Columns(
+            **said("layers"), axis="layer", series=both, groups=(Group("0", (0.1, -0.2)), Group("1", (3.0, 0.0)))
+        ),
+        "flow": Flow(
+            **said("flow"), tokens=NASTY[:3], moves=(Move(0, 0, 1.0), Move(1, 2, -0.5)), ffn=(Cell(0.0), Cell(1.0))
+        ),
+        "heads": heads([[0.1, -2.0], [0.0, 4.0]]),
+        "heads_of_layer": Columns(
+            **said("heads_of_layer"), axis="head", series=both[:1], groups=(Group("0", (0.1,)), Group("1", (-2.0,)))
+        ),
+        "lens": Grid(
+            **said("lens"),
+            axes=("into layer", "position"),
+            columns=tuple(f"{place} {token}" for place, token in enumerate(NASTY[:2])),
+            rows=lens_rows,
+            sides=None,
+        ),
+        "coloured_text": coloured(NASTY),
     }
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_an_svg_is_well_formed_and_holds_its_texts_as_text(name):
-    drawing = svg(every_chart()[name])
+    drawing = svg(*printed(every_chart()[name]))
     root = ElementTree.fromstring(drawing)
     assert root.tag == f"{SVG}svg"
     assert "A title <b>" in texts(drawing)
@@ -86,7 +129,7 @@ def test_an_svg_is_well_formed_and_holds_its_texts_as_text(name):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_png_is_of_twice_the_size_and_white(name):
-    data = png(every_chart()[name], 600)
+    data = png(printed(every_chart()[name])[0], 600)
     width, height = struct.unpack(">II", data[16:24])
     assert width == 1200
     assert 300 < height < 2400
@@ -96,7 +139,7 @@ def test_a_png_is_of_twice_the_size_and_white(name):
 
 
 def test_hostile_tokens_stand_in_the_picture_literally():
-    shown = " ".join(texts(svg(every_chart()["coloured_text"])))
+    shown = " ".join(texts(svg(*printed(every_chart()["coloured_text"]))))
     assert "</text><script>window.canary=1</script>" in shown
     assert "a⟨U+0000⟩b" in shown
     assert "⟨U+202E⟩evil" in shown
@@ -112,7 +155,7 @@ def test_what_nobody_sees_becomes_visible(character):
 
 def test_a_map_has_the_colours_of_the_page():
     scores = [-4.0, -1.0, -0.05, 0.0, 0.3, 2.0, 4.0]
-    drawing = svg(printed.heads(heads([[score] for score in scores]), WORDS))
+    drawing = svg(*printed(heads([[score] for score in scores])))
     cells = [
         element.get("fill", "")
         for element in ElementTree.fromstring(drawing).iter(f"{SVG}path")
@@ -128,13 +171,13 @@ def test_a_map_has_the_colours_of_the_page():
 
 
 def test_a_picture_within_a_page_has_its_ink_and_no_ground():
-    (drawing,) = inline_svgs([(every_chart()["heads"], 600)])
+    (drawing,) = inline_svgs([(printed(every_chart()["heads"])[0], 600)])
     assert 'fill="currentColor"' in drawing
     assert 'fill="white"' not in drawing
 
 
 def test_coloured_text_fills_lines_without_overlap():
-    rows = printed._set_in_lines(coloured(tuple(f"␣word{number}" for number in range(60))))
+    rows = set_in_lines([f"␣word{number}" for number in range(60)])
     assert rows["line"].nunique() > 1
     assert rows["end"].max() <= 90
     for _, line in rows.groupby("line"):
@@ -142,9 +185,8 @@ def test_coloured_text_fills_lines_without_overlap():
 
 
 def test_charts_of_nothing_are_still_pictures():
-    empty = printed.coloured_text(coloured(()), "activation", WORDS)
-    assert b"A title" in svg(empty)
-    assert b"A title" in svg(printed.heads(heads([[0.0]]), WORDS))
+    assert b"A title" in svg(*printed(coloured(())))
+    assert b"A title" in svg(*printed(heads([[0.0]])))
 
 
 def test_a_converter_that_fails_ends_in_a_sentence_and_not_in_the_servers_end():
@@ -244,14 +286,10 @@ def test_every_chart_of_many_prompts_can_be_had(small_page, files):
     check(small_page("many", ps=f"{PROMPT}\nOne two"), files)
 
 
-def test_no_view_draws_a_chart_without_the_control():
-    """Altair's charts are drawn in one place; whoever draws a clickable one hands out a picture of it."""
-    for path in (CHECKOUT / "app" / "views").rglob("*.py"):
-        tree = ast.parse(path.read_text("utf-8"))
-        calls = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        attributes = {call.attr for call in calls if isinstance(call, ast.Attribute)}
-        names = {call.id for call in calls if isinstance(call, ast.Name)}
-        if path.name != "pictures.py":
-            assert "altair_chart" not in attributes, path
-        if names & CHARTS:
-            assert names & {"control", "drawn"}, path
+def test_pages_draw_charts_by_show_alone():
+    """It is what hands out each chart as files."""
+    for path in (CHECKOUT / "app" / "ui" / "pages").rglob("*.py"):
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        called = {call.attr for call in calls if isinstance(call, ast.Attribute)}
+        called |= {call.id for call in calls if isinstance(call, ast.Name)}
+        assert not called & {"altair_chart", "mount"}, path

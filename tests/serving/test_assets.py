@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from app.serving.frontend import Asset, Assets, of_folder, with_preloads
 from app.serving.headers import page_policy
 from app.serving.startup import send_at_once
-from app.ui.components.frontend import entry, script, script_name
+from app.ui.components import entry, script, script_name
 from app.ui.pages import PAGES
 
 FRONTEND = Path(streamlit.__file__).parent / "static"

@@ -124,13 +124,13 @@ def test_every_figure_is_the_librarys(small_page, compared, params, asked):
     assert changed[0]["cells"][2]["text"] == (
         f"{percent(found.predictions[0].first)} → {percent(found.predictions[0].second)}"
     )
-    hints = [group["hint"] for group in component(app, "layers")["groups"]]
+    hints = [group["hint"] for group in component(app, "changed_layers")["groups"]]
     assert hints == [
         f"layer {layer}: Δ attention {nats(found.layers.attention[layer])}, Δ FFN {nats(found.layers.ffn[layer])}"
         for layer in range(3)
     ]
-    squares = [line["squares"] for line in component(app, "heads")["lines"]]
-    assert [square["hint"] for square in squares[2]] == [
+    cells = [row["cells"] for row in component(app, "changed_heads")["rows"]]
+    assert [cell["hint"] for cell in cells[2]] == [
         f"L{layer}.H2: Δ {nats(float(found.heads[layer, 2]))} nats" for layer in range(3)
     ]
     rows = component(app, "neurons")["rows"]
@@ -146,11 +146,11 @@ def test_every_figure_is_the_librarys(small_page, compared, params, asked):
 def test_a_layer_a_head_and_a_kind_narrow_the_neurons(small_page, compared):
     found = compared(zero="L1.H2")
     app = small_page("compare", p=PROMPT, zero="L1.H2")
-    target = params_of(component(app, "layers")["groups"][2]["href"])
+    target = params_of(component(app, "changed_layers")["groups"][2]["href"])
     assert target == {"p": PROMPT, "zero": "L1.H2", "layer": "2"}
     app = small_page("compare", **target)
     assert set(labels(app)) == {one.neuron.label for one in found.neurons[NeuronKind.FFN] if one.neuron.layer == 2}
-    head = params_of(component(app, "heads")["lines"][3]["squares"][1]["href"])
+    head = params_of(component(app, "changed_heads")["rows"][3]["cells"][1]["href"])
     assert head == {"p": PROMPT, "zero": "L1.H2", "head": "L1.H3"}
     app = small_page("compare", kind="attention", **head)
     assert labels(app)

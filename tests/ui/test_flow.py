@@ -2,18 +2,22 @@
 
 from urllib.parse import parse_qs, urlsplit
 
+import pandas as pd
 import pytest
 
 from app.attribution import Settings, load, run_prompt
 from app.attribution.heads import flow as flow_of
 from app.attribution.prompt import PromptToken
 from app.attribution.results import Move
+from app.charts import Flow
+from app.charts.prompt_charts import chosen, flow_ffn, flow_moves
 from app.state.selections import Place
-from app.ui.components import plots
+from app.ui.components.charts import drawn
 from db.neuron import Head
 from tests.pages import component
 
 PROMPT = "The river runs to"
+NOWHERE = Place()
 
 
 def move(layer, head, position, score, weight=0.5):
@@ -24,46 +28,59 @@ def leads(place):
     return f"{place.head and tuple(place.head)} {place.source} {place.layer} {place.ffn}"
 
 
+def picture(moves=(), ffn=(), place=NOWHERE, tokens=("x",)):
+    """What the frontend is handed for a flow."""
+    chart = Flow(
+        name="flow",
+        title="flow",
+        label="flow",
+        frame=pd.DataFrame(),
+        tokens=tuple(tokens),
+        moves=flow_moves(moves, place, leads),
+        ffn=flow_ffn(ffn, place, leads),
+    )
+    return drawn(chart)[1]
+
+
 def test_arcs_grow_with_the_nats_and_tell_the_sign():
-    strong, weak = plots.arcs([move(2, 1, 0, -2.0), move(1, 0, 3, 0.5)], Place(), leads)[::-1]
-    assert (strong.tone, weak.tone) == ("down", "up")
-    assert strong.width > weak.width > 0
-    assert strong.strength == 1.0 > weak.strength
-    assert (strong.layer, strong.place, strong.lane) == (2, 0, 0)
-    assert strong.href == "(2, 1) 0 2 False"
+    strong, weak = picture([move(2, 1, 0, -2.0), move(1, 0, 3, 0.5)])["moves"][::-1]
+    assert (strong["tone"], weak["tone"]) == ("down", "up")
+    assert strong["width"] > weak["width"] > 0
+    assert strong["strength"] == 1.0 > weak["strength"]
+    assert (strong["layer"], strong["position"], strong["lane"]) == (2, 0, 0)
+    assert strong["href"] == "(2, 1) 0 2 False"
 
 
 def test_arcs_of_one_point_have_lanes_of_their_own():
     moves = [move(1, head, 2, 1.0) for head in range(4)] + [move(1, 0, 3, 1.0)]
-    drawn = plots.arcs(moves, Place(), leads)
-    assert sorted(arc.lane for arc in drawn if arc.place == 2) == [0, 1, 2, 3]
-    assert [arc.lane for arc in drawn if arc.place == 3] == [0]
+    arcs = picture(moves)["moves"]
+    assert sorted(arc["lane"] for arc in arcs if arc["position"] == 2) == [0, 1, 2, 3]
+    assert [arc["lane"] for arc in arcs if arc["position"] == 3] == [0]
 
 
 def test_what_is_chosen_leads_away_again():
     place = Place(layer=1, head=Head(1, 0), source=2)
-    chosen, other = plots.arcs([move(1, 0, 2, 1.0), move(1, 0, 3, 0.5)], place, leads)[::-1]
-    assert chosen.current
-    assert chosen.href == "None None None False"
+    one, other = flow_moves([move(1, 0, 2, 1.0), move(1, 0, 3, 0.5)], place, leads)
+    assert one.current
+    assert one.href == "None None None False"
     assert not other.current
-    assert plots.is_chosen(Place(layer=1, head=Head(1, 0)), move(1, 0, 3, 0.5))
+    assert chosen(Place(layer=1, head=Head(1, 0)), move(1, 0, 3, 0.5))
 
 
 def test_marks_are_as_long_as_the_ffn_did():
-    marks = plots.marks([0.5, -2.0, 0.0], Place(layer=1, ffn=True), leads)
-    assert [mark.share for mark in marks] == [0.25, 1.0, 0.0]
-    assert [mark.tone for mark in marks][:2] == ["up", "down"]
-    assert [mark.current for mark in marks] == [False, True, False]
-    assert marks[0].href == "None None 0 True"
-    assert plots.marks([0.0], Place(), leads)[0].share == 0.0
+    marks = picture(ffn=[0.5, -2.0, 0.0], place=Place(layer=1, ffn=True))["marks"]
+    assert [mark["share"] for mark in marks] == [0.25, 1.0, 0.0]
+    assert [mark["tone"] for mark in marks][:2] == ["up", "down"]
+    assert [mark.get("current", False) for mark in marks] == [False, True, False]
+    assert marks[0]["href"] == "None None 0 True"
+    assert picture(ffn=[0.0])["marks"][0]["share"] == 0.0
 
 
-def test_only_positions_that_can_have_told_something():
-    tokens = [PromptToken(number, "x", "x" * 40) for number in range(5)]
-    feet = plots.feet(tokens, 2)
-    assert [foot.chosen for foot in feet] == [False, False, True]
-    assert all(len(foot.text) <= 18 for foot in feet)
-    assert "x" * 40 in feet[0].hint
+def test_the_last_position_is_the_explained_one():
+    feet = picture(tokens=["x" * 40] * 3)["places"]
+    assert [foot["chosen"] for foot in feet] == [False, False, True]
+    assert all(len(foot["text"]) <= 18 for foot in feet)
+    assert "x" * 40 in feet[0]["hint"]
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +92,8 @@ def moves(small_folders):
 def test_the_page_draws_what_the_library_found(small_page, moves):
     app = small_page("prompt", p=PROMPT)
     data = component(app, "flow")
-    drawn = [(arc["layer"], arc["place"], arc["tone"]) for arc in data["moves"]][::-1]
-    assert drawn == [(one.layer, one.position, "up" if one.score > 0 else "down") for one in moves]
+    arcs = [(arc["layer"], arc["position"], arc["tone"]) for arc in data["moves"]][::-1]
+    assert arcs == [(one.layer, one.position, "up" if one.score > 0 else "down") for one in moves]
     names = [row["cells"][0]["text"] for row in component(app, "moves")["rows"]]
     assert names == [f"L{one.layer}.H{one.head}" for one in moves]
     assert [place["chosen"] for place in data["places"]] == [False, False, False, False, True]
@@ -89,7 +106,7 @@ def test_a_click_on_an_arc_or_a_mark_looks_into_that_part(small_page, moves):
     first = moves[0]
     assert params == {"p": PROMPT, "head": f"L{first.layer}.H{first.head}", "from": str(first.position)}
     app = small_page("prompt", **params)
-    assert [arc["current"] for arc in component(app, "flow")["moves"]].count(True) == 1
+    assert sum("current" in arc for arc in component(app, "flow")["moves"]) == 1
     rows = component(app, "neurons_attention")["rows"]
     assert rows
     assert all(row["cells"][0]["text"].startswith(f"L{first.layer}.H{first.head}.N") for row in rows)

@@ -1,58 +1,29 @@
-"""What a component is handed: plain numbers, texts, lists and objects."""
+"""What a page is made of beyond Streamlit's own: token chips, neuron tables, a trail; and how they get to the browser.
 
-import dataclasses
+All are views of one script (frontend/), which a browser fetches once. Handed to Streamlit as text it would be sent
+anew with every view, forty times on a page.
+"""
+
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from html import escape
+from pathlib import Path
 from typing import Any, Literal
 
 import streamlit as st
+from pydantic import TypeAdapter
 
-from app.charts.style import LEGEND
-from app.ui.components.frontend import entry
+from app.charts.style import LEGEND, TONES
 from app.ui.navigation import follow
 from db.token_text import shorten
 
-
-def plain(value: Any) -> Any:
-    """The same as JSON would have it: a slotted data class as a dict of its fields, a tuple as a list.
-
-    Does what `dataclasses.asdict` does, without copying every text and number, which took a tenth of a page's time.
-    """
-    if isinstance(value, tuple):
-        return [plain(one) for one in value]
-    names = getattr(type(value), "__slots__", None)
-    return value if names is None else {name: plain(getattr(value, name)) for name in names}
-
-
-def plain_list(values: Iterable[Any]) -> list[Any]:
-    """The same of several."""
-    return [plain(one) for one in values]
-
-
-def brief(value: Any) -> Any:
-    """The same without the fields that are at their defaults: of a table's thousands of chips, most are."""
-    kind: Any = type(value)
-    if kind is str or kind is float or kind is bool:
-        return value
-    if kind is tuple:
-        return [brief(one) for one in value]
-    defaults = _defaults(kind)
-    if not defaults:
-        return value
-    return {name: brief(given) for name, default in defaults if (given := getattr(value, name)) != default}
-
-
-@cache
-def _defaults(kind: type) -> tuple[tuple[str, Any], ...]:
-    """The fields of a slotted data class with their defaults; empty for whatever is none."""
-    if "__slots__" not in kind.__dict__:
-        return ()
-    return tuple((one.name, one.default) for one in dataclasses.fields(kind))
-
-
-# What a page is made of beyond Streamlit's own: token chips, prediction bars and neuron tables.
+FOLDER = "drawn"
+"""Where the server answers with the script, below its own path."""
+_FRONTEND = Path(__file__).with_name("frontend")
+_PARTS = ("flow", "fields", "atlas")
 
 Tone = Literal["plain", "promotes", "suppresses", "avoided", "link"]
 
@@ -73,15 +44,6 @@ class Chip:
     """Following the link takes the token away."""
     note: str = ""
     """A small figure after the text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A prediction: its chip, its length from 0 to 1 and the length in words."""
-
-    chip: Chip
-    share: float
-    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +82,14 @@ class TableRow:
     cells: tuple[Cell, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a trail, and where it leads."""
+
+    text: str
+    href: str
+
+
 def chip(display: str, href: str = "", *, tone: Tone = "plain", hint: str = "", note: str = "", **more: bool) -> Chip:
     """A chip for a token's display text, shortened; the hint holds it in full."""
     return Chip(shorten(display, 28), tone, href=href, hint=f"{display}  {hint}".strip(), note=note, **more)
@@ -132,18 +102,18 @@ def link(text: str, href: str, current: bool = False) -> Chip:
 
 def chips(items: Iterable[Chip], *, key: str, here: str, label: str, focus: str = "") -> None:
     """A line of tokens that wraps; where `focus` is new, it is scrolled into view."""
-    mount({"view": "chips", "label": label, "focus": focus, "items": plain_list(items)}, key, here)
-
-
-def bars(items: Sequence[Bar], *, key: str, here: str, label: str) -> None:
-    """Predictions, the most probable first."""
-    mount({"view": "bars", "label": label, "items": plain_list(items)}, key, here)
+    mount("chips", {"label": label, "focus": focus, "items": [plain(one) for one in items]}, key, here)
 
 
 def neuron_table(columns: Sequence[Column], rows: Sequence[TableRow], *, key: str, here: str, label: str) -> None:
-    """Neurons, a row each; a row opens its neuron."""
-    data = {"columns": plain_list(columns), "rows": [brief(row) for row in rows]}
-    mount({"view": "table", "label": label, **data}, key, here)
+    """Neurons, one row each; a row opens its neuron."""
+    data = {"columns": [plain(one) for one in columns], "rows": [plain(row) for row in rows]}
+    mount("table", {"label": label, **data}, key, here)
+
+
+def trail(steps: Sequence[Step], *, key: str, here: str) -> None:
+    """Where one is, from the whole to the part; each step leads back to itself, the last is where one stands."""
+    mount("trail", {"label": "where you are", "steps": [plain(step) for step in steps]}, key, here)
 
 
 def legend(*names: str) -> None:
@@ -156,15 +126,39 @@ def legend(*names: str) -> None:
     st.html(f'<div style="font-size:.8rem;opacity:.8">{"".join(entries)}</div>')
 
 
-def mount(data: dict[str, Any], key: str, here: str) -> Any:
-    """Draw one of the views of app/ui/components/frontend, and follow the link that was clicked in it.
+def plain(value: Any, leave_out: set[str] | None = None) -> dict[str, Any]:
+    """A data class as JSON would have it, without the fields at their defaults: of a table's chips, most are."""
+    kind: Any = type(value)
+    shown: dict[str, Any] = _adapter(kind).dump_python(value, mode="json", exclude=leave_out, exclude_defaults=True)
+    return shown
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def mount(view: str, data: dict[str, Any], key: str, here: str) -> Any:
+    """Draw one of the frontend's views, and follow the link that was clicked in it.
+
+    Args:
+        view: a name in VIEWS of frontend/atlas.js.
+        data: what it draws; plain numbers, texts, lists and objects.
+        key: unique on the page.
+        here: the page.
 
     Returns:
         What the view tells: `opened`, a link that was followed; `typed`, what stands in a field, where one tells that;
         `sent`, what was sent off, once.
     """
     draw = st.components.v2.component("neuron_atlas", js=entry())
-    result = draw(data=data, key=key, on_opened_change=_nothing, on_typed_change=_nothing, on_sent_change=_nothing)
+    result = draw(
+        data={"view": view, **data},
+        key=key,
+        on_opened_change=_nothing,
+        on_typed_change=_nothing,
+        on_sent_change=_nothing,
+    )
     if isinstance(result.opened, str):
         follow(result.opened, here)
     return result
@@ -172,3 +166,28 @@ def mount(data: dict[str, Any], key: str, here: str) -> Any:
 
 def _nothing() -> None:
     """What a view tells is read where it is drawn; Streamlit wants to be handed something to call all the same."""
+
+
+@cache
+def script() -> bytes:
+    """Style sheets and scripts as one script: the part with the entry point comes last."""
+    colours = " ".join(f"--{tone}: {colour};" for tone, colour in TONES.items())
+    css, js = (
+        "\n".join((_FRONTEND / f"{part}.{ending}").read_text("utf-8") for part in _PARTS) for ending in ("css", "js")
+    )
+    style = f":host {{ {colours} }}\n{css}"
+    return f"const STYLE = {json.dumps(style)};\n{js}".encode()
+
+
+@cache
+def script_name() -> str:
+    """Its file name, which changes with what is in it."""
+    return f"atlas.{sha256(script()).hexdigest()[:12]}.js"
+
+
+@cache
+def entry() -> str:
+    """What Streamlit is handed: it finds the script where the page's own scripts are from."""
+    return f"""const [root] = document.querySelector('script[src*="/static/js/"]').src.split("static/js/");
+export default (await import(new URL("{FOLDER}/{script_name()}", root))).default;
+"""

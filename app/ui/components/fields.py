@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.ui.components import mount, plain_list
+from app.ui.components import mount, plain
 
 MAX_TYPED = 100
 """Characters of a token."""
@@ -44,7 +44,7 @@ def prompt_box(value: str, *, longest: int, placeholder: str, key: str, here: st
         here: the page.
     """
     data = {"label": "Prompt", "button": "Explain", "value": value, "longest": longest, "placeholder": placeholder}
-    result = mount({"view": "promptBox", **data}, key, here)
+    result = mount("promptBox", data, key, here)
     typed = _typed(result.typed, value)
     return Typed(value if typed is None else typed[:longest], _text(result.sent, longest))
 
@@ -68,7 +68,7 @@ def token_field(
     state = _typed(_state(key), origin) or ""
     data = {"label": label, "placeholder": placeholder, "origin": origin, "asked": state}
     found = options(state) if state else ()
-    result = mount({"view": "tokenField", **data, "options": plain_list(found)}, key, here)
+    result = mount("tokenField", {**data, "options": [plain(one) for one in found]}, key, here)
     sent = _text(result.sent, MAX_TYPED + 1)
     if sent is None:
         return None
@@ -79,7 +79,7 @@ def token_field(
 
 def copy_link(params: Mapping[str, str], *, key: str, here: str) -> None:
     """A button that copies the address of the view, with `params` beside what stands in it."""
-    mount({"view": "copyLink", "label": "Copy link", "params": dict(params)}, key, here)
+    mount("copyLink", {"label": "Copy link", "params": dict(params)}, key, here)
 
 
 def _state(key: str) -> Any:

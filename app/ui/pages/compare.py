@@ -17,7 +17,6 @@ from app.ui.common import (
     about,
     attempt,
     choice,
-    drawn,
     folded,
     footer,
     formulas,
@@ -29,8 +28,8 @@ from app.ui.common import (
     title,
     whole_files,
 )
-from app.ui.components import Bar, Chip, bars, chip, chips, legend, link
-from app.ui.components.plots import Group, Line, Scale, Square, columns, grid, shade
+from app.ui.components import Chip, chip, chips, legend, link
+from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
@@ -220,20 +219,14 @@ def _side(side: "Side", which: _Which, selection: CompareSelection, atlas: Catal
             f"{signed(target.log_probability)} nats, rank {side.rank:,}."
         )
     )
-    rows = [
-        Bar(
-            chip(
-                one.token.display,
-                navigation.href(HERE, _explaining(selection, which, one.token.id)),
-                hint=f"token {one.token.id}",
-                current=one.token.id == target.token.id,
-            ),
-            one.probability,
-            percent(one.probability),
-        )
-        for one in side.predictions[:_BARS]
-    ]
-    bars(rows, key=f"bars_{which}", here=HERE, label=f"most probable next tokens of the {which} run")
+    chart = prompt_charts.predictions(
+        side.predictions[:_BARS],
+        target.token.id,
+        lambda token: navigation.href(HERE, _explaining(selection, which, token)),
+        name=f"bars_{which}",
+        label=f"most probable next tokens of the {which} run",
+    )
+    show(chart, HERE, downloads=False)
     question = selection.first if which == "first" else selection.second
     _target_field(which, replace(question, target=None), selection, atlas)
     words = "Explain on the whole model →" if zeroed else "Explain this prompt →"
@@ -295,29 +288,11 @@ def _prompts(selection: CompareSelection) -> tuple[str, str]:
     return selection.first.prompt, selection.second.prompt
 
 
-def _group(layer: int, values: tuple[tuple[float, str], ...], hint: str, selection: CompareSelection) -> Group:
-    """The columns of one layer; a click looks into the layer, or away from it."""
-    place = selection.place
-    to = replace(place, layer=None if layer == place.layer else layer, head=None)
-    return Group(str(layer), values, _looking(selection, to), f"layer {layer}{hint}", layer == place.layer)
-
-
 def _layers(found: "Comparison", selection: CompareSelection) -> None:
     """Δ of every layer."""
-    changes = zip(found.layers.attention.tolist(), found.layers.ffn.tolist(), strict=True)
-    groups = [
-        _group(
-            layer,
-            tuple(zip(pair, KINDS, strict=True)),
-            ": " + ", ".join(f"Δ {KIND_NAMES[part]} {nats(change)}" for change, part in zip(pair, KINDS, strict=True)),
-            selection,
-        )
-        for layer, pair in enumerate(changes)
-    ]
     st.header("Where: layers", anchor=False)
     legend("attention", "ffn")
-    columns(groups, unit="Δ score (nats)", axis="layer", key="layers", here=HERE, label="changed layers")
-    drawn("changed_layers", prompt_charts.changed_layers(found, _prompts(selection)))
+    show(prompt_charts.changed_layers(found, _prompts(selection), selection.place, partial(_looking, selection)), HERE)
     st.caption(
         "Each bar is the second run's log-probability increase minus the first's. Click a layer to look into it."
     )
@@ -325,46 +300,19 @@ def _layers(found: "Comparison", selection: CompareSelection) -> None:
 
 def _both_layers(found: "Comparison", selection: CompareSelection) -> None:
     """Both runs side by side, on one axis."""
+    address = partial(_looking, selection)
     for column, part in zip(st.columns(2, gap="large"), KINDS, strict=True):
         name = KIND_NAMES[part]
-        runs = zip(*(getattr(side.layers, part).tolist() for side in (found.first, found.second)), strict=True)
-        groups = [
-            _group(
-                layer,
-                ((one, "neutral"), (two, part)),
-                f", {name}: {nats(one)} → {nats(two)} nats",
-                selection,
-            )
-            for layer, (one, two) in enumerate(runs)
-        ]
-        label = f"{name} layers of both"
         with column:
             st.markdown(f"**{name[0].upper()}{name[1:]}**, both runs")
-            columns(groups, unit="score (nats)", axis="layer", key=f"both_{part}", here=HERE, label=label)
-            drawn(f"both_{part}", prompt_charts.both_layers(found, part, _prompts(selection)))
+            show(prompt_charts.both_layers(found, part, _prompts(selection), selection.place, address), HERE)
     st.caption("Grey: the first run; in colour: the second. Both are scored with the first run's norm.")
 
 
 def _heads(found: "Comparison", selection: CompareSelection) -> None:
     """The map of changed heads, and what is known of a chosen one."""
     st.header("Where: heads", anchor=False)
-    scores = found.heads.tolist()
-    most = float(found.heads.abs().max())
-
-    def square(head: Head, change: float) -> Square:
-        chosen = head == selection.place.head
-        place = replace(selection.place, layer=head.layer, head=None if chosen else head)
-        hint = f"{head.label}: Δ {nats(change)} nats"
-        return Square(shade(change, most), hint, href=_looking(selection, place), current=chosen)
-
-    lines = [
-        Line(str(head), tuple(square(Head(layer, head), row[head]) for layer, row in enumerate(scores)))
-        for head in range(len(scores[0]))
-    ]
-    scale = Scale("Δ score (nats), logarithmic colour: second lower | second higher", nats(-most), nats(most))
-    places = [str(layer) for layer in range(len(scores))]
-    grid(lines, places, scale, axes=("head", "layer"), key="heads", here=HERE, label="changed heads")
-    drawn("changed_heads", prompt_charts.changed_heads(found, _prompts(selection)))
+    show(prompt_charts.changed_heads(found, _prompts(selection), selection.place, partial(_looking, selection)), HERE)
     if selection.place.head is None:
         st.caption("Click a head for both its scores, or to zero it.")
     else:

@@ -15,8 +15,9 @@ from app.gallery.examples import READY
 from app.serving.settings import configuration
 from app.state.selections import MAX_MANY, ManySelection, NeuronSelection
 from app.ui import navigation
-from app.ui.common import about, footer, limits, open_catalogue, shown, sync, title
+from app.ui.common import about, footer, limits, open_catalogue, sync, title
 from app.ui.components import Cell, Chip, Column, TableRow, chip, chips, legend, link, neuron_table
+from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
 from app.ui.neuron_lists import raised_first
 from app.words import literal, nats, signed
@@ -232,7 +233,7 @@ def _row(one: NeuronRow, most: int) -> TableRow:
 
 def _by_layer(rows: pd.DataFrame, atlas: Catalogue) -> None:
     counts = batches.layer_counts(rows)
-    shown("many_by_layer", catalogue_charts.layer_distribution(counts, atlas.info.layers), counts, "Neurons by layer")
+    show(catalogue_charts.layer_distribution(counts, atlas.info.layers, name="many_by_layer"))
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ from app.ui.common import (
     saved_href,
     say_what_was_done,
     search_link,
-    shown,
     sync,
     title,
 )
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
+from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
 from app.ui.pages.neuron_activity import on_prompt, switched_on_by, tried_on_text
 from app.words import literal, nats, percent, signed
@@ -160,8 +160,7 @@ def _ends(card: NeuronCard, active: Sign | None) -> None:
             entries = card.top if sign is Sign.PROMOTES else card.bottom
             links = [_token(entry, sign, faint) for entry in entries[:_CHIPS]]
             chips(links, key=f"end_{sign}", here=HERE, label=f"tokens it {sign}")
-            chart = catalogue_charts.token_bars(frame, sign, _BARS, faint=faint)
-            shown(f"tokens_it_{sign}", chart, frame[frame["sign"] == str(sign)], f"Logits of the tokens it {sign}")
+            show(catalogue_charts.token_bars(frame, sign, _BARS, faint=faint))
     legend("promotes", "suppresses")
     st.caption("A token opens the search for it.")
 
@@ -388,8 +387,7 @@ def _among_layer(card: NeuronCard, layer: pd.DataFrame, rank: LayerRank) -> None
         words, unit, more = _FIGURES[name]
         value = rank.figures[name]
         with column:
-            chart = catalogue_charts.standing(layer, name, value, words, unit)
-            shown(f"layer_{name}", chart, layer, f"Histogram of the layer: {words}", width=420)
+            show(catalogue_charts.histogram(layer, name, value, words, unit))
             own = signed(value) if unit == "z" else f"{value:.2f}"
             st.caption(literal(f"Its own: {own}, {more} {percent(rank.exceeds[name])} of the others"))
     st.caption("Grey: all neurons of this kind in the layer. The upright line: this neuron.")

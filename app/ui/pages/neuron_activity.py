@@ -12,17 +12,16 @@ import streamlit as st
 
 from app.answers import explain
 from app.answers.neuron import most_active, part_in_prompt, reads_what_it_writes
-from app.charts.printed import coloured_text
-from app.charts.style import Words
+from app.charts import prompt_charts
 from app.gallery.examples import TRIALS
 from app.serving import resources
 from app.state.selections import MAX_TRIAL, NeuronSelection, PromptSelection, TokenSelection
 from app.ui import navigation
-from app.ui.common import attempt, control, data_table, folded, progress, sync, where_you_are
+from app.ui.common import attempt, data_table, folded, progress, sync, where_you_are
 from app.ui.components import Chip, chip, chips, link
-from app.ui.components.plots import Piece, Scale, coloured
+from app.ui.components.charts import show
 from app.ui.navigation import fail
-from app.words import literal, percent, signed
+from app.words import literal, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -93,40 +92,22 @@ def tried_on_text(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) 
     tokens, found = answer
     frame = pd.DataFrame({"position": range(len(tokens)), "token": tokens, "activation": found.activation})
     if found.attention_weight is None or found.arriving is None:
-        _text(frame, "activation", "activation", neuron)
+        show(prompt_charts.activations(frame, "activation", "activation", neuron), HERE)
         st.markdown(literal(most_active(tokens, found.activation)))
     else:
         last = len(tokens) - 1
         frame = frame.assign(attention_weight=found.attention_weight, arriving=found.arriving)
-        _text(frame, "activation", "value at each position, before any attention", neuron)
+        words = "value at each position, before any attention"
+        show(prompt_charts.activations(frame, "activation", words, neuron), HERE)
         st.caption(
             literal(f"What of it arrives at the last position, {last} “{tokens[last]}”: attention weight × value.")
         )
-        _text(frame, "arriving", f"attention of position {last} × value", neuron)
+        words = f"attention of position {last} × value"
+        show(prompt_charts.activations(frame, "arriving", words, neuron), HERE)
         st.markdown(literal(most_active(tokens, found.arriving)))
     explained = link("Explain this text on the prompt page →", navigation.href("prompt", PromptSelection(text)))
     chips([explained], key="explain_trial", here=HERE, label="the text explained")
     folded("The same as a data table, with CSV export", lambda: data_table(frame, "activations"), key="activations")
-
-
-def _text(frame: pd.DataFrame, column: str, words: str, neuron: Neuron) -> None:
-    """The text coloured by a column of its activations."""
-    most = float(frame[column].abs().max())
-    weights = frame["attention_weight"] if column == "arriving" else [None] * len(frame)
-    pieces = [
-        Piece(
-            token,
-            value / most if most else 0.0,
-            f"position {position}: {signed(value, 3)}" + ("" if weight is None else f", attention {percent(weight)}"),
-        )
-        for position, token, value, weight in zip(
-            frame["position"], frame["token"], frame[column], weights, strict=True
-        )
-    ]
-    scale = Scale(f"{words}: negative | positive", signed(-most), signed(most))
-    coloured(pieces, scale, key=f"trial_{column}", here=HERE, label=f"the text, coloured by {column}")
-    said = Words(f"{neuron.label}: {words}", unit=column, sides=("negative", "positive"))
-    control(f"trial_{column}", lambda: coloured_text(frame, column, said), frame)
 
 
 # What switches it on: the tokens whose embeddings it reads the most from, made when it is asked for.

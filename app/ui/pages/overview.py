@@ -7,13 +7,13 @@ import streamlit as st
 from app.answers import search
 from app.answers.files import MAX_BUILD_BYTES, copy_command
 from app.charts import catalogue_charts
-from app.charts.style import KIND_NAMES
 from app.serving import resources
 from app.state.selections import OverviewSelection, TokenSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import about, data_table, folded, footer, limits, open_catalogue, shown, title
+from app.ui.common import about, data_table, folded, footer, limits, open_catalogue, title
 from app.ui.components import Cell, Column, chip, legend
+from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, signed
 from db.catalogue.store import Catalogue
@@ -62,15 +62,13 @@ def _layers(atlas: Catalogue) -> None:
             for kind in kinds
         },
     )
-    for name, (words, _) in _FIGURES.items():
+    for name in _FIGURES:
         for column, kind in zip(st.columns(len(kinds), gap="medium"), kinds, strict=True):
             with column:
-                own = frame[frame["kind"] == kind]
-                shown(f"{name}_{kind}_by_layer", charts[name, kind], own, f"{KIND_NAMES[kind]}, by layer: {words}")
+                show(charts[name, kind])
 
     def each() -> None:
-        columns = catalogue_charts.neurons_by_layer(frame, atlas.info.layers)
-        shown("neurons_of_each_layer", columns, frame, "Neurons by layer and kind")
+        show(catalogue_charts.neurons_by_layer(frame, atlas.info.layers))
         data_table(frame, "layers")
 
     folded("How many neurons each layer has, and the same figures as a data table", each, key="layers")

@@ -16,8 +16,9 @@ from app.serving.settings import configuration
 from app.serving.worker import Report
 from app.state.selections import MAX_PROMPT, CompareSelection, Place, PromptSelection, Rule
 from app.ui import navigation
-from app.ui.common import about, drawn, footer, limits, open_catalogue, sync, title, where_you_are
-from app.ui.components import Bar, bars, chip, chips, link
+from app.ui.common import about, footer, limits, open_catalogue, sync, title, where_you_are
+from app.ui.components import chip, chips, link
+from app.ui.components.charts import show
 from app.ui.components.fields import Option, prompt_box, token_field
 from app.ui.navigation import fail, warn
 from app.ui.pages.prompt_keep import keeping, origin, report
@@ -75,27 +76,18 @@ def explained(analysis: "Analysis | None") -> None:
 def upcoming(predictions: "Sequence[Prediction]", asked: PromptSelection, reading: Reading | None) -> None:
     """The most probable next tokens; a click explains one. The reading is that of the asked text where there is one."""
     target = None if reading is None else reading.analysis.target.token.id
-    rows = [
-        Bar(
-            chip(
-                one.token.display,
-                navigation.href(HERE, _asking(asked, "target", one.token.id)),
-                hint=f"token {one.token.id}",
-                current=one.token.id == target,
-            ),
-            one.probability,
-            percent(one.probability),
-        )
-        for one in predictions
-    ]
-    bars(rows, key="predictions", here=HERE, label="most probable next tokens")
+    subject = "" if reading is None else f"{prompt_charts.subject(asked.prompt)}, {reading.analysis.model}"
+    chart = prompt_charts.predictions(
+        predictions,
+        target,
+        lambda token: navigation.href(HERE, _asking(asked, "target", token)),
+        subject=subject,
+    )
+    show(chart, HERE, downloads=reading is not None)
     if reading is None:
         st.container(height=_CONTROL_HEIGHT, border=False)
-        return
-    from app.attribution.frames import predictions_frame
-
-    drawn("predictions", prompt_charts.predictions(reading))
-    beside(asked, "predictions", predictions_frame(reading.analysis), "Next tokens")
+    else:
+        beside(asked, chart)
 
 
 def fields(asked: PromptSelection, atlas: Catalogue) -> None:

@@ -3,17 +3,18 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import streamlit as st
 
 from app.answers import explain
 from app.answers.explain import Listed, listed
 from app.answers.reading import Reading, certainty_lines
 from app.charts import catalogue_charts
+from app.charts.prompt_charts import query_charts
 from app.state.selections import NeuronSelection, PromptSelection, Show
 from app.ui import navigation
-from app.ui.common import data_table, folded, progress, shown, sync, where_you_are
+from app.ui.common import data_table, folded, progress, sync, where_you_are
 from app.ui.components import Chip, Tone, chip, chips, legend, link
+from app.ui.components.charts import show
 from app.ui.navigation import fail
 from app.ui.neuron_lists import query_table, value_table
 from app.words import literal, nats, signed
@@ -111,8 +112,8 @@ def _as_data(reading: Reading, selection: PromptSelection, lists: list[Listed], 
 
         def by_layer() -> None:
             counts = layer_counts_frame(reading.analysis)
-            chart = catalogue_charts.layer_distribution(counts, atlas.info.layers)
-            shown("neurons_by_layer", chart, counts, "How many of the listed neurons stand in each layer")
+            label = "How many of the listed neurons are in each layer"
+            show(catalogue_charts.layer_distribution(counts, atlas.info.layers, name="neurons_by_layer", label=label))
             st.caption("An attention neuron counts once for each source position at which it is listed.")
 
         folded("In which layers they stand", by_layer, key="neurons_by_layer")
@@ -127,11 +128,6 @@ def _as_data(reading: Reading, selection: PromptSelection, lists: list[Listed], 
 
 # Why on the prompt page: the query neurons and query layers, of all value neurons or of one, read directly or through
 
-_READERS = {
-    "attention": "Behind the top attention value neurons",
-    "ffn": "Behind the top FFN value neurons",
-    "ffn up": "Behind the top FFN value neurons, by their up row",
-}
 _OVERLAP = {"both": "in both lists", "query_only": "query only", "value_only": "value only"}
 _OVERLAP_CHIPS = 40
 
@@ -165,7 +161,8 @@ def query(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> Non
         st.caption("A row opens its neuron. Shallow ones often say nothing by themselves: read them through a head.")
     frame = query_layers_frame(found)
     with right:
-        _layer_charts(frame)
+        for chart in query_charts(frame):
+            show(chart)
     _overlap(reading, selection)
     folded(
         "Query layers as a data table, with CSV export",
@@ -173,15 +170,6 @@ def query(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> Non
         key="query_layers",
         expanded=selection.place.tables,
     )
-
-
-def _layer_charts(frame: pd.DataFrame) -> None:
-    names = list(dict.fromkeys(frame["readers"]))
-    gated = "ffn up" in names
-    for readers in names:
-        title = _READERS[readers] + (", by their gate" if gated and readers == "ffn" else "")
-        read = frame[frame["readers"] == readers]
-        shown(f"query_layers_{readers.replace(' ', '_')}", catalogue_charts.query_layers(read, title), read, title)
 
 
 def _overlap(reading: Reading, selection: PromptSelection) -> None:
@@ -228,7 +216,7 @@ def own_panel(selection: PromptSelection, at: NeuronAt, atlas: Catalogue) -> Non
             frame = query_layers_frame(found)
             read = frame[frame["readers"] == ("attention" if neuron.head is not None else "ffn")]
             title = f"What {neuron.label} read" + (" by its gate" if "ffn up" in set(frame["readers"]) else "")
-            shown("own_query_layers", catalogue_charts.query_layers(read, title), read, title)
+            show(catalogue_charts.query_layers(read, title, name="own_query_layers"))
 
 
 def _close(selection: PromptSelection, name: str, neuron: Neuron | None = None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
@@ -11,15 +11,13 @@ import streamlit as st
 from app.answers import explain
 from app.answers.reading import Reading, how_found
 from app.attribution import frames
-from app.charts import catalogue_charts, prompt_charts
-from app.charts.style import KIND_NAMES, KINDS
+from app.charts import Chart, catalogue_charts, prompt_charts
+from app.charts.prompt_charts import LENS_POSITIONS
 from app.state.selections import CompareSelection, Map, Place, PromptSelection
 from app.ui import navigation
-from app.ui.common import data_table, drawn, folded, sync
-from app.ui.common import shown as draw_chart
-from app.ui.components import Cell, Chip, Column, TableRow, chip, chips, legend, link, neuron_table, plots
-from app.ui.components.plots import Group, Line, Scale, Square, columns, grid, shade
-from app.ui.components.plots import flow as draw
+from app.ui.common import data_table, folded, sync
+from app.ui.components import Cell, Chip, Column, TableRow, chip, chips, legend, link, neuron_table
+from app.ui.components.charts import show
 from app.ui.navigation import fail
 from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
@@ -45,11 +43,11 @@ def switch(selection: PromptSelection) -> None:
     st.toggle("Tables beside the charts", key="prompt_tables", on_change=changed)
 
 
-def beside(selection: PromptSelection, name: str, frame: pd.DataFrame, words: str) -> None:
+def beside(selection: PromptSelection, chart: Chart) -> None:
     """What a chart shows, as a table, where tables are asked for."""
     if selection.place.tables:
-        st.caption(f"{words}, as a table")
-        data_table(frame, name)
+        st.caption(f"{chart.title}, as a table")
+        data_table(chart.frame, chart.name)
 
 
 # The first thing of “where” on the prompt page: which heads moved what from where, over all layers at once.
@@ -70,39 +68,26 @@ def flow_map(reading: Reading, selection: PromptSelection, atlas: Catalogue, add
     except AtlasError as error:  # a stored analysis on a server without the model has no flow; the rest stands
         st.info(literal(str(error)))
         return
-    from app.attribution.frames import flow_frame, layers_frame
-
-    analysis, place = reading.analysis, selection.place
-    layers = layers_frame(reading.source)
-    ffn = layers[layers["part"] == "ffn"]["score"].tolist()
+    place = selection.place
+    chart = prompt_charts.flow(reading, found, place, address)
     left, right = st.columns([13, 7], gap="large")
     with left:
         legend("raises", "lowers")
-        draw(
-            len(ffn),
-            plots.feet(analysis.tokens, analysis.position),
-            plots.arcs(found.moves, place, address),
-            plots.marks(ffn, place, address),
-            axis="position and its token; layers upwards; at the right what each layer's FFN added",
-            key="flow",
-            here=HERE,
-            label="flow of the prompt",
-        )
-        drawn("flow", prompt_charts.flow(reading, found))
+        show(chart, HERE)
     with right:
         _list(found, place, address)
     st.caption(literal(_words(found, reading)))
-    beside(selection, "flow", flow_frame(found), "What heads moved")
+    beside(selection, chart)
 
 
 def _list(found: "Flow", place: Place, address: "Callable[[Place], str]") -> None:
     most = max((abs(move.score) for move in found.moves), default=1.0) or 1.0
     rows = [
         TableRow(
-            address(plots.to_move(place, move)),
+            address(prompt_charts.to_move(place, move)),
             (
                 Cell(
-                    Head(move.layer, move.head).label + (" ✕" if plots.is_chosen(place, move) else ""),
+                    Head(move.layer, move.head).label + (" ✕" if prompt_charts.chosen(place, move) else ""),
                     dot="attention",
                 ),
                 Cell(f"{move.position}", chips=(chip(move.token.display),)),
@@ -200,14 +185,12 @@ def _tokens(texts: list[str]) -> tuple[Chip, ...]:
 def _pattern(frame: pd.DataFrame) -> None:
     count = int(frame["query"].max()) + 1
     shown = frame[frame["key"] >= count - _PATTERN_TOKENS]
-    draw_chart("attention_pattern", catalogue_charts.attention_pattern(shown), shown, "Attention between positions")
+    show(catalogue_charts.attention_pattern(shown))
     if count > _PATTERN_TOKENS:
         st.caption(f"The last {_PATTERN_TOKENS} positions; the table has all.")
 
 
 # The logit lens on the prompt page: what each layer's input would predict, read as if it were the last.
-
-_LENS_TOKENS = 40
 
 
 def lens_map(selection: PromptSelection, atlas: Catalogue) -> None:
@@ -217,41 +200,15 @@ def lens_map(selection: PromptSelection, atlas: Catalogue) -> None:
     except AtlasError as error:
         fail(error)
         return
-    first = max(0, int(frame["position"].max()) + 1 - _LENS_TOKENS)
-    shown = frame[frame["position"] >= first]
-    last = int(frame["layer"].max())
-    lines = [
-        Line("output" if layer == last else str(layer), tuple(_square(row) for row in rows.to_dict("records")))
-        for layer, rows in reversed(list(shown.groupby("layer")))
-    ]
-    bottom = shown[shown["layer"] == last]
-    names = [f"{place} {token}" for place, token in zip(bottom["position"], bottom["token"], strict=True)]
-    grid(
-        lines,
-        names,
-        Scale("probability of the target; the text is the most probable token", "", "100 %"),
-        axes=("into layer", "position and its token"),
-        key="lens",
-        here=HERE,
-        label="logit lens",
-    )
-    drawn("lens", prompt_charts.lens(frame, prompt_charts.subject(selection.prompt)))
-    if first:
-        st.caption(f"The last {_LENS_TOKENS} positions; the table has all.")
+    show(prompt_charts.lens(frame, selection.prompt), HERE)
+    if frame["position"].max() >= LENS_POSITIONS:
+        st.caption(f"The last {LENS_POSITIONS} positions; the table has all.")
     folded(
         "The same as a data table, with CSV export",
         lambda: data_table(frame, "logit_lens"),
         key="logit_lens",
         expanded=selection.place.tables,
     )
-
-
-def _square(row: dict[Any, Any]) -> Square:
-    hint = (
-        f"position {row['position']} “{row['token']}”: {row['top']} {percent(row['top_probability'])}, target "
-        f"{percent(row['target_probability'])}"
-    )
-    return Square(row["target_probability"] ** 0.5, hint, shorten(row["top"], 12))
 
 
 _MAPS = {"heads": "heads", "lens": "logit lens"}
@@ -264,26 +221,12 @@ def looking(selection: PromptSelection, place: Place) -> str:
 
 
 def layers(reading: Reading, selection: PromptSelection) -> None:
-    """Attention beside FFN, a column a layer; a click looks into the layer."""
-    from app.attribution.frames import layers_frame
-
-    scores = layers_frame(reading.source).pivot(index="layer", columns="part", values="score").sort_index()
-    place = selection.place
-    groups = [
-        Group(
-            str(layer),
-            tuple((float(row[part]), part) for part in KINDS),
-            looking(selection, place.within(None if layer == place.layer else layer)),
-            f"layer {layer}: " + ", ".join(f"{KIND_NAMES[part]} {nats(row[part])}" for part in KINDS),
-            layer == place.layer,
-        )
-        for layer, row in enumerate(scores.to_dict("records"))
-    ]
+    """Attention beside FFN, one column per layer; a click looks into the layer."""
+    chart = prompt_charts.layers(reading, selection.place, partial(looking, selection))
     st.subheader("Where: layers", anchor=False)
     legend("attention", "ffn")
-    columns(groups, unit=reading.unit, axis="layer", key="layers", here=HERE, label="layers")
-    drawn("layers", prompt_charts.layers(reading))
-    beside(selection, "layers", layers_frame(reading.source), "Layers")
+    show(chart, HERE)
+    beside(selection, chart)
     st.caption(literal(f"Each bar is the {reading.meaning}. Click a layer to look into it."))
 
 
@@ -351,69 +294,20 @@ def _name(none: str) -> Callable[[int], str]:
 
 
 def _head_map(reading: Reading, selection: PromptSelection) -> None:
-    from app.attribution.frames import heads_frame
-
-    place, frame = selection.place, heads_frame(reading.source)
-    most = float(frame["score"].abs().max())
-    lines = [
-        Line(
-            str(head),
-            tuple(
-                _head_square(Head(layer, head), score, most, selection)
-                for layer, score in zip(rows["layer"].tolist(), rows["score"].tolist(), strict=True)
-            ),
-        )
-        for head, rows in enumerate(rows for _, rows in frame.groupby("head"))
-    ]
-    scale = Scale(f"{reading.unit}, logarithmic colour: {' | '.join(reading.sides)}", nats(-most), nats(most))
-    grid(
-        lines,
-        [str(layer) for layer in sorted(set(frame["layer"]))],
-        scale,
-        axes=("head", "layer"),
-        key="heads",
-        here=HERE,
-        label="attention heads",
-    )
-    drawn("heads", prompt_charts.heads(reading))
-    beside(selection, "heads", frame, "Heads")
-    if place.head is None:
+    chart = prompt_charts.heads(reading, selection.place, partial(looking, selection))
+    show(chart, HERE)
+    beside(selection, chart)
+    if selection.place.head is None:
         st.caption("Click a head for its source positions and its attention pattern.")
 
 
-def _head_square(head: Head, score: float, most: float, selection: PromptSelection) -> Square:
-    hint = f"{head.label}: {nats(score)} nats"
-    return Square(shade(score, most), hint, href=_to_head(head, selection), current=head == selection.place.head)
-
-
-def _to_head(head: Head, selection: PromptSelection) -> str:
-    """To the head, or away from it where it is chosen already."""
-    place = selection.place
-    chosen = head == place.head
-    return looking(selection, place.within(head[0], head=None if chosen else head))
-
-
 def _heads_of_layer(reading: Reading, selection: PromptSelection, layer: int) -> None:
-    from app.attribution.frames import heads_frame
-
-    frame, place = heads_frame(reading.source), selection.place
-    rows = frame[frame["layer"] == layer]
-    groups = [
-        Group(
-            str(head),
-            ((score, "attention"),),
-            _to_head(Head(layer, head), selection),
-            f"{Head(layer, head).label}: {nats(score)} nats",
-            place.head == (layer, head),
-        )
-        for head, score in zip(rows["head"].tolist(), rows["score"].tolist(), strict=True)
-    ]
+    chart = prompt_charts.heads_of_layer(reading, layer, selection.place, partial(looking, selection))
     st.markdown(f"**Layer {layer}**, its heads")
-    columns(groups, unit=reading.unit, axis="head", key="layer_heads", here=HERE, label=f"heads of layer {layer}")
-    drawn("layer_heads", prompt_charts.heads_of_layer(reading, layer))
-    beside(selection, "layer_heads", rows, f"Heads of layer {layer}")
+    show(chart, HERE)
+    beside(selection, chart)
     chips(
-        [link("✕ All layers", looking(selection, place.within(None)))],
+        [link("✕ All layers", looking(selection, selection.place.within(None)))],
         key="all_layers",
         here=HERE,
         label="leave the layer",

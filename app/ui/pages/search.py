@@ -29,12 +29,12 @@ from app.ui.common import (
     open_catalogue,
     say_what_was_done,
     search_link,
-    shown,
     sync,
     title,
     whole_files,
 )
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
+from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, signed
 from db.catalogue.concepts import Concept, Origin, WeightedToken
@@ -389,8 +389,8 @@ def _results(
             chips(items, key="pages", here=HERE, label="pages of the result")
     with right:
         title = "Found neurons by layer" if hits else f"The best {min(search.BEST, page.total)} by layer"
-        chart = catalogue_charts.layer_distribution(result.by_layer, atlas.info.layers, title)
-        shown("found_by_layer" if hits else "best_by_layer", chart, result.by_layer, title)
+        name = "found_by_layer" if hits else "best_by_layer"
+        show(catalogue_charts.layer_distribution(result.by_layer, atlas.info.layers, name=name, title=title))
     frame = result.frame(page.rows)
     folded("This page as a data table", lambda: data_table(frame, "this_page"), key="this_page")
     _downloads(result, selection, atlas)

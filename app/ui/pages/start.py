@@ -6,14 +6,16 @@ import streamlit as st
 
 from app import gallery
 from app.answers.walkthrough import QUESTION, Shown, Walkthrough, walkthrough
+from app.charts.prompt_charts import predictions
 from app.gallery.examples import CONCEPTS, NEURONS, PROMPTS, WALKTHROUGH_PROMPT, WORDS
 from app.state.address import Selection
 from app.state.selections import By, NeuronSelection, Place, PromptSelection, SearchSelection
 from app.ui import navigation
 from app.ui.common import about, copying, footer, open_catalogue, progress
-from app.ui.components import Bar, Chip, bars, chip, chips, legend, link
+from app.ui.components import Chip, chip, chips, legend, link
+from app.ui.components.charts import show
 from app.ui.navigation import fail
-from app.words import literal, nats, percent, signed
+from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Head
@@ -98,19 +100,12 @@ def _answer(found: Walkthrough) -> None:
     ]
     chips(tokens, key="example", here=HERE, label="the example")
     st.caption("The model continues with")
-    rows = [
-        Bar(
-            chip(
-                one.token.display,
-                navigation.href("prompt", PromptSelection(WALKTHROUGH_PROMPT, one.token.id)),
-                current=one.token.id == analysis.target.token.id,
-            ),
-            one.probability,
-            percent(one.probability),
-        )
-        for one in analysis.predictions[:_PREDICTIONS]
-    ]
-    bars(rows, key="predictions", here=HERE, label="most probable next tokens")
+    chart = predictions(
+        analysis.predictions[:_PREDICTIONS],
+        analysis.target.token.id,
+        lambda token: navigation.href("prompt", PromptSelection(WALKTHROUGH_PROMPT, token)),
+    )
+    show(chart, HERE, downloads=False)
 
 
 def _value_neurons(found: Walkthrough) -> None:

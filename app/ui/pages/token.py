@@ -8,8 +8,9 @@ from app.gallery.examples import WORDS
 from app.state.selections import SearchSelection, TokenSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import about, data_table, folded, footer, limits, open_catalogue, shown, sync, title
+from app.ui.common import about, data_table, folded, footer, limits, open_catalogue, sync, title
 from app.ui.components import chip, chips, link
+from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, signed
 from db.catalogue.store import Catalogue
@@ -97,8 +98,7 @@ def _token(token: Token, selection: TokenSelection, atlas: Catalogue) -> None:
             _neurons(token, sign, atlas)
     counts = atlas.layer_counts([token.token_id])
     if len(counts):
-        chart = catalogue_charts.token_by_layer(counts, atlas.info.layers)
-        shown("token_by_layer", chart, counts, "Neurons that promote and suppress the token, by layer")
+        show(catalogue_charts.token_by_layer(counts, atlas.info.layers))
         folded("The same as a data table", lambda: data_table(counts, "neurons_by_layer"), key="neurons_by_layer")
 
 

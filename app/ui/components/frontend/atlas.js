@@ -8,6 +8,22 @@ function make(tag, className, text) {
   return element;
 }
 
+// What stands together and is read out under one name.
+function group(tag, className, label) {
+  const element = make(tag, className);
+  element.setAttribute("role", "group");
+  element.setAttribute("aria-label", label);
+  return element;
+}
+
+// What is wider or higher than its room: it takes the focus, so that the arrow keys scroll it.
+function scrolling(element, label) {
+  element.tabIndex = 0;
+  element.setAttribute("role", "region");
+  element.setAttribute("aria-label", label);
+  return element;
+}
+
 function link(element, href, open) {
   element.href = href;
   return onPlainClick(element, href, open);
@@ -37,9 +53,7 @@ function chip(item, open) {
 }
 
 function chips(data, open) {
-  const line = make("div", "chips");
-  line.setAttribute("role", "group");
-  line.setAttribute("aria-label", data.label);
+  const line = group("div", "chips", data.label);
   for (const item of data.items) line.append(chip(item, open));
   return line;
 }
@@ -68,9 +82,7 @@ function trail(data, open) {
 }
 
 function bars(data, open) {
-  const list = make("div", "bars");
-  list.setAttribute("role", "group");
-  list.setAttribute("aria-label", data.label);
+  const list = group("div", "bars", data.label);
   for (const item of data.items) {
     const { href, ...plain } = item.chip;
     const row = link(make("a", plain.current ? "current" : ""), href, open);
@@ -127,10 +139,7 @@ function cellOf(column, cell, href, bothWays, open) {
 }
 
 function table(data, open) {
-  const scroll = make("div", "scroll");
-  scroll.tabIndex = 0;
-  scroll.setAttribute("role", "region");
-  scroll.setAttribute("aria-label", data.label);
+  const scroll = scrolling(make("div", "scroll"), data.label);
   const whole = make("table");
   const head = make("tr");
   for (const column of data.columns) {
@@ -229,9 +238,7 @@ function roam(root, across) {
 }
 
 function columns(data, open) {
-  const whole = make("div", data.groups.length > 16 ? "columns many" : "columns");
-  whole.setAttribute("role", "group");
-  whole.setAttribute("aria-label", data.label);
+  const whole = group("div", data.groups.length > 16 ? "columns many" : "columns", data.label);
   const ticks = make("div", "ticks");
   const field = make("div", "field");
   const rules = make("div", "rules");
@@ -245,18 +252,18 @@ function columns(data, open) {
     rules.append(rule);
   }
   const groups = make("div", "groups");
-  for (const group of data.groups) {
-    const column = mark(group, "group", open);
+  for (const one of data.groups) {
+    const column = mark(one, "group", open);
     const room = make("span", "room");
-    group.bars.forEach((bar, place) => {
+    one.bars.forEach((bar, place) => {
       const length = make("b", bar.tone);
       length.style.bottom = `${100 * bar.low}%`;
       length.style.height = `${100 * (bar.high - bar.low)}%`;
-      length.style.left = `${(100 * place) / group.bars.length}%`;
-      length.style.width = `${100 / group.bars.length}%`;
+      length.style.left = `${(100 * place) / one.bars.length}%`;
+      length.style.width = `${100 / one.bars.length}%`;
       room.append(length);
     });
-    column.append(room, make("span", "under", group.text));
+    column.append(room, make("span", "under", one.text));
     groups.append(column);
   }
   roam(groups, data.groups.length);
@@ -283,17 +290,15 @@ function tinted(element, share) {
 function grid(data, open) {
   const whole = make("div", "map");
   const [down, along] = data.axes;
-  const worded = data.lines.some((line) => line.squares.some((square) => square.text));
+  const worded = data.rows.some((row) => row.cells.some((cell) => cell.text));
   const scroll = make("div", "sheet");
-  const cells = make("div", worded ? "cells worded" : "cells");
-  cells.setAttribute("role", "group");
-  cells.setAttribute("aria-label", data.label);
+  const cells = group("div", worded ? "cells worded" : "cells", data.label);
   cells.style.setProperty("--across", data.places.length);
-  for (const line of data.lines) {
-    cells.append(make("span", "side", line.text));
-    for (const square of line.squares) {
-      const cell = tinted(mark(square, "cell", open), square.share);
-      if (square.text) cell.append(make("span", "", square.text));
+  for (const row of data.rows) {
+    cells.append(make("span", "side", row.text));
+    for (const one of row.cells) {
+      const cell = tinted(mark(one, "cell", open), one.share);
+      if (one.text) cell.append(make("span", "", one.text));
       cells.append(cell);
     }
   }
@@ -301,23 +306,19 @@ function grid(data, open) {
   for (const place of data.places) cells.append(make("span", "foot", place));
   roam(cells, data.places.length);
   scroll.append(cells);
-  if (!cells.querySelector("a")) {
-    // Nothing inside takes the focus: the sheet itself does, so that the arrow keys can scroll it.
-    scroll.tabIndex = 0;
-    scroll.setAttribute("role", "region");
-    scroll.setAttribute("aria-label", `${data.label}, to be scrolled`);
-  }
+  if (!cells.querySelector("a")) scrolling(scroll, `${data.label}, to be scrolled`); // nothing inside takes the focus
   whole.append(key(data.scale), scroll, make("div", "axis", along));
   return whole;
 }
 
 function coloured(data) {
   const whole = make("div", "coloured");
-  const text = make("div", "pieces");
-  text.setAttribute("role", "group");
-  text.setAttribute("aria-label", data.label);
-  for (const piece of data.pieces) text.append(tinted(mark(piece, "piece", () => {}), piece.share));
-  [...text.children].forEach((element, place) => (element.textContent = data.pieces[place].text));
+  const text = group("div", "pieces", data.label);
+  for (const piece of data.pieces) {
+    const element = tinted(mark(piece, "piece", () => {}), piece.share);
+    element.textContent = piece.text;
+    text.append(element);
+  }
   whole.append(text, key(data.scale));
   return whole;
 }

@@ -55,11 +55,11 @@ function drawFlow(data, open, room) {
   const arcs = shape("g", {});
   for (const move of data.moves) {
     const element = leading(move, `move ${move.tone}`, open);
-    const path = arcPath(x(move.place), y(move.layer), here, move.lane);
+    const path = arcPath(x(move.position), y(move.layer), here, move.lane);
     element.append(
       shape("path", { d: path }, "touch"),
       shape("path", { d: path, "stroke-width": move.width, "stroke-opacity": move.strength }, "line"),
-      shape("circle", { cx: x(move.place), cy: y(move.layer), r: 2 + move.width / 4 }, "node"),
+      shape("circle", { cx: x(move.position), cy: y(move.layer), r: 2 + move.width / 4 }, "node"),
     );
     arcs.append(element);
   }
