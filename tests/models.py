@@ -7,7 +7,7 @@ asserted, so that a misspelt option cannot leave a full-size model.
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -63,40 +63,49 @@ _GPT2: dict[str, Any] = {
     "eos_token_id": 0,
 }
 
-CONFIGS: dict[str, Any] = {
+
+class Variant(NamedTuple):
+    """One small model: its configuration, and what that must come to."""
+
+    config: Any
+    kv_heads: int
+    head_dim: int
+    ffn_neurons: int  # a layer
+    biases: tuple[str, ...] = ()  # that the model must have
+
+
+_GPT2_BIASES = ("c_attn", "c_proj", "c_fc", "ln_1", "ln_2", "ln_f")
+VARIANTS: dict[str, Variant] = {
     # heads x head_dim = 48, not d
-    "llama": LlamaConfig(**_SHARED, head_dim=12, tie_word_embeddings=False),
+    "llama": Variant(LlamaConfig(**_SHARED, head_dim=12, tie_word_embeddings=False), 2, 12, 48),
     # heads x head_dim = n = d: square matrices, which may be transposed without anyone noticing
-    "llama-square": LlamaConfig(
-        **_SHARED | {"intermediate_size": D_MODEL}, attention_bias=True, mlp_bias=True, tie_word_embeddings=True
+    "llama-square": Variant(
+        LlamaConfig(
+            **_SHARED | {"intermediate_size": D_MODEL}, attention_bias=True, mlp_bias=True, tie_word_embeddings=True
+        ),
+        2,
+        8,
+        32,
+        ("q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"),
     ),
     # a window shorter than the prompt, and one key-value head for all
-    "mistral": MistralConfig(**_SHARED | {"num_key_value_heads": 1}, head_dim=10, sliding_window=4),
-    "qwen2": Qwen2Config(**_SHARED, tie_word_embeddings=True),
-    "qwen3": Qwen3Config(**_SHARED, head_dim=12, tie_word_embeddings=False),
-    "gpt2": GPT2Config(**_GPT2),
-    "gpt2-narrow": GPT2Config(**_GPT2, n_inner=40, scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False),
+    "mistral": Variant(MistralConfig(**_SHARED | {"num_key_value_heads": 1}, head_dim=10, sliding_window=4), 1, 10, 48),
+    "qwen2": Variant(Qwen2Config(**_SHARED, tie_word_embeddings=True), 2, 8, 48, ("q_proj", "v_proj")),
+    "qwen3": Variant(Qwen3Config(**_SHARED, head_dim=12, tie_word_embeddings=False), 2, 12, 48),
+    "gpt2": Variant(GPT2Config(**_GPT2), 4, 8, 128, _GPT2_BIASES),
+    "gpt2-narrow": Variant(
+        GPT2Config(**_GPT2, n_inner=40, scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False),
+        4,
+        8,
+        40,
+        _GPT2_BIASES,
+    ),
 }
-# kv heads, head_dim, FFN neurons a layer
-SIZES = {
-    "llama": (2, 12, 48),
-    "llama-square": (2, 8, 32),
-    "mistral": (1, 10, 48),
-    "qwen2": (2, 8, 48),
-    "qwen3": (2, 12, 48),
-    "gpt2": (4, 8, 128),
-    "gpt2-narrow": (4, 8, 40),
-}
-FAMILIES = tuple(CONFIGS)
-LAYER_NORM_FAMILIES = ("gpt2", "gpt2-narrow")
+CONFIGS = {name: variant.config for name, variant in VARIANTS.items()}
+SIZES = {name: (variant.kv_heads, variant.head_dim, variant.ffn_neurons) for name, variant in VARIANTS.items()}
+FAMILIES = tuple(VARIANTS)
+LAYER_NORM_FAMILIES = tuple(name for name in FAMILIES if CONFIGS[name].model_type == "gpt2")
 RMS_NORM_FAMILIES = tuple(name for name in FAMILIES if name not in LAYER_NORM_FAMILIES)
-# Biases that every model of the variant must have.
-_BIASES = {
-    "llama-square": ("q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"),
-    "qwen2": ("q_proj", "v_proj"),
-    "gpt2": ("c_attn", "c_proj", "c_fc", "ln_1", "ln_2", "ln_f"),
-    "gpt2-narrow": ("c_attn", "c_proj", "c_fc", "ln_1", "ln_2", "ln_f"),
-}
 
 _FOLDERS = tempfile.TemporaryDirectory(prefix="atlas-models-")
 
@@ -131,7 +140,9 @@ def save(name: str, into: Path, seed: int = 0) -> Path:
 
 def random_model(name: str, seed: int = 0) -> Any:
     """A model whose every parameter is drawn so that it matters: layers, norms, biases."""
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_config(
+        VARIANTS[name].config, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter_name, parameter in sorted(model.named_parameters()):
@@ -150,7 +161,7 @@ def random_model(name: str, seed: int = 0) -> Any:
 
 
 def _assert_as_meant(name: str, model: Any) -> None:
-    kv_heads, head_dim, ffn_neurons = SIZES[name]
+    variant = VARIANTS[name]
     state = dict(model.named_parameters(remove_duplicate=False))
     assert state["lm_head.weight"].shape == (VOCABULARY, D_MODEL)
     assert any("norm" in key or ".ln_" in key for key in state)
@@ -158,13 +169,16 @@ def _assert_as_meant(name: str, model: Any) -> None:
         assert len(model.transformer.h) == LAYERS
         assert state["transformer.wpe.weight"].shape == (MAX_POSITIONS, D_MODEL)
         assert state["transformer.h.2.attn.c_attn.weight"].shape == (D_MODEL, 3 * D_MODEL)
-        assert state["transformer.h.2.mlp.c_proj.weight"].shape == (ffn_neurons, D_MODEL)
+        assert state["transformer.h.2.mlp.c_proj.weight"].shape == (variant.ffn_neurons, D_MODEL)
     else:
+        layer = "model.layers.2"
         assert len(model.model.layers) == LAYERS
-        assert state["model.layers.2.self_attn.v_proj.weight"].shape == (kv_heads * head_dim, D_MODEL)
-        assert state["model.layers.2.self_attn.o_proj.weight"].shape == (D_MODEL, HEADS * head_dim)
-        assert state["model.layers.2.mlp.down_proj.weight"].shape == (D_MODEL, ffn_neurons)
-    for part in _BIASES.get(name, ()):
+        names = (f"{layer}.mlp.{part}.weight" for part in ("down_proj", "c_proj"))
+        output = next(state[key] for key in names if key in state)
+        assert output.shape == (D_MODEL, variant.ffn_neurons)
+        assert state[f"{layer}.self_attn.v_proj.weight"].shape == (variant.kv_heads * variant.head_dim, D_MODEL)
+        assert state[f"{layer}.self_attn.o_proj.weight"].shape == (D_MODEL, HEADS * variant.head_dim)
+    for part in variant.biases:
         biases = [value for key, value in state.items() if key.endswith(f"{part}.bias")]
         assert biases, f"{name} has no bias in {part}"
         assert all(value.abs().max() > 0.1 for value in biases)

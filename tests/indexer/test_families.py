@@ -1,14 +1,20 @@
-"""A wrong architecture row, or a wrong reading of the forward pass, is refused by identity and layer."""
+"""A family is its row and a test configuration; a wrong row, or a wrong reading of the forward pass, is refused."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import Starcoder2Config
 
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.neuron import Neuron
 from indexer import families as table
-from indexer.families import ARCHITECTURES, NormKind, architecture_of, dimensions_of
+from indexer.build import build
+from indexer.checkpoint import Checkpoint
+from indexer.families import ARCHITECTURES, Architecture, NormKind, architecture_of, dimensions_of
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel, check_identities, load_model, probe_tokens
 from tests import models
@@ -154,3 +160,56 @@ def test_what_is_not_a_number_is_refused():
     model.module.get_parameter("transformer.h.2.mlp.c_proj.weight")[5, 6] = torch.nan
     with pytest.raises(AtlasError, match="at layer 2"):
         check(model)
+
+
+STARCODER2 = Architecture(
+    layers="model.layers",
+    embedding="model.embed_tokens",
+    final_norm="model.norm",
+    norm=NormKind.LAYER,
+    attention="self_attn",
+    attention_norm="input_layernorm",
+    attention_output="self_attn.o_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    ffn="mlp",
+    ffn_norm="post_attention_layernorm",
+    ffn_output="mlp.c_proj",
+    ffn_keys=("mlp.c_fc",),
+    epsilon="norm_epsilon",
+)
+SMALL = Starcoder2Config(
+    vocab_size=models.VOCABULARY,
+    hidden_size=models.D_MODEL,
+    num_hidden_layers=models.LAYERS,
+    num_attention_heads=models.HEADS,
+    num_key_value_heads=2,
+    intermediate_size=48,
+    max_position_embeddings=models.MAX_POSITIONS,
+    norm_epsilon=0.02,
+    sliding_window=None,
+)
+
+
+def test_a_family_is_added_by_its_row_and_a_configuration(monkeypatch, tmp_path):
+    """LayerNorm and biases as in GPT-2, grouped heads as in Llama: no other line of the indexer knows of it."""
+    monkeypatch.setitem(ARCHITECTURES, "starcoder2", STARCODER2)
+    biases = ("q_proj", "v_proj", "o_proj", "c_fc", "c_proj", "norm")
+    monkeypatch.setitem(models.VARIANTS, "starcoder2", models.Variant(SMALL, 2, 8, 48, biases))
+    folder = models.save("starcoder2", tmp_path / "starcoder2")
+    checkpoint = Checkpoint("starcoder2", folder)
+    check(load_model(checkpoint))
+
+    tensors = {name: tensor.double() for name, tensor in load_file(folder / "model.safetensors").items()}
+    rows = tensors["model.embed_tokens.weight"] * tensors["model.norm.weight"]
+    rows -= rows.mean(dim=1, keepdim=True)
+    with Catalogue.open(build(checkpoint, tmp_path / "catalogue", depth=5).path) as catalogue:
+        for neuron, name, column in (
+            (Neuron.ffn(2, 7), "model.layers.2.mlp.c_proj.weight", 7),
+            (Neuron.attention(1, 3, 5), "model.layers.1.self_attn.o_proj.weight", 3 * 8 + 5),
+        ):
+            logits = rows @ tensors[name][:, column]
+            card = catalogue.neuron(neuron)
+            assert [one.token.token_id for one in card.top] == logits.topk(5).indices.tolist()
+            assert [one.token.token_id for one in card.bottom] == logits.topk(5, largest=False).indices.tolist()
+            assert card.top[0].logit == pytest.approx(float(logits.max()), abs=1e-5)
