@@ -85,7 +85,7 @@ def _answer(side: "Side") -> str:
 
 
 def measured(found: "Comparison") -> str:
-    """The effect on the model's own output beside what the scores say of the parts that are zeroed."""
+    """The effect on the model’s own output, and what the scores say of the parts that are zeroed."""
     one, two = found.first.target, found.second.target
     text = (
         f"Measured: log-probability {signed(one.log_probability)} → {signed(two.log_probability)} nats "

@@ -280,7 +280,7 @@ class OverviewSelection(Selection):
 # The neuron page.
 
 
-class Alike(StrEnum):
+class SimilarBy(StrEnum):
     """By what similar neurons are found."""
 
     TOKENS = "tokens"
@@ -297,7 +297,7 @@ class NeuronSelection(Selection):
     """The prompt from which the neuron was opened; an empty one where it was not."""
     trial: str = parameter("try", LongText(MAX_TRIAL), "")
     """A text the neuron is tried on; where there is none it is tried on the prompt it was opened from."""
-    alike: Alike = parameter("alike", Choice(Alike), Alike.TOKENS)
+    similar_by: SimilarBy = parameter("alike", Choice(SimilarBy), SimilarBy.TOKENS)
     keys: bool = parameter("keys", Flag(), False)
     """The key side is shown, even where the model has to be loaded for it."""
 

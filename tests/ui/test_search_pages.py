@@ -306,14 +306,14 @@ def test_a_neurons_relatives(toy_page, toy):
     around = component(app, "neighbours")["items"]
     assert [item["text"] for item in around] == ["L1.H0.N0", "L1.H0.N1", "L1.H0.N2"]
     assert [item.get("current", False) for item in around] == [False, True, False]
-    app.segmented_control(key="neuron_alike").set_value("value").run()
+    app.segmented_control(key="neuron_similar_by").set_value("value").run()
     assert len(app.error) == 1  # there is no model
     assert not app.exception
 
 
 def test_relatives_by_value_vector(small_page):
     app = small_page("neuron", n="L1.F3")
-    app.segmented_control(key="neuron_alike").set_value("value").run()
+    app.segmented_control(key="neuron_similar_by").set_value("value").run()
     rows = component(app, "similar")["rows"]
     shares = [abs(row["cells"][1]["share"]) for row in rows]
     assert len(rows) == 12

@@ -14,7 +14,7 @@ from app.charts import catalogue_charts
 from app.charts.style import KIND_NAMES
 from app.gallery.examples import NEURONS
 from app.serving import access
-from app.state.selections import Alike, NeuronSelection, SavedSelection
+from app.state.selections import NeuronSelection, SavedSelection, SimilarBy
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
@@ -256,18 +256,18 @@ def _mentions(neuron: Neuron, found: tuple[Mention, ...], workspace: Workspace, 
 # Similar neurons: those that share its tokens, or those whose vectors point the same way.
 
 _COUNT = 12
-_WAYS = {str(Alike.TOKENS): "by shared tokens", str(Alike.VALUE): "by value vector"}
+_WAYS = {str(SimilarBy.TOKENS): "by shared tokens", str(SimilarBy.VALUE): "by value vector"}
 
 
 def _similar(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
     st.subheader("Similar neurons", anchor=False)
 
     def changed() -> None:
-        chosen = Alike(st.session_state["neuron_alike"] or Alike.TOKENS)
-        navigation.show(replace(selection, alike=chosen))
+        chosen = SimilarBy(st.session_state["neuron_similar_by"] or SimilarBy.TOKENS)
+        navigation.show(replace(selection, similar_by=chosen))
 
-    choice("Similar", _WAYS, str(selection.alike), key="neuron_alike", changed=changed, hidden=True)
-    if selection.alike is Alike.VALUE:
+    choice("Similar", _WAYS, str(selection.similar_by), key="neuron_similar_by", changed=changed, hidden=True)
+    if selection.similar_by is SimilarBy.VALUE:
         _by_value(neuron, selection, atlas)
     else:
         _by_tokens(neuron, selection, atlas)

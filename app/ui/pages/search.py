@@ -399,7 +399,7 @@ def _results(
 def _sortable(
     columns: Sequence[tuple[lists.ColumnOf[Row], Order | None]], selection: SearchSelection, by: By
 ) -> list[lists.ColumnOf[Row]]:
-    """The columns with headings that sort by the order beside each; a second click reverses it."""
+    """The columns whose headings sort by the order that goes with each; a second click reverses it."""
     possible, current = orders(selection, by), order_of(selection, by)
 
     def heading(column: Column, order: Order | None) -> Column:
