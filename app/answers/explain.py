@@ -31,13 +31,11 @@ if TYPE_CHECKING:
     import torch
 
     from app.attribution import PromptRun, run, within
-    from app.attribution import analysis as whole
     from app.attribution import neuron as one_neuron
 else:
     torch = lazy_import("torch")
     one_neuron = lazy_import("app.attribution.neuron")
     run = lazy_import("app.attribution.run")
-    whole = lazy_import("app.attribution.analysis")
     within = lazy_import("app.attribution.within")
 
 T = TypeVar("T")
@@ -76,8 +74,8 @@ def _run(atlas: Catalogue, question: PromptSelection, report: Report) -> "Prompt
     return found
 
 
-def settings_of(question: PromptSelection) -> "attribution.Settings":
-    """What is asked of a prompt, within what this server allows."""
+def settings_of(question: PromptSelection) -> attribution.Settings:
+    """What a question asks of the model, within this server's limits."""
     return attribution.Settings(
         top=question.top,
         target=question.target,
@@ -107,7 +105,7 @@ def preview(atlas: Catalogue, text: str, watch: Report | None = None) -> Preview
     def make(report: Report) -> Preview:
         model = resources.ready(atlas, report)
         with torch.inference_mode():
-            found = attribution.run_prompt(model, text, attribution.Settings(max_tokens=configuration().max_tokens))
+            found = attribution.run_prompt(model, text, settings_of(PromptSelection(text)))
             return Preview(found.tokens, found.predictions())
 
     return resources.workshop().result("preview", (atlas.info.build_id, text), make, watch)
@@ -200,19 +198,19 @@ def found_within(
 
 def activations(
     atlas: Catalogue, text: str, neuron: Neuron, watch: Report | None = None
-) -> "tuple[tuple[str, ...], Activations]":
+) -> tuple[tuple[str, ...], Activations]:
     """The tokens of a text, in display form, and how active a neuron is at each."""
 
-    def find(found: "PromptRun") -> "tuple[tuple[str, ...], Activations]":
+    def find(found: "PromptRun") -> tuple[tuple[str, ...], Activations]:
         return tuple(token.display for token in found.tokens), one_neuron.activations(found, neuron)
 
     return _asked(atlas, PromptSelection(text), ("active", neuron), find, watch)
 
 
-def key_sides(atlas: Catalogue, neuron: Neuron, watch: Report | None = None) -> "tuple[KeySide, ...]":
+def key_sides(atlas: Catalogue, neuron: Neuron, watch: Report | None = None) -> tuple[KeySide, ...]:
     """Which tokens' embeddings switch a neuron on; the same on every prompt. See `neuron.key_sides`."""
 
-    def make(report: Report) -> "tuple[KeySide, ...]":
+    def make(report: Report) -> tuple[KeySide, ...]:
         model = resources.ready(atlas, report)
         report(f"Reading every token’s embedding with {neuron.label} …")
         with torch.inference_mode():
@@ -236,8 +234,8 @@ class Listed:
 def scope_of(place: Place) -> Part | None:
     """The part that is looked into; None for the whole model.
 
-    >>> scope_of(Place(layer=23, head=Head(23, 4), source=3)).label
-    'L23.H4@3'
+    >>> scope_of(Place(layer=23, ffn=True)).label
+    'L23.ffn'
     """
     if place.layer is None:
         return None

@@ -1,24 +1,24 @@
-"""What of an analysis is shown: the increases of the target, or where there is a distractor its contrast. Pure."""
+"""What of an analysis is shown: the increases of the target, or with a distractor its contrast; and how sure it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from app.attribution.frames import positions_frame
+from app.attribution.results import Analysis, Certificate, Contrast, Flow, HeadPositions, ValueNeuron
 from app.state.selections import Place, Show
 from db.neuron import Head, NeuronKind
-
-if TYPE_CHECKING:
-    from app.attribution.results import Analysis, Certificate, Contrast, ValueNeuron
 
 
 @dataclass(frozen=True)
 class Reading:
     """An analysis, as the page shows it."""
 
-    analysis: "Analysis"
-    source: "Analysis | Contrast"
+    analysis: Analysis
+    source: Analysis | Contrast
     """Where layers and heads are taken from."""
-    lists: "dict[tuple[Show, NeuronKind], tuple[ValueNeuron, ...]]"
+    lists: dict[tuple[Show, NeuronKind], tuple[ValueNeuron, ...]]
     unit: str
     meaning: str
     """What a score is, in half a sentence."""
@@ -27,20 +27,20 @@ class Reading:
     sides: tuple[str, str]
     """What a negative and a positive score mean, in a few words."""
 
-    def found(self, show: Show, kind: NeuronKind, place: Place) -> "tuple[ValueNeuron, ...]":
-        """A list, or the part of it that stands where one is looking: the layer, for attention the head and the
-        source position.
-        """
+    def found(self, show: Show, kind: NeuronKind, place: Place) -> tuple[ValueNeuron, ...]:
+        """A list, or the part of it that belongs to a place: the layer, for attention the head and source position."""
         return tuple(one for one in self.lists[show, kind] if _within(one, place))
 
     def head_score(self, head: Head) -> float:
         """Of one head."""
         return float(self.source.heads[head])
 
-    def source_scores(self, head: Head) -> list[float] | None:
-        """Of a head's source positions, where they are part of the reading."""
-        contrast = self.analysis.contrast
-        return None if contrast is None else [float(score) for score in contrast.positions[head]]
+    def source_positions(self, found: HeadPositions) -> pd.DataFrame:
+        """What a head took from each source position, in their order; see `positions_frame`."""
+        frame, contrast = positions_frame(found), self.analysis.contrast
+        if contrast is None:
+            return frame
+        return frame.assign(score=contrast.positions[found.layer, found.head, : len(frame)])
 
     def sum_of_parts(self) -> dict[str, float]:
         """What adds up to the difference of logits, by name; empty without a distractor."""
@@ -55,7 +55,7 @@ class Reading:
         }
 
 
-def reading_of(analysis: "Analysis") -> Reading:
+def reading_of(analysis: Analysis) -> Reading:
     """The contrast where there is one, else the increases."""
     target = f"“{analysis.target.token.display}”"
     contrast = analysis.contrast
@@ -84,7 +84,7 @@ def reading_of(analysis: "Analysis") -> Reading:
     return Reading(analysis, contrast, lists, "share (nats)", meaning, words, (f"favours {other}", f"favours {target}"))
 
 
-def _within(one: "ValueNeuron", place: Place) -> bool:
+def _within(one: ValueNeuron, place: Place) -> bool:
     if place.layer is not None and one.neuron.layer != place.layer:
         return False
     if one.neuron.kind is NeuronKind.FFN or place.head is None:
@@ -92,12 +92,17 @@ def _within(one: "ValueNeuron", place: Place) -> bool:
     return one.neuron.head == place.head[1] and place.source in (None, one.position)
 
 
-def most(found: "Sequence[ValueNeuron]") -> float:
+def most(found: Sequence[ValueNeuron]) -> float:
     """The largest score, to draw the others against."""
     return max((abs(one.score) for one in found), default=1.0) or 1.0
 
 
-# How sure an analysis is, in words: how each list was found, and how long that took. Pure.
+def strongest_first(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows by the size of their score."""
+    return frame.sort_values("score", key=abs, ascending=False)
+
+
+# How sure an analysis is, in words: how each list was found, and how long that took.
 
 _NAMES = {NeuronKind.FFN: "FFN neurons", NeuronKind.ATTENTION: "attention neurons × positions"}
 _BOUNDS = {
@@ -121,7 +126,17 @@ def certainty_lines(reading: Reading) -> list[tuple[str, str]]:
     return lines
 
 
-def how_found(one: "Certificate", names: str = "") -> str:
+def moves_sentence(found: Flow, reading: Reading) -> str:
+    """What the picture of a prompt's flow shows, and how its moves were found."""
+    by = "log-probability increase" if reading.analysis.contrast is None else "share of the difference of logits"
+    return (
+        "An arc is what one head moved from a position to the explained one, as thick as its nats. "
+        f"The {len(found.moves)} strongest heads × source positions, by the size of their {by}: "
+        f"{how_found(found.certificate)}."
+    )
+
+
+def how_found(one: Certificate, names: str = "") -> str:
     """What a certificate says: how many were scored of how many, how exactly, and what rules out the others."""
     every = f"{one.total:,} {names}".rstrip()
     if one.bound == "linear":

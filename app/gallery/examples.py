@@ -203,7 +203,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "compass",
         "North, south, east and",
-        "Neurons for left and right and for directions raise “west”; the strongest against it stands in layer 28.",
+        "Neurons for left and right and for directions raise “west”; the strongest one against it is in layer 28.",
         PromptSelection("North, south, east and", place=Place(show=Show.LOWERED)),
     ),
     Choice(

@@ -39,7 +39,7 @@ def folded(label: str, draw: Callable[[], object], *, key: str, expanded: bool =
     tables and charts are the heaviest parts of a page, for the server and for the browser.
 
     Args:
-        label: what stands on it.
+        label: its heading.
         draw: draws what is in it.
         key: unique on the page.
         expanded: whether it is open before anybody used it; where that changes, it follows.
@@ -114,7 +114,7 @@ def open_catalogue() -> Catalogue:
         if chosen is None:
             raise
         atlas = resources.catalogue()
-        warn([f"{error} Shown instead: {atlas.info.model}."])
+        warn([f"{error} {atlas.info.model} is shown instead."])
         navigation.hold_build(False)
         return atlas
     return _build_seen(atlas)
@@ -133,7 +133,7 @@ def _build_seen(current: Catalogue) -> Catalogue:
     navigation.hold_build(found not in (None, current))
     now = f"{current.info.build_id[:8]} of {current.info.created_at[:10]}"
     if named is not None and found is None:
-        warn([f"This link was made with {named.words}, {reason}. Shown is the current one, {now}: figures may differ."])
+        warn([f"This link was made with {named.words}, {reason}. The current one is shown, {now}: figures may differ."])
     elif named is not None and found is not current:
         warn([f"This link was made with {named.words}, and that one is shown. The current one is {now}."])
         chips([link("Show the current one", navigation.to_current())], key="build", here="", label="the current build")

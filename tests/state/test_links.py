@@ -241,7 +241,7 @@ def test_of_a_build_that_is_gone_the_notice_says_so_once(two_builds, toy_page):
     old.path.unlink()
     app = toy_page("search", **link_of(old))
     assert rows(app) == expected_rows(new)
-    assert "catalogue aaaa5678 of 2026-01-02, which is no longer here. Shown is the current one, bbbb5678" in texts(app)
+    assert "catalogue aaaa5678 of 2026-01-02, which is no longer here. The current one is shown, bbbb5678" in texts(app)
     assert len(app.warning) == 1
     assert "b=" not in component(app, "hits")["rows"][0]["href"]
 

@@ -12,6 +12,7 @@ import streamlit as st
 
 from app.answers import explain
 from app.answers.neuron import most_active, part_in_prompt, reads_what_it_writes
+from app.attribution.frames import keys_frame
 from app.charts import prompt_charts
 from app.gallery.examples import TRIALS
 from app.serving import resources
@@ -24,14 +25,10 @@ from app.ui.navigation import fail
 from app.words import literal, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.lazy import lazy_import
 from db.neuron import Neuron, NeuronKind, Sign
 
 if TYPE_CHECKING:
-    from app.attribution import keys
     from app.attribution.results import KeySide, KeyToken
-else:
-    keys = lazy_import("app.attribution.keys")
 
 HERE = "neuron"
 _PARTS = 3
@@ -153,7 +150,7 @@ def switched_on_by(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue)
     )
     folded(
         "The same as a data table, with CSV export",
-        lambda: data_table(keys.keys_frame(sides), "key_side"),
+        lambda: data_table(keys_frame(sides), "key_side"),
         key="key_side",
     )
 

@@ -1,205 +1,126 @@
-"""Prompt: which layers, heads and neurons raised the target token. Where, then what, then why, then how sure."""
+"""Prompt: which layers, heads and neurons raised the target token. Where, then what, then why, then how sure.
 
-from collections.abc import Callable, Sequence
+This file has the box with the tokens and what comes next, and what can be done with the whole explanation; the parts
+below it are :mod:`app.ui.pages.prompt_where` and :mod:`app.ui.pages.prompt_neurons`.
+"""
+
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app.answers import explain
-from app.answers.reading import Reading, reading_of
+from app.answers import explain, stored
+from app.answers.reading import Reading, certainty_lines, reading_of
+from app.attribution.frames import lens_frame
+from app.attribution.prompt import PromptToken
+from app.attribution.results import Analysis, Prediction
 from app.charts import prompt_charts
 from app.gallery.examples import PROMPTS
-from app.serving.settings import configuration
+from app.report.contents import Origin
+from app.report.files import FILES, Material, file_name
+from app.serving import access
+from app.serving.settings import Mode, configuration
 from app.serving.worker import Report
-from app.state.selections import MAX_PROMPT, CompareSelection, Place, PromptSelection, Rule
+from app.state.selections import (
+    MAX_PROMPT,
+    CompareSelection,
+    GallerySelection,
+    Map,
+    Place,
+    PromptSelection,
+    Rule,
+    SavedSelection,
+    question_key,
+)
 from app.ui import navigation
-from app.ui.common import about, footer, limits, open_catalogue, sync, title, where_you_are
+from app.ui.common import (
+    about,
+    choice,
+    footer,
+    limits,
+    on_click,
+    open_catalogue,
+    say_what_was_done,
+    sync,
+    title,
+    where_you_are,
+)
 from app.ui.components import chip, chips, link
 from app.ui.components.charts import show
 from app.ui.components.fields import Option, prompt_box, token_field
 from app.ui.navigation import fail, warn
-from app.ui.pages.prompt_keep import keeping, origin, report
-from app.ui.pages.prompt_neurons import certainty, neurons
-from app.ui.pages.prompt_where import beside, layers, switch, where
+from app.ui.pages.prompt_neurons import neurons
+from app.ui.pages.prompt_where import HERE, layers, table_beside, where
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Strongest
 from db.token_text import shorten
+from db.workspace.records import MAX_TITLE
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
-    from app.attribution.prompt import PromptToken
-    from app.attribution.results import Analysis, Prediction
-
-
-# The upper left of the prompt page: its tokens, what comes next, and what that is held against.
-
-HERE = "prompt"
+_KEYS = "Enter explains it, Shift+Enter begins a new line."
 _OPTION = 20
 _CONTROL_HEIGHT = 44
-"""Of the control below the bars: without it nothing shall move."""
+"""Of the control below the bars, in pixels: where it is missing, nothing is to move."""
+_STRONGEST = (Strongest(NeuronKind.FFN, 10),)
 
 
-def tokens(found: "Sequence[PromptToken]", position: int, asked: PromptSelection) -> None:
-    """The prompt's tokens; a click moves the explained position."""
-    last = len(found) - 1
-    moved = replace(asked, target=None, distractor=None, place=Place(tables=asked.place.tables))
-    items = [
-        chip(
-            token.display,
-            navigation.href(HERE, replace(moved, position=None if place == last else place)),
-            hint=f"position {place}, token {token.id}",
-            current=place == position,
-        )
-        for place, token in enumerate(found)
-    ]
-    chips(items, key="tokens", here=HERE, label="tokens of the prompt")
-
-
-def explained(analysis: "Analysis | None") -> None:
-    """Which token is explained."""
-    if analysis is None:
-        st.caption("The most probable next tokens. Click one to explain it.")
-        return
-    target = analysis.target
-    st.caption(
-        literal(f"Explained: “{target.token.display}”, {percent(target.probability)}, ")
-        + f"log-probability {literal(nats(target.log_probability))} nats. Click another to explain that."
+def draw() -> None:
+    """The page."""
+    title(
+        "Explain a prompt",
+        "Which layers, heads and neurons raised the log-probability of the next token. In nats: +0.69 doubles it.",
     )
+    about(HERE)
+    atlas = open_catalogue()
+    selection, notices = PromptSelection.read(navigation.params(), limits(atlas))
+    warn(notices)
+    analysis = _asking(selection, atlas)
+    _settings(selection)
+    if analysis is not None:
+        _explained(analysis, selection, atlas)
+    footer(atlas, HERE)
 
 
-def upcoming(predictions: "Sequence[Prediction]", asked: PromptSelection, reading: Reading | None) -> None:
-    """The most probable next tokens; a click explains one. The reading is that of the asked text where there is one."""
-    target = None if reading is None else reading.analysis.target.token.id
-    subject = "" if reading is None else f"{prompt_charts.subject(asked.prompt)}, {reading.analysis.model}"
-    chart = prompt_charts.predictions(
-        predictions,
-        target,
-        lambda token: navigation.href(HERE, _asking(asked, "target", token)),
-        subject=subject,
-    )
-    show(chart, HERE, downloads=reading is not None)
-    if reading is None:
-        st.container(height=_CONTROL_HEIGHT, border=False)
-    else:
-        beside(asked, chart)
-
-
-def fields(asked: PromptSelection, atlas: Catalogue) -> None:
-    """Any other target, and any token to hold the target against."""
-    left, right = st.columns(2, gap="small")
-    with left:
-        _token_field("Another target", "prompt_target", partial(_asking, asked, "target"), asked, atlas)
-    with right:
-        _token_field("Why not", "prompt_distractor", partial(_asking, asked, "distractor"), asked, atlas)
-
-
-def _asking(selection: PromptSelection, name: Literal["target", "distractor"], token: int | None) -> PromptSelection:
-    """The selection with another target or distractor; what was looked at in the old one's neurons is left."""
-    place = replace(selection.place, own=None, read=None, through=None)
-    if name == "target":
-        return replace(selection, place=place, target=token)
-    return replace(selection, place=place, distractor=token)
-
-
-def _token_field(
-    label: str, key: str, asking: Callable[[int], PromptSelection], asked: PromptSelection, atlas: Catalogue
-) -> None:
-    """Typed or chosen, the token leads to the same text with it."""
-    given = token_field(
-        label,
-        placeholder="one token, such as London",
-        options=partial(_options, asked, atlas),
-        origin=navigation.href(HERE, asked.question),
-        key=key,
-        here=HERE,
-    )
-    if given is None:
-        return
-    try:
-        chosen = given if isinstance(given, int) else explain.detail(atlas, asked, "target", given)
-    except AtlasError as error:
-        warn([str(error)])
-        return
-    navigation.show(asking(chosen))
-    st.rerun()
-
-
-def _options(asked: PromptSelection, atlas: Catalogue, text: str) -> list[Option]:
-    """Tokens that begin so; without a model there are none to choose from, and Enter says why."""
-    with suppress(AtlasError):
-        return [
-            Option(shorten(one.token.display, _OPTION), one.token.id, percent(one.probability), f"token {one.token.id}")
-            for one in explain.detail(atlas, asked, "beginning", text)
-        ]
-    return []
-
-
-def against(reading: Reading, selection: PromptSelection) -> None:
-    """Which token the target is held against, and what the difference adds up from."""
-    contrast = reading.analysis.contrast
-    if contrast is None:
-        return
-    with st.container(border=True):
-        target, other = reading.analysis.target, contrast.distractor
-        sums = " ".join(f"{signed(value)} {name}," for name, value in reading.sum_of_parts().items()).rstrip(",")
-        st.markdown(
-            f"**{literal(f'Why “{target.token.display}” and not “{other.token.display}”')}** "
-            + literal(f"({percent(other.probability)}): {nats(contrast.logit_difference)} nats = {sums}.")
-        )
-        st.caption("Layers, heads, source positions and value neurons now show their share of this difference.")
-        off = chip(
-            other.token.display,
-            navigation.href(HERE, _asking(selection, "distractor", None)),
-            hint="click to explain the target alone",
-            removes=True,
-        )
-        chips([off], key="against", here=HERE, label="held against")
-
-
-# The upper part of the prompt page: the box, and as one types its tokens and what comes next, beside the layers of
-
-_KEYS = "Enter explains it, Shift+Enter begins a new line."
+# The upper part: the box, and as one types its tokens and what comes next, beside the layers of what is explained.
 
 
 @st.fragment
-def asking(selection: PromptSelection, atlas: Catalogue) -> "Analysis | None":
-    """Draw it; returns the analysis of the explained text, None where there is none (yet)."""
+def _asking(selection: PromptSelection, atlas: Catalogue) -> Analysis | None:
+    """Returns the analysis of the explained text, None where there is none (yet)."""
     typed = prompt_box(
         selection.prompt, longest=MAX_PROMPT, placeholder="The capital of France is", key="prompt_box", here=HERE
     )
     if typed.sent is not None:
-        navigation.show(_asked(typed.sent, selection))
+        navigation.show(_with_text(typed.sent, selection))
         st.rerun()
     status = st.empty()
     status.caption(f"{'A moment …' if typed.text.strip() else 'Type the beginning of a text.'} {_KEYS}")
     analysis = _analysis(selection, atlas, status) if selection.prompt else None
-    asked = _asked(typed.text, selection)
     if typed.text.strip():
-        _shown(asked, selection, analysis, status, atlas)
+        _shown(_with_text(typed.text, selection), selection, analysis, status, atlas)
     else:
-        _examples(status)
+        status.caption(f"Type the beginning of a text, or start from one of these. {_KEYS}")
+        links = [link(prompt, navigation.href(HERE, PromptSelection(prompt))) for prompt in PROMPTS]
+        chips(links, key="prompts", here=HERE, label="prompts to try")
     return analysis
 
 
-def _asked(text: str, selection: PromptSelection) -> PromptSelection:
+def _with_text(text: str, selection: PromptSelection) -> PromptSelection:
     """The text, asked like the explained one. Another text forgets the target and the position of the old one."""
     if text == selection.prompt:
         return selection
-    return PromptSelection(
-        text,
-        top=selection.top,
-        rule=selection.rule,
-        place=Place(show=selection.place.show, tables=selection.place.tables),
-    )
+    place = Place(show=selection.place.show, tables=selection.place.tables)
+    return PromptSelection(text, top=selection.top, rule=selection.rule, place=place)
 
 
-def _analysis(selection: PromptSelection, atlas: Catalogue, status: "DeltaGenerator") -> "Analysis | None":
+def _analysis(selection: PromptSelection, atlas: Catalogue, status: "DeltaGenerator") -> Analysis | None:
     try:
         return explain.analysis(atlas, selection, _telling(status))
     except AtlasError as error:
@@ -220,17 +141,17 @@ def _telling(status: "DeltaGenerator") -> Report:
 def _shown(
     asked: PromptSelection,
     selection: PromptSelection,
-    analysis: "Analysis | None",
+    analysis: Analysis | None,
     status: "DeltaGenerator",
     atlas: Catalogue,
 ) -> None:
-    """Tokens and next tokens of what stands in the box, beside the layers of what is explained."""
-    same = asked == selection
-    if same and analysis is not None:
-        found: Analysis | explain.Preview = analysis
+    """Tokens and next tokens of the text in the box, beside the layers of what is explained."""
+    explained = analysis if asked == selection else None
+    if explained is not None:
+        found: Analysis | explain.Preview = explained
+        position = explained.position
         words = "The framed one is where the next token is explained; click another to move there."
-        position = analysis.position
-    elif same:
+    elif asked == selection:
         return
     else:
         try:
@@ -239,58 +160,137 @@ def _shown(
             status.caption(_KEYS)
             st.info(literal(str(error)))
             return
-        words = f"Not explained yet: {_KEYS}"
         position = len(found.tokens) - 1
+        words = f"Not explained yet: {_KEYS}"
     count = len(found.tokens)
     status.caption(f"{count} token{'' if count == 1 else 's'}. {words}")
-    tokens(found.tokens, position, asked)
+    _tokens(found.tokens, position, asked)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.subheader("What comes next", anchor=False)
-        explained(analysis if same else None)
-        upcoming(found.predictions, asked, reading_of(analysis) if same and analysis is not None else None)
-        fields(asked, atlas)
+        _next_tokens(found.predictions, asked, explained)
+        _token_fields(asked, atlas)
     with right:
         if analysis is None:
             st.subheader("Where: layers", anchor=False)
-            st.info("Press Enter, or click a token or a prediction: then the layers, heads and neurons behind it show.")
+            st.info("Press Enter, or click a token or a prediction, to see the layers, heads and neurons behind it.")
             return
         reading = reading_of(analysis)
         layers(reading, selection)
-        if same:
-            against(reading, selection)
+        if explained is not None:
+            _held_against(reading, selection)
 
 
-def _examples(status: "DeltaGenerator") -> None:
-    status.caption(f"Type the beginning of a text, or start from one of these. {_KEYS}")
-    links = [link(prompt, navigation.href(HERE, PromptSelection(prompt))) for prompt in PROMPTS]
-    chips(links, key="prompts", here=HERE, label="prompts to try")
+def _tokens(found: Sequence[PromptToken], position: int, asked: PromptSelection) -> None:
+    """The prompt's tokens; a click moves the explained position."""
+    last = len(found) - 1
+    moved = replace(asked, target=None, distractor=None, place=Place(tables=asked.place.tables))
+    items = [
+        chip(
+            token.display,
+            navigation.href(HERE, replace(moved, position=None if place == last else place)),
+            hint=f"position {place}, token {token.id}",
+            current=place == position,
+        )
+        for place, token in enumerate(found)
+    ]
+    chips(items, key="tokens", here=HERE, label="tokens of the prompt")
 
 
-_STRONGEST = (Strongest(NeuronKind.FFN, 10),)
-
-
-def draw() -> None:
-    """The page."""
-    title(
-        "Explain a prompt",
-        "Which layers, heads and neurons raised the log-probability of the next token. In nats: +0.69 doubles it.",
+def _next_tokens(predictions: Sequence[Prediction], asked: PromptSelection, explained: Analysis | None) -> None:
+    """The most probable next tokens; a click explains one."""
+    if explained is None:
+        st.caption("The most probable next tokens. Click one to explain it.")
+    else:
+        target = explained.target
+        st.caption(
+            literal(f"Explained: “{target.token.display}”, {percent(target.probability)}, ")
+            + f"log-probability {literal(nats(target.log_probability))} nats. Click another to explain that."
+        )
+    chart = prompt_charts.predictions(
+        predictions,
+        None if explained is None else explained.target.token.id,
+        lambda token: navigation.href(HERE, _with_token(asked, "target", token)),
+        subject="" if explained is None else f"{prompt_charts.subject(asked.prompt)}, {explained.model}",
     )
-    about(HERE)
-    atlas = open_catalogue()
-    selection, notices = PromptSelection.read(navigation.params(), limits(atlas))
-    warn(notices)
-    analysis = asking(selection, atlas)
-    _settings(selection)
-    if analysis is not None:
-        _explained(analysis, selection, atlas)
-    footer(atlas, HERE)
+    show(chart, HERE, downloads=explained is not None)
+    if explained is None:
+        st.container(height=_CONTROL_HEIGHT, border=False)
+    else:
+        table_beside(chart, asked)
+
+
+def _token_fields(asked: PromptSelection, atlas: Catalogue) -> None:
+    """Any other target, and any token to hold the target against."""
+    left, right = st.columns(2, gap="small")
+    with left:
+        _token_field("Another target", "target", asked, atlas)
+    with right:
+        _token_field("Why not", "distractor", asked, atlas)
+
+
+def _token_field(label: str, name: str, asked: PromptSelection, atlas: Catalogue) -> None:
+    """Typed or chosen, the token leads to the same text with it."""
+    given = token_field(
+        label,
+        placeholder="one token, such as London",
+        options=partial(_options, asked, atlas),
+        origin=navigation.href(HERE, asked.question),
+        key=f"prompt_{name}",
+        here=HERE,
+    )
+    if given is None:
+        return
+    try:
+        chosen = given if isinstance(given, int) else explain.detail(atlas, asked, "target", given)
+    except AtlasError as error:
+        warn([str(error)])
+        return
+    navigation.show(_with_token(asked, name, chosen))
+    st.rerun()
+
+
+def _with_token(selection: PromptSelection, name: str, token: int | None) -> PromptSelection:
+    """The selection with another target or distractor; it no longer looks at the old one's neurons."""
+    changed: dict[str, Any] = {name: token}
+    return replace(selection, place=replace(selection.place, own=None, read=None, through=None), **changed)
+
+
+def _options(asked: PromptSelection, atlas: Catalogue, text: str) -> list[Option]:
+    """Tokens that begin so; without a model there are none to choose from, and Enter says why."""
+    with suppress(AtlasError):
+        return [
+            Option(shorten(one.token.display, _OPTION), one.token.id, percent(one.probability), f"token {one.token.id}")
+            for one in explain.detail(atlas, asked, "beginning", text)
+        ]
+    return []
+
+
+def _held_against(reading: Reading, selection: PromptSelection) -> None:
+    """Which token the target is held against, and what the difference adds up from."""
+    contrast = reading.analysis.contrast
+    if contrast is None:
+        return
+    with st.container(border=True):
+        target, other = reading.analysis.target, contrast.distractor
+        sums = ", ".join(f"{signed(value)} {name}" for name, value in reading.sum_of_parts().items())
+        st.markdown(
+            f"**{literal(f'Why “{target.token.display}” and not “{other.token.display}”')}** "
+            + literal(f"({percent(other.probability)}): {nats(contrast.logit_difference)} nats = {sums}.")
+        )
+        st.caption("Layers, heads, source positions and value neurons now show their share of this difference.")
+        off = chip(
+            other.token.display,
+            navigation.href(HERE, _with_token(selection, "distractor", None)),
+            hint="click to explain the target alone",
+            removes=True,
+        )
+        chips([off], key="against", here=HERE, label="held against")
 
 
 def _settings(selection: PromptSelection) -> None:
     """How the prompt is analysed."""
     sync("prompt_top", selection.top)
-    sync("prompt_rule", str(selection.rule))
 
     def changed() -> None:
         state = st.session_state
@@ -299,24 +299,25 @@ def _settings(selection: PromptSelection) -> None:
 
     with st.expander("How many neurons, and by which conventions"):
         st.number_input("Neurons of each kind", 1, configuration().max_top, key="prompt_top", on_change=changed)
-        st.segmented_control(
-            "Conventions", [str(rule) for rule in Rule], key="prompt_rule", on_change=changed, required=True
-        )
+        rules = {str(rule): str(rule) for rule in Rule}
+        choice("Conventions", rules, str(selection.rule), key="prompt_rule", changed=changed)
         st.caption(
             "exact agrees with the model's own probabilities; notebook drops constants of the final norm, as the "
             "method's published notebooks do. For models without biases the two are the same."
         )
 
 
-def _explained(analysis: "Analysis", selection: PromptSelection, atlas: Catalogue) -> None:
-    """What is below the prompt and its layers, and what can be done with all of it."""
+# Below it: where the explanation is from, what can be done with all of it, and its parts.
+
+
+def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:
     reading = reading_of(analysis)
-    origin(selection, atlas)
+    _origin(selection, atlas)
     where_you_are(analysis, selection, key="trail")
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
-        switch(selection)
-        report(analysis, selection, atlas)
-        keeping(analysis, selection, atlas)
+        _tables_switch(selection)
+        _report(analysis, selection, atlas)
+        _save(analysis, selection, atlas)
     asked = CompareSelection.of(selection)
     items = [
         link("Compare with another prompt …", navigation.href("compare", asked)),
@@ -325,7 +326,105 @@ def _explained(analysis: "Analysis", selection: PromptSelection, atlas: Catalogu
     chips(items, key="compare", here=HERE, label="compare this prompt")
     where(reading, selection, atlas)
     neurons(reading, selection, atlas)
-    certainty(reading)
+    st.subheader("How sure", anchor=False)
+    for lead, text in certainty_lines(reading):
+        st.caption(f"**{lead}.** {literal(text)}.")
+
+
+def _origin(selection: PromptSelection, atlas: Catalogue) -> None:
+    """Where a stored explanation is from; nothing where the model has just made it."""
+    found = stored.answer(atlas, selection)
+    if found is None:
+        return
+    day = found.created_at[:10]
+    if found.saved_id is None:
+        words, back = (
+            f"From the gallery, made on {day}",
+            link("Gallery", navigation.href("gallery", GallerySelection())),
+        )
+    else:
+        words = f"Saved on {day} as “{found.title}”"
+        back = link("Saved", navigation.href("saved", SavedSelection(found.title[:100])))
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        st.caption(f":material/bookmark: {literal(words)}.", width="content")
+        chips([back], key="stored_from", here=HERE, label="where it is kept")
+        if configuration().mode is not Mode.CATALOGUE:
+            st.button(
+                "Analyse anew",
+                type="tertiary",
+                key="stored_anew_button",
+                on_click=stored.make_anew,
+                args=(selection,),
+                help="Ask the model instead of showing the stored result",
+            )
+    if found.build_id != atlas.info.build_id:
+        warn(
+            [
+                f"This result is from an older catalogue, {found.build_id}; the tokens of its neurons are shown from "
+                f"{atlas.info.build_id}. The model is the same."
+            ]
+        )
+
+
+def _tables_switch(selection: PromptSelection) -> None:
+    """Tables beside the charts, on or off; the address remembers it."""
+    sync("prompt_tables", selection.place.tables)
+
+    def changed() -> None:
+        tables = bool(st.session_state["prompt_tables"])
+        navigation.show(replace(selection, place=replace(selection.place, tables=tables)))
+
+    st.toggle("Tables beside the charts", key="prompt_tables", on_change=changed)
+
+
+def _report(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:
+    """The analysis as files, each made when it is asked for, and the shell command that makes the same."""
+    lens = None
+    if selection.place.map is Map.LENS:
+        with suppress(AtlasError):  # the map itself says why
+            lens = lens_frame(explain.detail(atlas, selection, "lens"))
+    origin = Origin(selection, st.context.url or "", atlas.info.model)
+    material = Material(analysis, atlas, origin, lens)
+    with st.popover("Report", icon=":material/description:", help="This analysis as a file"):
+        st.caption(
+            "Everything below as one page that opens offline, to read, print and share; and the same as data. It "
+            "includes the logit lens where that is shown."
+        )
+        for name, form in FILES.items():
+            st.download_button(
+                f"{form.name}: {form.hint}",
+                data=partial(form.write, material),
+                file_name=file_name(form, analysis.prompt),
+                mime=form.mime,
+                on_click="ignore",
+                key=f"report_{name}",
+                icon=":material/download:",
+                type="tertiary",
+            )
+        command = origin.command()
+        if command is not None:
+            st.caption("The report from the shell:")
+            st.code(command, language="bash", wrap_lines=True)
+
+
+def _save(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:
+    """The control that saves what is shown; where that is not allowed, it says why. Nothing without a workspace."""
+    if not stored.offered():
+        return
+    with st.popover("Save", icon=":material/bookmark_add:", help="Save this explanation with its place and figures"):
+        refusal = access.why_not_write()
+        if refusal is not None:
+            st.info(literal(refusal))
+            return
+        key = f"save_title_{question_key(selection)}"
+        st.text_input("Title", value=explain.suggested_title(selection, analysis), key=key, max_chars=MAX_TITLE)
+
+        def save() -> str:
+            return f"Saved as “{explain.save(st.session_state[key] or '', selection, analysis, atlas).title}”."
+
+        st.button("Save it", type="primary", on_click=on_click, args=(save,), key="save_button")
+        st.caption("The address, the whole result and what is open on this page are kept. Find them under Saved.")
+    say_what_was_done(icon=":material/bookmark_added:")
 
 
 if __name__ == "__main__":
