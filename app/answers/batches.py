@@ -11,13 +11,15 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError, create_model
 
 from app import attribution
+from app.answers import explain
 from app.attribution.frames import ROLES
 from app.attribution.frames import aggregate as aggregate_frame
+from app.attribution.prompt import PromptLine
 from app.attribution.results import to_json
 from app.serving import resources
 from app.serving.access import require_allowed, require_batch
-from app.serving.settings import configuration
 from app.serving.worker import Reason, RefusedError, Report
+from app.state.selections import PromptSelection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -34,30 +36,23 @@ _MAX_LISTED = 2000
 _TOKENS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One prompt of many; target: one token as text, None for the top prediction."""
+def parse_lines(text: str, most: int = MAX_PROMPTS) -> tuple[list[PromptLine], int]:
+    r"""Prompts, one per line with its target after a tab, and how many are beyond the limit.
 
-    prompt: str
-    target: str | None = None
-
-
-def parse_lines(text: str, most: int = MAX_PROMPTS) -> tuple[list[Asked], int]:
-    r"""Prompts and how many are beyond the limit.
-
-    >>> parse_lines("The capital of France is\t Paris\n\nThank you very")
-    ([Asked(prompt='The capital of France is', target=' Paris'), Asked(prompt='Thank you very', target=None)], 0)
+    >>> parse_lines("The capital of France is\t Paris\n\nThank you very")  # doctest: +NORMALIZE_WHITESPACE
+    ([PromptLine(prompt='The capital of France is', target=' Paris', distractor=None, position=None),
+      PromptLine(prompt='Thank you very', target=None, distractor=None, position=None)], 0)
     """
     found = []
     for line in text.splitlines():
         prompt, _, target = line.partition("\t")
         if prompt.strip():
-            found.append(Asked(prompt, target.rstrip("\t") or None))
+            found.append(PromptLine(prompt, target.rstrip("\t") or None))
     return found[:most], max(0, len(found) - most)
 
 
 def as_lines(pairs: Iterable[tuple[str, str]]) -> str:
-    """The text that stands for prompts with targets."""
+    """Prompts with targets as the text that `parse_lines` reads."""
     return "\n".join(f"{prompt}\t{target}" for prompt, target in pairs)
 
 
@@ -88,16 +83,13 @@ def aggregate_of(rows: list[dict[str, Any]]) -> Aggregate:
     return Aggregate(aggregate_frame(rows), len(rows) - len(failed), failed, models)
 
 
-def row(atlas: Catalogue, asked: Asked) -> dict[str, Any]:
+def row(atlas: Catalogue, asked: PromptLine) -> dict[str, Any]:
     """One of many prompts, as the object that the shell would write; see `results.to_json`."""
     require_allowed(asked.prompt)
 
     def make(report: Report) -> dict[str, Any]:
         model = resources.ready(atlas, report)
-        limits = configuration()
-        settings = attribution.Settings(
-            target=asked.target, suppressing=True, max_tokens=limits.max_tokens, memory_mb=limits.memory_mb
-        )
+        settings = asked.applied(explain.settings_of(PromptSelection(asked.prompt)))
         ranges = resources.ranges_of(atlas.info.build_id, atlas)
         try:
             return to_json(attribution.analyse(model, asked.prompt, settings, ranges=ranges, report=report))
@@ -114,13 +106,13 @@ def row(atlas: Catalogue, asked: Asked) -> dict[str, Any]:
         return {"prompt": asked.prompt, "error": str(error)}  # the others go on, and this one may be tried again
 
 
-def known_aggregate(atlas: Catalogue, asked: tuple[Asked, ...]) -> Aggregate | None:
+def known_aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...]) -> Aggregate | None:
     """The aggregate, where it was made before."""
     known: Aggregate | None = resources.workshop().known("aggregate", (atlas.info.build_id, asked))
     return known
 
 
-def aggregate(atlas: Catalogue, asked: tuple[Asked, ...]) -> Aggregate:
+def aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...]) -> Aggregate:
     """The lists of many prompts, put together; analyses each prompt that was not analysed before."""
     require_batch(len(asked))
     rows = [row(atlas, one) for one in asked]
@@ -136,7 +128,7 @@ class NeuronRow:
 
     Attributes:
         neuron: which.
-        prompts: in how many prompts' list it stands.
+        prompts: how many prompts have it in their list.
         score: its mean over those, nats.
         activation: its mean over those, signed; None for query neurons.
         tokens: its strongest tokens; None where the catalogue has no such neuron, as a file may be of another model.

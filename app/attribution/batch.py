@@ -10,33 +10,18 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from app.attribution.analysis import analyse
-from app.attribution.prompt import Settings
+from app.attribution.prompt import PromptLine, Settings
 from app.attribution.results import to_json
 from app.attribution.run import Ranges
 from db.errors import AtlasError
 from indexer.language_model import LanguageModel
 
 ENDINGS = (".jsonl", ".parquet")
-
-
-@dataclass(frozen=True)
-class PromptLine:
-    """One prompt of a file, with the target, distractor and position it names; None leaves the settings' own."""
-
-    prompt: str
-    target: str | int | None = None
-    distractor: str | int | None = None
-    position: int | None = None
-
-    def applied(self, settings: Settings) -> Settings:
-        """The settings with what this line names."""
-        named = {name: value for name, value in asdict(self).items() if name != "prompt" and value is not None}
-        return replace(settings, **named)
 
 
 def read_prompts(path: Path) -> list[PromptLine]:

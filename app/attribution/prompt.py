@@ -1,6 +1,6 @@
 """Text -> token ids, and a target -> one token id, with errors a person can act on."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from db.errors import AtlasError
@@ -136,3 +136,18 @@ class Settings:
     suppressing: bool = False
     max_tokens: int = MAX_TOKENS
     memory_mb: int = MEMORY_MB
+
+
+@dataclass(frozen=True)
+class PromptLine:
+    """One of many prompts, with the target, distractor and position it names; None leaves the settings' own."""
+
+    prompt: str
+    target: str | int | None = None
+    distractor: str | int | None = None
+    position: int | None = None
+
+    def applied(self, settings: Settings) -> Settings:
+        """The settings with what this line names."""
+        named = {name: value for name, value in asdict(self).items() if name != "prompt" and value is not None}
+        return replace(settings, **named)

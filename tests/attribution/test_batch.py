@@ -9,8 +9,9 @@ import pytest
 
 from app.attribution import Settings, analyse
 from app.attribution.__main__ import main
-from app.attribution.batch import PromptLine, analyse_batch, read_prompts, read_rows
+from app.attribution.batch import analyse_batch, read_prompts, read_rows
 from app.attribution.frames import aggregate
+from app.attribution.prompt import PromptLine
 from app.attribution.results import to_json
 from db.errors import AtlasError
 from tests import models

@@ -7,9 +7,10 @@ import pandas as pd
 import streamlit as st
 
 from app.answers import batches
-from app.answers.batches import MAX_PROMPTS, Aggregate, Asked, NeuronRow
+from app.answers.batches import MAX_PROMPTS, Aggregate, NeuronRow
 from app.answers.files import csv_of
 from app.attribution.frames import ROLES
+from app.attribution.prompt import PromptLine
 from app.charts import catalogue_charts
 from app.gallery.examples import READY
 from app.serving.settings import configuration
@@ -130,7 +131,7 @@ def _analysed(text: str, atlas: Catalogue) -> Aggregate | None:
     return batches.known_aggregate(atlas, tuple(asked)) or _with_progress(asked, atlas)
 
 
-def _with_progress(asked: list[Asked], atlas: Catalogue) -> Aggregate:
+def _with_progress(asked: list[PromptLine], atlas: Catalogue) -> Aggregate:
     slot = st.empty()
     for done, one in enumerate(asked):
         slot.progress(done / len(asked), literal(f"{done + 1} of {len(asked)}: {one.prompt[:60]}"))
