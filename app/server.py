@@ -16,10 +16,10 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Mount, Route
 from streamlit.starlette import App
 
+from app.answers import stored
 from app.serving import logs
 from app.serving.api import api
-from app.serving.frontend import Asset, Assets, of_folder, with_preloads
-from app.serving.headers import SecurityHeaders
+from app.serving.frontend import Asset, Assets, SecurityHeaders, of_folder, with_preloads
 from app.serving.health import health
 from app.serving.settings import Mode, configuration_or_exit
 from app.serving.startup import keep_little, send_at_once, warm_up
@@ -70,7 +70,7 @@ app = App(
     Path(__file__).with_name("main.py"),
     secrets={"auth": dict(_SETTINGS.auth)} if _SETTINGS.auth else None,
     routes=[
-        Route(f"{_PREFIX.rstrip('/')}/health", health),
+        Route(f"{_PREFIX.rstrip('/')}/health", health(stored.workspace)),
         Route(_API, _to_api),
         Mount(_API, api()),
     ],

@@ -70,7 +70,7 @@ def _run(atlas: Catalogue, question: PromptSelection, report: Report) -> "Prompt
         model = resources.ready(atlas, report)
         report("Running the prompt …")
         found = attribution.run_prompt(model, question.prompt, settings_of(question))
-        runs.put(key, found)
+        runs[key] = found
     return found
 
 

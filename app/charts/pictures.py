@@ -16,9 +16,9 @@ from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import altair as alt
+from cachetools import LRUCache
 
 from app.charts import WIDTH
-from app.serving.shelf import Shelf
 from db.errors import AtlasError
 
 AltairChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
@@ -32,7 +32,7 @@ _BLACK = "#1a1a1a"
 _MAKER = Path(__file__).with_name("picture_maker.py")
 _SECONDS = 180.0
 _converting = BoundedSemaphore(2)
-_shelf: Shelf[str] = Shelf(_KEPT)
+_shelf: "LRUCache[_Job, str]" = LRUCache(_KEPT)
 _lock = Lock()
 
 
@@ -110,7 +110,7 @@ def _made(jobs: Sequence[_Job]) -> list[str]:
         known |= made
         with _lock:
             for job, drawing in made.items():
-                _shelf.put(job, drawing)
+                _shelf[job] = drawing
     return [known[job] for job in jobs]
 
 

@@ -2,19 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy import ColumnClause, literal_column, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from app.answers import stored
 from app.serving.problems import Pool, public
 from app.serving.resources import catalogue, is_loaded
 from app.serving.settings import configuration
 from db.catalogue import schema
 from db.errors import AtlasError
+from db.workspace import Workspace
 
 PATIENCE = 5.0
 """Seconds after which a part that does not answer counts as broken."""
@@ -25,21 +25,30 @@ _POOL = Pool(threads=2, waiting=16)  # of its own, so that many questions do not
 _LOG = logging.getLogger(__name__)
 
 
-async def health(request: Request) -> JSONResponse:
-    """200 where the catalogue can be read, else 503; each part says what is wrong with it.
+def health(workspace: Callable[[], Workspace | None]) -> Callable[[Request], Awaitable[JSONResponse]]:
+    """The health check. It answers 200 where the catalogue can be read, else 503; each part says what is wrong with it.
 
     Without its workspace the server still answers everything but what people saved: that is status “impaired”, and 200.
+
+    Args:
+        workspace: opens it; None where nothing was saved yet.
     """
-    found, kept = await asyncio.gather(_state("catalogue", _catalogue), _state("workspace", _workspace))
-    well, whole = found["status"] == "ok", kept["status"] in ("ok", "off")
-    return JSONResponse(
-        {
-            "status": "broken" if not well else "ok" if whole else "impaired",
-            "parts": {"catalogue": found, "workspace": kept},
-        },
-        200 if well else 503,
-        {"Cache-Control": "no-store"},
-    )
+
+    async def check(_request: Request) -> JSONResponse:
+        found, kept = await asyncio.gather(
+            _state("catalogue", _catalogue), _state("workspace", lambda: _workspace(workspace))
+        )
+        well, whole = found["status"] == "ok", kept["status"] in ("ok", "off")
+        return JSONResponse(
+            {
+                "status": "broken" if not well else "ok" if whole else "impaired",
+                "parts": {"catalogue": found, "workspace": kept},
+            },
+            200 if well else 503,
+            {"Cache-Control": "no-store"},
+        )
+
+    return check
 
 
 async def _state(name: str, look: Callable[[], Part]) -> Part:
@@ -70,16 +79,16 @@ def _catalogue() -> Part:
     }
 
 
-def _workspace() -> Part:
+def _workspace(open_workspace: Callable[[], Workspace | None]) -> Part:
     """Asks the workspace for nothing; one that nobody has written to yet is well.
 
     Raises:
         AtlasError: it cannot be used.
     """
-    if not stored.offered():
+    if configuration().workspace_url is None:
         return {"status": "off"}
     try:
-        workspace = stored.workspace()
+        workspace = open_workspace()
         if workspace is not None:
             with workspace.database.transaction() as connection:
                 connection.execute(select(_ONE))

@@ -3,7 +3,6 @@
 Nothing of torch is imported before a page needs the model: that takes seconds.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import ceil
@@ -12,27 +11,31 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import streamlit as st
+from cachetools import LRUCache
 
 from app.serving import access, logs
 from app.serving.access import require_model
 from app.serving.settings import configuration
-from app.serving.shelf import Shelf
 from app.serving.worker import Asker, Finished, Report, Workshop
 from db.catalogue.builds import find_build, find_catalogue, models, source_of
 from db.catalogue.store import Catalogue
+from db.lazy import lazy_import
 
 if TYPE_CHECKING:
+    from app import attribution
+    from app.attribution import run as prompt_run
     from app.attribution.run import PromptRun, Ranges
     from indexer.language_model import LanguageModel
+else:
+    attribution = lazy_import("app.attribution")
+    prompt_run = lazy_import("app.attribution.run")
 
-
-# What is large and slow to load: loaded once, when first asked for, and only so many of it kept.
 
 T = TypeVar("T")
 
 
 class Loaded(Generic[T]):
-    """The things in memory.
+    """What is large and slow to load: loaded once, when first asked for, and only so many of it kept.
 
     Args:
         room: how many. What was used least recently makes room before the next is loaded, so that there are never more.
@@ -41,42 +44,38 @@ class Loaded(Generic[T]):
     """
 
     def __init__(self, room: int, load: Callable[[str], T], dropped: Callable[[], None] = lambda: None) -> None:
-        self._room, self._load, self._dropped = room, load, dropped
-        self._shelf: Shelf[T] = Shelf(room)
+        self._load, self._dropped = load, dropped
+        self._kept: LRUCache[str, T] = LRUCache(room)
         self._loading = Lock()
 
     def get(self, source: str) -> T:
         """The thing; two who ask at once wait for one loading."""
         with self._loading:
-            found = self._shelf.get(source)
-            if found is None:
-                if len(self._shelf) >= self._room:
-                    self._shelf.shrink(self._room - 1)
+            if source not in self._kept:
+                if len(self._kept) >= self._kept.maxsize:
+                    self._kept.popitem()
                     self._dropped()
-                found = self._load(source)
-                self._shelf.put(source, found)
-            return found
+                self._kept[source] = self._load(source)
+            return self._kept[source]
 
     def has(self, source: str) -> bool:
         """Whether it is in memory; does not count as a use."""
-        return source in self._shelf
+        return source in self._kept
 
-
-# The builds that are open. A build's file never changes, so one that did was harmed or put back: it is opened anew.
 
 _State = tuple[int, int, int, int]
 
 
 class OpenBuilds:
-    """Opens each file once and keeps it open.
+    """Opens each build's file once and keeps it open. A build never changes, so a file that did was harmed or put back:
+    it is opened anew.
 
     Args:
         room: how many; one that drops out is closed with its last user.
     """
 
     def __init__(self, room: int) -> None:
-        self._room = room
-        self._open: OrderedDict[Path, tuple[_State, Catalogue]] = OrderedDict()
+        self._open: LRUCache[Path, tuple[_State, Catalogue]] = LRUCache(room)
         self._lock = Lock()
 
     def get(self, path: Path) -> Catalogue:
@@ -90,15 +89,12 @@ class OpenBuilds:
             known = self._open.get(path)
             if known is not None:
                 if known[0] == state:
-                    self._open.move_to_end(path)
                     return known[1]
                 del self._open[path]
                 known[1].close()  # within a process DuckDB goes on reading the old file as long as one has it open
             opened = Catalogue.open(path)
             if state is not None:
                 self._open[path] = (state, opened)
-            while len(self._open) > self._room:
-                self._open.popitem(last=False)
             return opened
 
 
@@ -169,20 +165,19 @@ def remembered(key: Hashable, make: Callable[[], T]) -> T:
     """What `make` returns; the last few are kept by key. For what the catalogue answers in a moment: two sessions may
     make it at once.
     """
-    shelf, lock = _answers()
+    answers, lock = _answers()
     with lock:
-        found = shelf.get(key)
+        found: T | None = answers.get(key)
     if found is None:
         found = make()
         with lock:
-            shelf.put(key, found)
-    answer: T = found
-    return answer
+            answers[key] = found
+    return found
 
 
 @st.cache_resource(show_spinner=False)
-def _answers() -> "tuple[Shelf[Any], Lock]":
-    return Shelf(_ANSWERS), Lock()
+def _answers() -> tuple[LRUCache[Hashable, Any], Lock]:
+    return LRUCache(_ANSWERS), Lock()
 
 
 def is_loaded(atlas: Catalogue) -> bool:
@@ -200,14 +195,12 @@ def _source(atlas: Catalogue) -> str:
 
 @st.cache_resource(show_spinner=False)
 def _models() -> "Loaded[LanguageModel]":
-    return Loaded(configuration().keep_models, _load, lambda: runs().shrink(0))  # runs hold their model
+    return Loaded(configuration().keep_models, _load, lambda: runs().clear())  # runs hold their model
 
 
 def _load(source: str) -> "LanguageModel":
-    from app.attribution import load
-
     with _shop().untimed():
-        return load(source)
+        return attribution.load(source)
 
 
 def model_of(atlas: Catalogue) -> "LanguageModel":
@@ -218,10 +211,8 @@ def model_of(atlas: Catalogue) -> "LanguageModel":
         AtlasError: the model is not here, or is another than the catalogue's.
     """
     require_model()
-    from app.attribution.run import require_same_model
-
     model = _models().get(_source(atlas))
-    require_same_model(model, atlas)
+    prompt_run.require_same_model(model, atlas)
     return model
 
 
@@ -235,9 +226,7 @@ def ready(atlas: Catalogue, report: Report) -> "LanguageModel":
 @st.cache_resource(max_entries=2, show_spinner=False)
 def ranges_of(build_id: str, _atlas: Catalogue) -> "Ranges":
     """What a build knows of its neurons' extreme logits."""
-    from app.attribution.run import stored_ranges
-
-    return stored_ranges(_atlas)
+    return prompt_run.stored_ranges(_atlas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +277,8 @@ def _log_end(ended: Finished) -> None:
 
 
 @st.cache_resource(show_spinner=False)
-def runs() -> "Shelf[PromptRun]":
+def runs() -> "LRUCache[Hashable, PromptRun]":
     """The last prompts that were run, for the questions that are asked one at a time. Only the workshop's thread may
     touch it.
     """
-    return Shelf(_RUNS)
+    return LRUCache(_RUNS)

@@ -1,15 +1,15 @@
-"""What the server's own connections need of the system."""
+"""What is done when the server starts: for its connections, its memory, and the first visitor."""
 
 import ctypes
 import logging
 import os
 import socket
-import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from threading import Thread
+
+import psutil
 
 from app.serving.resources import catalogue
 from db.errors import AtlasError
@@ -23,20 +23,11 @@ def send_at_once() -> None:
     puts off for 40 ms: at a first view, that is once for nearly each of some hundred files. A connection inherits the
     option from the socket that it was accepted by.
     """
-    for number in _open_files():
-        with suppress(OSError, ValueError):
-            if not stat.S_ISSOCK(os.fstat(number).st_mode):
-                continue
-            with socket.socket(fileno=os.dup(number)) as found:
-                if found.type == socket.SOCK_STREAM and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _open_files() -> list[int]:
-    """The numbers of this process's open files; none where the system does not tell."""
-    with suppress(OSError):
-        return [int(one.name) for one in Path("/dev/fd").iterdir()]
-    return []
+    with suppress(psutil.Error, OSError):
+        for one in psutil.Process().net_connections("tcp"):
+            if one.status == psutil.CONN_LISTEN:
+                with socket.socket(fileno=os.dup(one.fd)) as listening:
+                    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 # How much memory the process keeps beyond what it uses.

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from app.serving.shelf import Shelf
+from cachetools import LRUCache
+
 from db.errors import AtlasError
 
 
@@ -229,7 +230,7 @@ class Workshop:
         on_end: Callable[[Finished], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._made: dict[str, Shelf[Piece]] = {kind: Shelf(size) for kind, size in room.items()}
+        self._made: dict[str, LRUCache[Hashable, Piece]] = {kind: LRUCache(size) for kind, size in room.items()}
         self._unfinished: dict[Hashable, Piece] = {}
         self._turns: Turns[Piece] = Turns()
         self._waiting, self._limit, self._patience, self._grace = waiting, limit, patience, grace
@@ -362,7 +363,7 @@ class Workshop:
             if self._unfinished.get((piece.kind, piece.key)) is piece:
                 del self._unfinished[piece.kind, piece.key]
             if piece.error is None:  # what failed may be tried again
-                self._made[piece.kind].put(piece.key, piece)
+                self._made[piece.kind][piece.key] = piece
         try:
             self._on_end(piece.ended(self._clock()))
         finally:

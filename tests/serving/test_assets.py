@@ -15,8 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from app.serving.frontend import Asset, Assets, of_folder, with_preloads
-from app.serving.headers import page_policy
+from app.serving.frontend import Asset, Assets, of_folder, page_policy, with_preloads
 from app.serving.startup import send_at_once
 from app.ui.components import entry, script, script_name
 from app.ui.pages import PAGES

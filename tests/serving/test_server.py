@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from app.serving.headers import page_policy
+from app.answers import stored
+from app.serving.frontend import page_policy
 from app.serving.health import health
 from db.catalogue.builds import set_current
 from tests.catalogues import ToyCatalogue, make_catalogue
@@ -141,7 +142,7 @@ def test_a_server_without_its_workspace_is_impaired(
     monkeypatch.setenv("ATLAS_CATALOGUE", str(toy.directory.parent))
     file = tmp_path / "kept.sqlite"
     monkeypatch.setenv("ATLAS_WORKSPACE", f"sqlite:///{file}")
-    with TestClient(Starlette(routes=[Route("/health", health)])) as ask:
+    with TestClient(Starlette(routes=[Route("/health", health(stored.workspace))])) as ask:
         assert ask.get("/health").json()["parts"]["workspace"] == {"status": "ok"}  # nothing was saved yet
         assert not file.exists()
         file.write_text("no database " * 1000)
@@ -158,7 +159,7 @@ def test_a_catalogue_that_hangs_is_broken(toy: ToyCatalogue, monkeypatch: pytest
     monkeypatch.setenv("ATLAS_WORKSPACE", "off")
     monkeypatch.setattr("app.serving.health.PATIENCE", 0.05)
     monkeypatch.setattr("app.serving.health.catalogue", lambda: go.wait())
-    with TestClient(Starlette(routes=[Route("/health", health)])) as ask:
+    with TestClient(Starlette(routes=[Route("/health", health(stored.workspace))])) as ask:
         answer = ask.get("/health")
     go.set()
     assert answer.status_code == 503

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from app.serving.shelf import Shelf
 from app.serving.worker import Asker, Finished, Reason, RefusedError, Report, Turns, Workshop
 from db.errors import AtlasError
 
@@ -454,17 +453,6 @@ def test_many_threads_at_once_agree(bench):
     answers = list(bench.threads.map(ask, range(20)))
     assert answers == [[f"KEY {key}" for key in range(n % 5, n % 5 + 5)] for n in range(20)]
     assert sorted(bench.done) == [f"key {key}" for key in range(9)]
-
-
-def test_a_shelf_forgets_what_was_not_used_for_longest():
-    shelf: Shelf[str] = Shelf(2)
-    for key in "ab":
-        shelf.put(key, key.upper())
-    shelf.get("a")
-    shelf.put("c", "C")
-    assert (shelf.get("a"), shelf.get("b"), shelf.get("c")) == ("A", None, "C")
-    shelf.drop_where(lambda thing: thing == "A")
-    assert (shelf.get("a"), len(shelf)) == (None, 1)
 
 
 def test_turns_come_in_the_order_that_was_foretold():
