@@ -142,7 +142,7 @@ def test_more_prompts_than_allowed_are_left_out(monkeypatch, small_page):
     set_to(monkeypatch, max_prompts="2")
     assert refusal(lambda: access.require_batch(3)).reason is Reason.LIMIT
     app = small_page("many", ps="The river\nThe sea\nThe lake")
-    assert "Only the first 2 prompts are explained; 1 more" in texts(app)
+    assert "Only the first 2 of 3 prompts are explained" in texts(app)
 
 
 def test_work_over_its_time_ends_with_a_sentence(monkeypatch, small_page):

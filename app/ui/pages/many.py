@@ -125,7 +125,7 @@ def _analysed(text: str, atlas: Catalogue) -> Aggregate | None:
     most = configuration().max_prompts
     asked, beyond = batches.parse_lines(text, most)
     if beyond:
-        warn([f"Only the first {most} prompts are explained; {beyond} more left out. The shell has no such limit."])
+        warn([f"Only the first {most} of {most + beyond} prompts are explained. The shell has no such limit."])
     if not asked:
         return None
     return batches.known_aggregate(atlas, tuple(asked)) or _with_progress(asked, atlas)
