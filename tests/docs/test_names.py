@@ -31,14 +31,13 @@ def _each(pattern: str) -> list:
     ]
 
 
-@pytest.mark.parametrize(("readme", "name"), _each(rf"(?<![\w./])((?:{'|'.join(ROOMS)}|tests)/[\w./-]*\w)"))
-def test_a_path_exists(readme, name):
-    assert (CHECKOUT / name).exists()
+PATH = rf"(?<![\w./])(?:{'|'.join(ROOMS)}|tests)/[\w./-]*\w"
+FILE = r"(?<=`)\w+\.(?:py|js|css|html)(?=`)"
 
 
-@pytest.mark.parametrize(("readme", "name"), _each(r"`(\w+\.(?:py|js|css|html))`"))
+@pytest.mark.parametrize(("readme", "name"), _each(f"{PATH}|{FILE}"))
 def test_a_file_exists(readme, name):
-    assert any(readme.path.parent.rglob(name))
+    assert (CHECKOUT / name).exists() if "/" in name else any(readme.path.parent.rglob(name))
 
 
 @pytest.mark.parametrize(("readme", "name"), _each(rf"`((?:{'|'.join(ROOMS)})(?:\.[A-Za-z_]\w*)+)[`(]"))
