@@ -17,238 +17,318 @@ says why.
 import argparse
 import json
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from db import queries
-from db.command_line import run
+from db import questions
+from db.command_line import catalogue_folder, run, table
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind, Sign
+from db.lazy import lazy_import
+from db.neuron import NeuronKind, Sign
+from db.questions import QUESTIONS, ConceptSearch, OneNeuron, OneToken, Question, Search, Similar, Span, WholeBuild
+from db.records import Build, Hit, Token, TokenLogit
+from db.token_text import shorten
 
 if TYPE_CHECKING:
+    from db.catalogue import builds, export, store
     from db.catalogue.store import Catalogue
+else:
+    builds, export, store = (lazy_import(f"db.catalogue.{name}") for name in ("builds", "export", "store"))
 
-
-# What the shell's commands take: the parser of ``python -m db``.
-
-EXPORTS = ("search", "concept", "similar", "neuron", "token", "overview")
 FORMATS = ("csv", "json", "parquet")
+_LISTED = 8  # tokens of a row
+_SIMILAR_EXPORTED = 100
 
 
-def parser() -> argparse.ArgumentParser:
+# The parser, made from the questions' fields.
+
+
+def parser() -> ArgumentParser:
     """The parser of all commands."""
-    whole = argparse.ArgumentParser(prog="python -m db", description="Look neurons up by token, or tokens by neuron.")
-    shared = argparse.ArgumentParser(add_help=False)
+    whole = ArgumentParser(prog="python -m db", description="Look neurons up by token, or tokens by neuron.")
+    shared = ArgumentParser(add_help=False)
     for target, default in ((whole, None), (shared, argparse.SUPPRESS)):
         target.add_argument(
             "--catalogue", type=Path, metavar="DIR", default=default, help="folder of catalogues, or one build's file"
         )
         target.add_argument("--model", metavar="NAME", default=default, help="which of several catalogues")
-    json = argparse.ArgumentParser(add_help=False)
-    json.add_argument("--json", action="store_true", help="JSON on standard output and nothing else there")
+    to_json = ArgumentParser(add_help=False)
+    to_json.add_argument("--json", action="store_true", help="JSON on standard output and nothing else there")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, text: str, *, to_json: bool = True) -> argparse.ArgumentParser:
-        return commands.add_parser(name, parents=[shared, json] if to_json else [shared], help=text)
-
-    search = command("search", "neurons that promote or suppress a token")
-    search.add_argument("text", metavar="TEXT", help="a token; its leading space and case may differ")
-    _add_filters(search)
-    _add_order(search)
-    _add_page(search)
-    concept = command("concept", "neurons that cover a concept, given by words")
-    concept.add_argument("text", metavar="TEXT", help="words, such as “programming languages, -snake”")
-    _add_filters(concept)
-    _add_concept(concept)
-    _add_page(concept, 20)
-    for name, text in (
-        ("neuron", "the tokens at both ends of a neuron"),
-        ("similar", "neurons that share tokens with a neuron"),
-    ):
-        labelled = command(name, text)
-        labelled.add_argument("label", metavar="LABEL", help="such as L28.F29 or L21.H19.N7")
-        if name == "similar":
-            labelled.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (default: 20)")
-    token = command("token", "a token: its neighbours, and the neurons that have it, by layer")
-    token.add_argument("text", metavar="TEXT", help="a token; its leading space and case may differ")
-    token.add_argument("--limit", type=int, default=10, metavar="N", help="neurons an end (default: 10)")
-    overview = command("overview", "the build as a whole: layers, peaked neurons, favoured tokens")
-    overview.add_argument("--limit", type=int, default=10, metavar="N", help="neurons and tokens listed (default: 10)")
-    command("builds", "the builds there are, and which are current")
-    _add_export(command("export", "a whole answer as CSV, JSON or Parquet, or a copy of the build", to_json=False))
+    for name, question in QUESTIONS.items():
+        command = commands.add_parser(name, parents=[shared, to_json], help=question.__doc__)
+        for parameter in questions.parameters(question):
+            _add(command, parameter)
+    commands.add_parser("builds", parents=[shared, to_json], help="The builds there are, and which are current.")
+    text = "A whole answer as CSV, JSON or Parquet, or a copy of the build."
+    _add_export(commands.add_parser("export", parents=[shared], help=text))
     return whole
 
 
-def _add_export(export: argparse.ArgumentParser) -> None:
-    export.add_argument("what", nargs="?", choices=EXPORTS, metavar="WHAT", help=" | ".join(EXPORTS))
+def _add_export(export: ArgumentParser) -> None:
+    export.add_argument("what", nargs="?", choices=QUESTIONS, metavar="WHAT", help=" | ".join(QUESTIONS))
     export.add_argument("text", nargs="?", metavar="TEXT", help="what the command of that name takes")
     export.add_argument("--to", type=Path, metavar="FILE", help="the file to write; without it, standard output")
     export.add_argument("--format", choices=FORMATS, help="default: by the file's ending, else csv")
     export.add_argument("--build", type=Path, metavar="FILE", help="copy the whole build to this file instead")
-    export.add_argument("--limit", type=int, metavar="N", help="at most so many rows (default: all)")
-    export.add_argument("--offset", type=int, default=0, metavar="N", help=argparse.SUPPRESS)
-    _add_filters(export)
-    _add_order(export)
-    _add_concept(export)
+    export.add_argument("--limit", type=int, metavar="N", help="how many rows at most (default: all)")
+    every = {one.name: one for question in (Search, ConceptSearch) for one in questions.parameters(question)}
+    for name, parameter in every.items():
+        if name not in ("text", "limit"):
+            _add(export, parameter)
 
 
-def _add_filters(search: argparse.ArgumentParser) -> None:
-    signs = search.add_mutually_exclusive_group()
-    for sign in Sign:
-        signs.add_argument(f"--{sign}", dest="sign", action="store_const", const=sign, help=f"only what {sign} it")
-    search.add_argument("--kind", choices=[str(kind) for kind in NeuronKind])
-    search.add_argument("--layers", type=_layers, metavar="FIRST-LAST", help="such as 20-29, or 7")
-    search.add_argument("--head", type=int, metavar="N", help="attention neurons of this head")
-    search.add_argument("--min-z", type=float, metavar="X", help="least z-score in the sign's direction")
-    search.add_argument("--max-rank", type=int, metavar="N", help="only the first N tokens of each end")
+def _add(command: ArgumentParser, parameter: questions.Parameter) -> None:
+    """The option, or options, that a field of a question is asked for by."""
+    option, kind, flag = parameter.option, parameter.kind, f"--{parameter.name.replace('_', '-')}"
+    default = None if parameter.default in (None, ()) else parameter.default
+    text = option.about if default is None else f"{option.about} (default: {default})"
+    if parameter.default is MISSING:
+        command.add_argument(parameter.name, metavar=option.metavar, help=option.about)
+    elif kind is Sign:
+        signs = command.add_mutually_exclusive_group()
+        for sign in Sign:
+            signs.add_argument(f"--{sign}", dest="sign", action="store_const", const=sign, help=f"only what {sign} it")
+    elif issubclass(kind, StrEnum):
+        command.add_argument(flag, choices=[str(choice) for choice in kind], default=default, help=text)
+    elif parameter.several:
+        command.add_argument(flag, type=kind, action="append", default=[], metavar=option.metavar, help=text)
+    else:
+        read = _layers if kind == Span else kind
+        command.add_argument(flag, type=read, default=default, metavar=option.metavar, help=text)
 
 
-def _add_order(search: argparse.ArgumentParser) -> None:
-    search.add_argument("--by", choices=["z", "rank", "logit"], default="z", help="what ranks the hits (default: z)")
-
-
-def _add_concept(search: argparse.ArgumentParser) -> None:
-    search.add_argument("--widen", type=int, metavar="N", help="neighbours of the words added at most (default: 40)")
-    for name, text in (("add", "add this token, by its id"), ("drop", "leave this token out, by its id")):
-        search.add_argument(f"--{name}", type=int, action="append", default=[], metavar="ID", help=text)
-
-
-def _add_page(search: argparse.ArgumentParser, limit: int = 100) -> None:
-    search.add_argument("--limit", type=int, default=limit, metavar="N", help=f"at most so many (default: {limit})")
-    search.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the first N")
-
-
-def _layers(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
+def _layers(text: str) -> Span:
     try:
-        return int(first), int(last or first)
+        return questions.read_span(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no range of layers: write 20-29, or 7") from None
+        raise ArgumentTypeError(f"{text!r} is no range of layers: write 20-29, or 7") from None
 
 
-# The shell's commands: each takes the parsed options and returns what is printed.
+# The commands: each takes the parsed options and returns what is printed.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = parser().parse_args(arguments)
+    return run(lambda: _run(options))
+
+
+def _run(options: Namespace) -> str:
+    if options.command == "builds":
+        return _builds(options)
+    if options.command == "export":
+        return _export(options)
+    question = _question(QUESTIONS[options.command], vars(options))
+    with _open(options) as catalogue:
+        if not options.json:
+            return TEXTS[type(question)](catalogue, question)
+        return json.dumps(export.as_json(question.answer(catalogue)))
+
+
+def _question(question: type[Question], given: dict[str, Any]) -> Question:
+    """The question that options ask, by their names."""
+    known = {
+        one.field: tuple(given[one.name]) if one.several else given[one.name]
+        for one in questions.parameters(question)
+        if given.get(one.name) is not None
+    }
+    return question(**known)
 
 
 def _open(options: Namespace) -> "Catalogue":
-    from db.catalogue.store import Catalogue
-
-    return Catalogue.open(_chosen(options))
+    return store.Catalogue.open(_chosen(options))
 
 
 def _chosen(options: Namespace) -> Path:
-    from db.catalogue.builds import DEFAULT_ROOT, find_catalogue
-
-    return find_catalogue(options.catalogue or DEFAULT_ROOT, options.model)
-
-
-def _json(options: Namespace) -> str:
-    with _open(options) as catalogue:
-        return json.dumps(queries.ANSWERS[options.command](catalogue, options))
-
-
-def _search(options: Namespace) -> str:
-    if options.json:
-        return _json(options)
-    from db import terminal
-
-    with _open(options) as catalogue:
-        matches, hits = queries.search(catalogue, options)
-        filters = queries.filters_of(options)
-        total = catalogue.count_hits([token.token_id for token in matches.matched], filters)
-    shown = f"{len(hits)} of {total:,} hits" + (f" from {options.offset + 1}" if options.offset and hits else "")
-    lines = [terminal.matches_text(matches), f"{filters.describe(matches.matched)}: {shown}", ""]
-    return "\n".join([*lines, terminal.hits_text(hits)] if hits else lines[:2])
-
-
-def _concept(options: Namespace) -> str:
-    if options.json:
-        return _json(options)
-    from db import terminal
-
-    with _open(options) as catalogue:
-        concept, neurons = queries.concept(catalogue, options)
-        return terminal.concept_text(concept, neurons, catalogue.count_concept(concept, queries.filters_of(options)))
-
-
-def _neuron(options: Namespace) -> str:
-    neuron = Neuron.parse(options.label)
-    if options.json:
-        return _json(options)
-    from db import terminal
-
-    with _open(options) as catalogue:
-        return terminal.card_text(catalogue.neuron(neuron))
-
-
-def _similar(options: Namespace) -> str:
-    neuron = Neuron.parse(options.label)
-    if options.json:
-        return _json(options)
-    from db import terminal
-
-    with _open(options) as catalogue:
-        return terminal.similar_text(neuron, catalogue.similar(neuron, limit=options.limit))
-
-
-def _token(options: Namespace) -> str:
-    if options.json:
-        return _json(options)
-    from db import terminal
-
-    with _open(options) as catalogue:
-        return terminal.token_text(queries.token(catalogue, options), has_neighbours=catalogue.has_neighbours)
-
-
-def _overview(options: Namespace) -> str:
-    if options.json:
-        return _json(options)
-    from db import terminal
-
-    with _open(options) as catalogue:
-        peaked, favourites = catalogue.most_peaked(limit=options.limit), catalogue.favourites(limit=options.limit)
-        return terminal.overview_text(catalogue.overview(), peaked, favourites)
-
-
-def _builds(options: Namespace) -> str:
-    from db import terminal
-    from db.catalogue.builds import DEFAULT_ROOT
-
-    found = queries.builds(options.catalogue or DEFAULT_ROOT, options.model)
-    return json.dumps(terminal.builds_json(found)) if options.json else terminal.builds_text(found)
+    return builds.find_catalogue(catalogue_folder(options.catalogue), options.model)
 
 
 def _export(options: Namespace) -> str:
-    from db.catalogue import export
-
     if options.build is not None:
         if options.what is not None:
             raise AtlasError("--build copies the whole build; leave the query out.")
         return export.copy_build(_chosen(options), options.build)
     if options.what is None or (options.text is None) != (options.what == "overview"):
         raise AtlasError('Say what to export: `export concept "months January" --to months.csv`, or `--build FILE`.')
+    kind = QUESTIONS[options.what]
+    given = vars(options) | {"label": options.text}
+    if options.limit is None:
+        given["limit"] = _SIMILAR_EXPORTED if kind is Similar else export.EVERYTHING
     with _open(options) as catalogue:
-        frame = export.frame_of(catalogue, options)
+        frame = export.answer_frame(catalogue, _question(kind, given))
     return export.write(frame, options.to, options.format)
 
 
-COMMANDS: dict[str, Callable[[Namespace], str]] = {
-    "search": _search,
-    "concept": _concept,
-    "neuron": _neuron,
-    "similar": _similar,
-    "token": _token,
-    "overview": _overview,
-    "builds": _builds,
-    "export": _export,
+def _builds(options: Namespace) -> str:
+    found = builds.all_builds(catalogue_folder(options.catalogue), options.model)
+    return json.dumps(export.as_json(found)) if options.json else builds_text(found)
+
+
+# Answers as text for a terminal.
+
+
+def search_text(catalogue: "Catalogue", question: Search) -> str:
+    """Which tokens the text stands for, the search in words, a table of hits."""
+    matched, hits = question.matches(catalogue).matched, question.answer(catalogue)
+    named = ", ".join(f"“{shorten(token.display)}” ({token.token_id})" for token in matched)
+    total = catalogue.count_hits([token.token_id for token in matched], question)
+    shown = f"{len(hits)} of {total:,} hits" + (f" from {question.offset + 1}" if question.offset and hits else "")
+    lines = [f"matched {named}", f"{question.describe(matched)}: {shown}"]
+    return "\n".join([*lines, "", _hits(hits)] if hits else lines)
+
+
+def _hits(hits: Sequence[Hit]) -> str:
+    rows = [
+        (hit.neuron.label, hit.sign, shorten(hit.token.display), str(hit.rank), f"{hit.logit:.4g}", f"{hit.z:+.2f}")
+        for hit in hits
+    ]
+    return table(("neuron", "sign", "token", "rank", "logit", "z"), rows, right={3, 4, 5})
+
+
+def concept_text(catalogue: "Catalogue", question: ConceptSearch) -> str:
+    """The concept in words, then a table of neurons."""
+    concept = question.concept(catalogue)
+    neurons, total = question.neurons(catalogue, concept), catalogue.count_concept(concept, question)
+    lines = ["tokens " + _listed([entry.token for entry in concept.tokens if entry.weight > 0], 16)]
+    avoided = [entry.token for entry in concept.tokens if entry.weight < 0]
+    if avoided:
+        lines.append("avoided " + _listed(avoided, 16))
+    for word in concept.unmatched:
+        instead = f"; taken for it: {_listed(word.beginnings, 8)}" if word.beginnings else ""
+        pieces = f", it splits into {_listed(word.pieces, 8)}" if word.pieces else ""
+        lines.append(f"“{shorten(word.text)}” is not one token of this model{pieces}{instead}")
+    if not concept.widened:
+        lines.append("This build holds no neighbours of tokens: the words are not widened.")
+    lines += [f"{len(neurons)} of {total:,} ends of neurons that hold some of them", ""]
+    rows = [
+        (
+            found.neuron.label,
+            found.sign,
+            f"{found.score:.2f}",
+            str(len(found.matched)),
+            _listed([entry.token for entry in found.matched]),
+        )
+        for found in neurons
+    ]
+    return "\n".join([*lines, table(("neuron", "sign", "score", "tokens", "matched"), rows, right={2, 3})])
+
+
+def neuron_text(catalogue: "Catalogue", question: OneNeuron) -> str:
+    """A neuron: its statistics, then both ends side by side."""
+    card = question.answer(catalogue)
+    kind = "FFN" if card.neuron.kind is NeuronKind.FFN else "attention"
+    title = f"{card.neuron.label}: {kind} neuron of layer {card.neuron.layer}"
+    figures = f"logits over the vocabulary: mean {card.mean:.4g}, std {card.std:.4g}; norm {card.norm:.4g}"
+    head = ("rank", "promotes", "logit", "z", "suppresses", "logit", "z")
+    rows = [
+        (str(rank), *_entry(top), *_entry(bottom))
+        for rank, (top, bottom) in enumerate(zip(card.top, card.bottom, strict=True), start=1)
+    ]
+    return "\n".join((title, figures, "", table(head, rows, right={0, 2, 3, 5, 6})))
+
+
+def _entry(entry: TokenLogit) -> tuple[str, str, str]:
+    return shorten(entry.token.display, 28), f"{entry.logit:.4g}", f"{entry.z:+.2f}"
+
+
+def similar_text(catalogue: "Catalogue", question: Similar) -> str:
+    """A table of similar neurons."""
+    rows = [
+        (
+            other.neuron.label,
+            f"{other.similarity:.3f}",
+            "opposite ends" if other.opposite else "same ends",
+            str(len(other.shared)),
+            _listed(other.shared),
+        )
+        for other in question.answer(catalogue)
+    ]
+    head = ("neuron", "similarity", "", "shared", "tokens")
+    return f"Neurons that share tokens with {question.label}\n\n{table(head, rows, right={1, 3})}"
+
+
+def token_text(catalogue: "Catalogue", question: OneToken) -> str:
+    """A token in words and two tables."""
+    page = question.answer(catalogue)
+    lines = [f"“{shorten(page.token.display)}” ({page.token.token_id})"]
+    if catalogue.has_neighbours:
+        near = ", ".join(f"“{shorten(near.token.display)}” {near.cosine:.2f}" for near in page.neighbours)
+        lines.append(f"near {near}; itself near {page.neighbour_of:,} tokens")
+    else:
+        lines.append("This build holds no neighbours of tokens.")
+    ends = (page.promotes, page.suppresses)
+    rows = [
+        tuple(
+            cell for end in ends for cell in ((end[i].neuron.label, f"{end[i].z:+.2f}") if i < len(end) else ("", ""))
+        )
+        for i in range(max(map(len, ends)))
+    ]
+    counts: dict[tuple[int, str], dict[str, int]] = {}
+    for layer in page.layers:
+        counts.setdefault((layer.layer, layer.kind), {})[layer.sign] = layer.neurons
+    layers = [(str(layer), kind, *(str(by.get(sign, 0)) for sign in Sign)) for (layer, kind), by in counts.items()]
+    by_layer = table(("layer", "kind", "promoted by", "suppressed by"), layers, right={0, 2, 3})
+    return "\n".join([*lines, "", table(("promoted by", "z", "suppressed by", "z"), rows, right={1, 3}), "", by_layer])
+
+
+def overview_text(catalogue: "Catalogue", question: WholeBuild) -> str:
+    """Three tables."""
+    found = question.answer(catalogue)
+    figures = ("norm_5", "norm_50", "norm_95", "peak_5", "peak_50", "peak_95")
+    layers = [
+        (str(row.layer), row.kind, f"{row.neurons:,}", *(f"{getattr(row, figure):.2f}" for figure in figures))
+        for row in found.layers
+    ]
+    ends = [(end.neuron.label, end.sign, f"{end.z:+.1f}", shorten(end.token.display)) for end in found.peaked]
+    tokens = [
+        (shorten(entry.token.display), entry.sign, f"{entry.first:,}", f"{entry.stored:,}")
+        for entry in found.favourites
+    ]
+    return "\n".join(
+        [
+            "Quantiles in percent; peak: the larger |z| of a neuron's first token at either end",
+            table(("layer", "kind", "neurons", *figures), layers, right=set(range(9)) - {1}),
+            "",
+            "The most peaked neurons",
+            table(("neuron", "sign", "z", "token"), ends, right={2}),
+            "",
+            "The tokens that most neurons favour",
+            table(("token", "sign", "first", "stored"), tokens, right={2, 3}),
+        ]
+    )
+
+
+def builds_text(found: Sequence[Build]) -> str:
+    """A table of builds, the current one of each model marked."""
+    rows = []
+    for build in found:
+        mark, size, stamp = "current" if build.current else "", f"{build.bytes / 1e6:,.1f} MB", build.stamp
+        if stamp is None:
+            rows.append((build.model, build.path.name, mark, "", "", size, "unreadable"))
+            continue
+        figures = (f"{stamp.neurons:,}", size, f"{stamp.depth} tokens an end")
+        rows.append((build.model, stamp.build_id, mark, stamp.created_at, *figures))
+    return table(("model", "build", "", "created", "neurons", "size", ""), rows, right={4, 5})
+
+
+def _listed(tokens: Sequence[Token], shown: int = _LISTED) -> str:
+    named = " ".join(f"“{shorten(token.display, 24)}”" for token in tokens[:shown])
+    return named + (f" and {len(tokens) - shown} more" if len(tokens) > shown else "")
+
+
+TEXTS: dict[type[Question], Callable[["Catalogue", Any], str]] = {
+    Search: search_text,
+    ConceptSearch: concept_text,
+    OneNeuron: neuron_text,
+    Similar: similar_text,
+    OneToken: token_text,
+    WholeBuild: overview_text,
 }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    options = parser().parse_args(arguments)
-    return run(lambda: COMMANDS[options.command](options))
 
 
 if __name__ == "__main__":

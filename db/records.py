@@ -1,9 +1,118 @@
-"""The catalogue's answers: small immutable results. Logits in logits of the value vector alone, z dimensionless."""
+"""What a catalogue answers: the fields of each record once, with what they mean.
 
-from dataclasses import dataclass
+JSON, data frames and the API's schema follow from these fields (:mod:`db.catalogue.export`). Logits are those of the
+value vector alone; z has no unit.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, ClassVar, Final
 
 from db.neuron import Neuron, NeuronKind, Sign
 from db.token_text import display, shorten
+
+# How a field stands in JSON, where it does not stand there as it is.
+
+
+class Spread(dict[str, str]):
+    """The value stands for itself by some of its attributes: a dictionary of name in JSON to attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """A number with so many decimals."""
+
+    decimals: int
+
+
+TEXTS: Final = "texts"
+"""Several tokens or words, of which JSON has the texts."""
+HIDDEN: Final = "hidden"
+"""JSON does not have it."""
+
+
+def stamped(*names: str) -> Spread:
+    """What a record has of a build's stamp, by the same names."""
+    return Spread({name: name for name in names})
+
+
+# A build's own description: which model, which unembedding, which code.
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStamp:
+    """One row of the table ``build``; the fields are its columns."""
+
+    build_id: str
+    """Letters, digits, ``.``, ``_``, ``-``: part of the file's name."""
+    schema_version: int
+    code_version: str
+    created_at: str
+    """ISO 8601, UTC."""
+    model: str
+    family: str
+    """The config's ``model_type``."""
+    checkpoint: str
+    """Hub revision, or the hash of the weights."""
+    unembedding_hash: str
+    """Of the unembedding with the final norm folded in: ties the catalogue to its model."""
+    tokenizer_hash: str
+    layers: int
+    d_model: int
+    vocabulary: Annotated[int, "Rows of the unembedding; token ids run from 0 to one less."]
+    ffn_neurons: Annotated[int, "In the whole model."]
+    attention_neurons: Annotated[int, "In the whole model."]
+    heads: Annotated[int, "Heads per layer."]
+    head_dim: int
+    depth: Annotated[int, "Tokens stored at each end of a neuron."]
+    tokenizer_json: str | None = None
+    """The ``tokenizers`` file; absent where the tokenizer has none."""
+
+    @property
+    def ffn_width(self) -> int:
+        """FFN neurons of one layer."""
+        return self.ffn_neurons // self.layers
+
+    @property
+    def neurons(self) -> int:
+        """FFN and attention neurons together."""
+        return self.ffn_neurons + self.attention_neurons
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One build of a catalogue."""
+
+    model: str
+    current: bool
+    stamp: Annotated[BuildStamp | None, stamped("build_id", "created_at", "neurons", "depth")]
+    """None where the file cannot be read."""
+    bytes: int
+    path: Path
+    problem: Annotated[str | None, "Why the build cannot be read, where it cannot."] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model and its current build; the fields but its name are null where that cannot be read."""
+
+    model: str
+    stamp: Annotated[
+        BuildStamp | None,
+        stamped(
+            *("build_id", "created_at", "family", "layers", "heads", "d_model", "vocabulary"),
+            *("ffn_neurons", "attention_neurons", "depth"),
+        ),
+    ]
+    problem: Annotated[str | None, "Why the build cannot be read, where it cannot."]
+    first: Annotated[bool, "Whether this model answers where none is named."]
+
+
+# Tokens and neurons.
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,12 +120,79 @@ class Token:
     """One row of the unembedding."""
 
     token_id: int
-    text: str
-    """The text itself; the display form where the bytes are not valid UTF-8."""
+    text: Annotated[str, "The token's text as it is; ⟨E4⟩ and the like where its bytes are not valid UTF-8."]
     display: str
     """Unambiguous and printable: see :mod:`db.token_text`."""
     special: bool
     """A control token, or a row of the unembedding that no token uses."""
+
+
+Z = Annotated[float, "(logit − mean) / standard deviation of the neuron's own logits; 0 for a constant neuron."]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A token at one end of a neuron."""
+
+    neuron: Neuron
+    sign: Sign
+    rank: Annotated[int, "From 1, the most extreme token of that end."]
+    token: Token
+    logit: Annotated[float, "Logit of the token under the neuron's value vector."]
+    """As z, mean and std give it back: to six digits that of the neuron's card."""
+    z: Z
+
+    JSON: ClassVar = ("neuron", "sign", "token", "token_id", "rank", "logit", "z")
+    """What is there, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogit:
+    """A token of a neuron's card."""
+
+    token: Token
+    logit: Annotated[float, "Logit of the token under the neuron's value vector."]
+    z: Z
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronCard:
+    """All that is stored of one neuron."""
+
+    neuron: Annotated[Neuron, Spread(neuron="label", kind="kind", layer="layer")]
+    mean: Annotated[float, "Of its logits over the vocabulary."]
+    std: Annotated[float, "Of the same, population standard deviation."]
+    norm: Annotated[float, "Euclidean norm of the value vector as the model stores it."]
+    top: Annotated[tuple[TokenLogit, ...], "Promoted tokens, highest logit first."]
+    bottom: Annotated[tuple[TokenLogit, ...], "Suppressed tokens, lowest logit first."]
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronTokens:
+    """The strongest tokens of one neuron's two ends, most extreme first."""
+
+    promotes: tuple[Token, ...]
+    suppresses: tuple[Token, ...]
+
+    def at(self, sign: Sign) -> tuple[Token, ...]:
+        """Those of one end."""
+        return self.promotes if sign is Sign.PROMOTES else self.suppresses
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarNeuron:
+    """A neuron that shares tokens with another."""
+
+    neuron: Neuron
+    similarity: Annotated[float, "From 0, nothing shared, to 1, the same tokens at the same ranks."]
+    opposite: Annotated[bool, "What one promotes the other suppresses."]
+    shared: Annotated[tuple[Token, ...], TEXTS, "Texts of the tokens of both."]
+    """By their rank in the neuron that was asked about; promoted ones and suppressed ones mixed."""
+
+    @property
+    def signed(self) -> float:
+        """The similarity, negative where the tokens stand at opposite ends."""
+        return -self.similarity if self.opposite else self.similarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,56 +216,122 @@ class TokenMatches:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """A token at one end of a neuron."""
+class Neighbour:
+    """A token near another one."""
 
-    neuron: Neuron
+    rank: Annotated[int, HIDDEN]
+    """From 1; corrected for hubs, so that cosines need not fall."""
+    token: Token
+    cosine: Annotated[float, Rounded(3), "Of the folded unembedding's rows less their mean."]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCount:
+    """How many neurons of a layer and kind have a token at an end."""
+
+    layer: int
+    kind: NeuronKind
     sign: Sign
-    rank: int
-    """From 1, the most extreme token of that end."""
-    token: Token
-    logit: float
-    """As z, mean and std give it back: to six digits that of the neuron's card."""
-    z: float
-    """(logit − mean) / standard deviation of the neuron's logits over the vocabulary; 0 for a constant neuron."""
+    neurons: int
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLogit:
-    """A token of a neuron's card."""
+class TokenPage:
+    """A token: its neighbours, and the neurons that have it."""
 
     token: Token
-    logit: float
-    z: float
+    neighbours: tuple[Neighbour, ...]
+    neighbour_of: Annotated[int, "Of how many tokens this one is a neighbour."]
+    promotes: tuple[Hit, ...]
+    suppresses: tuple[Hit, ...]
+    layers: tuple[LayerCount, ...]
+
+
+# Concepts.
+
+
+class Origin(StrEnum):
+    """How a token came into a concept."""
+
+    WORD = "word"
+    BEGINNING = "beginning"
+    """The word is no token of the model; this one begins like it."""
+    NEIGHBOUR = "neighbour"
+    CHOSEN = "chosen"
+    """Added by its id."""
 
 
 @dataclass(frozen=True, slots=True)
-class NeuronCard:
-    """All that is stored of one neuron."""
+class WeightedToken:
+    """A token of a concept."""
 
-    neuron: Neuron
-    mean: float
-    """Of its logits over the vocabulary, in logits."""
-    std: float
-    """Of the same, population standard deviation, in logits."""
-    norm: float
-    """Euclidean norm of the value vector as the model stores it."""
-    top: tuple[TokenLogit, ...]
-    """Promoted tokens, highest logit first."""
-    bottom: tuple[TokenLogit, ...]
-    """Suppressed tokens, lowest logit first."""
+    token: Token
+    weight: Annotated[float, Rounded(6), "From −1 to 1; negative where neurons with this token are to be avoided."]
+    origin: Annotated[Origin, HIDDEN] = Origin.CHOSEN
 
 
 @dataclass(frozen=True, slots=True)
-class NeuronTokens:
-    """The strongest tokens of one neuron's two ends, most extreme first."""
+class UnmatchedWord:
+    """A word that is no token of the model in any spelling."""
 
-    promotes: tuple[Token, ...]
-    suppresses: tuple[Token, ...]
+    text: str
+    pieces: tuple[Token, ...]
+    """What the model's tokenizer splits it into."""
+    beginnings: tuple[Token, ...]
+    """Tokens that begin like it and stand in for it."""
 
-    def at(self, sign: Sign) -> tuple[Token, ...]:
-        """Those of one end."""
-        return self.promotes if sign is Sign.PROMOTES else self.suppresses
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """What a search for a concept looks for. A value: tokens are dropped and added by making another."""
+
+    tokens: tuple[WeightedToken, ...]
+    """By falling weight, the words' own first; each token once."""
+    unmatched: Annotated[tuple[UnmatchedWord, ...], TEXTS, "Words that are no token of the model."] = ()
+    widened: bool = False
+    """Whether the build holds neighbours to widen by."""
+
+    @property
+    def token_ids(self) -> list[int]:
+        """In the order of the tokens."""
+        return [entry.token.token_id for entry in self.tokens]
+
+    def shares(self) -> dict[int, float]:
+        """What each token weighs in a search, by id: its weight / √(the spellings of its word in the concept).
+
+        “ Red”, “red” and “RED” say one thing, and not three. Tokens without weight are left out.
+        """
+        words = [(entry.token.text.strip().casefold() or entry.token.text, entry.weight > 0) for entry in self.tokens]
+        spelt = Counter(words)
+        return {
+            entry.token.token_id: entry.weight / math.sqrt(spelt[word])
+            for entry, word in zip(self.tokens, words, strict=True)
+            if entry.weight
+        }
+
+    def without(self, token_ids: Iterable[int]) -> "Concept":
+        """The concept less some tokens."""
+        dropped = set(token_ids)
+        return replace(self, tokens=tuple(entry for entry in self.tokens if entry.token.token_id not in dropped))
+
+    def with_tokens(self, tokens: Iterable[WeightedToken]) -> "Concept":
+        """The concept and further tokens; one that was there takes the new weight."""
+        added = {entry.token.token_id: entry for entry in tokens}
+        kept = [entry for entry in self.tokens if entry.token.token_id not in added]
+        return replace(self, tokens=(*kept, *added.values()))
+
+    def describe(self) -> str:
+        """The tokens as part of a sentence, such as “␣red”, “␣blue” and 30 more, but not “␣wine”."""
+        wanted, avoided = (
+            _some([entry.token for entry in self.tokens if (entry.weight > 0) == positive])
+            for positive in (True, False)
+        )
+        return (wanted or "no token") + (f", but not {avoided}" if avoided else "")
+
+
+def _some(tokens: Sequence[Token]) -> str:
+    named = ", ".join(f"“{shorten(token.display)}”" for token in tokens[:3])
+    return named + (f" and {len(tokens) - 3} more" if len(tokens) > 3 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +344,16 @@ class MatchedToken:
     rank: int
     z: float
 
+    @property
+    def text(self) -> str:
+        """The token's own."""
+        return self.token.text
+
+    @property
+    def display(self) -> str:
+        """The token's own."""
+        return self.token.display
+
 
 @dataclass(frozen=True, slots=True)
 class ConceptNeuron:
@@ -109,49 +361,52 @@ class ConceptNeuron:
 
     neuron: Neuron
     sign: Sign
-    score: float
-    """Sum of share · √|z| over the matched tokens (:meth:`db.concepts.Concept.shares`); comparable within a concept."""
-    matched: tuple[MatchedToken, ...]
-    """By rank."""
+    score: Annotated[float, "Comparable within one concept."]
+    """Sum of share · √|z| over the matched tokens (:meth:`Concept.shares`)."""
+    matched: Annotated[tuple[MatchedToken, ...], TEXTS, "Texts of the concept's tokens at this end, by rank."]
 
 
 @dataclass(frozen=True, slots=True)
-class SimilarNeuron:
-    """A neuron that shares tokens with another."""
+class ConceptAnswer:
+    """A concept and the neurons that cover it."""
 
-    neuron: Neuron
-    similarity: float
-    """From 0 (nothing shared) to 1 (the same tokens at the same ranks)."""
-    opposite: bool
-    """The tokens stand at opposite ends: what one promotes the other suppresses."""
-    shared: tuple[Token, ...]
-    """Tokens of both, by their rank in the neuron that was asked about; promoted ones and suppressed ones mixed."""
+    concept: Annotated[Concept, Spread(tokens="tokens", unmatched="unmatched")]
+    neurons: Annotated[tuple[ConceptNeuron, ...], "Best first."]
 
-    @property
-    def signed(self) -> float:
-        """The similarity, negative where the tokens stand at opposite ends."""
-        return -self.similarity if self.opposite else self.similarity
+
+# A build as a whole.
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
-    """A token near another one."""
+class LayerOverview:
+    """Quantiles, in percent, over the neurons of a layer and kind."""
 
-    token: Token
-    rank: int
-    """From 1; corrected for hubs, so that cosines need not fall."""
-    cosine: float
-    """Of the folded unembedding's rows less their mean."""
+    layer: int
+    kind: NeuronKind
+    neurons: int
+    norm_5: float
+    norm_25: float
+    norm_50: float
+    norm_75: float
+    norm_95: float
+    peak_5: float
+    peak_25: float
+    peak_50: float
+    peak_75: float
+    peak_95: float
 
 
 @dataclass(frozen=True, slots=True)
 class PeakedNeuron:
-    """An end of a neuron and the token that stands out there."""
+    """An end of a neuron whose first token stands out."""
 
     neuron: Neuron
     sign: Sign
-    z: float
+    z: Z
     token: Token
+
+    JSON: ClassVar = ("neuron", "sign", "z", "token")
+    """What is there, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,65 +415,14 @@ class TokenFavour:
 
     token: Token
     sign: Sign
-    first: int
-    """Neurons where it is the first token of that end."""
-    stored: int
-    """Neurons where it is among the stored tokens of that end."""
-
-
-def sign_of(code: int) -> Sign:
-    """The sign that a stored code stands for (``tables.SIGN_CODES``)."""
-    return Sign.PROMOTES if code > 0 else Sign.SUPPRESSES
-
-
-def neuron_of(kind: int, layer: int, head: int | None, index: int) -> Neuron:
-    """The neuron that stored columns stand for (``tables.KIND_CODES``)."""
-    return Neuron(layer, NeuronKind.FFN if kind == 0 else NeuronKind.ATTENTION, head, index)
-
-
-# What a build says about itself: which model, which unembedding, which code.
+    first: Annotated[int, "Neurons where it is the first token of that end."]
+    stored: Annotated[int, "Neurons where it is among the stored tokens of that end."]
 
 
 @dataclass(frozen=True, slots=True)
-class BuildStamp:
-    """One row of the table ``build``; the fields are its columns."""
+class Overview:
+    """The build as a whole."""
 
-    build_id: str
-    """Letters, digits, ``.``, ``_``, ``-``: part of the file's name."""
-    schema_version: int
-    code_version: str
-    created_at: str
-    """ISO 8601, UTC."""
-    model: str
-    family: str
-    """The config's ``model_type``."""
-    checkpoint: str
-    """Hub revision, or the hash of the weights."""
-    unembedding_hash: str
-    """Of the unembedding with the final norm folded in: ties the catalogue to its model."""
-    tokenizer_hash: str
-    layers: int
-    d_model: int
-    vocabulary: int
-    """Rows of the unembedding; token ids run from 0 to one less."""
-    ffn_neurons: int
-    """In the whole model."""
-    attention_neurons: int
-    """In the whole model."""
-    heads: int
-    """A layer."""
-    head_dim: int
-    depth: int
-    """Tokens stored at each end of a neuron."""
-    tokenizer_json: str | None = None
-    """The ``tokenizers`` file; absent where the tokenizer has none."""
-
-    @property
-    def ffn_width(self) -> int:
-        """FFN neurons of one layer."""
-        return self.ffn_neurons // self.layers
-
-    @property
-    def neurons(self) -> int:
-        """FFN and attention neurons together."""
-        return self.ffn_neurons + self.attention_neurons
+    layers: Annotated[tuple[LayerOverview, ...], "peak: the larger |z| of a neuron's first token at either end."]
+    peaked: tuple[PeakedNeuron, ...]
+    favourites: tuple[TokenFavour, ...]

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from db.catalogue.builds import build_path, current_build, model_folders, prune, set_current
 from db.catalogue.check import check_build
-from db.catalogue.load import NEURON_FILE, PAIR_FILE
-from db.catalogue.publish import publish
+from db.catalogue.publish import NEURON_FILE, PAIR_FILE, publish
 from db.catalogue.reader import Reader
 from db.catalogue.schema import SCHEMA_VERSION
 from db.errors import AtlasError

@@ -5,6 +5,7 @@ Answers come from the catalogue; only an exact search, which ranks every neuron,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pandas as pd
@@ -12,14 +13,14 @@ import pandas as pd
 from app.serving import resources
 from app.serving.worker import Report
 from app.state.selections import PAGE_ROWS, By, Order, SearchSelection
-from db.catalogue import filters
-from db.catalogue.concepts import WIDEN, Concept
-from db.catalogue.export import concept_frame, hits_frame
-from db.catalogue.filters import Filters
+from db.catalogue.concepts import WIDEN
+from db.catalogue.export import frame_of
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
 from db.neuron import Neuron, Sign
-from db.records import ConceptNeuron, Hit, MatchedToken, PeakedNeuron, Token, TokenFavour, TokenMatches
+from db.questions import Filters, token_words
+from db.questions import Order as HitOrder
+from db.records import Concept, ConceptNeuron, Hit, MatchedToken, PeakedNeuron, Token, TokenFavour, TokenMatches
 
 if TYPE_CHECKING:
     from indexer import directions
@@ -122,7 +123,7 @@ def hits_sentence(tokens: Sequence[Token], selection: SearchSelection) -> str:
     """What is shown of tokens, such as “FFN neurons that promote “␣Paris”, by z”."""
     order = order_of(selection, By.TOKEN)
     words = str(order) if ORDERS[order].hits is as_found else ORDERS[order].words
-    return _sentence(selection.conditions.sentence(filters.token_words(tokens)), words, selection)
+    return _sentence(selection.conditions.sentence(token_words(tokens)), words, selection)
 
 
 def concept_sentence(concept: Concept, selection: SearchSelection) -> str:
@@ -212,7 +213,7 @@ def find_hits(atlas: Catalogue, tokens: Sequence[Token], selection: SearchSelect
     """The neurons that have one of the tokens at an end."""
     ids = [token.token_id for token in tokens]
     order = order_of(selection, By.TOKEN)
-    stored = filters.Order(order) if ORDERS[order].hits is as_found else filters.Order.Z
+    stored = HitOrder(order) if ORDERS[order].hits is as_found else HitOrder.Z
     asked = replace(selection.conditions, order=stored)
 
     def whole() -> tuple[Hit, ...]:
@@ -227,7 +228,7 @@ def find_hits(atlas: Catalogue, tokens: Sequence[Token], selection: SearchSelect
     else:
         page = _page_of(whole(), selection)
     counts = atlas.layer_counts(ids, selection.conditions)
-    return Result(By.TOKEN, hits_sentence(tokens, selection), page, counts, whole, hits_frame)
+    return Result(By.TOKEN, hits_sentence(tokens, selection), page, counts, whole, partial(frame_of, Hit))
 
 
 def find_concept(atlas: Catalogue, concept: Concept, selection: SearchSelection) -> Result[ConceptNeuron]:
@@ -251,7 +252,9 @@ def find_concept(atlas: Catalogue, concept: Concept, selection: SearchSelection)
     else:
         page = _page_of(whole(), selection)
     counts = count_by_layer([one.neuron for one in best])
-    return Result(By.CONCEPT, concept_sentence(concept, selection), page, counts, whole, concept_frame)
+    return Result(
+        By.CONCEPT, concept_sentence(concept, selection), page, counts, whole, partial(frame_of, ConceptNeuron)
+    )
 
 
 def find_exactly(
@@ -274,7 +277,7 @@ def find_exactly(
         replace(page, rows=tuple(rows)),
         count_by_layer([row.neuron for row in whole[:BEST]]),
         lambda: whole,
-        concept_frame,
+        partial(frame_of, ConceptNeuron),
     )
 
 

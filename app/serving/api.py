@@ -1,75 +1,174 @@
-"""Which models and builds there are, without where they lie on this machine."""
+"""The HTTP API at ``/api``: the questions of :mod:`db.questions`, answered with the shell's own JSON.
+
+Parameters, their bounds and the schemas of the answers are made from the questions' and the records' fields.
+"""
 
 import hashlib
 import json
 import time
-from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import MISSING, is_dataclass, replace
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Depends, FastAPI, Query
+from fastapi import Path as PathParameter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.serving import api_forms, logs
-from app.serving.api_forms import DEEPEST, MOST_LISTED
+from app.serving import logs
 from app.serving.api_page import page
-from app.serving.problems import MEDIA_TYPE, Pool, Problem, UnavailableError, handle_problems, public, status_of
+from app.serving.problems import (
+    MEDIA_TYPE,
+    MalformedError,
+    Pool,
+    Problem,
+    UnavailableError,
+    handle_problems,
+    public,
+    status_of,
+)
 from app.serving.resources import catalogue, catalogue_root, remembered
 from app.serving.settings import configuration
-from db import queries
-from db.catalogue.builds import CURRENT, BuildFile, build_files, model_folders
+from db import questions, records
+from db.catalogue.builds import CURRENT, all_builds, build_files, model_folders
+from db.catalogue.export import as_json, json_fields
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
-from db.queries import ANSWERS
-from db.terminal import builds_json
+from db.questions import DEEPEST, MOST_LISTED, QUESTIONS, ConceptSearch, Question, Search, Span, WholeBuild
 
-_STAMPED = (
-    "build_id",
-    "created_at",
-    "family",
-    "layers",
-    "heads",
-    "d_model",
-    "vocabulary",
-    "ffn_neurons",
-    "attention_neurons",
-    "depth",
-)
+# What the API takes and what it answers, as pydantic models.
 
 
-def builds(model: str | None) -> list[dict[str, Any]]:
-    """As ``python -m db builds --json``, with paths that begin at the folder of the catalogues.
+class Parameters(BaseModel):
+    """Parameters of a question; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="which of several models, by the name that /v1/models gives; without it the server's first choice",
+    )
+
+
+@cache
+def form(question: type[Question]) -> type[Parameters]:
+    """The query parameters of a question, by the same names and with the same defaults as the shell's options."""
+    fields: dict[str, Any] = {
+        one.name: (_kind(one), _bounds(one)) for one in questions.parameters(question) if one.name != "label"
+    }
+    return create_model(question.__name__, __base__=Parameters, **fields)
+
+
+def _kind(one: questions.Parameter) -> Any:
+    if one.several:
+        return list[Annotated[int, Field(ge=0, le=2**31 - 1)]]
+    if one.kind == Span:
+        return Annotated[str | None, Field(pattern=one.option.pattern), AfterValidator(_span)]
+    return one.kind | None if one.default is None else one.kind
+
+
+def _span(text: str | None) -> Span | None:
+    return None if text is None else questions.read_span(text)
+
+
+def _bounds(one: questions.Parameter) -> Any:
+    option = one.option
+    counted = one.several or one.kind is str
+    least, most = ("min_length", "max_length") if counted else ("ge", "le")
+    bounds: dict[str, Any] = {
+        least: None if one.several else option.least,
+        most: option.most,
+        "description": option.about,
+        "examples": None if option.example is None else [option.example],
+    }
+    if one.kind is float:
+        bounds["allow_inf_nan"] = False
+    default = {MISSING: ..., (): []}.get(one.default, one.default)
+    return Field(default, **{name: value for name, value in bounds.items() if value is not None})
+
+
+@cache
+def shape(record: Any) -> type[BaseModel]:
+    """What the JSON of a record has: for the OpenAPI document alone, the JSON itself is made without it."""
+    fields: dict[str, Any] = {}
+    for one in json_fields(record):
+        kind: Any = one.kind
+        if is_dataclass(one.kind):
+            kind = shape(kind)
+        elif issubclass(kind, StrEnum):
+            kind = Literal[*map(str, kind)]
+        elif kind is Path:
+            kind = str
+        kind = list[kind] if one.several else kind
+        fields[one.name] = (kind | None if one.optional else kind, Field(description=one.about or None))
+    return create_model(record.__name__, __config__=ConfigDict(extra="forbid"), __doc__=record.__doc__, **fields)
+
+
+ANSWERS: dict[str, Any] = {
+    "search": list[shape(records.Hit)],  # type: ignore[misc]
+    "concept": shape(records.ConceptAnswer),
+    "neuron": shape(records.NeuronCard),
+    "similar": list[shape(records.SimilarNeuron)],  # type: ignore[misc]
+    "token": shape(records.TokenPage),
+    "overview": shape(records.Overview),
+    "builds": list[shape(records.Build)],  # type: ignore[misc]
+    "models": list[shape(records.Model)],  # type: ignore[misc]
+}
+"""The shape of each answer, by the path."""
+
+
+async def readable(request: Request) -> None:
+    """Refuse a query that says something twice, or in bytes that are no text.
+
+    Raises:
+        MalformedError: it does.
+    """
+    try:
+        unquote_to_bytes(request.scope["query_string"]).decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedError("The query is not valid UTF-8: percent-encode the text's UTF-8 bytes.") from None
+    names = [name for name, _ in request.query_params.multi_items() if name not in _REPEATABLE]
+    repeated = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if repeated is not None:
+        raise MalformedError(f"The parameter “{repeated[:60]}” is given twice: give it once.")
+
+
+_REPEATABLE = {one.name for question in QUESTIONS.values() for one in questions.parameters(question) if one.several}
+
+
+# Models and builds, without where they lie on this machine.
+
+
+def builds(model: str | None) -> tuple[records.Build, ...]:
+    """As ``python -m db builds``, with paths that begin at the folder of the catalogues.
 
     Raises:
         NotFoundError: no such model.
         UnavailableError: there is no build at all.
     """
-    entries = builds_json(_found(model))
-    for entry in entries:
-        entry["path"] = f"{entry['model']}/{Path(entry['path']).name}"
-        entry["problem"] = entry["problem"] and public(entry["problem"])
-    return entries
+    return tuple(
+        replace(build, path=Path(build.model, build.path.name), problem=build.problem and public(build.problem))
+        for build in _found(model)
+    )
 
 
-def models(model: str | None) -> list[dict[str, Any]]:
+def models(model: str | None) -> tuple[records.Model, ...]:
     """Each model with what its current build says of it; raises as `builds` does."""
-    current: dict[str, BuildFile | None] = {}
-    for name, build in _found(model):
-        current.setdefault(name, None)
+    found: dict[str, records.Model] = {}
+    for build in builds(model):
+        first = _is_first(build.model)
+        found.setdefault(build.model, records.Model(build.model, None, "No build of it is current.", first))
         if build.current:
-            current[name] = build
-    return [_model(name, build) for name, build in current.items()]
-
-
-def _model(name: str, build: BuildFile | None) -> dict[str, Any]:
-    problem = "No build of it is current." if build is None else build.problem and public(build.problem)
-    stamp = None if build is None else build.stamp
-    told = {field: None if stamp is None else getattr(stamp, field) for field in _STAMPED}
-    return {"model": name, **told, "problem": problem, "first": _is_first(name)}
+            found[build.model] = records.Model(build.model, build.stamp, build.problem, first)
+    return tuple(found.values())
 
 
 def _is_first(name: str) -> bool:
@@ -79,7 +178,7 @@ def _is_first(name: str) -> bool:
         return False
 
 
-def _found(model: str | None) -> list[tuple[str, BuildFile]]:
+def _found(model: str | None) -> list[records.Build]:
     """The builds, opened again only when a file has changed."""
     root = catalogue_root()
     seen = tuple(
@@ -89,16 +188,13 @@ def _found(model: str | None) -> list[tuple[str, BuildFile]]:
         for state in (path.stat(),)
     )
 
-    def look() -> list[tuple[str, BuildFile]]:
-        return queries.builds(root, None)
-
     try:
-        everything = remembered(("api", "builds", seen), look)
+        everything: list[records.Build] = remembered(("api", "builds", seen), lambda: all_builds(root, None))
     except NotFoundError as error:
         raise UnavailableError(str(error)) from error
-    found = [(name, build) for name, build in everything if model in (None, name)]
+    found = [build for build in everything if model in (None, build.model)]
     if not found:
-        names = ", ".join(dict.fromkeys(name for name, _ in everything))
+        names = ", ".join(dict.fromkeys(build.model for build in everything))
         raise NotFoundError(f"There is no model of that name; there are: {names}.")
     return found
 
@@ -107,45 +203,55 @@ def _found(model: str | None) -> list[tuple[str, BuildFile]]:
 
 _CODE = Path(__file__).parents[2]
 _POOL = Pool(threads=4, waiting=64)
+_CACHED = {"Cache-Control": "no-cache"}
+"""May be kept, and is asked about each time: a new build shows at once, and an unchanged one costs 304."""
 
 
-async def answered(request: Request, name: str, options: Namespace) -> Response:
+async def answered(request: Request, name: str, asked: Parameters, label: str | None = None) -> Response:
     """The answer to a question about one build.
 
     Args:
         request: its address is part of the ETag.
-        name: the shell's command.
-        options: what the shell's parser would yield.
+        name: of the question.
+        asked: its parameters.
+        label: of the neuron that it is about.
 
     Raises:
         AtlasError: it cannot be answered; see :func:`app.serving.problems.status_of`.
     """
 
     def answer() -> Response:
-        atlas = opened(options.model)
+        question = _question(QUESTIONS[name], asked, label)
+        atlas = opened(asked.model)
         stamp = atlas.info
         tag = etag(stamp.model, stamp.build_id, stamp.created_at, request.url.path, request.url.query)
         headers = {"ETag": tag, "Build-Id": stamp.build_id}
         if unchanged(request, tag):
             return Response(None, 304, {**_CACHED, **headers})
-        found = _overview(atlas, options) if name == "overview" else ANSWERS[name](atlas, options)
-        further = _further(request, found, options)
+        found = _overview(atlas, question) if isinstance(question, WholeBuild) else as_json(question.answer(atlas))
+        further = _further(request, found, question)
         return written(found, headers | ({"Link": further} if further else {}))
 
     return await _told(name, answer)
 
 
-async def listed(request: Request, list_all: Callable[[str | None], Any], model: str | None) -> Response:
-    """The answer to a question about the builds there are; raises as ``list_all`` does."""
+async def listed(request: Request, name: str, model: str | None) -> Response:
+    """The answer to a question about the builds there are; raises as `builds` does."""
 
     def answer() -> Response:
-        found = list_all(model)
+        found = as_json(builds(model) if name == "builds" else models(model))
         tag = etag(json.dumps(found))
         if unchanged(request, tag):
             return Response(None, 304, {**_CACHED, "ETag": tag})
         return written(found, {"ETag": tag})
 
     return await _told("list", answer)
+
+
+def _question(question: type[Question], asked: Parameters, label: str | None) -> Question:
+    given = {"label": label, **dict(asked)}
+    known = questions.parameters(question)
+    return question(**{one.field: tuple(given[one.name]) if one.several else given[one.name] for one in known})
 
 
 async def _told(name: str, answer: Callable[[], Response]) -> Response:
@@ -161,10 +267,6 @@ async def _told(name: str, answer: Callable[[], Response]) -> Response:
         raise
     finally:
         logs.event("api", question=name, status=status, seconds=round(time.perf_counter() - started, 3))
-
-
-_CACHED = {"Cache-Control": "no-cache"}
-"""May be kept, and is asked about each time: a new build shows at once, and an unchanged one costs 304."""
 
 
 def written(found: Any, headers: dict[str, str]) -> Response:
@@ -204,21 +306,21 @@ def unchanged(request: Request, tag: str) -> bool:
     return tag.removeprefix("W/") in (one.strip().removeprefix("W/") for one in known.split(","))
 
 
-def _overview(atlas: Catalogue, options: Namespace) -> dict[str, Any]:
+def _overview(atlas: Catalogue, question: WholeBuild) -> dict[str, Any]:
     """Made once a build at its longest, because it reads the whole build, and cut to what is asked."""
     whole: dict[str, Any] = remembered(
-        ("api", "overview", str(atlas.path)), lambda: ANSWERS["overview"](atlas, Namespace(limit=MOST_LISTED))
+        ("api", "overview", str(atlas.path)), lambda: as_json(WholeBuild(limit=MOST_LISTED).answer(atlas))
     )
-    return {name: rows if name == "layers" else rows[: options.limit] for name, rows in whole.items()}
+    return {name: rows if name == "layers" else rows[: question.limit] for name, rows in whole.items()}
 
 
-def _further(request: Request, found: Any, options: Namespace) -> str | None:
+def _further(request: Request, found: Any, question: Question) -> str | None:
     """The header that names the next page, where there may be one."""
-    if not hasattr(options, "offset"):
+    if not isinstance(question, Search | ConceptSearch):
         return None
     rows = found["neurons"] if isinstance(found, dict) else found
-    offset = options.offset + options.limit
-    if not rows or len(rows) < options.limit or offset > DEEPEST:
+    offset = question.offset + question.limit
+    if not rows or len(rows) < question.limit or offset > DEEPEST:
         return None
     following = request.url.include_query_params(offset=offset)
     return f'<{following.path}?{following.query}>; rel="next"'
@@ -233,7 +335,6 @@ def _code() -> str:
 
 # The API as an ASGI application, to be mounted at ``/api``.
 
-Asked = TypeVar("Asked")
 _ABOUT = (
     "What the neurons of a language model promote and suppress, read-only. Every answer is the JSON that "
     "`python -m db … --json` prints, of the current build of a catalogue. Answers carry an ETag: send it back in "
@@ -245,8 +346,14 @@ _PROBLEMS = {
     422: "A parameter that cannot be meant.",
     503: "There is no catalogue that can be read, or the server is busy.",
 }
-
-v1 = APIRouter(prefix="/v1", dependencies=[Depends(api_forms.readable)])
+Label = Annotated[
+    str,
+    PathParameter(
+        description="a neuron: L28.F29 is layer 28, index 29 of the FFN; L21.H19.N7 layer 21, head 19, dimension 7",
+        pattern=r"^[Ll][0-9]{1,4}\.([Ff][0-9]{1,7}|[Hh][0-9]{1,4}\.[Nn][0-9]{1,5})$",
+        examples=["L2.F3", "L21.H19.N7"],
+    ),
+]
 
 
 def api() -> FastAPI:
@@ -260,7 +367,7 @@ def api() -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.include_router(v1)
+    app.include_router(_router())
     app.add_api_route("/", page, include_in_schema=False)
     handle_problems(app)
     origins = configuration().cors_origins
@@ -275,68 +382,56 @@ def api() -> FastAPI:
     return app
 
 
-def _question(path: str, answer: Any, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _router() -> APIRouter:
+    router = APIRouter(prefix="/v1", dependencies=[Depends(readable)])
+    _add(router, "models", _of_builds("models"), "The models and their current builds.")
+    _add(router, "builds", _of_builds("builds"), "All builds, and which are current.")
+    for name, question in QUESTIONS.items():
+        labelled = any(one.name == "label" for one in questions.parameters(question))
+        ask = _of_neuron(name, form(question)) if labelled else _of_build(name, form(question))
+        _add(router, name, ask, str(question.__doc__), "/{label}" if labelled else "")
+    return router
+
+
+def _add(router: APIRouter, name: str, ask: Callable[..., Any], about: str, more: str = "") -> None:
     """A route that yields JSON of a shape, or a problem."""
-    problems: dict[int | str, dict[str, Any]] = {
-        status: {
-            "description": description,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-        for status, description in _PROBLEMS.items()
-    }
+    problem = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     responses: dict[int | str, dict[str, Any]] = {
-        200: {"model": answer, "description": what},
+        200: {"model": ANSWERS[name], "description": about},
         304: {"description": "What If-None-Match names is still the answer."},
-        **problems,
-        # Named once as a model, so that the document holds its schema.
-        503: {"model": Problem, **problems[503]},
+        **{status: {"description": text, **problem} for status, text in _PROBLEMS.items()},
     }
-    return v1.get(path, responses=responses, response_class=Response, summary=what, description="")
+    responses[503]["model"] = Problem  # named once as a model, so that the document holds its schema
+    router.add_api_route(
+        f"/{name}{more}",
+        ask,
+        operation_id=name,
+        responses=responses,
+        response_class=Response,
+        summary=about,
+    )
 
 
-@_question("/models", list[api_forms.Model], "The models and their current builds.")
-async def list_models(request: Request, asked: Annotated[api_forms.Builds, Query()]) -> Response:
-    """The models and their current builds."""
-    return await listed(request, models, asked.model)
+def _of_builds(name: str) -> Callable[..., Any]:
+    async def ask(request: Request, asked: Annotated[Parameters, Query()]) -> Response:
+        return await listed(request, name, asked.model)
+
+    return ask
 
 
-@_question("/builds", list[api_forms.Build], "All builds, and which are current.")
-async def list_builds(request: Request, asked: Annotated[api_forms.Builds, Query()]) -> Response:
-    """All builds, and which are current."""
-    return await listed(request, builds, asked.model)
+def _of_build(name: str, parameters: type[Parameters]) -> Callable[..., Any]:
+    async def ask(request: Request, asked: Annotated[parameters, Query()]) -> Response:  # type: ignore[valid-type]
+        return await answered(request, name, asked)
+
+    return ask
 
 
-@_question("/overview", api_forms.OverviewAnswer, "A build as a whole: layers, peaked neurons, favoured tokens.")
-async def overview(request: Request, asked: Annotated[api_forms.Overview, Query()]) -> Response:
-    """A build as a whole."""
-    return await answered(request, "overview", asked.options())
+def _of_neuron(name: str, parameters: type[Parameters]) -> Callable[..., Any]:
+    async def ask(
+        request: Request,
+        label: Label,
+        asked: Annotated[parameters, Query()],  # type: ignore[valid-type]
+    ) -> Response:
+        return await answered(request, name, asked, label)
 
-
-@_question("/neuron/{label}", api_forms.Neuron, "One neuron: both ends of its logits, and its statistics.")
-async def neuron(request: Request, label: api_forms.Label, asked: Annotated[api_forms.OneNeuron, Query()]) -> Response:
-    """One neuron."""
-    return await answered(request, "neuron", asked.options(label=label))
-
-
-@_question("/similar/{label}", list[api_forms.SimilarNeuron], "Neurons that share tokens with it, most similar first.")
-async def similar(request: Request, label: api_forms.Label, asked: Annotated[api_forms.Similar, Query()]) -> Response:
-    """Neurons that share tokens with a neuron."""
-    return await answered(request, "similar", asked.options(label=label))
-
-
-@_question("/search", list[api_forms.Hit], "Neurons that promote or suppress a token.")
-async def search(request: Request, asked: Annotated[api_forms.Search, Query()]) -> Response:
-    """Neurons that promote or suppress a token."""
-    return await answered(request, "search", asked.options())
-
-
-@_question("/concept", api_forms.ConceptAnswer, "Neurons that cover a concept, given by words.")
-async def concept(request: Request, asked: Annotated[api_forms.Concept, Query()]) -> Response:
-    """Neurons that cover a concept."""
-    return await answered(request, "concept", asked.options())
-
-
-@_question("/token", api_forms.Token, "A token: its neighbours, and the neurons that have it, by layer.")
-async def token(request: Request, asked: Annotated[api_forms.OneToken, Query()]) -> Response:
-    """A token."""
-    return await answered(request, "token", asked.options())
+    return ask

@@ -29,7 +29,8 @@ async def page(request: Request) -> HTMLResponse:
     root = request.scope.get("root_path", "")
     document: dict[str, Any] = request.app.openapi()
     asked = [(path, methods["get"]) for path, methods in document["paths"].items()]
-    body = "".join(_question(root, path, question) for path, question in asked)
+    choices = {name: schema["enum"] for name, schema in document["components"]["schemas"].items() if "enum" in schema}
+    body = "".join(_question(root, path, question, choices) for path, question in asked)
     title = escape(document["info"]["title"])
     text = _code(document["info"]["description"])
     shared = next(one for one in asked[0][1]["parameters"] if one["name"] == _SHARED)
@@ -44,9 +45,9 @@ async def page(request: Request) -> HTMLResponse:
     )
 
 
-def _question(root: str, path: str, question: dict[str, Any]) -> str:
+def _question(root: str, path: str, question: dict[str, Any], choices: dict[str, list[str]]) -> str:
     found = question.get("parameters", [])
-    rows = "".join(_parameter(one) for one in found if one["name"] != _SHARED)
+    rows = "".join(_parameter(one, choices) for one in found if one["name"] != _SHARED)
     address, query = path, {}
     for one in found:
         example = next(iter(one["schema"].get("examples", [])), None)
@@ -63,11 +64,11 @@ def _question(root: str, path: str, question: dict[str, Any]) -> str:
     )
 
 
-def _parameter(one: dict[str, Any]) -> str:
+def _parameter(one: dict[str, Any], choices: dict[str, list[str]]) -> str:
     needed = ", needed" if one.get("required") else ""
     meaning = escape(one.get("description") or one["schema"].get("description", ""))
     return (
-        f"<tr><td><code>{escape(one['name'])}</code></td><td>{escape(_holds(one['schema']))}{needed}</td>"
+        f"<tr><td><code>{escape(one['name'])}</code></td><td>{escape(_holds(one['schema'], choices))}{needed}</td>"
         f"<td>{meaning}</td></tr>"
     )
 
@@ -78,14 +79,12 @@ def _code(text: str) -> str:
     return "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
 
 
-def _holds(schema: dict[str, Any]) -> str:
+def _holds(schema: dict[str, Any], choices: dict[str, list[str]]) -> str:
     """A parameter's schema in words."""
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
     kind = kinds[0]
     if "$ref" in kind:
-        return str(kind["$ref"]).rpartition("/")[2]
-    if "enum" in kind:
-        return " or ".join(kind["enum"])
+        return " or ".join(choices[kind["$ref"].rpartition("/")[2]])
     words = {"string": "text", "integer": "whole number", "number": "number", "array": "token ids"}[kind["type"]]
     if "minimum" in kind and "maximum" in kind:
         words += f" from {kind['minimum']:,.0f} to {kind['maximum']:,.0f}"

@@ -30,9 +30,9 @@ from app.state.address import (
     parameter,
     size,
 )
-from db.catalogue.filters import Filters
-from db.catalogue.filters import Order as HitOrder
 from db.neuron import Head, Neuron, NeuronAt, NeuronKind, Sign, Wanted
+from db.questions import Filters
+from db.questions import Order as HitOrder
 
 MAX_PROMPT = 8000
 MAX_TOP = 1000

@@ -1,34 +1,23 @@
 """The builds in a model's folder: ``build-<id>.duckdb`` files, never changed, and CURRENT, which names one of them."""
 
-import fcntl
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from db.errors import AtlasError
-from db.files import atomic_write, sync
-from db.records import BuildStamp
+from db.errors import AtlasError, NotFoundError
+from db.files import atomic_write, locked, sync
+from db.lazy import lazy_import
+from db.records import Build
+
+if TYPE_CHECKING:
+    from db.catalogue import reader
+else:
+    reader = lazy_import("db.catalogue.reader")  # choosing a build needs no database
 
 CURRENT = "CURRENT"
 _BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _BUILD_FILE = re.compile(rf"build-{_BUILD_ID.pattern}\.duckdb")
-
-
-@dataclass(frozen=True, slots=True)
-class BuildFile:
-    """One build in a model's folder."""
-
-    path: Path
-    current: bool
-    size: int
-    """Bytes."""
-    stamp: BuildStamp | None
-    """None where the file cannot be read."""
-    problem: str | None = None
-    """Why it cannot."""
 
 
 def build_path(directory: Path, build_id: str) -> Path:
@@ -61,25 +50,36 @@ def current_build(directory: Path) -> Path:
     return path
 
 
-def builds(directory: Path) -> list[BuildFile]:
+def builds(directory: Path) -> list[Build]:
     """All builds of a model's folder, newest first, unreadable ones last."""
-    from db.catalogue.store import Catalogue
-
-    current = _current_name(directory)
+    current, model = _current_name(directory), directory.resolve().name
     found = []
     for path in build_files(directory):
         stamp, problem = None, None
         try:
-            with Catalogue.open(path) as catalogue:
+            with reader.Tokens.open(path) as catalogue:
                 stamp = catalogue.info
         except AtlasError as error:
             problem = str(error)
-        found.append(BuildFile(path, path.name == current, path.stat().st_size, stamp, problem))
+        found.append(Build(model, path.name == current, stamp, path.stat().st_size, path, problem))
 
-    def age(build: BuildFile) -> tuple[str, str]:
+    def age(build: Build) -> tuple[str, str]:
         return (build.stamp.created_at if build.stamp else "", build.path.name)
 
     return sorted(found, key=age, reverse=True)
+
+
+def all_builds(root: Path, model: str | None) -> list[Build]:
+    """All builds of all models, or of the one named.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    folders = [folder for folder in model_folders(root) if model in (None, folder.resolve().name)]
+    found = [build for folder in folders for build in builds(folder)]
+    if not found:
+        raise NotFoundError(f"No catalogue in {root}: run `make index`, or `python -m indexer build MODEL`.")
+    return found
 
 
 def build_files(directory: Path) -> list[Path]:
@@ -113,22 +113,15 @@ def set_current(directory: Path, path: Path) -> None:
         temporary.write_text(path.name + "\n", encoding="utf-8")
 
 
-@contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
+def exclusive(directory: Path) -> AbstractContextManager[None]:
     """Hold the folder for one writer; readers need no lock.
 
     Raises:
-        AtlasError: another process holds it.
+        AtlasError: on entering, another process holds it.
     """
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AtlasError(f"Another process is publishing to {directory}: wait until it has finished.") from None
-        yield
-    finally:
-        os.close(descriptor)
+    place = directory.resolve()  # the lock stands beside the folder, which holds builds alone
+    held = f"Another process is publishing to {directory}: wait until it has finished."
+    return locked(place.with_name(f".{place.name}.lock"), held)
 
 
 def _current_name(directory: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""A concept: weighted tokens that stand for some words, and how the words' neighbours widen it. No database here.
+"""From words to a concept, which is weighted tokens: how words are spelt, and how their neighbours widen it.
 
 A word's own tokens have weight 1. A neighbour n of a token s has
 
@@ -11,22 +11,22 @@ best neighbours of the first step are widened once more, at half weight.
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from db.catalogue import statements
-from db.catalogue.vocabulary import checked, spellings
 from db.errors import AtlasError
-from db.records import Token
-from db.token_text import shorten
+from db.records import Concept, Origin, UnmatchedWord, WeightedToken
 
 if TYPE_CHECKING:
-    from db.catalogue.store import Lookups
+    from db.catalogue.store import Catalogue
 
 
+MAX_TEXT = 1000
+"""Longest search text, in characters."""
+MAX_WORDS = 20
+MAX_CONCEPT = 200
+"""Most tokens of a concept."""
 WIDEN = 40
 """Tokens that neighbours add to the words' own."""
 NEGATIVE_WIDEN = 8
@@ -37,87 +37,6 @@ BEGINNING_WEIGHT = 0.7
 _NEAR = 0.8
 _SECOND_STEP = 0.5
 _SUPPORT = 0.1  # of what further tokens of the concept add to the nearest one
-
-
-class Origin(StrEnum):
-    """How a token came into a concept."""
-
-    WORD = "word"
-    BEGINNING = "beginning"
-    """The word is no token of the model; this one begins like it."""
-    NEIGHBOUR = "neighbour"
-    CHOSEN = "chosen"
-    """Added by its id."""
-
-
-@dataclass(frozen=True, slots=True)
-class WeightedToken:
-    """A token of a concept."""
-
-    token: Token
-    weight: float
-    """From −1 to 1; negative where neurons with this token are to be avoided."""
-    origin: Origin = Origin.CHOSEN
-
-
-@dataclass(frozen=True, slots=True)
-class UnmatchedWord:
-    """A word that is no token of the model in any spelling."""
-
-    text: str
-    pieces: tuple[Token, ...]
-    """What the model's tokenizer splits it into."""
-    beginnings: tuple[Token, ...]
-    """Tokens that begin like it and stand in for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Concept:
-    """What a search for a concept looks for. A value: tokens are dropped and added by making another."""
-
-    tokens: tuple[WeightedToken, ...]
-    """By falling weight, the words' own first; each token once."""
-    unmatched: tuple[UnmatchedWord, ...] = ()
-    widened: bool = False
-    """Whether the build holds neighbours to widen by."""
-
-    @property
-    def token_ids(self) -> list[int]:
-        """In the order of the tokens."""
-        return [entry.token.token_id for entry in self.tokens]
-
-    def shares(self) -> dict[int, float]:
-        """What each token weighs in a search, by id: its weight / √(the spellings of its word in the concept).
-
-        “ Red”, “red” and “RED” say one thing, and not three. Tokens without weight are left out.
-        """
-        words = [(entry.token.text.strip().casefold() or entry.token.text, entry.weight > 0) for entry in self.tokens]
-        spelt = Counter(words)
-        return {
-            entry.token.token_id: entry.weight / math.sqrt(spelt[word])
-            for entry, word in zip(self.tokens, words, strict=True)
-            if entry.weight
-        }
-
-    def without(self, token_ids: Iterable[int]) -> "Concept":
-        """The concept less some tokens."""
-        dropped = set(token_ids)
-        return replace(self, tokens=tuple(entry for entry in self.tokens if entry.token.token_id not in dropped))
-
-    def with_tokens(self, tokens: Iterable[WeightedToken]) -> "Concept":
-        """The concept and further tokens; one that was there takes the new weight."""
-        added = {entry.token.token_id: entry for entry in tokens}
-        kept = [entry for entry in self.tokens if entry.token.token_id not in added]
-        return replace(self, tokens=(*kept, *added.values()))
-
-    def describe(self) -> str:
-        """The tokens as part of a sentence, such as “␣red”, “␣blue” and 30 more, but not “␣wine”."""
-        ends = [[entry for entry in self.tokens if (entry.weight > 0) == wanted] for wanted in (True, False)]
-        named = [", ".join(f"“{shorten(entry.token.display)}”" for entry in end[:3]) for end in ends]
-        named = [
-            text + (f" and {len(end) - 3} more" if len(end) > 3 else "") for text, end in zip(named, ends, strict=True)
-        ]
-        return (named[0] or "no token") + (f", but not {named[1]}" if named[1] else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +88,38 @@ def second_step(first: Mapping[int, float], further: Mapping[int, float]) -> dic
 
 # A concept as it is typed: words to look for, words to avoid, and the forms of each.
 
-MAX_WORDS = 20
 _SEPARATORS = re.compile(r"[,;\s]+")
 _MINUS = ("-", "−", "–")
 _HISSING = re.compile(r"(s|x|z|ch|sh)es")
+
+
+def checked(text: str) -> str:
+    """The text, if it can be searched for.
+
+    Raises:
+        AtlasError: empty, too long, or not valid Unicode.
+    """
+    if not text:
+        raise AtlasError("The search text is empty: give a token such as “ Paris” or “Python”.")
+    if len(text) > MAX_TEXT:
+        raise AtlasError(f"The search text has {len(text):,} characters; a token search takes at most {MAX_TEXT:,}.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise AtlasError("The search text is not valid Unicode: check the encoding of the terminal or file.") from None
+    return text
+
+
+def spellings(text: str) -> list[str]:
+    """The text, the same with or without a leading space, then both in other cases; each once, best first.
+
+    >>> spellings("Paris")
+    ['Paris', ' Paris', 'paris', ' paris', 'PARIS', ' PARIS']
+    """
+    core = text.removeprefix(" ")
+    leads = (" ", "") if text.startswith(" ") else ("", " ")
+    cases = (core, core.lower(), core.upper(), core.capitalize(), core.title())
+    return list(dict.fromkeys(lead + case for case in cases for lead in leads if lead + case))
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +180,7 @@ def forms(word: str) -> list[str]:
 # Words and their neighbours to a concept, asked of a catalogue.
 
 
-def concept_of_words(catalogue: "Lookups", words: Sequence[Word], widen: int = WIDEN) -> Concept:
+def concept_of_words(catalogue: "Catalogue", words: Sequence[Word], widen: int = WIDEN) -> Concept:
     """The tokens that some words stand for, widened by at most ``widen`` neighbours."""
     positive, lost = _own_tokens(catalogue, [word.text for word in words if not word.negative])
     negative, also_lost = _own_tokens(catalogue, [word.text for word in words if word.negative])
@@ -253,7 +200,7 @@ def concept_of_words(catalogue: "Lookups", words: Sequence[Word], widen: int = W
 
 
 def _own_tokens(
-    catalogue: "Lookups", words: Sequence[str]
+    catalogue: "Catalogue", words: Sequence[str]
 ) -> tuple[dict[int, WeightedToken], tuple[UnmatchedWord, ...]]:
     """Tokens of each word in its spellings and simplest forms; for a word without any, tokens that begin like it."""
     wanted = {word: {spelling for form in forms(word) for spelling in spellings(form)} for word in words}
@@ -274,7 +221,7 @@ def _own_tokens(
 
 
 def _widened(
-    catalogue: "Lookups", seeds: dict[int, WeightedToken], count: int, avoid: Iterable[int]
+    catalogue: "Catalogue", seeds: dict[int, WeightedToken], count: int, avoid: Iterable[int]
 ) -> dict[int, float]:
     if not seeds or count < 1:
         return {}
@@ -286,14 +233,13 @@ def _widened(
     return best(second_step(first, further), count)
 
 
-def _step(catalogue: "Lookups", sources: dict[int, float], known: dict[int, float], shut: set[int]) -> dict[int, float]:
+def _step(catalogue: "Catalogue", sources: dict[int, float], known: dict[int, float], shut: set[int]) -> dict[int, float]:
     """One step from ``sources`` to tokens that are neither known nor shut out."""
-    rows = catalogue.rows(statements.mutual_neighbours(list(sources)))
+    rows = catalogue.mutual_neighbours(list(sources))
     links = [
         Link(source, target, cosine)
         for source, target, cosine, text, special in rows
         if is_word(text) and not special and target not in known and target not in shut
     ]
     ids = sorted({link.target for link in links} | set(sources))
-    own = {token_id: float(mean) for token_id, mean in catalogue.rows(statements.closeness(ids))}
-    return nearness(links, own, sources)
+    return nearness(links, catalogue.closeness(ids), sources)

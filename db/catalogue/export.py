@@ -1,4 +1,10 @@
-"""Whole answers as files: CSV for spreadsheets, JSON and Parquet for programs; and a build as one file.
+"""Answers in other forms: records as JSON objects and as data frames; frames as files; a build as one file.
+
+    >>> as_json(Neighbour(1, Token(7, " Paris", "␣Paris", False), 0.53125))
+    {'token_id': 7, 'token': ' Paris', 'cosine': 0.531}
+
+In JSON a neuron is its label, and a token its id and text; in a data frame a neuron is five columns, and a token is shown
+in its unambiguous form (:mod:`db.token_text`).
 
 JSON and Parquet hold every value exactly. In CSV a text that begins as a formula would (= + - @, a tab or a line
 break, also after spaces or in full width) gets an apostrophe before it, so that no spreadsheet computes it: a token
@@ -6,105 +12,192 @@ break, also after spaces or in full width) gets an apostrophe before it, so that
 """
 
 import json
-import os
 import shutil
 import unicodedata
-from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
+from enum import StrEnum
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
-import pandas as pd
-
-from db.files import sync
+from db.files import atomic_write
+from db.lazy import lazy_import
 from db.errors import AtlasError
 from db.neuron import Neuron, Sign
-from db.queries import concept_of, filters_of
-from db.records import ConceptNeuron, Hit, Neighbour, NeuronCard, SimilarNeuron
+from db.questions import ConceptSearch, OneNeuron, OneToken, Question, Search, Similar
+from db.records import (
+    HIDDEN,
+    TEXTS,
+    ConceptNeuron,
+    Hit,
+    Neighbour,
+    NeuronCard,
+    Rounded,
+    SimilarNeuron,
+    Spread,
+    Token,
+    TokenLogit,
+)
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from db.catalogue.store import Catalogue
+else:
+    pd = lazy_import("pandas")
 
 
-# Answers as data frames, for notebooks, charts and exports. Column names are ASCII.
+# From the records' fields to JSON.
 
-_HIT_COLUMNS = ["neuron", "kind", "layer", "head", "index", "sign", "rank", "token_id", "token", "logit", "z"]
-_CARD_COLUMNS = ["sign", "rank", "token_id", "token", "logit", "z"]
-_NEURON_COLUMNS = ["neuron", "kind", "layer", "head", "index"]
+_SPREAD = {Neuron: Spread(neuron="label"), Token: Spread(token_id="token_id", token="text")}
+_LABEL = "The neuron's label, such as L28.F29 or L21.H19.N7."
 
 
-def hits_frame(hits: Sequence[Hit]) -> pd.DataFrame:
-    """One row a hit, in the order given; ``head`` is missing for FFN neurons."""
-    rows = [
-        (
-            hit.neuron.label,
-            str(hit.neuron.kind),
-            hit.neuron.layer,
-            hit.neuron.head,
-            hit.neuron.index,
-            str(hit.sign),
-            hit.rank,
-            hit.token.token_id,
-            hit.token.display,
-            hit.logit,
-            hit.z,
-        )
-        for hit in hits
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a record's JSON."""
+
+    name: str
+    kind: type
+    """Of the value, or of each of several: a plain type, a StrEnum or a record."""
+    several: bool
+    optional: bool
+    about: str
+    """What it holds, as a sentence; empty where the name says it."""
+    get: Callable[[Any], Any]
+    """Record to JSON value."""
+
+
+@cache
+def json_fields(record: Any) -> tuple[Field, ...]:
+    """What the JSON of a record has, in its order."""
+    found = [
+        field for name, hint in _hints(record).items() for field in _fields(name, hint, [name])
     ]
-    return pd.DataFrame(rows, columns=_HIT_COLUMNS).astype({"head": "Int64"})
+    order = getattr(record, "JSON", None)
+    return tuple(found) if order is None else tuple(next(one for one in found if one.name == name) for name in order)
+
+
+def as_json(answer: Any) -> Any:
+    """A record, or a sequence of records of one kind, as plain objects for JSON."""
+    if not isinstance(answer, Sequence):
+        return as_json((answer,))[0]
+    if not answer:
+        return []
+    record: Any = type(answer[0])
+    fields = [(field.name, field.get) for field in json_fields(record)]
+    return [{name: get(one) for name, get in fields} for one in answer]
+
+
+def _hints(record: type) -> dict[str, Any]:
+    """The fields' types as they are annotated, without constants of the class."""
+    found = get_type_hints(record, include_extras=True)
+    return {name: hint for name, hint in found.items() if get_origin(hint) is not ClassVar and hint is not ClassVar}
+
+
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:
+    """A type as annotated: the bare type, what is noted of it, and whether it may be None."""
+    bare, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if isinstance(bare, UnionType):
+        (other,) = (kind for kind in get_args(bare) if kind is not NoneType)
+        return other, tuple(notes), True
+    return bare, tuple(notes), False
+
+
+def _fields(name: str, hint: Any, path: list[str], optional: bool = False) -> Iterator[Field]:
+    kind, notes, may_lack = _parts(hint)
+    if HIDDEN in notes:
+        return
+    optional = optional or may_lack
+    spread = next((note for note in notes if isinstance(note, Spread)), _SPREAD.get(kind))
+    if spread is not None:
+        for part, attribute in spread.items():
+            yield from _fields(part, _attribute(kind, attribute), [*path, attribute], optional)
+        return
+    about = next((note for note in notes if isinstance(note, str) and note != TEXTS), "")
+    several = get_origin(kind) is tuple
+    kind = str if TEXTS in notes else get_args(kind)[0] if several else kind
+    get = _getter(path, kind, notes)
+    yield Field(name, kind, several, optional, about, _unless_none(path[0], get) if optional and len(path) > 1 else get)
+
+
+def _attribute(kind: type, name: str) -> Any:
+    """The annotated type of a field or of a property."""
+    if kind is Neuron and name == "label":
+        return Annotated[str, _LABEL]
+    found = getattr(kind, name, None)
+    return get_type_hints(found.fget)["return"] if isinstance(found, property) else _hints(kind)[name]
+
+
+def _getter(path: list[str], kind: type, notes: tuple[Any, ...]) -> Callable[[Any], Any]:
+    get = attrgetter(".".join(path))
+    if TEXTS in notes:
+        return lambda record: [entry.text for entry in get(record)]
+    if is_dataclass(kind):
+        return lambda record: as_json(get(record))
+    rounded = next((note for note in notes if isinstance(note, Rounded)), None)
+    if rounded is not None:
+        return lambda record: round(get(record), rounded.decimals)
+    if issubclass(kind, StrEnum):
+        return attrgetter(".".join([*path, "value"]))
+    return (lambda record: str(get(record))) if kind is Path else get
+
+
+def _unless_none(owner: str, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """None where the value whose attribute is wanted is None."""
+    return lambda record: None if getattr(record, owner) is None else get(record)
+
+
+# From the records' fields to data frames, for notebooks, charts and exports. Column names are ASCII.
+
+
+def frame_of(record: type, rows: Sequence[Any]) -> pd.DataFrame:
+    """One row per record, in the order given.
+
+    A neuron has the columns neuron, kind, layer, head (missing for FFN neurons) and index; a token has token_id and
+    token, its unambiguous form. Several tokens are the columns tokens, which counts them, and one that lists them.
+    """
+    columns = _columns(record)
+    table = pd.DataFrame([[get(row) for get in columns.values()] for row in rows], columns=list(columns))
+    return table.astype({"head": "Int64"}) if "head" in columns else table
 
 
 def card_frame(card: NeuronCard) -> pd.DataFrame:
-    """One row a stored token of the neuron: the promoted ones by rank, then the suppressed ones by rank."""
-    rows = [
-        (str(sign), rank, entry.token.token_id, entry.token.display, entry.logit, entry.z)
-        for sign, entries in ((Sign.PROMOTES, card.top), (Sign.SUPPRESSES, card.bottom))
-        for rank, entry in enumerate(entries, start=1)
-    ]
-    return pd.DataFrame(rows, columns=_CARD_COLUMNS)
+    """One row per stored token of the neuron: the promoted ones by rank, then the suppressed ones by rank."""
+    found = frame_of(TokenLogit, (*card.top, *card.bottom))
+    found.insert(0, "sign", [str(Sign.PROMOTES)] * len(card.top) + [str(Sign.SUPPRESSES)] * len(card.bottom))
+    found.insert(1, "rank", [*range(1, len(card.top) + 1), *range(1, len(card.bottom) + 1)])
+    return found
 
 
-def concept_frame(neurons: Sequence[ConceptNeuron]) -> pd.DataFrame:
-    """One row an end of a neuron, in the order given; ``matched`` lists its tokens of the concept by rank."""
-    rows = [
-        (
-            *_columns(found.neuron),
-            str(found.sign),
-            found.score,
-            len(found.matched),
-            " ".join(entry.token.display for entry in found.matched),
-        )
-        for found in neurons
-    ]
-    columns = [*_NEURON_COLUMNS, "sign", "score", "tokens", "matched"]
-    return pd.DataFrame(rows, columns=columns).astype({"head": "Int64"})
+@cache
+def _columns(record: type) -> dict[str, Callable[[Any], Any]]:
+    found: dict[str, Callable[[Any], Any]] = {}
+    for name, hint in _hints(record).items():
+        kind, notes, _ = _parts(hint)
+        if kind is Neuron:
+            paths = {"neuron": "label", "kind": "kind.value", "layer": "layer", "head": "head", "index": "index"}
+            found |= {column: attrgetter(f"{name}.{path}") for column, path in paths.items()}
+        elif kind is Token:
+            found |= {"token_id": attrgetter(f"{name}.token_id"), "token": attrgetter(f"{name}.display")}
+        elif TEXTS in notes:
+            found |= _listing(attrgetter(name), name)
+        else:
+            found[name] = attrgetter(f"{name}.value" if issubclass(kind, StrEnum) else name)
+    return found
 
 
-def similar_frame(found: Sequence[SimilarNeuron]) -> pd.DataFrame:
-    """One row a neuron, most alike first; ``shared`` lists the tokens in common."""
-    rows = [
-        (
-            *_columns(other.neuron),
-            other.similarity,
-            other.opposite,
-            len(other.shared),
-            " ".join(token.display for token in other.shared),
-        )
-        for other in found
-    ]
-    columns = [*_NEURON_COLUMNS, "similarity", "opposite", "tokens", "shared"]
-    return pd.DataFrame(rows, columns=columns).astype({"head": "Int64"})
+def _listing(get: Callable[[Any], Any], name: str) -> dict[str, Callable[[Any], Any]]:
+    return {
+        "tokens": lambda record: len(get(record)),
+        name: lambda record: " ".join(entry.display for entry in get(record)),
+    }
 
 
-def neighbours_frame(neighbours: Sequence[Neighbour]) -> pd.DataFrame:
-    """One row a neighbour, nearest first."""
-    rows = [(near.rank, near.token.token_id, near.token.display, near.cosine) for near in neighbours]
-    return pd.DataFrame(rows, columns=["rank", "token_id", "token", "cosine"])
-
-
-def _columns(neuron: Neuron) -> tuple[str, str, int, int | None, int]:
-    return neuron.label, str(neuron.kind), neuron.layer, neuron.head, neuron.index
-
+# Files.
 
 EVERYTHING = 2**31 - 1
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -120,38 +213,33 @@ def safe_cell(text: str) -> str:
     return "'" + text if bare.startswith(_FORMULA) or text.startswith(_FORMULA) else text
 
 
-def frame_of(catalogue: "Catalogue", options: Namespace) -> "pd.DataFrame":
-    """The whole answer to what the options ask; ``token`` is a token's display form, ``text`` its own text."""
-    frame = _answer(catalogue, options)
-    if "token_id" in frame:
-        known = catalogue.tokens(int(token_id) for token_id in frame["token_id"])
-        texts = [known[int(token_id)].text for token_id in frame["token_id"]]
-        frame.insert(list(frame.columns).index("token") + 1, "text", texts)
-    return frame
+def answer_frame(catalogue: "Catalogue", question: Question) -> pd.DataFrame:
+    """The rows that answer a question; ``token`` is a token's display form, ``text`` its own text."""
+    table = _rows_of(catalogue, question)
+    if "token_id" in table:
+        known = catalogue.tokens(int(token_id) for token_id in table["token_id"])
+        texts = [known[int(token_id)].text for token_id in table["token_id"]]
+        table.insert(list(table.columns).index("token") + 1, "text", texts)
+    return table
 
 
-def _answer(catalogue: "Catalogue", options: Namespace) -> "pd.DataFrame":
-    limit, offset = EVERYTHING if options.limit is None else options.limit, options.offset
-    match options.what:
-        case "search":
-            ids = [token.token_id for token in catalogue.tokens_of(options.text)]
-            return hits_frame(catalogue.search_token(ids, filters_of(options), limit=limit, offset=offset))
-        case "concept":
-            concept = concept_of(catalogue, options)
-            found = catalogue.concept_neurons(concept, filters_of(options), limit=limit, offset=offset)
-            return concept_frame(found)
-        case "similar":
-            most = 100 if options.limit is None else options.limit
-            return similar_frame(catalogue.similar(Neuron.parse(options.text), limit=most))
-        case "neuron":
-            return card_frame(catalogue.neuron(Neuron.parse(options.text)))
-        case "token":
-            return neighbours_frame(catalogue.neighbours(catalogue.tokens_of(options.text)[0].token_id))
+def _rows_of(catalogue: "Catalogue", question: Question) -> pd.DataFrame:
+    match question:
+        case Search():
+            return frame_of(Hit, question.answer(catalogue))
+        case ConceptSearch():
+            return frame_of(ConceptNeuron, question.answer(catalogue).neurons)
+        case Similar():
+            return frame_of(SimilarNeuron, question.answer(catalogue))
+        case OneNeuron():
+            return card_frame(question.answer(catalogue))
+        case OneToken():
+            return frame_of(Neighbour, catalogue.neighbours(catalogue.tokens_of(question.text)[0].token_id))
         case _:
             return catalogue.overview()
 
 
-def to_csv(frame: "pd.DataFrame") -> str:
+def to_csv(frame: pd.DataFrame) -> str:
     """The frame as CSV (RFC 4180), texts made safe for spreadsheets."""
     safe = frame.copy()
     for name in safe.columns:
@@ -161,13 +249,13 @@ def to_csv(frame: "pd.DataFrame") -> str:
     return str(safe.to_csv(index=False, lineterminator="\r\n"))
 
 
-def to_json(frame: "pd.DataFrame") -> str:
+def to_json(frame: pd.DataFrame) -> str:
     """The frame as a list of objects; floats in full, what is missing as null."""
     rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
     return json.dumps(rows, allow_nan=False)
 
 
-def write(frame: "pd.DataFrame", path: Path | None, form: str | None) -> str:
+def write(frame: pd.DataFrame, path: Path | None, form: str | None) -> str:
     """Write the frame to a file and return a line that says so; without a file, return its text.
 
     Raises:
@@ -180,18 +268,12 @@ def write(frame: "pd.DataFrame", path: Path | None, form: str | None) -> str:
         if form == "parquet":
             raise AtlasError("Parquet is no text: give a file to write it to, --to FILE.")
         return (to_csv(frame) if form == "csv" else to_json(frame)).removesuffix("\r\n")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_write(path) as temporary:
         if form == "parquet":
             frame.to_parquet(temporary, index=False)
         else:
             text = to_csv(frame) if form == "csv" else to_json(frame)
             temporary.write_bytes(text.encode("utf-8", "surrogatepass"))
-        temporary.replace(path)
-    except OSError as error:
-        raise AtlasError(f"{path} could not be written ({error.strerror or error}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return f"{len(frame):,} rows written to {path}"
 
 
@@ -201,15 +283,6 @@ def copy_build(source: Path, target: Path) -> str:
     Raises:
         AtlasError: the target exists, or cannot be written.
     """
-    if target.exists():
-        raise AtlasError(f"{target} exists already: give another name, or delete it.")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with atomic_write(target, replace=False) as temporary:
         shutil.copyfile(source, temporary)
-        sync(temporary)
-        temporary.rename(target)
-    except OSError as error:
-        raise AtlasError(f"{target} could not be written ({error.strerror or error}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return f"{source.name} copied to {target}, {target.stat().st_size:,} bytes"

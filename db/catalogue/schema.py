@@ -1,4 +1,4 @@
-"""The tables of a build, declared in SQLAlchemy Core so that they can live in DuckDB or PostgreSQL.
+"""The tables of a build, declared in SQLAlchemy Core so that they can live in DuckDB or PostgreSQL; z; neurons' ids.
 
 Neuron-token pairs stand twice: ``neuron_token`` sorted by neuron, ``token_neuron`` sorted by (token, rank). No table
 has a primary key or an index: DuckDB's zone maps answer both look-ups from the order of the rows alone, and a key would
@@ -9,7 +9,15 @@ LayerNorm models, times the final norm's weight, times the unembedding; no norm 
 everywhere; a plain Float would become DOUBLE in DuckDB and double the file.
 """
 
-from sqlalchemy import REAL, Column, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import REAL, Column, ColumnElement, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, func
+
+from db.errors import AtlasError
+from db.neuron import ModelSizes, Neuron, NeuronKind, Sign, check_exists, ranges
+from db.questions import Filters
 
 SCHEMA_VERSION = 2
 
@@ -91,6 +99,114 @@ def _pairs(name: str, *figures: str) -> Table:
 
 
 neuron_token = _pairs("neuron_token", "logit")  # sorted by neuron_id, sign descending, rank
-# Sorted by token_id, sign descending, rank, neuron_id. z = (logit - mean) / std of the neuron, 0 for a constant one:
-# what ranks hits, so that a search need not look up thousands of neurons to show a hundred.
+# Sorted by token_id, sign descending, rank, neuron_id. z ranks hits, so that a search need not look up thousands of
+# neurons to show a hundred.
 token_neuron = _pairs("token_neuron", "z")
+
+
+def z_score(logit: ColumnElement[float], mean: ColumnElement[float], std: ColumnElement[float]) -> ColumnElement[float]:
+    """(logit − mean) / std, with mean and std over the neuron's own logits; 0 where these are all equal."""
+    return func.coalesce((logit - mean) / func.nullif(std, 0.0, type_=REAL), 0.0)
+
+
+def sign_of(code: int) -> Sign:
+    """The sign that a stored code stands for."""
+    return Sign.PROMOTES if code > 0 else Sign.SUPPRESSES
+
+
+# Neurons and their ids: by arithmetic over one row per layer and kind, whatever the layers' widths.
+
+_KINDS = {code: NeuronKind(name) for name, code in KIND_CODES.items()}
+
+
+def kind_of(code: int) -> NeuronKind:
+    """The kind that a stored code stands for."""
+    return _KINDS[code]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The neurons of one layer and kind, whose ids follow each other."""
+
+    first: int
+    """Id of the first neuron."""
+    size: int
+    width: int
+    """Neurons per head; for FFN neurons the whole block."""
+
+
+_NONE = Block(first=0, size=0, width=1)
+
+
+class Layout:
+    """The blocks of a build, and what follows from them."""
+
+    def __init__(self, blocks: dict[tuple[int, NeuronKind], Block]) -> None:
+        self._blocks = blocks
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Any]) -> "Layout":
+        """From one row per layer and kind: layer, kind, first id, count, largest index."""
+        return cls({(layer, kind_of(kind)): Block(first, size, last + 1) for layer, kind, first, size, last in rows})
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return 1 + max((layer for layer, _ in self._blocks), default=-1)
+
+    def block(self, layer: int, kind: NeuronKind) -> Block:
+        """The neurons of a layer and kind.
+
+        Raises:
+            AtlasError: there are none.
+        """
+        block = self._blocks.get((layer, kind))
+        if block is None:
+            raise AtlasError(
+                f"There are no {kind} neurons in layer {layer}: this catalogue has {ranges(self.sizes(layer))}."
+            )
+        return block
+
+    def neuron_id(self, neuron: Neuron) -> int:
+        """The stored id.
+
+        Raises:
+            AtlasError: no such neuron; the message names the ranges that exist.
+        """
+        check_exists(neuron, self.sizes(neuron.layer), "this catalogue")
+        block = self._blocks[neuron.layer, neuron.kind]
+        return block.first + neuron.row(block.width)
+
+    def spans(self, filters: Filters) -> list[tuple[int, int]] | None:
+        """First and last id of every run of neurons of the filters' kind, layers and head; None for all neurons."""
+        if filters.kind is None and filters.layers is None and filters.head is None:
+            return None
+        low, high = filters.layers or (0, self.layers - 1)
+        found: list[tuple[int, int]] = []
+        for (layer, kind), block in sorted(self._blocks.items(), key=lambda item: item[1].first):
+            if not low <= layer <= high or filters.kind not in (None, kind):
+                continue
+            first, size = block.first, block.size
+            if filters.head is not None:
+                first, size = first + filters.head * block.width, block.width
+                if kind is NeuronKind.FFN or first + size > block.first + block.size:
+                    continue
+            last = first + size - 1
+            if found and found[-1][1] == first - 1:
+                first = found.pop()[0]
+            found.append((first, last))
+        return found
+
+    def neuron(self, neuron_id: int) -> Neuron:
+        """The neuron of a stored id; KeyError for an id that no neuron has."""
+        for (layer, kind), block in self._blocks.items():
+            if 0 <= neuron_id - block.first < block.size:
+                return Neuron.in_row(layer, kind, neuron_id - block.first, block.width)
+        raise KeyError(neuron_id)
+
+    def sizes(self, layer: int = 0) -> ModelSizes:
+        """What there is in a layer (in the first, where there is no such layer): layers may differ."""
+        shown = layer if layer < self.layers else 0
+        ffn = self._blocks.get((shown, NeuronKind.FFN), _NONE)
+        attention = self._blocks.get((shown, NeuronKind.ATTENTION), _NONE)
+        return ModelSizes(self.layers, attention.size // attention.width, attention.width, ffn.size)

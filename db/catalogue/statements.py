@@ -1,4 +1,4 @@
-"""The statements behind the catalogue's questions: SQLAlchemy Core, bound parameters, no dialect of one database.
+"""Every statement that reads a build: SQLAlchemy Core, bound parameters, no dialect of one database.
 
 A pair table is asked by what it is sorted by: ``token_neuron`` by token, ``neuron_token`` by neuron id. Ranges of ids
 are repeated on both sides of a join, because zone maps prune only what a condition names.
@@ -7,10 +7,26 @@ are repeated on both sides of a join, because zone maps prune only what a condit
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, FromClause, Row, Select, and_, case, false, func, or_, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    FromClause,
+    Row,
+    Select,
+    and_,
+    case,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
 
-from db.catalogue.filters import Filters, Order, z_score
-from db.catalogue.schema import neuron, neuron_token, token, token_neighbour, token_neuron
+from db.catalogue.schema import KIND_CODES, SIGN_CODES, build, neuron, neuron_token, token, token_neighbour, token_neuron
+from db.catalogue.schema import z_score as z_of
+from db.neuron import Sign
+from db.questions import Filters, Order
 
 Statement = Select[*tuple[Any, ...]]
 Answer = Row[*tuple[Any, ...]]
@@ -18,13 +34,36 @@ Answer = Row[*tuple[Any, ...]]
 Spans = Sequence[tuple[int, int]] | None
 """First and last ids of runs of neurons; None for all."""
 
-NEURON_COLUMNS = (neuron.c.kind, neuron.c.layer, neuron.c.head, neuron.c.index)
 TOKEN_COLUMNS = (token.c.token_id, token.c.text, token.c.display, token.c.special)
+
+
+BEGINNINGS = 8
+"""Tokens that stand in for a word that is none."""
+_OWN = 10  # neighbours whose mean cosine says how close a token is to others at all
 
 
 def among(column: Column[int], ids: Sequence[int]) -> ColumnElement[bool]:
     """``column`` is one of ``ids``. Equality where there is one: twice as fast as a list of one."""
     return column == ids[0] if len(ids) == 1 else column.in_(ids)
+
+
+def z_score(pairs: FromClause, neurons: FromClause) -> ColumnElement[float]:
+    """z of a row of ``neuron_token``, which does not store it."""
+    return z_of(pairs.c.logit, neurons.c.mean, neurons.c.std)
+
+
+def stamp() -> Statement:
+    """One row: the table ``build``."""
+    return select(build)
+
+
+def blocks() -> Statement:
+    """Columns: layer, kind, first id, count, largest index."""
+    first, size, last = func.min(neuron.c.neuron_id), func.count(), func.max(neuron.c.index)
+    return select(neuron.c.layer, neuron.c.kind, first, size, last).group_by(neuron.c.layer, neuron.c.kind)
+
+
+# Tokens.
 
 
 def tokens_by_id(ids: Sequence[int]) -> Statement:
@@ -42,6 +81,17 @@ def tokens_by_text(texts: Sequence[str]) -> Statement:
     return select(*TOKEN_COLUMNS).where(token.c.text.in_(texts))
 
 
+def tokens_beginning(word: str) -> Statement:
+    """Columns: TOKEN_COLUMNS; the shortest tokens that begin with the word, whatever the case."""
+    text = func.lower(token.c.text)
+    begins = or_(*(text.startswith(lead + word.lower(), autoescape=True) for lead in ("", " ")))
+    ordered = (func.length(token.c.text), token.c.token_id)
+    return select(*TOKEN_COLUMNS).where(begins, token.c.special == 0).order_by(*ordered).limit(BEGINNINGS)
+
+
+# Neurons by token.
+
+
 def hits(token_ids: Sequence[int], filters: Filters, spans: Spans, limit: int, offset: int) -> Statement:
     """Columns: neuron_id, sign, rank, token_id, logit, z; best first."""
     pairs = token_neuron
@@ -49,12 +99,12 @@ def hits(token_ids: Sequence[int], filters: Filters, spans: Spans, limit: int, o
     if filters.order is Order.LOGIT:
         found = found.join(neuron, pairs.c.neuron_id == neuron.c.neuron_id)
     found = found.where(*pair_conditions(token_ids, filters, spans))
-    page = found.order_by(*filters.ordering(pairs, neuron)).limit(limit).offset(offset).subquery("page")
+    page = found.order_by(*_ordering(filters, pairs)).limit(limit).offset(offset).subquery("page")
     logit = page.c.z * neuron.c.std + neuron.c.mean
     return (
         select(page.c.neuron_id, page.c.sign, page.c.rank, page.c.token_id, logit, page.c.z)
         .join(neuron, page.c.neuron_id == neuron.c.neuron_id)
-        .order_by(*filters.ordering(page, neuron))
+        .order_by(*_ordering(filters, page))
     )
 
 
@@ -78,10 +128,43 @@ def layer_counts(token_ids: Sequence[int], filters: Filters, spans: Spans) -> St
 
 def pair_conditions(token_ids: Sequence[int], filters: Filters, spans: Spans) -> list[ColumnElement[bool]]:
     """What a row of ``token_neuron`` must fulfil, without a look at its neuron: that is in the spans of ids."""
-    found = [among(token_neuron.c.token_id, token_ids), *filters.pair_conditions(token_neuron)]
+    pairs = token_neuron
+    found = [among(pairs.c.token_id, token_ids)]
+    if filters.sign is not None:
+        found.append(pairs.c.sign == SIGN_CODES[filters.sign])
+    if filters.max_rank is not None:
+        found.append(pairs.c.rank <= filters.max_rank)
+    if filters.min_z is not None:
+        found.append(pairs.c.z * pairs.c.sign >= filters.min_z)
     if spans is not None:
-        found.append(or_(false(), *(token_neuron.c.neuron_id.between(*span) for span in spans)))
+        found.append(or_(false(), *(pairs.c.neuron_id.between(*span) for span in spans)))
     return found
+
+
+def _neuron_conditions(filters: Filters) -> list[ColumnElement[bool]]:
+    """What a row of ``neuron`` must fulfil: kind, layers, head."""
+    found: list[ColumnElement[bool]] = []
+    if filters.kind is not None:
+        found.append(neuron.c.kind == KIND_CODES[filters.kind])
+    if filters.layers is not None:
+        found.append(neuron.c.layer.between(*filters.layers))
+    if filters.head is not None:
+        found.append(neuron.c.head == filters.head)
+    return found
+
+
+def _ordering(filters: Filters, pairs: FromClause) -> list[ColumnElement[Any]]:
+    """Best first, to the last tie: strength counts in the sign's own direction, so that both ends mix fairly."""
+    strength = pairs.c.z * pairs.c.sign
+    first: dict[Order, list[ColumnElement[Any]]] = {
+        Order.Z: [strength.desc(), pairs.c.rank],
+        Order.RANK: [pairs.c.rank, strength.desc()],
+        Order.LOGIT: [((pairs.c.z * neuron.c.std + neuron.c.mean) * pairs.c.sign).desc(), pairs.c.rank],
+    }
+    return [*first[filters.order], pairs.c.neuron_id, pairs.c.token_id]
+
+
+# Neurons, their tokens and layers.
 
 
 def card(neuron_id: int) -> Statement:
@@ -141,10 +224,7 @@ def _in_range(column: ColumnElement[int], first: int, size: int) -> ColumnElemen
     return column.between(first, first + size - 1)
 
 
-# The statements behind concepts, neighbours and similar neurons. See :mod:`db.catalogue.statements` for the rules.
-
-_OWN = 10  # neighbours whose mean cosine says how close a token is to others at all
-BEGINNINGS = 8
+# Neighbours of tokens.
 
 
 def any_neighbour() -> Statement:
@@ -189,12 +269,7 @@ def closeness(token_ids: Sequence[int]) -> Statement:
     )
 
 
-def tokens_beginning(word: str) -> Statement:
-    """Columns: TOKEN_COLUMNS; the shortest tokens that begin with the word, whatever the case."""
-    text = func.lower(token.c.text)
-    begins = or_(*(text.startswith(lead + word.lower(), autoescape=True) for lead in ("", " ")))
-    ordered = (func.length(token.c.text), token.c.token_id)
-    return select(*TOKEN_COLUMNS).where(begins, token.c.special == 0).order_by(*ordered).limit(BEGINNINGS)
+# Concepts.
 
 
 def concept_neurons(weights: Mapping[int, float], filters: Filters, spans: Spans, limit: int, offset: int) -> Statement:
@@ -240,4 +315,112 @@ def matched_tokens(neuron_ids: Sequence[int], token_ids: Sequence[int], filters:
         select(pairs.c.neuron_id, pairs.c.sign, pairs.c.token_id, pairs.c.rank, pairs.c.z)
         .where(*pair_conditions(token_ids, filters, None), among(pairs.c.neuron_id, neuron_ids))
         .order_by(pairs.c.neuron_id, pairs.c.sign.desc(), pairs.c.rank)
+    )
+
+
+# Similar neurons.
+
+
+def own_tokens(neuron_id: int, depth: int) -> Statement:
+    """Columns: token_id, sign, rank; by rank."""
+    pairs = neuron_token
+    return (
+        select(pairs.c.token_id, pairs.c.sign, pairs.c.rank)
+        .where(pairs.c.neuron_id == neuron_id, pairs.c.rank <= depth)
+        .order_by(pairs.c.rank, pairs.c.sign.desc())
+    )
+
+
+def ends_with(token_ids: Sequence[int]) -> Statement:
+    """Columns: token_id, ends of neurons that hold it."""
+    pairs = token_neuron
+    return select(pairs.c.token_id, func.count()).where(among(pairs.c.token_id, token_ids)).group_by(pairs.c.token_id)
+
+
+def similar(weights: Sequence[tuple[int, int, float]], neuron_id: int, depth: int, limit: int) -> Statement:
+    """Columns: neuron_id, 1 for the same ends or −1 for opposite ones, similarity.
+
+    Args:
+        weights: token id, sign, rarity / √rank of every token of the neuron.
+        neuron_id: the neuron itself, which is left out.
+        depth: ranks that count.
+        limit: rows.
+    """
+    pairs = token_neuron
+    # A token may stand at both ends of a neuron with few tokens: each end has its own weights.
+    ends = {code: {token_id: weight for token_id, sign, weight in weights if sign == code} for code in (1, -1)}
+    here = [(code, case(found, value=pairs.c.token_id, else_=0.0)) for code, found in ends.items() if found]
+    parts_of_ends = [
+        select(
+            pairs.c.neuron_id,
+            (pairs.c.sign * code).label("direction"),
+            (weight / func.sqrt(pairs.c.rank)).label("part"),
+        ).where(among(pairs.c.token_id, list(ends[code])), pairs.c.neuron_id != neuron_id, pairs.c.rank <= depth)
+        for code, weight in here
+    ]
+    parts = union_all(*parts_of_ends).subquery("parts")
+    score = func.sum(parts.c.part)
+    return (
+        select(parts.c.neuron_id, parts.c.direction, score)
+        .group_by(parts.c.neuron_id, parts.c.direction)
+        .having(score > 0)
+        .order_by(score.desc(), parts.c.neuron_id, parts.c.direction.desc())
+        .limit(limit)
+    )
+
+
+def shared_tokens(neuron_ids: Sequence[int], token_ids: Sequence[int], depth: int) -> Statement:
+    """Columns: neuron_id, sign, token_id."""
+    pairs = neuron_token
+    return select(pairs.c.neuron_id, pairs.c.sign, pairs.c.token_id).where(
+        among(pairs.c.neuron_id, neuron_ids), pairs.c.rank <= depth, pairs.c.token_id.in_(token_ids)
+    )
+
+
+# A build as a whole.
+
+
+def overview(quantiles: Sequence[int]) -> Statement:
+    """Columns: layer, kind, neurons, then quantiles, in percent, of the norm and of the larger |z| of both ends."""
+    peak = case((neuron.c.top_z > -neuron.c.bottom_z, neuron.c.top_z), else_=-neuron.c.bottom_z)
+    figures: list[ColumnElement[float]] = [
+        func.percentile_cont(percent / 100).within_group(what)
+        for what in (neuron.c.norm, peak)
+        for percent in quantiles
+    ]
+    groups = (neuron.c.layer, neuron.c.kind)
+    return select(*groups, func.count(), *figures).group_by(*groups).order_by(*groups)
+
+
+def most_peaked(filters: Filters, limit: int) -> Statement:
+    """Columns: neuron_id, sign, z, TOKEN_COLUMNS; by falling |z|."""
+    ends = []
+    for sign, z in ((Sign.PROMOTES, neuron.c.top_z), (Sign.SUPPRESSES, neuron.c.bottom_z)):
+        if filters.sign in (None, sign):
+            code = SIGN_CODES[sign]
+            least = [] if filters.min_z is None else [z * code >= filters.min_z]
+            end = select(neuron.c.neuron_id, literal(code).label("sign"), z.label("z"))
+            ends.append(end.where(*_neuron_conditions(filters), *least))
+    found = union_all(*ends).subquery("found")
+    ordering = (func.abs(found.c.z).desc(), found.c.neuron_id, found.c.sign.desc())
+    best = select(found).order_by(*ordering).limit(limit).subquery("best")
+    pairs = neuron_token
+    first = and_(pairs.c.neuron_id == best.c.neuron_id, pairs.c.sign == best.c.sign, pairs.c.rank == 1)
+    return (
+        select(best.c.neuron_id, best.c.sign, best.c.z, *TOKEN_COLUMNS)
+        .select_from(best.join(pairs, first).join(token, token.c.token_id == pairs.c.token_id))
+        .order_by(func.abs(best.c.z).desc(), best.c.neuron_id, best.c.sign.desc())
+    )
+
+
+def favourites(limit: int) -> Statement:
+    """Columns: token_id, sign, ends where it is first, ends where it is stored; reads the whole table."""
+    pairs = token_neuron
+    first = func.sum(case((pairs.c.rank == 1, 1), else_=0)).label("first")
+    stored = func.count().label("stored")
+    return (
+        select(pairs.c.token_id, pairs.c.sign, first, stored)
+        .group_by(pairs.c.token_id, pairs.c.sign)
+        .order_by(first.desc(), stored.desc(), pairs.c.token_id, pairs.c.sign.desc())
+        .limit(limit)
     )

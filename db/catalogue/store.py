@@ -1,23 +1,24 @@
-"""What is stored of tokens and neurons, looked up: one named method a question."""
+"""A published build, read-only: one method per question, records or data frames as answers."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, select, union_all
-
-from db.catalogue import concepts, schema, similar, statements
-from db.catalogue.concepts import WIDEN, Concept, WeightedToken, parse
-from db.catalogue.filters import Filters
-from db.catalogue.layout import Layout
-from db.catalogue.schema import neuron, neuron_token, token, token_neuron
-from db.catalogue.statements import NEURON_COLUMNS, TOKEN_COLUMNS, Statement
-from db.catalogue.vocabulary import Tokens, token_of
+from db.catalogue import concepts, statements
+from db.catalogue.concepts import MAX_CONCEPT, WIDEN
+from db.catalogue.export import frame_of
+from db.catalogue.reader import Tokens, token_of
+from db.catalogue.schema import Layout, kind_of, sign_of
 from db.errors import AtlasError, NotFoundError
-from db.neuron import Neuron, NeuronKind, Sign
+from db.neuron import Neuron, NeuronKind
+from db.questions import Filters
 from db.records import (
+    Concept,
     ConceptNeuron,
     Hit,
+    LayerCount,
+    LayerOverview,
     MatchedToken,
     Neighbour,
     NeuronCard,
@@ -27,8 +28,7 @@ from db.records import (
     Token,
     TokenFavour,
     TokenLogit,
-    neuron_of,
-    sign_of,
+    WeightedToken,
 )
 
 if TYPE_CHECKING:
@@ -38,15 +38,22 @@ if TYPE_CHECKING:
 
 
 EVERYTHING = Filters()
+QUANTILES = (5, 25, 50, 75, 95)
+SIMILAR_DEPTH = 30
+"""Tokens of each end by which neurons are compared."""
 
 
-class Lookups(Tokens):
-    """Tokens, hits, neurons and layers of one build."""
+class Catalogue(Tokens):
+    """The neurons of one model and the tokens at both ends of each. Make one with :meth:`open`.
+
+    Safe to share between threads. Every method that takes tokens, filters or neurons raises AtlasError for a token id
+    that is not in the vocabulary, layers or a head that the model lacks, and a neuron that does not exist.
+    """
 
     @cached_property
     def layout(self) -> Layout:
         """Where each neuron stands: label <-> stored id."""
-        return Layout.from_rows(self.rows(Layout.statement()))
+        return Layout.from_rows(self.rows(statements.blocks()))
 
     def search_token(
         self, token_ids: Iterable[int], filters: Filters = EVERYTHING, *, limit: int = 100, offset: int = 0
@@ -72,17 +79,15 @@ class Lookups(Tokens):
         wanted = self.checked(token_ids, filters)
         return int(self.rows(statements.hit_count(wanted, filters, self.layout.spans(filters)))[0][0]) if wanted else 0
 
-    def layer_counts(self, token_ids: Iterable[int], filters: Filters = EVERYTHING) -> "pd.DataFrame":
-        """Distinct neurons among the hits, a row for each layer, kind and sign that has any; raises as the search does.
-
-        Columns: layer, kind ("ffn" or "attention"), sign ("promotes" or "suppresses"), neurons.
-        """
-        import pandas as pd
-
+    def layers_of(self, token_ids: Iterable[int], filters: Filters = EVERYTHING) -> tuple[LayerCount, ...]:
+        """Distinct neurons among the hits, for each layer, kind and sign that has any; raises as the search does."""
         wanted = self.checked(token_ids, filters)
         rows = self.rows(statements.layer_counts(wanted, filters, self.layout.spans(filters))) if wanted else []
-        named = [(layer, KINDS[kind], str(sign_of(sign)), count) for layer, kind, sign, count in rows]
-        return pd.DataFrame(named, columns=["layer", "kind", "sign", "neurons"])
+        return tuple(LayerCount(layer, kind_of(kind), sign_of(sign), count) for layer, kind, sign, count in rows)
+
+    def layer_counts(self, token_ids: Iterable[int], filters: Filters = EVERYTHING) -> "pd.DataFrame":
+        """:meth:`layers_of` as a data frame: columns layer, kind, sign, neurons."""
+        return frame_of(LayerCount, self.layers_of(token_ids, filters))
 
     def neuron(self, neuron: Neuron) -> NeuronCard:
         """All that is stored of one neuron.
@@ -155,104 +160,7 @@ class Lookups(Tokens):
             raise AtlasError(f"Head {filters.head} was asked for, but {info.model} has heads 0–{info.heads - 1}.")
         return self.known_ids(token_ids)
 
-
-KINDS = {code: name for name, code in schema.KIND_CODES.items()}
-
-
-def check_page(limit: int, offset: int = 0) -> None:
-    """Refuse a negative limit or offset.
-
-    Raises:
-        AtlasError: it is one.
-    """
-    if limit < 0 or offset < 0:
-        raise AtlasError(f"Limit and offset count from 0; {limit} and {offset} were given.")
-
-
-# A build as a whole: its layers, its most peaked neurons, the tokens that most neurons favour.
-
-QUANTILES = (5, 25, 50, 75, 95)
-_KINDS = {code: name for name, code in schema.KIND_CODES.items()}
-
-
-def overview(catalogue: "Lookups") -> "pd.DataFrame":
-    """See :meth:`db.catalogue.Catalogue.overview`."""
-    import pandas as pd
-
-    rows = catalogue.rows(_overview())
-    named = [(layer, _KINDS[kind], count, *figures) for layer, kind, count, *figures in rows]
-    columns = [f"{what}_{percent}" for what in ("norm", "peak") for percent in QUANTILES]
-    return pd.DataFrame(named, columns=["layer", "kind", "neurons", *columns])
-
-
-def _overview() -> Statement:
-    peak = case((neuron.c.top_z > -neuron.c.bottom_z, neuron.c.top_z), else_=-neuron.c.bottom_z)
-    figures: list[ColumnElement[float]] = [
-        func.percentile_cont(percent / 100).within_group(what)
-        for what in (neuron.c.norm, peak)
-        for percent in QUANTILES
-    ]
-    groups = (neuron.c.layer, neuron.c.kind)
-    return select(*groups, func.count(), *figures).group_by(*groups).order_by(*groups)
-
-
-def most_peaked(catalogue: "Lookups", filters: Filters, limit: int) -> tuple[PeakedNeuron, ...]:
-    """See :meth:`db.catalogue.Catalogue.most_peaked`."""
-    return tuple(
-        PeakedNeuron(neuron_of(*row[:4]), sign_of(row.sign), row.z, token_of(row))
-        for row in catalogue.rows(_most_peaked(filters, limit))
-    )
-
-
-def _most_peaked(filters: Filters, limit: int) -> Statement:
-    """Columns: NEURON_COLUMNS, sign, z, TOKEN_COLUMNS; by falling |z|."""
-    ends = []
-    for sign, z in ((Sign.PROMOTES, neuron.c.top_z), (Sign.SUPPRESSES, neuron.c.bottom_z)):
-        if filters.sign in (None, sign):
-            code = literal(schema.SIGN_CODES[sign]).label("sign")
-            least = [] if filters.min_z is None else [z * schema.SIGN_CODES[sign] >= filters.min_z]
-            end = select(neuron.c.neuron_id, *NEURON_COLUMNS, code, z.label("z"))
-            ends.append(end.where(*filters.neuron_conditions(neuron), *least))
-    found = union_all(*ends).subquery("found")
-    ordering = (func.abs(found.c.z).desc(), found.c.neuron_id, found.c.sign.desc())
-    best = select(found).order_by(*ordering).limit(limit).subquery("best")
-    pairs = neuron_token
-    first = and_(pairs.c.neuron_id == best.c.neuron_id, pairs.c.sign == best.c.sign, pairs.c.rank == 1)
-    columns = (best.c.kind, best.c.layer, best.c.head, best.c.index, best.c.sign, best.c.z, *TOKEN_COLUMNS)
-    return (
-        select(*columns)
-        .select_from(best.join(pairs, first).join(token, token.c.token_id == pairs.c.token_id))
-        .order_by(func.abs(best.c.z).desc(), best.c.neuron_id, best.c.sign.desc())
-    )
-
-
-def favourites(catalogue: "Lookups", limit: int) -> tuple[TokenFavour, ...]:
-    """See :meth:`db.catalogue.Catalogue.favourites`."""
-    rows = catalogue.rows(_favourites(limit))
-    tokens = catalogue.tokens(dict.fromkeys(row[0] for row in rows))
-    return tuple(TokenFavour(tokens[token_id], sign_of(sign), first, stored) for token_id, sign, first, stored in rows)
-
-
-def _favourites(limit: int) -> Statement:
-    pairs = token_neuron
-    first = func.sum(case((pairs.c.rank == 1, 1), else_=0)).label("first")
-    stored = func.count().label("stored")
-    return (
-        select(pairs.c.token_id, pairs.c.sign, first, stored)
-        .group_by(pairs.c.token_id, pairs.c.sign)
-        .order_by(first.desc(), stored.desc(), pairs.c.token_id, pairs.c.sign.desc())
-        .limit(limit)
-    )
-
-
-# A published build, read-only: one named method a question.
-
-MAX_CONCEPT = 200
-"""Most tokens of a concept."""
-
-
-class Catalogue(Lookups):
-    """The neurons of one model and the tokens at both ends of each. Make one with :meth:`open`."""
+    # Concepts.
 
     def concept(self, text: str, *, widen: int = WIDEN) -> Concept:
         """What a free text stands for: “French”, “programming languages”, “python, -snake”.
@@ -265,7 +173,7 @@ class Catalogue(Lookups):
             AtlasError: the text is empty, too long, not valid Unicode or has too many words; a negative ``widen``.
         """
         check_page(widen)
-        return concepts.concept_of_words(self, parse(text), widen)
+        return concepts.concept_of_words(self, concepts.parse(text), widen)
 
     def concept_of(self, weights: Mapping[int, float]) -> Concept:
         """The concept of chosen tokens, by id, with a weight from −1 to 1 each.
@@ -322,13 +230,50 @@ class Catalogue(Lookups):
         return weights if any(weight > 0 for weight in weights.values()) else {}
 
     def similar(self, neuron: Neuron, *, limit: int = 20) -> tuple[SimilarNeuron, ...]:
-        """Neurons that share tokens with this one, most alike first; alike in their ends, or in opposite ends.
+        """Neurons that share tokens with this one, in the same ends or in opposite ends; most similar first.
+
+            similarity = Σ over shared tokens rarity / √(rank here · rank there)  /  Σ over own tokens rarity / rank
+
+        over both ends, with rarity = ln(ends of neurons / ends that hold the token)²: some tokens are in a tenth of all
+        lists and say nothing. A neuron and itself have 1. The cosine of value vectors needs the model:
+        ``indexer.directions``.
 
         Raises:
             AtlasError: no such neuron, or a negative limit.
         """
         check_page(limit)
-        return similar.similar(self, neuron, limit)
+        neuron_id, depth = self.layout.neuron_id(neuron), min(SIMILAR_DEPTH, self.info.depth)
+        own = [(row[0], row[1], row[2]) for row in self.rows(statements.own_tokens(neuron_id, depth))]
+        ends = 2 * self.info.neurons
+        counts = self.rows(statements.ends_with([row[0] for row in own]))
+        rarity = {token_id: math.log(ends / count) ** 2 for token_id, count in counts}
+        whole = sum(rarity[token_id] / rank for token_id, _, rank in own)
+        if not whole:  # every neuron has all of these tokens
+            return ()
+        weights = [(token_id, sign, rarity[token_id] / math.sqrt(rank) / whole) for token_id, sign, rank in own]
+        rows = self.rows(statements.similar(weights, neuron_id, depth, limit))
+        shared = self._shared([(token_id, sign) for token_id, sign, _ in own], [row[0] for row in rows], depth)
+        return tuple(
+            SimilarNeuron(self.layout.neuron(other), min(1.0, score), direction < 0, shared[other, direction])
+            for other, direction, score in rows
+        )
+
+    def _shared(
+        self, own: list[tuple[int, int]], neuron_ids: list[int], depth: int
+    ) -> dict[tuple[int, int], tuple[Token, ...]]:
+        """By neuron id and direction, the tokens in common with `own`, which are token ids and signs."""
+        if not neuron_ids:
+            return {}
+        there: dict[tuple[int, int], set[tuple[int, int]]] = {}
+        wanted = sorted({token_id for token_id, _ in own})
+        for neuron_id, sign, token_id in self.rows(statements.shared_tokens(sorted(set(neuron_ids)), wanted, depth)):
+            for direction in (1, -1):
+                there.setdefault((neuron_id, direction), set()).add((token_id, sign * direction))
+        tokens = self.tokens(dict.fromkeys(token_id for token_id, _ in own))
+        return {
+            key: tuple(tokens[token_id] for token_id, sign in own if (token_id, sign) in found)
+            for key, found in there.items()
+        }
 
     def neighbours(self, token_id: int) -> tuple[Neighbour, ...]:
         """The tokens nearest to a token, nearest first; none where the build holds no neighbours.
@@ -338,7 +283,7 @@ class Catalogue(Lookups):
         """
         self.token(token_id)
         rows = self.rows(statements.neighbours(token_id))
-        return tuple(Neighbour(token_of(row), row.rank, row.cosine) for row in rows)
+        return tuple(Neighbour(row.rank, token_of(row), row.cosine) for row in rows)
 
     def neighbour_of(self, token_id: int) -> int:
         """Of how many tokens this one is a neighbour: large for hubs, which are near everything.
@@ -349,13 +294,24 @@ class Catalogue(Lookups):
         self.token(token_id)
         return int(self.rows(statements.neighbour_of(token_id))[0][0])
 
-    def overview(self) -> "pd.DataFrame":
-        """How long and how peaked the neurons of each layer and kind are.
+    def mutual_neighbours(self, token_ids: Sequence[int]) -> Sequence[statements.Answer]:
+        """Rows of token id, neighbour's id, cosine, text and whether it is special, where each is the other's."""
+        return self.rows(statements.mutual_neighbours(token_ids))
 
-        Columns: layer, kind, neurons, then norm_5, norm_25, norm_50, norm_75, norm_95 and the same of peak (the larger
-        |z| of a neuron's first token at either end): quantiles in percent.
-        """
-        return overview(self)
+    def closeness(self, token_ids: Sequence[int]) -> dict[int, float]:
+        """Mean cosine of each token with its ten nearest."""
+        return {token_id: float(mean) for token_id, mean in self.rows(statements.closeness(token_ids))}
+
+    # The build as a whole.
+
+    def layers(self) -> tuple[LayerOverview, ...]:
+        """How long and how peaked the neurons of each layer and kind are."""
+        rows = self.rows(statements.overview(QUANTILES))
+        return tuple(LayerOverview(layer, kind_of(kind), *figures) for layer, kind, *figures in rows)
+
+    def overview(self) -> "pd.DataFrame":
+        """:meth:`layers` as a data frame: columns as the fields of the record."""
+        return frame_of(LayerOverview, self.layers())
 
     def most_peaked(self, filters: Filters = EVERYTHING, *, limit: int = 20) -> tuple[PeakedNeuron, ...]:
         """The ends of neurons whose first token stands out most, by z; of ``filters`` rank and order do not count.
@@ -365,7 +321,10 @@ class Catalogue(Lookups):
         """
         check_page(limit)
         self.checked((), filters)
-        return most_peaked(self, filters, limit)
+        return tuple(
+            PeakedNeuron(self.layout.neuron(row.neuron_id), sign_of(row.sign), row.z, token_of(row))
+            for row in self.rows(statements.most_peaked(filters, limit))
+        )
 
     def favourites(self, *, limit: int = 20) -> tuple[TokenFavour, ...]:
         """The tokens that stand first at most neurons' ends. Reads the whole build: a second for 50 million rows.
@@ -374,7 +333,9 @@ class Catalogue(Lookups):
             AtlasError: a negative limit.
         """
         check_page(limit)
-        return favourites(self, limit)
+        rows = self.rows(statements.favourites(limit))
+        tokens = self.tokens(dict.fromkeys(row[0] for row in rows))
+        return tuple(TokenFavour(tokens[token_id], sign_of(sign), *counts) for token_id, sign, *counts in rows)
 
     def tokens_of(self, text: str) -> tuple[Token, ...]:
         """The tokens that a text stands for.
@@ -386,3 +347,13 @@ class Catalogue(Lookups):
         if not matches.matched:
             raise NotFoundError(matches.no_match())
         return matches.matched
+
+
+def check_page(limit: int, offset: int = 0) -> None:
+    """Refuse a negative limit or offset.
+
+    Raises:
+        AtlasError: it is one.
+    """
+    if limit < 0 or offset < 0:
+        raise AtlasError(f"Limit and offset count from 0; {limit} and {offset} were given.")

@@ -19,11 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from db.command_line import run
+from db.command_line import run, table
 from db.errors import AtlasError
 from db.files import atomic_write
 from db.settings import OFF, paths
-from db.terminal import table
 from db.token_text import display, shorten
 from db.workspace import exchange
 from db.workspace.records import Contents, NeuronNote, Record, Saved

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from db.catalogue.builds import find_catalogue
-from db.catalogue.filters import Filters
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
+from db.questions import Filters
 from tests.benchmarks.synthetic import SHAPES, make_synthetic
 
 CONCEPT_TOKENS = 30

@@ -14,8 +14,8 @@ from app.attribution.fast import TOLERANCE
 from app.attribution.prompt import Settings
 from app.attribution.results import ValueNeuron
 from db.catalogue.builds import find_catalogue
-from db.catalogue.filters import Filters
 from db.catalogue.store import Catalogue
+from db.questions import Filters
 from tests.browser.watching import Screenshot, both_sizes, fits, in_address, labels, settled
 
 pytestmark = pytest.mark.browser

@@ -4,11 +4,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from db.catalogue.export import card_frame, hits_frame
-from db.catalogue.filters import Filters, Order
+from db.catalogue.export import card_frame, frame_of
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Sign
+from db.questions import Filters, Order
 from db.records import Hit
 from tests.catalogues import SPECIAL, TOKENS, ToyCatalogue
 
@@ -197,10 +197,10 @@ def test_filters_beyond_the_model(catalogue: Catalogue) -> None:
 
 
 def test_frames(catalogue: Catalogue) -> None:
-    frame = hits_frame(catalogue.search_token([1, 2], limit=7))
+    frame = frame_of(Hit, catalogue.search_token([1, 2], limit=7))
     assert len(frame) == 7
     assert all(name.isascii() for name in frame.columns)
-    assert hits_frame(()).empty
+    assert frame_of(Hit, ()).empty
     assert list(card_frame(catalogue.neuron(Neuron.ffn(0, 0)))["rank"]) == [1, 2, 3, 4, 5] * 2
 
 

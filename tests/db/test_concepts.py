@@ -6,11 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.catalogue.concepts import (
+    MAX_CONCEPT,
     MAX_WORDS,
-    Concept,
     Link,
-    Origin,
-    WeightedToken,
     Word,
     best,
     forms,
@@ -18,11 +16,11 @@ from db.catalogue.concepts import (
     nearness,
     parse,
 )
-from db.catalogue.filters import Filters
-from db.catalogue.store import MAX_CONCEPT, Catalogue
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Sign
-from db.records import ConceptNeuron, Token
+from db.questions import Filters
+from db.records import Concept, ConceptNeuron, Origin, Token, WeightedToken
 from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue
 
 

@@ -83,7 +83,7 @@ def test_a_build_is_one_file(spreadsheet: ToyCatalogue, tmp_path: Path, capsys: 
     assert target.read_bytes() == spreadsheet.path.read_bytes()
     assert main(["search", "t1", "--catalogue", str(target)]) == 0
     assert run(spreadsheet, "export", "--build", str(target)) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.duckdb"]
 
 
@@ -96,8 +96,8 @@ def test_a_build_is_one_file(spreadsheet: ToyCatalogue, tmp_path: Path, capsys: 
         (("search", "t1", "--build", "x.duckdb"), "leave the query out"),
         (("search", "t1", "--to", "x.xlsx"), "no format to export to"),
         (("search", "t1", "--format", "parquet"), "Parquet is no text"),
-        (("search", "t1", "--to", "/nonexistent/x.csv"), "could not be written"),
-        (("--build", "/nonexistent/x.duckdb"), "could not be written"),
+        (("search", "t1", "--to", "/nonexistent/x.csv"), "cannot be written"),
+        (("--build", "/nonexistent/x.duckdb"), "cannot be written"),
         (("search", "absent"), "not one token"),
         (("similar", "nonsense"), "not a neuron label"),
     ],

@@ -1,8 +1,8 @@
 import pytest
 
-from db.catalogue.filters import Filters, Order
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Sign
+from db.questions import Filters, Order
 from db.records import Token
 
 PARIS = Token(1, " Paris", "␣Paris", False)

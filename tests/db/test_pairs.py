@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from db.catalogue import load
+from db.catalogue import publish
 from db.catalogue.check import content_hash
 from tests.catalogues import make_catalogue
 
@@ -39,25 +39,25 @@ def statistics() -> pa.Table:
 
 def test_rows_in_order_are_handed_back():
     table = rows()
-    assert load.by_neuron(table) is table
+    assert publish.by_neuron(table) is table
 
 
 @pytest.mark.parametrize("at_once", [1, 50, 1 << 17])
 def test_rows_in_any_order_are_sorted_by_neuron(at_once, monkeypatch):
-    monkeypatch.setattr(load, "_AT_ONCE", at_once)
+    monkeypatch.setattr(publish, "_AT_ONCE", at_once)
     table = rows()
     shuffled = table.take(pa.array(np.random.default_rng(1).permutation(len(table))))
-    assert load.by_neuron(shuffled).equals(table)
-    assert load.by_neuron(pa.concat_tables([table.slice(100), table.slice(0, 100)])).equals(table)
+    assert publish.by_neuron(shuffled).equals(table)
+    assert publish.by_neuron(pa.concat_tables([table.slice(100), table.slice(0, 100)])).equals(table)
 
 
 @pytest.mark.parametrize("lowest_token", [0, -1, 2**31 - VOCABULARY])
 @pytest.mark.parametrize("piece", [50, 1_500_000])
 def test_the_order_by_token(lowest_token, piece, monkeypatch):
-    monkeypatch.setattr(load, "_PIECE_ROWS", piece)
-    monkeypatch.setattr(load, "_ROUND_ROWS", 10)
+    monkeypatch.setattr(publish, "_PIECE_ROWS", piece)
+    monkeypatch.setattr(publish, "_ROUND_ROWS", 10)
     table = rows(lowest_token=lowest_token)
-    found = load.by_token(table, statistics())
+    found = publish.by_token(table, statistics())
     figures = {one["neuron_id"]: one for one in statistics().to_pylist()}
     expected = []
     for row in table.to_pylist():
@@ -73,24 +73,24 @@ def test_the_order_by_token(lowest_token, piece, monkeypatch):
 
 def test_numbers_too_long_for_64_bits_are_sorted_all_the_same(monkeypatch):
     table = rows()
-    wanted = load.by_token(table, statistics())
+    wanted = publish.by_token(table, statistics())
     far = table.set_column(2, "rank", pa.array(table["rank"].to_numpy().astype(np.int64) << 40))
-    found = load.by_token(far, statistics())
+    found = publish.by_token(far, statistics())
     assert found["token_id"].equals(wanted["token_id"])
     assert found["neuron_id"].equals(wanted["neuron_id"])
 
 
 def test_no_rows_and_neurons_that_nobody_knows():
     table = rows()
-    assert len(load.by_token(table.slice(0, 0), statistics())) == 0
-    z = load.by_token(table, statistics().filter(pa.compute.field("neuron_id") < NEURONS - 1))
+    assert len(publish.by_token(table.slice(0, 0), statistics())) == 0
+    z = publish.by_token(table, statistics().filter(pa.compute.field("neuron_id") < NEURONS - 1))
     unknown = z.filter(pa.compute.field("neuron_id") == NEURONS - 1)
     assert len(unknown) == 2 * DEPTH
     assert set(unknown["z"].to_pylist()) == {0.0}
 
 
 def test_pieces_are_about_alike_and_whole_row_groups():
-    sizes = [len(batch) for batch in load.in_pieces(pa.table({"x": np.zeros(6_336_000, np.int8)})).to_batches()]
+    sizes = [len(batch) for batch in publish.in_pieces(pa.table({"x": np.zeros(6_336_000, np.int8)})).to_batches()]
     assert sum(sizes) == 6_336_000
     assert len(sizes) == 4
     assert all(size % 24_576 == 0 for size in sizes[:-1])
@@ -100,7 +100,7 @@ def test_pieces_are_about_alike_and_whole_row_groups():
 def test_what_does_not_fit_into_memory_is_sorted_on_disk_to_the_same(tmp_path, monkeypatch):
     small = make_catalogue(tmp_path / "memory")
     with monkeypatch.context() as patched:
-        patched.setattr(load, "BYTES_A_ROW", 10**9)
-        patched.setattr(load, "by_token", None)
+        patched.setattr(publish, "BYTES_A_ROW", 10**9)
+        patched.setattr(publish, "by_token", None)
         large = make_catalogue(tmp_path / "disk")
     assert content_hash(large.path) == content_hash(small.path)

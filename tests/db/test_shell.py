@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from db.__main__ import main
-from db.catalogue.filters import Filters
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
+from db.questions import Filters
 from db.token_text import display
 from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue
 
@@ -115,8 +115,8 @@ def test_no_hits(toy: ToyCatalogue, capsys: Capture) -> None:
         (("search", "x", "--layers", "2-9"), "layers 0–2"),
         (("search", "x", "--layers", "2-1"), "no range"),
         (("search", "x", "--kind", "ffn", "--head", "1"), "no head"),
-        (("neuron", "L0.F99"), "FFN 0–6"),
-        (("similar", "L0.F99"), "FFN 0–6"),
+        (("neuron", "L0.F99"), "FFN neurons 0–6"),
+        (("similar", "L0.F99"), "FFN neurons 0–6"),
         (("token", "absent"), "not one token"),
         (("concept", "-"), "no word"),
         (("concept", "x", "--widen", "-1"), "count from 0"),

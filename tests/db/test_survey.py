@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from db.catalogue.filters import Filters
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Sign
+from db.questions import Filters
 from tests.catalogues import TOKENS, ToyCatalogue
 
 

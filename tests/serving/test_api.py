@@ -9,17 +9,18 @@ from urllib.parse import quote
 
 import pytest
 import streamlit as st
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
-from app.serving import api_forms, resources
+from app.serving import resources
+from app.serving.api import ANSWERS, form
 from app.serving.problems import Pool, UnavailableError
 from app.serving.settings import configuration
-from db import queries
 from db.__main__ import parser
 from db.catalogue.builds import set_current
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.questions import QUESTIONS, OneNeuron
 from tests.catalogues import TOKENS, make_catalogue
 from tests.serving.api_client import client, problem, shell
 
@@ -64,14 +65,7 @@ SAME = [
 ]
 
 
-SHAPES: dict[str, TypeAdapter[Any]] = {
-    "search": TypeAdapter(list[api_forms.Hit]),
-    "concept": TypeAdapter(api_forms.ConceptAnswer),
-    "neuron": TypeAdapter(api_forms.Neuron),
-    "similar": TypeAdapter(list[api_forms.SimilarNeuron]),
-    "token": TypeAdapter(api_forms.Token),
-    "overview": TypeAdapter(api_forms.OverviewAnswer),
-}
+SHAPES: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(answer) for name, answer in ANSWERS.items()}
 """What the OpenAPI document says of the answers."""
 
 
@@ -94,8 +88,8 @@ def test_builds_are_the_shells_without_the_place_on_this_machine(
         build["path"] = str(Path(build["path"]).relative_to(toy_root))
     answer = ask.get("/v1/builds")
     assert answer.json() == expected
-    TypeAdapter(list[api_forms.Build]).validate_json(answer.text, strict=True)
-    TypeAdapter(list[api_forms.Model]).validate_json(ask.get("/v1/models").text, strict=True)
+    SHAPES["builds"].validate_json(answer.text, strict=True)
+    SHAPES["models"].validate_json(ask.get("/v1/models").text, strict=True)
     assert str(toy_root) not in answer.text
     (model,) = ask.get("/v1/models").json()
     assert (model["model"], model["build_id"], model["layers"], model["first"]) == ("toy", "one", 3, True)
@@ -105,22 +99,13 @@ def test_parameters_are_the_shells_options() -> None:
     """By name, default and choice, so that neither can gain one without the other."""
     whole = parser()
     (commands,) = [action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction)]
-    asked: dict[str, type[BaseModel]] = {
-        "search": api_forms.Search,
-        "concept": api_forms.Concept,
-        "neuron": api_forms.OneNeuron,
-        "similar": api_forms.Similar,
-        "token": api_forms.OneToken,
-        "overview": api_forms.Overview,
-        "builds": api_forms.Builds,
-    }
-    for name, questions in asked.items():
+    for name, question in QUESTIONS.items():
         options = {
             action.dest: action.default
             for action in commands[name]._actions
             if action.dest not in ("help", "json", "catalogue", "model", "label")
         }
-        fields = {field: info.default for field, info in questions.model_fields.items() if field != "model"}
+        fields = {field: info.default for field, info in form(question).model_fields.items() if field != "model"}
         fields.pop("text", None), options.pop("text", None)
         assert fields == options, name
 
@@ -176,7 +161,7 @@ def test_html_in_a_token_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("search?text=%FF%FE", 400, "not valid UTF-8"),
         ("search?text=Python%20code", 404, "it splits into “Python”, “␣code”"),
         ("token?text=absent", 404, "is not one token"),
-        ("neuron/L0.F99", 404, "FFN 0–6"),
+        ("neuron/L0.F99", 404, "FFN neurons 0–6"),
         ("similar/L9.H0.N0", 404, "layers 0–2"),
         ("neuron/nonsense", 422, "“nonsense” is no neuron label"),
         ("neuron/L1.F1?limit=3", 422, "There is no parameter “limit”"),
@@ -258,7 +243,7 @@ def test_a_build_that_is_replaced_while_it_is_opened(ask: TestClient, monkeypatc
             raise AtlasError("CURRENT names build-old.duckdb, which is missing.")
         return resources.catalogue(model)
 
-    monkeypatch.setattr("app.serving.resources.catalogue", catalogue)
+    monkeypatch.setattr("app.serving.api.catalogue", catalogue)
     assert ask.get("/v1/neuron/L0.F0?model=toy").status_code == 200
     assert asked == ["toy", "toy"]
 
@@ -308,7 +293,7 @@ def test_a_defect_is_one_sentence(ask: TestClient, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setitem(queries.ANSWERS, "neuron", fail)
+    monkeypatch.setattr(OneNeuron, "answer", fail)
     answer = ask.get("/v1/neuron/L0.F0")
     assert "defect" in problem(answer, 500)
     assert "secret" not in answer.text

@@ -6,8 +6,8 @@ from hypothesis import strategies as some
 
 from app.state.address import MAX_TOKENS, Limits
 from app.state.selections import MAX_TOP, NeuronSelection, PromptSelection, Rule, SearchSelection
-from db.catalogue.filters import Order
 from db.neuron import NeuronKind, Sign
+from db.questions import Order
 
 LIMITS = Limits(vocabulary=1000, layers=12)
 WORDS = some.text(some.characters(exclude_categories=["Cs"]), max_size=50)

@@ -13,9 +13,10 @@ import streamlit as st
 from app.answers.files import FORMS, csv_of
 from app.state.selections import By
 from db.catalogue.builds import find_catalogue
-from db.catalogue.export import card_frame, concept_frame, hits_frame, neighbours_frame, similar_frame
+from db.catalogue.export import card_frame, frame_of
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
+from db.records import ConceptNeuron, Hit, Neighbour, SimilarNeuron
 from tests.nasty import BYTES, FORMULAS, MARKDOWN, MARKUP, NASTY, NASTY_DISPLAYS, STREAMLIT, TEXTS, save_nasty
 from tests.pages import component, run_page, texts
 
@@ -165,14 +166,14 @@ def assert_no_formula(data: bytes, rows: int) -> None:
 
 def frames(atlas):
     ids = list(EVERY)
-    yield hits_frame(atlas.search_token(ids[:60], limit=100_000))
-    yield hits_frame(atlas.search_token(ids[60:], limit=100_000))
-    yield concept_frame(atlas.concept_neurons(atlas.concept_of(dict.fromkeys(ids[:100], 1.0)), limit=100_000))
+    yield frame_of(Hit, atlas.search_token(ids[:60], limit=100_000))
+    yield frame_of(Hit, atlas.search_token(ids[60:], limit=100_000))
+    yield frame_of(ConceptNeuron, atlas.concept_neurons(atlas.concept_of(dict.fromkeys(ids[:100], 1.0)), limit=100_000))
     for neuron in (Neuron.ffn(0, 0), Neuron.attention(1, 0, 3)):
         yield card_frame(atlas.neuron(neuron))
-        yield similar_frame(atlas.similar(neuron))
+        yield frame_of(SimilarNeuron, atlas.similar(neuron))
     for token_id in (0, TEXTS.index("=1+1")):
-        yield neighbours_frame(atlas.neighbours(token_id))
+        yield frame_of(Neighbour, atlas.neighbours(token_id))
 
 
 def test_no_cell_of_a_csv_file_is_a_formula(atlas):

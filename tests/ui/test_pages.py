@@ -8,9 +8,9 @@ import pytest
 from app.attribution import analyse, load
 from app.ui.components import fields
 from db.catalogue.builds import find_catalogue
-from db.catalogue.filters import Filters
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, Sign
+from db.questions import Filters
 from tests.pages import component, texts
 
 PAGES = ("start", "search", "neuron", "prompt")

@@ -14,9 +14,9 @@ from app.state.address import Limits
 from app.state.selections import By, OverviewSelection, SearchSelection, TokenSelection
 from app.ui.pages import PAGES
 from db.catalogue.builds import find_catalogue
-from db.catalogue.filters import Filters
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind, Sign
+from db.questions import Filters
 from tests.catalogues import make_catalogue
 from tests.pages import component, run_page, texts
 

@@ -37,11 +37,10 @@ from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, signed
-from db.catalogue.concepts import Concept, Origin, WeightedToken
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import NeuronKind
-from db.records import ConceptNeuron, Hit, Token, TokenMatches
+from db.records import Concept, ConceptNeuron, Hit, Origin, Token, TokenMatches, WeightedToken
 from db.token_text import display, shorten
 
 HERE = "search"
