@@ -27,8 +27,8 @@ from app.ui.components import FOLDER, script, script_name
 from app.ui.navigation import escaped
 from app.ui.pages import PAGES
 
-_PREFIX = "/".join(("", *filter(None, str(streamlit.get_option("server.baseUrlPath") or "").split("/"))))
-_API = f"{_PREFIX.rstrip('/')}/api"
+_ROOT = "".join(f"/{part}" for part in str(streamlit.get_option("server.baseUrlPath") or "").split("/") if part)
+_API = f"{_ROOT}/api"
 _FRONTEND = Path(streamlit.__file__).parent / "static"
 _NEEDS = {page.path: page.needs for page in PAGES.values()}
 _INDEX = with_preloads(
@@ -37,13 +37,12 @@ _INDEX = with_preloads(
 
 
 def _assets() -> dict[str, Asset]:
-    """What is answered from memory: the frontend's files, and the page itself wherever it is asked for."""
-    root = _PREFIX.rstrip("/")
+    """What is answered from memory: the frontend's files, and the page itself at every page's address."""
     page = Asset(_INDEX.encode(), ".html", "no-cache")
     return {
-        **of_folder(_FRONTEND / "static", f"{root}/static/"),
-        f"{root}/{FOLDER}/{script_name()}": Asset(script(), ".js"),
-        **{f"{root}/{path}": page for path in _NEEDS},
+        **of_folder(_FRONTEND / "static", f"{_ROOT}/static/"),
+        f"{_ROOT}/{FOLDER}/{script_name()}": Asset(script(), ".js"),
+        **{f"{_ROOT}/{path}": page for path in _NEEDS},
     }
 
 
@@ -53,7 +52,7 @@ async def _to_api(request: Request) -> RedirectResponse:
 
 @asynccontextmanager
 async def _running(_app: App) -> AsyncIterator[dict[str, object]]:
-    """What is done once the server's socket is there, and before it answers."""
+    """What is done between opening the server's socket and answering."""
     send_at_once()
     warm_up(page.module for page in PAGES.values())
     yield {}
@@ -64,13 +63,13 @@ if _SETTINGS.mode is Mode.CATALOGUE:  # the mode for small machines; where a mod
     keep_little()
 logs.set_up(_SETTINGS.log_format, whole=_SETTINGS.log_prompts)
 logs.event("start", mode=str(_SETTINGS.mode), read_only=_SETTINGS.read_only, sign_in=bool(_SETTINGS.auth))
-# It would write down addresses, and an address holds what people type.
+# It would log addresses, and an address holds what people type.
 logging.getLogger("uvicorn.access").disabled = True
 app = App(
     Path(__file__).with_name("main.py"),
     secrets={"auth": dict(_SETTINGS.auth)} if _SETTINGS.auth else None,
     routes=[
-        Route(f"{_PREFIX.rstrip('/')}/health", health(stored.workspace)),
+        Route(f"{_ROOT}/health", health(stored.workspace)),
         Route(_API, _to_api),
         Mount(_API, api()),
     ],

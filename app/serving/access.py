@@ -1,4 +1,4 @@
-"""Who is signed in, whether they may write, and what this server explains."""
+"""Who is signed in, whether they may write, the session behind a page, and what this server explains."""
 
 import hashlib
 import secrets
@@ -14,7 +14,7 @@ from app.gallery.examples import EXAMPLES, PROMPTS, READY, WALKTHROUGH_PROMPT
 from app.serving.settings import Mode, configuration
 from app.serving.worker import Asker, Reason, RefusedError
 
-# Who is signed in, and whether they may write. Reading is free to everybody.
+# Signing in. Everybody may read.
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +79,16 @@ def why_not_write() -> str | None:
     return None
 
 
-# The session that a page is drawn for, as far as the workshop needs to know it.
+# The session that a page is drawn for.
 
 _LOOK_SECONDS = 1.0
 _SALT = secrets.token_bytes(16)
 
 
 def asker() -> Asker:
-    """This session, as one who asks: it has gone when its page is drawn anew or nobody is connected any more.
+    """This session as the workshop sees it: it has gone once its page is drawn anew or nobody is connected any more.
 
-    Outside a session, as in a test of the library, nobody ever goes.
+    Outside a session, as in a test of the library, nobody ever leaves.
     """
     context = get_script_run_ctx(suppress_warning=True)
     if context is None:
@@ -109,10 +109,12 @@ def asker() -> Asker:
 
 
 def short_name() -> str:
-    """Tells sessions apart in the log; the session cannot be found or taken over by it. Empty outside a session."""
+    """Tells sessions apart in the log, without giving the session away. Empty outside a session."""
     context = get_script_run_ctx(suppress_warning=True)
     return "" if context is None else hashlib.sha256(_SALT + context.session_id.encode()).hexdigest()[:8]
 
+
+# What this server explains.
 
 _COMPARED = (side.prompt for _, one in EXAMPLES for side in (one.question.first, one.question.second))
 CURATED = frozenset(
@@ -122,7 +124,7 @@ CURATED = frozenset(
 
 
 def require_model() -> None:
-    """Asked by whatever needs the model.
+    """Called by whatever needs the model.
 
     Raises:
         RefusedError: this server has none.
@@ -136,7 +138,7 @@ def require_model() -> None:
 
 
 def require_allowed(prompt: str, top: int = 0) -> None:
-    """Asked before a prompt is put to the model; its length in tokens is checked when it has been read.
+    """Called before the model gets a prompt; its length in tokens is checked once it has been read.
 
     Args:
         prompt: the text.
@@ -162,7 +164,7 @@ def require_allowed(prompt: str, top: int = 0) -> None:
 
 
 def require_batch(count: int) -> None:
-    """Asked before many prompts are put to the model.
+    """Called before the model gets many prompts.
 
     Raises:
         RefusedError: they are too many.

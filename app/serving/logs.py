@@ -1,6 +1,6 @@
-"""What the server writes down: one line a page view, a piece of work, a refusal or a fault, as text or JSON.
+"""The log: one line per page view, piece of work, refusal or fault, as text or JSON.
 
-What people type, and who they are, stands in no line unless the setting ``log_prompts`` asks for it; secrets never do.
+What people type, and who they are, is left out unless the setting ``log_prompts`` asks for it; secrets always are.
 The message of an unexpected error may repeat what was typed, so of such an error only its kind and its place are
 written. Lines go to standard error.
 """
@@ -22,7 +22,7 @@ from db.errors import AtlasError
 _OURS = "app"
 _OTHERS = ("streamlit", "uvicorn", "websockets", "asyncio")
 _CHATTY = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "websockets")
-"""They write a line a connection, with the address of whoever connects."""
+"""They write one line per connection, with the address of whoever connects."""
 _events = logging.getLogger("app.events")
 _view: ContextVar[dict[str, Any] | None] = ContextVar("view", default=None)
 
@@ -31,7 +31,7 @@ class Lines(logging.Formatter):
     """A record as one line.
 
     Args:
-        form: “json” for an object a line, “text” for ``name=value`` pairs.
+        form: “json” for one object per line, “text” for ``name=value`` pairs.
     """
 
     def __init__(self, form: Literal["text", "json"]) -> None:

@@ -1,6 +1,6 @@
 """What all sessions share: the catalogues, the models, and the workshop in which they work.
 
-Nothing of torch is imported before a page needs the model: that takes seconds.
+Torch is not imported before a page needs the model: that takes seconds.
 """
 
 from collections.abc import Callable, Hashable
@@ -116,7 +116,7 @@ _RUNS = 8
 """A run holds the prompt's whole residual stream and the base distributions: some 50 MB on a small model."""
 
 _ANSWERS = 24
-"""Whole results, and what the overview shows; one of a hundred thousand rows takes some 30 MB."""
+"""Whole results, and what the overview shows; a result of a hundred thousand rows takes some 30 MB."""
 
 
 def catalogue_root() -> Path:

@@ -56,7 +56,7 @@ class Configuration(Paths):
         default=512, ge=16, le=1_048_576, description="memory that scoring may take beside the model, in MB"
     )
 
-    log_format: Literal["text", "json"] = Field(default="text", description="`json` writes one JSON object a line")
+    log_format: Literal["text", "json"] = Field(default="text", description="`json` writes one JSON object per line")
     log_prompts: bool = Field(default=False, description="also log what people type, and who is signed in")
     email_domains: Listed = Field(
         default=(),

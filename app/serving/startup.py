@@ -18,10 +18,10 @@ from db.errors import AtlasError
 def send_at_once() -> None:
     """Let every listening TCP socket of this process hand out connections that send what they are given at once.
 
-    Python does that by itself where a socket names its protocol, and the server's does not. An answer leaves in two
-    pieces, its head and its body, and the second would wait until the browser has acknowledged the first, which it
-    puts off for 40 ms: at a first view, that is once for nearly each of some hundred files. A connection inherits the
-    option from the socket that it was accepted by.
+    Python does that by itself where a socket names its protocol, and the server's does not; neither Streamlit nor
+    uvicorn has an option for it. An answer leaves in two pieces, its head and its body, and the second would wait until
+    the browser has acknowledged the first, which it puts off for 40 ms: at a first view, for nearly each of some
+    hundred files. A connection inherits the option from the socket that accepted it.
     """
     with suppress(psutil.Error, OSError):
         for one in psutil.Process().net_connections("tcp"):
@@ -30,16 +30,15 @@ def send_at_once() -> None:
                     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-# How much memory the process keeps beyond what it uses.
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _ARENAS, _BLOCK = 2, 128 * 1024
 
 
 def keep_little() -> None:
-    """Let the C library hand out memory from two places instead of from eight for each core: what is freed in one can
-    be used from there only, and a page's thread is another each time. Large blocks go back to the system when they are
-    freed, however large the largest so far was. Does nothing where the library is not GNU's.
+    """Keep little memory beyond what is used. Does nothing where the C library is not GNU's.
+
+    The library then hands out memory from two places instead of eight per core: what is freed in one can only be used
+    from there, and each page is drawn on another thread. Large blocks go back to the system as soon as they are freed.
     """
     with suppress(AttributeError, OSError, TypeError):
         library = ctypes.CDLL(None)
@@ -48,13 +47,13 @@ def keep_little() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, _BLOCK)
 
 
-# What the first page would have to wait for, done while nobody waits: the modules of the pages, and the catalogue.
-
 _log = logging.getLogger(__name__)
 
 
 def warm_up(modules: Iterable[str]) -> Thread:
-    """Begin, in a thread of its own; a visitor who is quicker does the same work and finds what is done already.
+    """Do what the first page would wait for, in a thread of its own: import the pages and open the catalogue.
+
+    A visitor who is quicker does the same work and finds what is done already.
 
     Args:
         modules: are imported in this order.

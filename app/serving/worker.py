@@ -1,7 +1,8 @@
-"""Whose turn it is: the owners take turns, and each owner's things come in the order in which they were added.
+"""Work that takes longer than drawing a page, such as explaining a prompt.
 
-One who has fifty things waiting therefore holds up another who has one by a single thing. A thing may have several
-owners, and comes when the first of them has their turn.
+It is done one piece at a time on a thread of its own. Sessions take turns; those who wait see their place and what is
+being done; two who ask the same share one piece; results are remembered; what takes too long, or what nobody waits for
+any more, is stopped.
 """
 
 import threading
@@ -40,21 +41,29 @@ class RefusedError(AtlasError):
         self.reason = reason
 
 
+class LeftError(Exception):
+    """Nobody waits for this any more. Not an AtlasError, so that no one takes it for a result."""
+
+
 T = TypeVar("T", bound=Hashable)
 
 
 class Turns(Generic[T]):
-    """Things that wait for their turn."""
+    """Things that wait for their turn. Owners take turns, and each owner's things come in the order they were added.
+
+    Someone with fifty things waiting therefore delays another's only one by a single thing. A thing may have several
+    owners, and comes when the first of them has their turn.
+    """
 
     def __init__(self) -> None:
         self._lines: OrderedDict[Hashable, OrderedDict[T, None]] = OrderedDict()
 
     def add(self, owner: Hashable, thing: T) -> None:
-        """Let it wait; an owner's thing that waits already keeps its place."""
+        """Let it wait; what waits already keeps its place."""
         self._lines.setdefault(owner, OrderedDict()).setdefault(thing)
 
     def drop(self, thing: T) -> None:
-        """Let it wait no longer, whoever owns it."""
+        """Remove it from the queue of every owner."""
         for owner in [owner for owner, line in self._lines.items() if thing in line]:
             del self._lines[owner][thing]
             if not self._lines[owner]:
@@ -65,9 +74,8 @@ class Turns(Generic[T]):
         if not self._lines:
             return None
         owner, line = next(iter(self._lines.items()))
-        thing = next(iter(line))
         self._lines.move_to_end(owner)
-        self.drop(thing)
+        self.drop(thing := next(iter(line)))
         return thing
 
     def order(self) -> Iterator[T]:
@@ -83,14 +91,8 @@ class Turns(Generic[T]):
             lines = [line for line in lines if line]
 
 
-# One piece of work, who asks for it, and how it ended.
-
 Report = Callable[[str], None]
 """Says what is being done."""
-
-
-class LeftError(Exception):
-    """Nobody waits for this any more. No AtlasError, so that no one takes it for a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,8 @@ class Asker:
     """Who asks.
 
     Attributes:
-        owner: tells sessions apart; those of one owner take turns with those of another.
-        look: called again and again while waiting; raises when whoever waits has gone.
+        owner: tells sessions apart.
+        look: called again and again while waiting; raises an error once whoever waits has gone.
     """
 
     owner: Hashable = None
@@ -111,7 +113,7 @@ class Finished:
     """How a piece of work ended.
 
     Attributes:
-        kind: names the shelf.
+        kind: of work.
         key: what the result depends on; it may hold a prompt.
         outcome: “done”, “left” (nobody waited any more), “refused”, “unusable” (what was asked) or “failed”.
         waited: seconds until its turn.
@@ -127,15 +129,15 @@ class Finished:
 
 @dataclass(eq=False, slots=True)
 class Piece:
-    """One piece of work. All but `make` and what it leaves is guarded by the workshop's lock.
+    """One piece of work. Everything but `make` and its result is guarded by the workshop's lock.
 
     Attributes:
-        kind: names the shelf.
+        kind: of work.
         key: what the result depends on.
         make: does the work.
         asked: when it was first asked for.
         started: when its turn came.
-        left: when the last of those who waited left.
+        left: when one of those who waited last left.
         not_counted: seconds that it spent on what serves all.
         askers: how many wait for it.
         owners: whose page last asked for it.
@@ -195,8 +197,6 @@ def _nothing(_report: Report) -> None:
     """Takes the place of work that is done."""
 
 
-# Work that takes longer than drawing a page: done one piece at a time, watched, shared, bounded and remembered.
-
 Result = TypeVar("Result")
 
 _LOOK_SECONDS = 0.05
@@ -248,10 +248,10 @@ class Workshop:
         watch: Report | None = None,
         asker: Asker | None = None,
     ) -> Result:
-        """What `make` returns, from the shelf where it was made before.
+        """What `make` returns; remembered where it was made before.
 
         Args:
-            kind: names the shelf.
+            kind: of work.
             key: what the result depends on.
             make: does the work, on the workshop's thread; is handed a function to say what it is doing, which is also
                 where it may be stopped.
