@@ -160,7 +160,7 @@ def _build(
 
 
 def _unembedding(checkpoint: Checkpoint) -> Unembedding:
-    """Read anew where it is needed: held all the time, it would stand beside every stage's own memory."""
+    """Read again where it is needed: kept all the time, it would add to the memory of every stage."""
     return Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon())
 
 

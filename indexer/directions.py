@@ -1,4 +1,4 @@
-"""Neurons by their value vectors themselves: alike by cosine, or ranked for a concept. Needs the weights.
+"""Neurons by their value vectors themselves: similar by cosine, or ranked for a concept. Needs the weights.
 
 z of a token j under a value vector v is (v · row_j - v · m) / sqrt(v · S v), with m the mean of the folded
 unembedding's rows and S their covariance. The weighted mean of z over a concept's tokens is therefore one product with
@@ -21,7 +21,7 @@ from indexer.weights import Weights
 
 @dataclass(frozen=True, slots=True)
 class NeuronCosine:
-    """A neuron and the cosine of its value vector with the one asked about."""
+    """A neuron and the cosine of its value vector with that of the neuron asked about."""
 
     neuron: Neuron
     cosine: float
@@ -43,7 +43,7 @@ def similar_by_value(weights: Weights, neuron: Neuron, k: int, *, kind: NeuronKi
 
     Args:
         weights: the model's matrices, read layer by layer.
-        neuron: the one asked about; itself left out.
+        neuron: the one asked about; it is left out.
         k: how many.
         kind: only neurons of this kind.
 
@@ -148,7 +148,7 @@ class _Best:
         for score, position in zip(top.values.tolist(), top.indices.tolist(), strict=True):
             if score > float("-inf"):
                 self._kept.append((score, (layer, kind, position), float(values[position])))
-        # A stable sort: of equal scores the first neuron stands first.
+        # A stable sort: of equal scores the first neuron comes first.
         self._kept = sorted(self._kept, key=lambda entry: -entry[0])[: self._k]
 
     def found(self) -> list[tuple[tuple[int, NeuronKind, int], float]]:

@@ -127,18 +127,18 @@ class Dimensions:
     heads: int
     kv_heads: int
     head_dim: int
-    ffn_neurons: int  # a layer
+    ffn_neurons: int  # per layer
     vocabulary: int  # rows of the unembedding, which may exceed the tokenizer's tokens
     max_positions: int
 
     @property
     def ffn_width(self) -> int:
-        """FFN neurons a layer, as `db.neuron.Sizes` calls them."""
+        """FFN neurons per layer, as `db.neuron.Sizes` calls them."""
         return self.ffn_neurons
 
     @property
     def attention_neurons(self) -> int:
-        """Attention neurons a layer."""
+        """Attention neurons per layer."""
         return self.heads * self.head_dim
 
     @property

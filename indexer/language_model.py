@@ -58,7 +58,7 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
 
     Args:
         checkpoint: what to load.
-        layers: load only the first so many layers, to check a large model's row without holding it; None loads all.
+        layers: how many of the first layers to load, to check a large model's row without holding it; None loads all.
 
     Raises:
         AtlasError: the family is unknown, the files are unreadable, or an identity fails.

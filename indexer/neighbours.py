@@ -1,7 +1,7 @@
 """Each token's nearest tokens: cosine between the folded unembedding's rows, less their mean. Pure tensors.
 
 Rows share a large mean direction, under which every token resembles every other; without it, tokens that a model uses
-alike stand close: " Paris" by " London", "python" by " Python". What remains is that frequent tokens (" the", " (")
+alike are close: " Paris" to " London", "python" to " Python". What remains is that frequent tokens (" the", " (")
 are near everything: by cosine alone, most of the twenty nearest tokens of " war" are such hubs. So of the tokens
 nearest by cosine those are kept, in this order, that are nearest by
 
@@ -49,7 +49,7 @@ def nearest_tokens(
 
     Args:
         unembedding: the model's folded unembedding.
-        count: neighbours a token; fewer where the vocabulary is smaller.
+        count: neighbours per token; fewer where the vocabulary is smaller.
         screen: whether to choose in bf16; None measures which is faster here.
         chunk: tokens at a time; the memory in use beside two copies of the rows is about chunk x V x 4 bytes, and
             V x 800 bytes for the tokens to choose from.
@@ -121,7 +121,7 @@ def _nearest(products: Float[Tensor, "V2 c"], vocabulary: int, pool: int, levels
     if not levels:
         return products[:vocabulary].topk(pool, dim=0).indices.T.int()
     places, least = Pyramid(products, levels).largest(pool)
-    for column in (~(least > 0)).nonzero().flatten():  # where so many are not above zero, a pyramid fails
+    for column in (~(least > 0)).nonzero().flatten():  # a pyramid finds only what is above zero
         places[column] = products[:vocabulary, column].contiguous().topk(pool).indices.int()
     return places
 

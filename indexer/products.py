@@ -1,4 +1,4 @@
-"""Float32 products by whichever of torch's libraries is quicker here.
+"""What products cost on this machine: float32 by whichever library is quicker, one thread per core, memory given back.
 
 torch hands float32 products to its BLAS, which on some processors takes two to three times as long as oneDNN does. The
 oneDNN operator used here is the one that torch's own compiler calls; both compute in float32, and differ in the order
@@ -19,7 +19,7 @@ from torch import Tensor
 TRIALS = 12
 
 TILE = 32
-"""Rows of a matrix are filled up to a multiple of so many, or to a power of two: a processor's tiles divide that, and
+"""Rows of a matrix are filled up to a multiple of this, or to a power of two: a processor's tiles divide that, and
 oneDNN keeps code and memory for each shape that it has met."""
 
 _VOCABULARY = 2**14  # columns: matrices as wide have a few rows, as many each time, and are not worth copying
@@ -69,7 +69,7 @@ def tiled(matrix: Float[Tensor, "n d"]) -> Float[Tensor, "n2 d"]:
 
 
 def tiled_rows(rows: int) -> int:
-    """The number of rows that so many are filled up to.
+    """How many rows there are once they are filled up.
 
     >>> tiled_rows(5), tiled_rows(33)
     (8, 64)
@@ -82,8 +82,6 @@ def _onednn(left: Float[Tensor, "n d"], right: Float[Tensor, "m d"]) -> Float[Te
         found: Tensor = torch.ops.mkldnn._linear_pointwise(tiled(left), right, None, "none", [], "")
     return found[: left.shape[0]]
 
-
-# Work dealt out to one thread a core.
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -100,9 +98,6 @@ def in_threads(step: Callable[[Item], Result], items: Sequence[Item], workers: i
             return list(pool.map(step, items))
     finally:
         torch.set_num_threads(threads)  # a thread that sets its own number also sets that of threads to come
-
-
-# What the process holds and does not use.
 
 
 def give_back() -> None:

@@ -34,7 +34,7 @@ _LEAST_CHUNK = 64
 """Below this, fewer threads are better than smaller chunks."""
 SPARE = 56
 """Candidates at each end beyond k: enough for nearly all neurons."""
-_LONG_SHARE = 256  # one row in so many is long
+_LONG_SHARE = 256  # one row in 256 counts as long
 FAN = 4
 """Entries of a pyramid's group."""
 _LEVELS = 3  # of maxima, at most
@@ -107,7 +107,7 @@ class Projector:
         self.seen = 0
 
     def workspace(self, vocabulary: int) -> float:
-        """Bytes for logits and their search, with so many rows in the unembedding, all threads together."""
+        """Bytes for logits and their search, for a vocabulary of this size, all threads together."""
         return self.workers * self.chunk * vocabulary * _bytes_an_entry(self.screens)
 
     @property
@@ -428,7 +428,7 @@ def _select(patterns: Int[Tensor, "c n"], count: int) -> tuple[Int[Tensor, "c co
 
 
 def levels_for(entries: int, count: int) -> int:
-    """Levels such that the top of a pyramid over so many entries has room for `count`; 0 for a short column."""
+    """Levels at whose top a pyramid over this many entries has room for `count`; 0 for a short column."""
     return next((levels for levels in range(_LEVELS, 0, -1) if entries >= count * FAN**levels), 0)
 
 

@@ -52,7 +52,7 @@ def write_shard(shard: Path, tables: Mapping[str, pa.Table]) -> None:
 
 
 def is_whole(shard: Path, rows: Mapping[str, int]) -> bool:
-    """Whether the shard holds exactly these files, with so many rows each and the bytes that were written."""
+    """Whether the shard holds exactly these files, with their numbers of rows and the bytes that were written."""
     try:
         stamp = json.loads((shard / STAMP).read_text(encoding="utf-8"))
         return bool(stamp == {name: _described(shard / name, count) for name, count in rows.items()})

@@ -8,7 +8,7 @@ import json
 import math
 import unicodedata
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -112,36 +112,29 @@ def searchable(*texts: str) -> str:
     return "".join(" " if unicodedata.category(one) in ("Cc", "Cs") else one for one in joined)
 
 
+def _by(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One of these checks for pydantic, which takes a ValueError for a refusal."""
+
+    def checked(given: Any) -> Any:
+        try:
+            return check(given)
+        except AtlasError as error:
+            raise ValueError(str(error)) from error
+
+    return checked
+
+
 def _neuron(given: Any) -> Neuron:
-    if isinstance(given, Neuron):
-        return given
-    try:
-        return Neuron.parse(str(given))
-    except AtlasError as error:
-        raise ValueError(str(error)) from error
-
-
-def _note(given: str) -> str:
-    try:
-        return paragraph(given, "note", MAX_NOTE)
-    except AtlasError as error:
-        raise ValueError(str(error)) from error
-
-
-def _tags(given: Any) -> tuple[str, ...]:
-    if not isinstance(given, list | tuple) or not all(isinstance(tag, str) for tag in given):
-        raise ValueError("Tags are a list of texts")
-    try:
-        return tags_of(given)
-    except AtlasError as error:
-        raise ValueError(str(error)) from error
+    return given if isinstance(given, Neuron) else Neuron.parse(str(given))
 
 
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
 """ISO 8601, UTC."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Labelled = Annotated[Neuron, BeforeValidator(_neuron), PlainSerializer(lambda neuron: neuron.label, return_type=str)]
+Labelled = Annotated[
+    Neuron, BeforeValidator(_by(_neuron)), PlainSerializer(lambda neuron: neuron.label, return_type=str)
+]
 """A neuron; its label in JSON."""
 
 
@@ -193,8 +186,8 @@ class NeuronNote(Record):
 
     model: Name
     neuron: Labelled
-    text: Annotated[str, AfterValidator(_note)] = Field(alias="note")
-    tags: Annotated[tuple[str, ...], BeforeValidator(_tags)]
+    text: Annotated[str, AfterValidator(_by(lambda text: paragraph(text, "note", MAX_NOTE)))] = Field(alias="note")
+    tags: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_by(tags_of))]
     updated_at: Time
 
 

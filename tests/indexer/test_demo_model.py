@@ -11,6 +11,8 @@ import pytest
 
 from db.errors import AtlasError
 from indexer import demo_model
+from indexer.__main__ import main
+from indexer.checkpoint import locate
 from indexer.demo_model import GGUF_IN_WHEEL, NAME, STAMP, WEIGHTS, fetch_demo, is_whole
 
 CONTENT = b"the model file, as far as these tests go"
@@ -215,3 +217,14 @@ def test_the_fetched_model_says_paris(demo_model_dir):
         logits = model(**tokenizer("The capital of France is", return_tensors="pt")).logits[0, -1]
     assert tokenizer.decode(logits.argmax()) == " Paris"
     assert float(logits.softmax(-1).max()) == pytest.approx(0.77, abs=0.01)
+
+
+def test_the_setting_moves_what_is_fetched_and_what_is_read(fake, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ATLAS_MODELS", str(tmp_path / "elsewhere"))
+    fake({GGUF_IN_WHEEL: CONTENT})
+    assert main(["fetch-demo"]) == 0
+    assert locate("demo").folder == tmp_path / "elsewhere" / NAME
+    assert is_whole(tmp_path / "elsewhere" / NAME)
+    assert main(["fetch-demo", "--models", str(tmp_path / "given")]) == 0
+    assert is_whole(tmp_path / "given" / NAME)
+    assert capsys.readouterr().out == ""
