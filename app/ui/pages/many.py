@@ -14,13 +14,13 @@ from app.attribution.prompt import PromptLine
 from app.charts import catalogue_charts
 from app.gallery.examples import READY
 from app.serving.settings import configuration
-from app.state.selections import MAX_MANY, ManySelection, NeuronSelection
+from app.state.selections import MAX_MANY, ManySelection
 from app.ui import navigation
+from app.ui import neuron_lists as lists
 from app.ui.common import about, footer, limits, open_catalogue, sync, title
-from app.ui.components import Cell, Chip, Column, TableRow, chip, chips, legend, link, neuron_table
+from app.ui.components import Chip, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
-from app.ui.neuron_lists import raised_first
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -32,13 +32,6 @@ HERE = "many"
 _TEXT = "many_long_text"
 """Where a text that is too long for the address is kept, for the session."""
 _ROWS = 200
-_COLUMNS = (
-    Column("neuron", "name"),
-    Column("prompts", "bar", "how many prompts have it in their list"),
-    Column("mean score (nats)", "number", "over the prompts that have it in their list"),
-    Column("mean activation", "number extra", "over the same prompts; signed"),
-    Column("tokens it raised, then those it lowered", "tokens"),
-)
 
 
 def draw() -> None:
@@ -175,8 +168,7 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
     else:
         left, right = st.columns([5, 3], gap="medium")
         with left:
-            listed = [_row(one, most) for one in batches.neuron_rows(rows.head(_ROWS), atlas)]
-            neuron_table(_COLUMNS, listed, key="aggregate", here=HERE, label=f"{selection.role} neurons")
+            _table(batches.neuron_rows(rows.head(_ROWS), atlas), selection.role, most)
             legend("ffn", "attention", "promotes", "suppresses")
         with right:
             _by_layer(rows, atlas)
@@ -215,20 +207,32 @@ def _filters(selection: ManySelection, roles: list[str], most: int, last: int) -
         st.number_input("In at least this many prompts", 1, most, key="many_least", on_change=changed, width=220)
 
 
-def _row(one: NeuronRow, most: int) -> TableRow:
-    if one.tokens is None:
-        tokens: tuple[Chip, ...] = (chip("not in this catalogue"),)
-    else:
-        tokens = raised_first(one.tokens, 1.0 if one.activation is None else one.activation)
-    return TableRow(
-        navigation.href("neuron", NeuronSelection(one.neuron.label)),
-        (
-            Cell(one.neuron.label, dot=one.neuron.kind.value),
-            Cell(str(one.prompts), share=one.prompts / most),
-            Cell(nats(one.score)),
-            Cell("" if one.activation is None else signed(one.activation)),
-            Cell(chips=tokens),
-        ),
+def _table(rows: list[NeuronRow], role: str, most: int) -> None:
+    def tokens(one: NeuronRow) -> tuple[Chip, ...]:
+        if one.tokens is None:
+            return (chip("not in this catalogue"),)
+        return lists.raised_first(one.tokens, 1.0 if one.activation is None else one.activation)
+
+    lists.table(
+        rows,
+        [
+            lists.NEURON,
+            lists.bar(
+                "prompts", rows, lambda one: one.prompts, "{:.0f}".format, "how many have it in their list", full=most
+            ),
+            lists.text("mean score (nats)", "number", lambda one: nats(one.score), "over the prompts that have it"),
+            lists.text(
+                "mean activation",
+                "number extra",
+                lambda one: "" if one.activation is None else signed(one.activation),
+                "over the same prompts; signed",
+            ),
+            lists.chips_of(lists.RAISED, "tokens", tokens),
+        ],
+        lambda one: lists.neuron_link(one.neuron),
+        key="aggregate",
+        here=HERE,
+        label=f"{role} neurons",
     )
 
 

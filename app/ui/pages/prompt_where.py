@@ -1,6 +1,6 @@
 """Where on the prompt page: layers, the flow, heads, a head's source positions and pattern, and the logit lens."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,11 +16,11 @@ from app.charts import Chart, catalogue_charts, prompt_charts
 from app.charts.prompt_charts import LENS_POSITIONS
 from app.state.selections import CompareSelection, Map, Place, PromptSelection
 from app.ui import navigation
+from app.ui import neuron_lists as lists
 from app.ui.common import choice, data_table, folded, sync
-from app.ui.components import Cell, Column, chip, chips, legend, link
+from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail
-from app.ui.neuron_lists import ColumnOf, bar, table
 from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -115,23 +115,25 @@ def _moves(found: Flow, selection: PromptSelection) -> None:
         chosen = " ✕" if prompt_charts.chosen(place, move) else ""
         return Cell(Head(move.layer, move.head).label + chosen, dot="attention")
 
-    columns: list[ColumnOf[Move]] = [
+    def source(move: Move) -> Cell:
+        return Cell(f"{move.position}", chips=(chip(move.token.display),))
+
+    columns: list[lists.ColumnOf[Move]] = [
         (Column("head", "name", "a click opens the head at that source position"), head),
-        (
-            Column("from", "source", "source position and its token"),
-            lambda move: Cell(f"{move.position}", chips=(chip(move.token.display),)),
-        ),
-        bar("nats", found.moves, lambda move: move.score, nats, "of what the head moved from there, alone"),
-        (
-            Column("attention", "number", "the explained position's attention to the source"),
-            lambda move: Cell(percent(move.attention_weight)),
+        (Column("from", "source", "source position and its token"), source),
+        lists.bar("nats", found.moves, lambda move: move.score, nats, "of what the head moved from there, alone"),
+        lists.text(
+            "attention",
+            "number",
+            lambda move: percent(move.attention_weight),
+            "the explained position's attention to the source",
         ),
     ]
 
     def opens(move: Move) -> str:
         return _looking(selection, prompt_charts.to_move(place, move))
 
-    table(found.moves, columns, opens, key="moves", here=HERE, label="strongest moves")
+    lists.table(found.moves, columns, opens, key="moves", here=HERE, label="strongest moves")
 
 
 # The map of heads or of the logit lens.
@@ -225,30 +227,28 @@ def _head(reading: Reading, selection: PromptSelection, head: Head, atlas: Catal
 def _positions(frame: pd.DataFrame, selection: PromptSelection) -> None:
     place, rows = selection.place, strongest_first(frame).to_dict("records")
 
-    def position(row: dict[Any, Any]) -> Cell:
-        chosen = " ✕" if row["position"] == place.source else ""
-        return Cell(f"{row['position']} {shorten(row['token'], 16)}{chosen}")
+    def name(row: dict[Any, Any]) -> str:
+        return f"{row['position']} {shorten(row['token'], 16)}" + (" ✕" if row["position"] == place.source else "")
 
     def opens(row: dict[Any, Any]) -> str:
         source = None if row["position"] == place.source else int(row["position"])
         return _looking(selection, replace(place, source=source))
 
-    def tokens(name: str) -> Callable[[dict[Any, Any]], Cell]:
-        return lambda row: Cell(chips=tuple(map(chip, row[f"{name}_tokens"][:_LISTED_TOKENS])))
+    def tokens(of: str, row: dict[Any, Any]) -> tuple[Chip, ...]:
+        return tuple(map(chip, row[f"{of}_tokens"][:_LISTED_TOKENS]))
 
-    columns: list[ColumnOf[dict[Any, Any]]] = [
-        (
-            Column("source position", "name", "a click shows only the neurons that this head moved from there"),
-            position,
+    columns: list[lists.ColumnOf[dict[Any, Any]]] = [
+        lists.text("source position", "name", name, "a click shows only the neurons that this head moved from there"),
+        lists.bar("score (nats)", rows, lambda row: row["score"], nats, "of what the head wrote from this position"),
+        lists.text(
+            "attention",
+            "number",
+            lambda row: percent(row["attention_weight"]),
+            "the analysed position's attention to this one",
         ),
-        bar("score (nats)", rows, lambda row: row["score"], nats, "of what the head wrote from this position"),
-        (
-            Column("attention", "number", "the analysed position's attention to this one"),
-            lambda row: Cell(percent(row["attention_weight"])),
-        ),
-        *((Column(name, "list", hint), tokens(name)) for name, hint in _TOKEN_LISTS.items()),
+        *(lists.chips_of(of, "list", partial(tokens, of), hint) for of, hint in _TOKEN_LISTS.items()),
     ]
-    table(rows, columns, opens, key="positions", here=HERE, label="source positions")
+    lists.table(rows, columns, opens, key="positions", here=HERE, label="source positions")
     st.caption("Strongest first. A row shows the neurons that this head moved from there, in the list below.")
 
 
