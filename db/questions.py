@@ -15,7 +15,7 @@ from dataclasses import fields as dataclass_fields
 from enum import StrEnum
 from functools import cache
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from db.catalogue.concepts import MAX_CONCEPT, MAX_TEXT, WIDEN
 from db.errors import AtlasError, NotFoundError
@@ -262,7 +262,7 @@ class Search(Filters, Question):
 class ConceptSearch(Filters, Question):
     """Neurons that cover a concept, given by words."""
 
-    LEFT_OUT: ClassVar = ("order",)
+    LEFT_OUT = ("order",)
 
     text: Annotated[str, _WORDS]
     widen: Annotated[int, Option("how many neighbours of the words to add at most", least=0, most=MAX_CONCEPT)] = WIDEN

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Final
 
 from db.neuron import Neuron, NeuronKind, Sign
 from db.token_text import display, shorten
@@ -142,7 +142,7 @@ class Hit:
     """As z, mean and std give it back: to six digits that of the neuron's card."""
     z: Z
 
-    JSON: ClassVar = ("neuron", "sign", "token", "token_id", "rank", "logit", "z")
+    JSON = ("neuron", "sign", "token", "token_id", "rank", "logit", "z")
     """What is there, in its order."""
 
 
@@ -405,7 +405,7 @@ class PeakedNeuron:
     z: Z
     token: Token
 
-    JSON: ClassVar = ("neuron", "sign", "z", "token")
+    JSON = ("neuron", "sign", "z", "token")
     """What is there, in its order."""
 
 

@@ -136,11 +136,10 @@ def _current_name(directory: Path) -> str | None:
 
 # Which catalogues exist: ``catalogue/<model>/CURRENT``, and how one of them is chosen.
 
-DEFAULT_ROOT = Path("catalogue")
 SOURCE = "SOURCE"
 
 
-def find_catalogue(root: Path = DEFAULT_ROOT, model: str | None = None) -> Path:
+def find_catalogue(root: Path, model: str | None = None) -> Path:
     """The file of the current build of the one model there is, or of the model named.
 
     ``root`` holds a folder a model; it may also be a model's folder itself, or a ``.duckdb`` file.
@@ -184,14 +183,14 @@ def find_build(current: Path, beginning: str) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def models(root: Path = DEFAULT_ROOT) -> list[str]:
+def models(root: Path) -> list[str]:
     """The names of the models with a published catalogue, sorted."""
     if not root.is_dir():
         return []
     return sorted(folder.name for folder in root.iterdir() if folder.is_dir() and _is_model_folder(folder))
 
 
-def model_folders(root: Path = DEFAULT_ROOT) -> list[Path]:
+def model_folders(root: Path) -> list[Path]:
     """The folder of every model; ``root`` itself where it is one."""
     return [root] if _is_model_folder(root) else [root / name for name in models(root)]
 

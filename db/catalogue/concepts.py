@@ -233,7 +233,9 @@ def _widened(
     return best(second_step(first, further), count)
 
 
-def _step(catalogue: "Catalogue", sources: dict[int, float], known: dict[int, float], shut: set[int]) -> dict[int, float]:
+def _step(
+    catalogue: "Catalogue", sources: dict[int, float], known: dict[int, float], shut: set[int]
+) -> dict[int, float]:
     """One step from ``sources`` to tokens that are neither known nor shut out."""
     rows = catalogue.mutual_neighbours(list(sources))
     links = [

@@ -3,8 +3,8 @@
     >>> as_json(Neighbour(1, Token(7, " Paris", "␣Paris", False), 0.53125))
     {'token_id': 7, 'token': ' Paris', 'cosine': 0.531}
 
-In JSON a neuron is its label, and a token its id and text; in a data frame a neuron is five columns, and a token is shown
-in its unambiguous form (:mod:`db.token_text`).
+In JSON a neuron is its label, and a token its id and text; in a data frame a neuron is five columns, and a token is
+shown in its unambiguous form (:mod:`db.token_text`).
 
 JSON and Parquet hold every value exactly. In CSV a text that begins as a formula would (= + - @, a tab or a line
 break, also after spaces or in full width) gets an apostrophe before it, so that no spreadsheet computes it: a token
@@ -17,15 +17,15 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
+from db.errors import AtlasError
 from db.files import atomic_write
 from db.lazy import lazy_import
-from db.errors import AtlasError
 from db.neuron import Neuron, Sign
 from db.questions import ConceptSearch, OneNeuron, OneToken, Question, Search, Similar
 from db.records import (
@@ -53,6 +53,7 @@ else:
 # From the records' fields to JSON.
 
 _SPREAD = {Neuron: Spread(neuron="label"), Token: Spread(token_id="token_id", token="text")}
+_hints = partial(get_type_hints, include_extras=True)
 _LABEL = "The neuron's label, such as L28.F29 or L21.H19.N7."
 
 
@@ -74,9 +75,7 @@ class Field:
 @cache
 def json_fields(record: Any) -> tuple[Field, ...]:
     """What the JSON of a record has, in its order."""
-    found = [
-        field for name, hint in _hints(record).items() for field in _fields(name, hint, [name])
-    ]
+    found = [field for name, hint in _hints(record).items() for field in _fields(name, hint, [name])]
     order = getattr(record, "JSON", None)
     return tuple(found) if order is None else tuple(next(one for one in found if one.name == name) for name in order)
 
@@ -90,12 +89,6 @@ def as_json(answer: Any) -> Any:
     record: Any = type(answer[0])
     fields = [(field.name, field.get) for field in json_fields(record)]
     return [{name: get(one) for name, get in fields} for one in answer]
-
-
-def _hints(record: type) -> dict[str, Any]:
-    """The fields' types as they are annotated, without constants of the class."""
-    found = get_type_hints(record, include_extras=True)
-    return {name: hint for name, hint in found.items() if get_origin(hint) is not ClassVar and hint is not ClassVar}
 
 
 def _parts(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:

@@ -26,9 +26,9 @@ from sqlalchemy.schema import CreateTable
 
 from db.catalogue import schema
 from db.catalogue.builds import build_path, exclusive, set_current
-from db.files import sync
 from db.catalogue.check import check_build, content_hash
 from db.errors import AtlasError
+from db.files import sync
 from db.records import BuildStamp
 
 NEURON_FILE = "neurons.parquet"

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,10 +17,14 @@ from db.catalogue import schema, statements
 from db.catalogue.concepts import checked, spellings
 from db.catalogue.statements import Answer, Statement
 from db.errors import AtlasError
+from db.lazy import lazy_import
 from db.records import BuildStamp, Token, TokenMatches
 
 if TYPE_CHECKING:
+    import tokenizers
     from tokenizers import Tokenizer
+else:
+    tokenizers = lazy_import("tokenizers")
 
 # Opening a build's file: read-only, shut off from other files and the network, bounded in memory.
 
@@ -149,35 +154,6 @@ class Reader:
 _SHORTEST_BEGINNING = 3
 
 
-class Splitter:
-    """The tokenizer stored in a build, loaded when first needed. Safe to share between threads."""
-
-    def __init__(self, tokenizer_json: str | None) -> None:
-        self._json = tokenizer_json
-
-    @cached_property
-    def _tokenizer(self) -> "Tokenizer | None":
-        if self._json is None:
-            return None
-        from tokenizers import Tokenizer
-
-        try:
-            return Tokenizer.from_str(self._json)
-        except Exception as error:  # the library raises nothing narrower
-            raise AtlasError(
-                f"The tokenizer in this catalogue cannot be read ({str(error)[:120]}): "
-                "install the pinned version of `tokenizers`, or build the catalogue again."
-            ) from error
-
-    def split(self, text: str) -> list[int]:
-        """Token ids of the text without its outer white space, but for one leading space; [] without a tokenizer."""
-        if self._tokenizer is None:
-            return []
-        stripped = text.strip()
-        lead = " " if text.startswith(" ") else ""
-        return list(self._tokenizer.encode(lead + stripped if stripped else text, add_special_tokens=False).ids)
-
-
 class Tokens(Reader):
     """The stamp and the tokens of one build."""
 
@@ -194,8 +170,16 @@ class Tokens(Reader):
         return BuildStamp(**stored, tokenizer_json=text)
 
     @cached_property
-    def _splitter(self) -> Splitter:
-        return Splitter(self.info.tokenizer_json)
+    def _tokenizer(self) -> "Tokenizer | None":
+        if self.info.tokenizer_json is None:
+            return None
+        try:
+            return tokenizers.Tokenizer.from_str(self.info.tokenizer_json)
+        except Exception as error:  # the library raises nothing narrower
+            raise AtlasError(
+                f"The tokenizer in this catalogue cannot be read ({str(error)[:120]}): "
+                "install the pinned version of `tokenizers`, or build the catalogue again."
+            ) from error
 
     @cached_property
     def _seen(self) -> dict[int, Token]:
@@ -219,14 +203,24 @@ class Tokens(Reader):
         return TokenMatches(text, tuple(found), self.pieces(text))
 
     def pieces(self, text: str) -> tuple[Token, ...]:
-        """What the model's tokenizer splits the text into; nothing where the build holds no tokenizer."""
-        ids = [token_id for token_id in self._splitter.split(text) if token_id < self.info.vocabulary]
+        """What the model's tokenizer splits the text into; nothing where the build holds no tokenizer.
+
+        White space around the text does not count, but for one leading space.
+        """
+        if self._tokenizer is None:
+            return ()
+        stripped = text.strip()
+        lead = " " if text.startswith(" ") else ""
+        split = self._tokenizer.encode(lead + stripped if stripped else text, add_special_tokens=False).ids
+        ids = [token_id for token_id in split if token_id < self.info.vocabulary]
         known = self.tokens(ids)
         return tuple(known[token_id] for token_id in ids)
 
     def tokens_by_text(self, texts: Sequence[str]) -> tuple[Token, ...]:
         """The tokens that are exactly one of the texts, by id."""
-        found = sorted((token_of(row) for row in self.rows(statements.tokens_by_text(texts))), key=_id)
+        found = sorted(
+            (token_of(row) for row in self.rows(statements.tokens_by_text(texts))), key=attrgetter("token_id")
+        )
         self._seen.update((token.token_id, token) for token in found)
         return tuple(found)
 
@@ -276,10 +270,6 @@ class Tokens(Reader):
             if not 0 <= token_id < size:
                 raise AtlasError(f"There is no token {token_id}: the vocabulary of {self.info.model} is 0–{size - 1}.")
         return wanted
-
-
-def _id(token: Token) -> int:
-    return token.token_id
 
 
 def token_of(row: statements.Answer) -> Token:

@@ -11,39 +11,29 @@ everywhere; a plain Float would become DOUBLE in DuckDB and double the file.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from sqlalchemy import REAL, Column, ColumnElement, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, func
 
 from db.errors import AtlasError
 from db.neuron import ModelSizes, Neuron, NeuronKind, Sign, check_exists, ranges
 from db.questions import Filters
+from db.records import BuildStamp
 
 SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
+# The fields of the stamp, in their order; its tokenizer, a large JSON text, is kept deflated.
 build = Table(
     "build",
     metadata,
-    Column("build_id", Text, nullable=False),
-    Column("schema_version", Integer, nullable=False),
-    Column("code_version", Text, nullable=False),
-    Column("created_at", Text, nullable=False),  # ISO 8601, UTC
-    Column("model", Text, nullable=False),
-    Column("family", Text, nullable=False),  # the config's model_type
-    Column("checkpoint", Text, nullable=False),  # hub revision, or the hash of the weights
-    Column("unembedding_hash", Text, nullable=False),
-    Column("tokenizer_hash", Text, nullable=False),
-    Column("layers", Integer, nullable=False),
-    Column("d_model", Integer, nullable=False),
-    Column("vocabulary", Integer, nullable=False),
-    Column("ffn_neurons", Integer, nullable=False),  # in the whole model
-    Column("attention_neurons", Integer, nullable=False),  # in the whole model
-    Column("heads", Integer, nullable=False),  # a layer
-    Column("head_dim", Integer, nullable=False),
-    Column("depth", Integer, nullable=False),  # tokens stored at each end of a neuron
-    Column("tokenizer_zlib", LargeBinary),  # the `tokenizers` file, deflated, to split text; absent for slow ones
+    *(
+        Column(name, {int: Integer, str: Text}[kind], nullable=False)
+        for name, kind in get_type_hints(BuildStamp).items()
+        if name != "tokenizer_json"
+    ),
+    Column("tokenizer_zlib", LargeBinary),  # absent where the model has no `tokenizers` file
 )
 
 token = Table(

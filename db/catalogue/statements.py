@@ -23,7 +23,16 @@ from sqlalchemy import (
     union_all,
 )
 
-from db.catalogue.schema import KIND_CODES, SIGN_CODES, build, neuron, neuron_token, token, token_neighbour, token_neuron
+from db.catalogue.schema import (
+    KIND_CODES,
+    SIGN_CODES,
+    build,
+    neuron,
+    neuron_token,
+    token,
+    token_neighbour,
+    token_neuron,
+)
 from db.catalogue.schema import z_score as z_of
 from db.neuron import Sign
 from db.questions import Filters, Order

@@ -100,6 +100,18 @@ def test_similar_token_and_overview(toy: ToyCatalogue, catalogue: Catalogue, cap
         assert all(character.isprintable() or character == "\n" for character in out)
 
 
+def test_the_setting_moves_the_catalogue(
+    toy: ToyCatalogue, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(toy.directory.parent))
+    for command in (("neuron", "L0.F0"), ("builds",), ("export", "overview")):
+        assert main(list(command)) == 0
+    monkeypatch.delenv("ATLAS_CATALOGUE")
+    assert main(["builds"]) == 2
+    capsys.readouterr()
+
+
 def test_no_hits(toy: ToyCatalogue, capsys: Capture) -> None:
     assert run(toy, "search", "Paris", "--min-z", "99", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
