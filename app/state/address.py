@@ -316,22 +316,28 @@ class State:
     def params(self) -> dict[str, str]:
         """The query parameters."""
         parameters, inner = self._declared()
-        shown, found = self.written(), dict[str, str]()
+        implied, found = self.implied(), dict[str, str]()
         for name, key, kind, default in parameters:
-            value = getattr(shown, name)
-            if value != default:
-                found |= long_text(key, value) if isinstance(kind, LongText) else {key: kind.write(value)}
+            value = getattr(self, name)
+            # Most values are the default itself, and a page has hundreds of links.
+            if value is default or value == default or name in implied:
+                continue
+            if isinstance(kind, LongText):
+                found |= long_text(key, value)
+            else:
+                found[key] = kind.write(value)
         for name, _ in inner:
-            found |= getattr(shown, name).params()
+            if name not in implied:
+                found |= getattr(self, name).params()
         return found
 
     def normalised(self, reader: Reader) -> Self:
         """What was read, without what means nothing in company with the rest."""
         return self
 
-    def written(self) -> Self:
-        """What of it is written: without what follows from the rest."""
-        return self
+    def implied(self) -> tuple[str, ...]:
+        """The fields that are not written, because they follow from the others or mean nothing beside them."""
+        return ()
 
 
 class Selection(State):

@@ -123,9 +123,9 @@ class Place(State):
             through=None if read is None else self.through,
         )
 
-    def written(self) -> Self:
+    def implied(self) -> tuple[str, ...]:
         """A head says which layer it is of."""
-        return self if self.head is None else replace(self, layer=None)
+        return () if self.head is None else ("layer",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +256,11 @@ class TokenSelection(Selection):
 
     def normalised(self, reader: Reader) -> Self:
         """A token needs no text."""
-        return self.written()
-
-    def written(self) -> Self:
-        """The same."""
         return self if self.token is None else replace(self, text="")
+
+    def implied(self) -> tuple[str, ...]:
+        """The same."""
+        return () if self.token is None else ("text",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,11 +303,11 @@ class NeuronSelection(Selection):
 
     def normalised(self, reader: Reader) -> Self:
         """Without its prompt, a question has no meaning."""
-        return self.written()
-
-    def written(self) -> Self:
-        """The same."""
         return self if self.origin.prompt else replace(self, origin=PromptSelection())
+
+    def implied(self) -> tuple[str, ...]:
+        """The same."""
+        return () if self.origin.prompt else ("origin",)
 
 
 # The page of many prompts.
@@ -332,9 +332,9 @@ class ManySelection(Selection):
         """Whether the text can be held by an address."""
         return size(long_text("ps", self.text)) <= LONGEST_PACKED + 10
 
-    def written(self) -> Self:
+    def implied(self) -> tuple[str, ...]:
         """A text that is too long even when packed is left out."""
-        return self if self.fits else replace(self, text="")
+        return () if self.fits else ("text",)
 
 
 # The page that compares two runs: both questions, what the second does without, and where one looks.
@@ -353,9 +353,9 @@ class ComparePlace(State):
         """A head says which layer it is of."""
         return self if self.head is None else replace(self, layer=self.head.layer)
 
-    def written(self) -> Self:
+    def implied(self) -> tuple[str, ...]:
         """The same."""
-        return self if self.head is None else replace(self, layer=None)
+        return () if self.head is None else ("layer",)
 
 
 @dataclass(frozen=True, slots=True)
