@@ -354,11 +354,12 @@ def _concept_results(concept: Concept, selection: SearchSelection, atlas: Catalo
     _results(result, _end_columns(result.page.rows, selection, atlas), selection, atlas)
 
 
+_Sortable = tuple[lists.ColumnOf[Row], Order | None]
+"""A column, and the order that a click on its heading chooses."""
+
+
 def _results(
-    result: Result[Row],
-    columns: Sequence[tuple[lists.ColumnOf[Row], Order | None]],
-    selection: SearchSelection,
-    atlas: Catalogue,
+    result: Result[Row], columns: Sequence[_Sortable[Row]], selection: SearchSelection, atlas: Catalogue
 ) -> None:
     page = result.page
     st.markdown(f"**{literal(result.sentence)}**")
@@ -375,7 +376,7 @@ def _results(
     with left:
         last = page.first + len(page.rows) - 1
         st.caption(f"{page.first:,} to {last:,} of {page.total:,} {what}. A row opens its neuron.")
-        headed = _sortable(columns, selection, result.by)
+        headed = _headed(columns, selection, result.by)
         lists.table(
             page.rows, headed, lambda row: lists.neuron_link(row.neuron), key="hits", here=HERE, label="found neurons"
         )
@@ -395,10 +396,8 @@ def _results(
     _downloads(result, selection, atlas)
 
 
-def _sortable(
-    columns: Sequence[tuple[lists.ColumnOf[Row], Order | None]], selection: SearchSelection, by: By
-) -> list[lists.ColumnOf[Row]]:
-    """The columns whose headings sort by the order that goes with each; a second click reverses it."""
+def _headed(columns: Sequence[_Sortable[Row]], selection: SearchSelection, by: By) -> list[lists.ColumnOf[Row]]:
+    """The columns with links in their headings: a click sorts, a second click reverses the order."""
     possible, current = orders(selection, by), order_of(selection, by)
 
     def heading(column: Column, order: Order | None) -> Column:
@@ -414,9 +413,7 @@ def _sortable(
     return [(heading(column, order), cell) for (column, cell), order in columns]
 
 
-def _hit_columns(
-    rows: Sequence[Hit], selection: SearchSelection, atlas: Catalogue
-) -> list[tuple[lists.ColumnOf[Hit], Order | None]]:
+def _hit_columns(rows: Sequence[Hit], selection: SearchSelection, atlas: Catalogue) -> list[_Sortable[Hit]]:
     strongest = atlas.strongest_tokens([hit.neuron for hit in rows], 6)
     by_logit = order_of(selection, By.TOKEN) is Order.LOGIT
     return [
@@ -438,7 +435,7 @@ _MEAN_Z = "Weighted mean of z over all of the concept’s tokens, whether stored
 
 def _end_columns(
     rows: Sequence[ConceptNeuron], selection: SearchSelection, atlas: Catalogue
-) -> list[tuple[lists.ColumnOf[ConceptNeuron], Order | None]]:
+) -> list[_Sortable[ConceptNeuron]]:
     strongest = atlas.strongest_tokens([row.neuron for row in rows], 8)
     name, hint = ("mean z", _MEAN_Z) if selection.exact else ("score", _SCORE)
     matched = Column("matched", "list", "the concept’s tokens among the stored ones of that end")
