@@ -10,7 +10,7 @@ are records (:mod:`db.records`).
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from dataclasses import fields as dataclass_fields
 from enum import StrEnum
 from functools import cache
@@ -347,6 +347,26 @@ class WholeBuild(Question):
         """Reads the whole build."""
         limit = self.limit
         return Overview(catalogue.layers(), catalogue.most_peaked(limit=limit), catalogue.favourites(limit=limit))
+
+
+def shell_options(question: Question) -> list[str]:
+    """The words that ask for it in the shell, without its text and what is at its default.
+
+    >>> shell_options(Search(text="red", sign=Sign.PROMOTES, layers=(3, 9)))
+    ['--promotes', '--layers', '3-9']
+    """
+    words: list[str] = []
+    for one in parameters(type(question)):
+        value, flag = getattr(question, one.field), f"--{one.name.replace('_', '-')}"
+        if one.default is MISSING or value == one.default:
+            continue
+        if one.kind is Sign:
+            words.append(f"--{value}")
+        elif one.kind == Span:
+            words += [flag, f"{value[0]}-{value[1]}"]
+        else:
+            words += [word for each in (value if one.several else [value]) for word in (flag, str(each))]
+    return words
 
 
 QUESTIONS: dict[str, type[Question]] = {

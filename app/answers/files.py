@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from app.state.selections import By, SearchSelection
+from db.catalogue.concepts import WIDEN
 from db.catalogue.export import to_csv, to_json
+from db.questions import ConceptSearch, Filters, Search, parameters, shell_options
 
 MAX_BUILD_BYTES = 300_000_000
 """A larger build is not handed through the page; it is copied where it lies."""
@@ -48,24 +50,19 @@ def command(selection: SearchSelection, by: By, model: str) -> str | None:
     """The shell command that exports the same rows; None where the shell cannot ask for them."""
     if not selection.text or selection.tokens is not None or selection.avoided or selection.exact:
         return None
-    words = ["python", "-m", "db", "export", "search" if by is By.TOKEN else "concept"]
-    words += ["--model", model]
-    if selection.sign is not None:
-        words.append(f"--{selection.sign}")
-    options = {
-        "--kind": selection.kind,
-        "--layers": None if selection.layers is None else f"{selection.layers[0]}-{selection.layers[1]}",
-        "--head": selection.head,
-        "--min-z": selection.min_z,
-        "--max-rank": selection.max_rank,
-        "--widen": 0 if selection.narrow and by is By.CONCEPT else None,
-    }
-    for name, value in options.items():
-        if value is not None:
-            words += [name, str(value)]
-    if by is By.CONCEPT:
-        words += [part for token in selection.added for part in ("--add", str(token))]
-        words += [part for token in selection.dropped for part in ("--drop", str(token))]
+    conditions = {one.field: getattr(selection.conditions, one.field) for one in parameters(Filters)}
+    if by is By.TOKEN:
+        question: Search | ConceptSearch = Search(text=selection.text, **conditions)
+    else:
+        question = ConceptSearch(
+            text=selection.text,
+            widen=0 if selection.narrow else WIDEN,
+            add=selection.added,
+            drop=selection.dropped,
+            **conditions,
+        )
+    what = "search" if by is By.TOKEN else "concept"
+    words = ["python", "-m", "db", "export", what, "--model", model, *shell_options(question)]
     return " ".join(map(shlex.quote, [*words, "--to", "neurons.csv", "--", selection.text]))
 
 
