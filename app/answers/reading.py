@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from app.attribution.frames import positions_frame
-from app.attribution.results import Analysis, Certificate, Contrast, Flow, HeadPositions, ValueNeuron
+from app.attribution.results import Analysis, Certificate, Contrast, Flow, HeadPositions, Query, ValueNeuron
 from app.state.selections import Place, Show
+from app.words import signed
 from db.neuron import Head, NeuronKind
 
 
@@ -42,17 +43,18 @@ class Reading:
             return frame
         return frame.assign(score=contrast.positions[found.layer, found.head, : len(frame)])
 
-    def sum_of_parts(self) -> dict[str, float]:
-        """What adds up to the difference of logits, by name; empty without a distractor."""
+    def sum_in_words(self) -> str:
+        """What adds up to the difference of logits, such as “+1.20 embedding, …”; empty without a distractor."""
         contrast = self.analysis.contrast
         if contrast is None:
-            return {}
-        return {
+            return ""
+        parts = {
             "embedding": contrast.embedding,
             "attention": float(contrast.layers.attention.sum()),
             "FFN": float(contrast.layers.ffn.sum()),
             "constant": contrast.constant,
         }
+        return ", ".join(f"{signed(value)} {name}" for name, value in parts.items())
 
 
 def reading_of(analysis: Analysis) -> Reading:
@@ -124,6 +126,17 @@ def certainty_lines(reading: Reading) -> list[tuple[str, str]]:
     if seconds.total:
         lines.append(("Time", f"{seconds.total:.2f} s, of which {seconds.forward:.2f} s for the model's forward pass"))
     return lines
+
+
+def query_sentence(query: Query) -> str:
+    """What the query neurons of an analysis and their charts are."""
+    attention, ffn = query.readers
+    skipped = f" {query.skipped} were left out, since what they read adds up to nothing." if query.skipped else ""
+    return (
+        f"A value neuron is switched on by what it reads. These FFN neurons wrote most of what the {attention} "
+        f"strongest attention value neurons read; the charts split what they and the {ffn} strongest FFN value neurons "
+        f"read over the layers below.{skipped}"
+    )
 
 
 def moves_sentence(found: Flow, reading: Reading) -> str:

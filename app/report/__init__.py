@@ -1,4 +1,185 @@
-"""One explained prompt as files to keep: a report that opens offline, JSON, and tables. Knows no Streamlit.
+"""One explained prompt as files to keep: a report that opens offline, JSON, and tables, several in one archive.
 
-``python -m app.report "The capital of France is" --out report.html`` writes the same from the shell.
+``python -m app.report "The capital of France is" --out report.html`` writes the same from the shell. Knows no
+Streamlit.
 """
+
+import io
+import json
+import re
+import shlex
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+from app.state.address import shared
+from app.state.selections import DEFAULT_TOP, Map, PromptSelection, Rule
+from db.catalogue.store import Catalogue
+from db.lazy import lazy_import
+from db.neuron import NeuronKind
+from db.records import BuildStamp
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from app.answers import files
+    from app.attribution import frames, results
+    from app.report import contents
+else:  # `--help` is to be quick
+    files, contents = lazy_import("app.answers.files"), lazy_import("app.report.contents")
+    frames, results = lazy_import("app.attribution.frames"), lazy_import("app.attribution.results")
+
+ROWS = 50
+"""Neurons in a table of the report; the JSON and the tables hold all that were found."""
+_PLAIN = re.compile(r"[a-z0-9]+")
+_LONGEST = 60
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every file in an archive: the same tables are the same archive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What was asked, and of which server: how the figures are had again."""
+
+    question: PromptSelection
+    """With its place: the address opens the page as it was."""
+    base: str = ""
+    """The address of the app's start page; empty where it is not known, as in the shell."""
+    model: str = "demo"
+    """As the shell's ``--model`` takes it."""
+    made: datetime | None = None
+    """When; None is now."""
+
+    @property
+    def date(self) -> str:
+        """Such as “2026-01-31 10:20 UTC”."""
+        return (self.made or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+    def address(self, build: BuildStamp) -> str:
+        """The page's address with its build; without its server where that is not known."""
+        link = shared("prompt", self.question, build)
+        return urljoin(self.base, link) if urlsplit(self.base).scheme in ("http", "https") else link
+
+    def command(self) -> str | None:
+        """The shell command that writes the same report; None where a shell cannot be given such a prompt."""
+        asked = self.question
+        if any(not one.isprintable() and one != "\n" for one in asked.prompt):
+            return None
+        options = {
+            "--model": None if self.model == "demo" else self.model,
+            "--target-id": asked.target,
+            "--distractor-id": asked.distractor,
+            "--position": asked.position,
+            "--top": None if asked.top == DEFAULT_TOP else asked.top,
+            "--conventions": None if asked.rule is Rule.EXACT else asked.rule,
+        }
+        words = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+        words += ["--lens"] if asked.place.map is Map.LENS else []
+        words = ["python", "-m", "app.report", *words, "--out", "report.html", "--", asked.prompt]
+        return " ".join(map(shlex.quote, words))
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the files are made from."""
+
+    analysis: "results.Analysis"
+    catalogue: Catalogue
+    """Where the neurons' tokens are; of the same model."""
+    origin: Origin
+    lens: "pd.DataFrame | None" = None
+    """The logit lens (`frames.lens_frame`), where it was asked for."""
+    rows: int = ROWS
+    """Neurons in each of the report's tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileForm:
+    """A kind of file."""
+
+    name: str
+    ending: str
+    mime: str
+    write: Callable[[Material], bytes]
+    hint: str
+
+
+def file_name(form: FileForm, prompt: str) -> str:
+    """What a download is called: some of the prompt's letters and digits, so that nothing in it can mislead.
+
+    >>> file_name(FILES["html"], "The capital of France is")
+    'atlas-the-capital-of-france-is.html'
+    """
+    words = _PLAIN.findall(prompt.lower())
+    return "-".join(["atlas", *words])[:_LONGEST].rstrip("-") + form.ending
+
+
+def tables(material: Material) -> "dict[str, pd.DataFrame]":
+    """Every list of the analysis in full, by its name."""
+    analysis, contrast = material.analysis, material.analysis.contrast
+    named = {
+        "predictions": frames.predictions_frame(analysis),
+        "layers": frames.layers_frame(analysis),
+        "heads": frames.heads_frame(analysis),
+        "ffn_value_neurons": frames.value_neurons_frame(analysis, NeuronKind.FFN),
+        "attention_value_neurons": frames.value_neurons_frame(analysis, NeuronKind.ATTENTION),
+    }
+    lists = {}
+    if analysis.suppressing_certificates:
+        lists["ffn_suppressing_neurons"] = analysis.ffn_suppressing_neurons
+        lists["attention_suppressing_neurons"] = analysis.attention_suppressing_neurons
+    if analysis.query is not None:
+        named["query_ffn_neurons"] = frames.query_neurons_frame(analysis.query.ffn_neurons)
+        named["query_layers"] = frames.query_layers_frame(analysis.query)
+    if contrast is not None:
+        named["contrast_layers"] = frames.layers_frame(contrast)
+        named["contrast_heads"] = frames.heads_frame(contrast)
+        lists["contrast_ffn_neurons"] = contrast.ffn_neurons
+        lists["contrast_attention_neurons"] = contrast.attention_neurons
+        lists["contrast_ffn_opposing_neurons"] = contrast.ffn_opposing
+        lists["contrast_attention_opposing_neurons"] = contrast.attention_opposing
+    named |= {name: frames.neurons_frame(analysis, found) for name, found in lists.items()}
+    if material.lens is not None:
+        named["logit_lens"] = material.lens
+    return named
+
+
+def _report(material: Material) -> bytes:
+    return contents.html(material)
+
+
+def _json(material: Material) -> bytes:
+    """The whole analysis, as ``python -m app.attribution --json`` writes it."""
+    analysis = results.to_json(material.analysis)
+    return json.dumps(analysis, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+
+
+def _csv(material: Material) -> bytes:
+    return _archive(material, files.csv_of, "csv")
+
+
+def _parquet(material: Material) -> bytes:
+    return _archive(material, files.parquet_of, "parquet")
+
+
+def _archive(material: Material, write: "Callable[[pd.DataFrame], bytes]", ending: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, frame in tables(material).items():
+            entry = zipfile.ZipInfo(f"{name}.{ending}", _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, write(frame))
+    return buffer.getvalue()
+
+
+_ZIP = "application/zip"
+FILES = {
+    "html": FileForm("Report", ".html", "text/html", _report, "to read and to print"),
+    "json": FileForm("JSON", ".json", "application/json", _json, "the whole analysis"),
+    "csv": FileForm("CSV", "-csv.zip", _ZIP, _csv, "its tables for spreadsheets, zipped"),
+    "parquet": FileForm("Parquet", "-parquet.zip", _ZIP, _parquet, "its tables for programs, zipped"),
+}
+"""By the name that the shell's ``--form`` takes."""

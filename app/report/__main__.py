@@ -7,17 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.serving.settings import configuration
+from app.attribution import results
+from app.attribution.prompt import Settings
+from app.report import FILES, ROWS, Material, Origin
 from app.state.selections import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
+from db import command_line
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.lazy import lazy_import
+from indexer.families import Conventions
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
-    from app.attribution.results import Analysis
-    from app.report.files import Material
+    from app.attribution import analysis as analyses
+    from app.attribution import frames, heads
+    from app.attribution import run as runs
+else:
+    torch, frames = lazy_import("torch"), lazy_import("app.attribution.frames")
+    analyses, runs = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.run")
+    heads = lazy_import("app.attribution.heads")
 
 _BY_ENDING = {".html": "html", ".htm": "html", ".json": "json", ".zip": "csv"}
 
@@ -27,27 +38,33 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         prog="python -m app.report", description="One explained prompt as a file to keep: HTML, JSON, CSV or Parquet."
     )
-    add = arguments.add_argument
+    add, count = arguments.add_argument, command_line.whole_number(0)
     asked = arguments.add_mutually_exclusive_group(required=True)
     asked.add_argument("prompt", nargs="?", help="the text whose next token is explained")
     asked.add_argument(
         "--analysis", type=Path, metavar="FILE", help="instead: what `python -m app.attribution --json` wrote"
     )
     add("--out", type=Path, required=True, metavar="FILE", help="such as report.html, analysis.json or tables.zip")
-    add("--form", choices=["html", "json", "csv", "parquet"], help="default: by the file's ending; a .zip holds CSV")
-    add("--rows", type=_count, metavar="N", help="neurons of each of the report's tables (default: 50)")
+    add("--form", choices=list(FILES), help="default: by the file's ending; a .zip holds CSV")
+    add(
+        "--rows",
+        type=count,
+        default=ROWS,
+        metavar="N",
+        help=f"neurons in each of the report's tables (default: {ROWS})",
+    )
     add("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)")
-    add("--catalogue", type=Path, metavar="DIR", help="catalogue for the neurons' tokens (default: catalogue/)")
-    for name, what in (
-        ("target", "the token to explain (default: the top prediction)"),
-        ("distractor", "why not this"),
-    ):
+    command_line.add_catalogue(arguments)
+    tokens = {"target": "the token to explain (default: the top prediction)", "distractor": "why not this"}
+    for name, what in tokens.items():
         either = arguments.add_mutually_exclusive_group()
         either.add_argument(f"--{name}", metavar="TEXT", help=what)
-        either.add_argument(f"--{name}-id", type=_count, metavar="N", help="the same by its token id")
+        either.add_argument(f"--{name}-id", type=count, metavar="N", help="the same by its token id")
     add("--position", type=int, metavar="N", help="token position, from 0 or from the end (default: last)")
-    add("--top", type=_top, default=DEFAULT_TOP, metavar="K", help=f"neurons of each kind (default: {DEFAULT_TOP})")
-    add("--conventions", choices=[str(rule) for rule in Rule], default="exact", help="see README, Method")
+    top = command_line.whole_number(1, MAX_TOP)
+    add("--top", type=top, default=DEFAULT_TOP, metavar="K", help=f"neurons of each kind (default: {DEFAULT_TOP})")
+    rules = [str(rule) for rule in Rule]
+    add("--conventions", choices=rules, default="exact", help="see app/attribution/README.md")
     add("--lens", action="store_true", help="also the logit lens over layers and positions")
     return arguments
 
@@ -55,14 +72,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = parser().parse_args(argv)
-    try:
-        print(_run(options))
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return command_line.run(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> str:
@@ -73,10 +83,7 @@ def _run(options: argparse.Namespace) -> str:
         raise AtlasError(f"There is no folder {options.out.resolve().parent} to write {options.out.name} into.")
     if options.prompt is not None and not options.prompt.strip():
         raise AtlasError("The prompt is empty. Type some text whose next token is to be explained.")
-    material = _explained(options) if options.analysis is None else _stored(options)
-    from app.report.files import FILES
-
-    data = FILES[form].write(material)
+    data = FILES[form].write(_explained(options) if options.analysis is None else _stored(options))
     try:
         options.out.write_bytes(data)
     except OSError as error:
@@ -84,20 +91,11 @@ def _run(options: argparse.Namespace) -> str:
     return f"{options.out}: {len(data):,} bytes"
 
 
-def _explained(options: argparse.Namespace) -> "Material":
+def _explained(options: argparse.Namespace) -> Material:
     """The prompt, explained now."""
-    import torch  # takes seconds: not before the arguments are known good
-
-    from app.attribution.analysis import explain, load
-    from app.attribution.frames import lens_frame
-    from app.attribution.heads import logit_lens
-    from app.attribution.prompt import Settings
-    from app.attribution.run import require_same_model, run_prompt, stored_ranges
-    from indexer.families import Conventions
-
-    model = load(options.model)
+    model = analyses.load(options.model)
     catalogue = _catalogue(options.catalogue, model.name)
-    require_same_model(model, catalogue)
+    runs.require_same_model(model, catalogue)
     settings = Settings(
         top=options.top,
         target=options.target if options.target_id is None else options.target_id,
@@ -106,33 +104,28 @@ def _explained(options: argparse.Namespace) -> "Material":
         conventions=Conventions(options.conventions),
         suppressing=True,
     )
-    run = run_prompt(model, options.prompt, settings)
+    run = runs.run_prompt(model, options.prompt, settings)
     with torch.inference_mode():
-        analysis = explain(run, stored_ranges(catalogue))
-        lens = lens_frame(logit_lens(run)) if options.lens else None
+        analysis = analyses.explain(run, runs.stored_ranges(catalogue))
+        lens = frames.lens_frame(heads.logit_lens(run)) if options.lens else None
     return _material(analysis, catalogue, options, lens)
 
 
-def _stored(options: argparse.Namespace) -> "Material":
+def _stored(options: argparse.Namespace) -> Material:
     """An analysis that was written before; needs no model."""
-    from app.attribution.results import from_json
-
     if options.lens:
         raise AtlasError("--lens needs the prompt itself: a stored analysis does not hold the logit lens.")
     try:
         data = json.loads(options.analysis.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise AtlasError(f"{options.analysis} is no analysis that can be read: {error}") from error
-    analysis = from_json(data)
+    analysis = results.from_json(data)
     return _material(analysis, _catalogue(options.catalogue, analysis.model), options, None)
 
 
 def _material(
-    analysis: "Analysis", catalogue: Catalogue, options: argparse.Namespace, lens: "pd.DataFrame | None"
-) -> "Material":
-    from app.report.contents import ROWS, Origin
-    from app.report.files import Material
-
+    analysis: results.Analysis, catalogue: Catalogue, options: argparse.Namespace, lens: "pd.DataFrame | None"
+) -> Material:
     last, best = len(analysis.tokens) - 1, analysis.predictions[0].token.id
     listed = max(len(analysis.ffn_value_neurons), 1) if options.analysis else options.top
     question = PromptSelection(
@@ -144,33 +137,15 @@ def _material(
         None if analysis.contrast is None else analysis.contrast.distractor.token.id,
         Place(Map.LENS if options.lens else Map.HEADS),
     )
-    rows = ROWS if options.rows is None else options.rows
-    return Material(analysis, catalogue, Origin(question, model=_named(options.model, analysis.model)), lens, rows)
-
-
-def _named(given: str, name: str) -> str:
-    """The model as the command names it: as it was given, but nobody's folders."""
-    return given if given == "demo" else name
+    model = options.model if options.model == "demo" else analysis.model  # as it was given, but nobody's folders
+    return Material(analysis, catalogue, Origin(question, model=model), lens, options.rows)
 
 
 def _catalogue(given: Path | None, model: str) -> Catalogue:
     """The catalogue asked for, or the model's own."""
-    root = configuration().catalogue if given is None else given
+    root = command_line.catalogue_folder(given)
     alone = root.is_file() or (root / "CURRENT").exists()  # a build or one model's folder, rather than a folder of them
     return Catalogue.open(find_catalogue(root, None if alone else model))
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return number
-
-
-def _top(text: str) -> int:
-    if not 1 <= int(text) <= MAX_TOP:
-        raise argparse.ArgumentTypeError(f"must be from 1 to {MAX_TOP}")
-    return int(text)
 
 
 if __name__ == "__main__":

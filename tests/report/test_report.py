@@ -23,9 +23,8 @@ from app.attribution.heads import logit_lens
 from app.attribution.prompt import PromptToken, Settings
 from app.attribution.results import to_json
 from app.attribution.run import stored_ranges
+from app.report import FILES, Material, Origin, file_name, tables
 from app.report.__main__ import main, parser
-from app.report.contents import Origin
-from app.report.files import FILES, Material, file_name, tables
 from app.state.address import Limits
 from app.state.selections import Map, Place, PromptSelection, Rule
 from app.words import nats, percent, signed

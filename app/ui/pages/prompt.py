@@ -19,8 +19,7 @@ from app.attribution.prompt import PromptToken
 from app.attribution.results import Analysis, Prediction
 from app.charts import prompt_charts
 from app.gallery.examples import PROMPTS
-from app.report.contents import Origin
-from app.report.files import FILES, Material, file_name
+from app.report import FILES, Material, Origin, file_name
 from app.serving import access
 from app.serving.settings import Mode, configuration
 from app.serving.worker import Report
@@ -54,7 +53,7 @@ from app.ui.components.fields import Option, prompt_box, token_field
 from app.ui.navigation import fail, warn
 from app.ui.pages.prompt_neurons import neurons
 from app.ui.pages.prompt_where import HERE, layers, table_beside, where
-from app.words import literal, nats, percent, signed
+from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Strongest
@@ -273,10 +272,11 @@ def _held_against(reading: Reading, selection: PromptSelection) -> None:
         return
     with st.container(border=True):
         target, other = reading.analysis.target, contrast.distractor
-        sums = ", ".join(f"{signed(value)} {name}" for name, value in reading.sum_of_parts().items())
         st.markdown(
             f"**{literal(f'Why “{target.token.display}” and not “{other.token.display}”')}** "
-            + literal(f"({percent(other.probability)}): {nats(contrast.logit_difference)} nats = {sums}.")
+            + literal(
+                f"({percent(other.probability)}): {nats(contrast.logit_difference)} nats = {reading.sum_in_words()}."
+            )
         )
         st.caption("Layers, heads, source positions and value neurons now show their share of this difference.")
         off = chip(

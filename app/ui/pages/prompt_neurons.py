@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.answers import explain
 from app.answers.explain import Listed
-from app.answers.reading import Reading
+from app.answers.reading import Reading, query_sentence
 from app.attribution import frames
 from app.attribution.prompt import PromptToken
 from app.attribution.results import OwnQuery, Query, ThroughHead, overlap
@@ -120,13 +120,7 @@ def _query_neurons(reading: Reading, selection: PromptSelection, atlas: Catalogu
     if found is None:
         st.info("This analysis has no query neurons.")
         return
-    attention, ffn = found.readers
-    skipped = f" {found.skipped} were left out, since what they read adds up to nothing." if found.skipped else ""
-    st.caption(
-        f"A value neuron is switched on by what it reads. These FFN neurons wrote most of what the {attention} "
-        f"strongest attention value neurons read; the charts split what they and the {ffn} strongest FFN value neurons "
-        f"read over the layers below.{skipped}"
-    )
+    st.caption(query_sentence(found))
     if reading.analysis.contrast is not None:
         st.caption("Query neurons explain the target alone, not the difference.")
     frame = frames.query_layers_frame(found)
