@@ -200,3 +200,22 @@ def test_the_shell_gives_the_details(capsys):
     assert NeuronKind.FFN in {Neuron.parse(one["neuron"]).kind for one in found["query_ffn_neurons"]}
     assert main([models.PROMPT, *words, "--head", "L9.H0"]) == 2
     assert "L9.H0" in capsys.readouterr().err
+
+
+def test_the_shell_runs_the_prompt_once_whatever_is_asked_of_it(capsys, monkeypatch):
+    passes: list[int] = []
+    model = models.language_model("llama")
+    hook = model.module.register_forward_pre_hook(lambda *_: passes.append(1))
+    monkeypatch.setattr("app.attribution.analysis.load", lambda _name: model)
+    words = ["--top", "3", "--no-suppressing", "--json", "--flow", "5", "--within", "L1.H2", "--through", "L0.F1:L2.H3"]
+    words += ["--head", "L1.H2", "--head", "L2.H0", "--lens", "--query-of", "L2.H1.N3"]
+    try:
+        assert main([models.PROMPT, *words]) == 0
+    finally:
+        hook.remove()
+    assert len(passes) == 1
+    found = json.loads(capsys.readouterr().out)
+    for one, head in zip(found["head_details"], ((1, 2), (2, 0)), strict=True):
+        assert (one["layer"], one["head"]) == head
+        expected = head_pattern(run_prompt(model, models.PROMPT, Settings()), *head)
+        torch.testing.assert_close(torch.tensor(one["pattern"]), expected)
