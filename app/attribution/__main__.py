@@ -27,7 +27,7 @@ from indexer.families import Conventions
 
 if TYPE_CHECKING:
     from app.attribution import analysis as analyses
-    from app.attribution import batch, comparison, frames, neuron, text
+    from app.attribution import batch, frames, neuron, text
     from app.attribution import compare as comparing
     from app.attribution import run as runs
     from app.attribution.compare import Comparison
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 else:
     analyses, runs = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.run")
     batch, frames = lazy_import("app.attribution.batch"), lazy_import("app.attribution.frames")
-    comparing, comparison = lazy_import("app.attribution.compare"), lazy_import("app.attribution.comparison")
+    comparing = lazy_import("app.attribution.compare")
     neuron, text = lazy_import("app.attribution.neuron"), lazy_import("app.attribution.text")
 
 ENDINGS = (".json", ".csv", ".parquet")
@@ -170,7 +170,7 @@ def _compared(options: Namespace, asked: drilldowns.Asked) -> str:
     found = comparing.compare_prompts(model, first, second, settings.top, zero=zero, ranges=wanted)
     if options.out is not None:
         return _written(found, options.out)
-    return _line(comparison.comparison_json(found)) if options.json else text.comparison_text(found, catalogue)
+    return _line(comparing.comparison_json(found)) if options.json else text.comparison_text(found, catalogue)
 
 
 def _check_comparison(options: Namespace, asked: drilldowns.Asked) -> None:
@@ -195,9 +195,9 @@ def _check_comparison(options: Namespace, asked: drilldowns.Asked) -> None:
 def _written(found: "Comparison", path: Path) -> str:
     """JSON holds all of it, CSV and Parquet the table of neurons."""
     if path.suffix.lower() != ".json":
-        return export.write(comparison.neurons_frame(found), path, None)
+        return export.write(comparing.neurons_frame(found), path, None)
     try:
-        path.write_text(f"{_line(comparison.comparison_json(found))}\n", encoding="utf-8")
+        path.write_text(f"{_line(comparing.comparison_json(found))}\n", encoding="utf-8")
     except OSError as error:
         raise AtlasError(f"{path} could not be written ({error.strerror or error}).") from error
     return f"The comparison was written to {path}."

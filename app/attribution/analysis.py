@@ -5,47 +5,23 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from app.attribution.prompt import FFN_READERS, Settings
-from app.attribution.query import QueryLayers
 from app.attribution.results import (
     Analysis,
     Contrast,
     Prediction,
     Query,
-    QueryShares,
     Seconds,
     SublayerScores,
     ValueNeuron,
 )
 from app.attribution.run import PromptRun, Ranges, run_prompt
-from app.attribution.score import LayerScores
+from app.attribution.score import array
 from db.neuron import NeuronKind
 from indexer.checkpoint import locate
 from indexer.language_model import LanguageModel, load_model
-
-# From the engine's tensors to the plain numbers of a result.
-
-
-def array(tensor: Tensor) -> Float[np.ndarray, "..."]:
-    """The same numbers as a numpy array, in the same precision."""
-    numbers: np.ndarray[Any, Any] = tensor.detach().cpu().numpy()
-    return numbers
-
-
-def sublayer_scores(scores: LayerScores) -> SublayerScores:
-    """Scores of sub-layers, without tensors."""
-    return SublayerScores(array(scores.attention), array(scores.ffn))
-
-
-def query_shares(shares: QueryLayers) -> QueryShares:
-    """Shares in what was read, without tensors."""
-    return QueryShares(shares.embedding, array(shares.attention), array(shares.ffn))
-
 
 # Target against distractor: shares of a difference of logits (README, Method; the "logit minus" of arXiv 2402.02872).
 
@@ -57,9 +33,9 @@ def contrast(run: PromptRun, distractor: int, k: int) -> Contrast:
     here = stream.position
     constant = unembedding.constant(run.settings.conventions)
     final = unembedding.logits(stream.layer_input[-1, here], run.scale, run.settings.conventions)
-    favouring = {kind: run.linear(kind, direction, k) for kind in NeuronKind}
+    favouring = {kind: run.linear(kind, direction, k)[0] for kind in NeuronKind}
     opposing = {
-        kind: tuple(replace(one, score=-one.score) for one in run.linear(kind, -direction, k)) for kind in NeuronKind
+        kind: tuple(replace(one, score=-one.score) for one in run.linear(kind, -direction, k)[0]) for kind in NeuronKind
     }
     positions = []
     for layer in range(run.model.dimensions.layers):
@@ -166,7 +142,7 @@ def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str]
         position=run.stream.position,
         target=run.token_probability(run.target_id),
         predictions=run.predictions(),
-        layers=sublayer_scores(run.layer_scores()),
+        layers=run.layer_scores(),
         heads=array(heads),
         ffn_value_neurons=ffn[: settings.top],
         attention_value_neurons=attention[: settings.top],
@@ -191,7 +167,7 @@ def _query(run: PromptRun, ffn: tuple[ValueNeuron, ...], attention: tuple[ValueN
     skipped_ffn = torch.stack([one.skipped for one in behind_ffn]).any(dim=0)
     return Query(
         ffn_neurons=run.query_neurons(reading, settings.top),
-        layers={name: query_shares(run.query_layers(one)) for name, one in layers.items()},
+        layers={name: run.query_layers(one) for name, one in layers.items()},
         skipped=int(reading.skipped.sum()) + int(skipped_ffn.sum()),
         readers=(len(reading.keys), len(behind_ffn[0].keys)),
     )

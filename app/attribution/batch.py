@@ -104,8 +104,7 @@ def analyse_batch(
     except OSError as error:
         raise AtlasError(
             f"{out} cannot be written ({error.strerror or error}). Make room or choose another place; what is done "
-            "is kept "
-            f"in {part.name}, and the same command goes on from there."
+            f"is kept in {part.name}, and the same command goes on from there."
         ) from error
     return rows
 

@@ -6,18 +6,20 @@ in both has the same score. An attention neuron is compared at its strongest sou
 largest score in size, since positions of two prompts do not correspond; both positions are part of the row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from app.attribution import form
 from app.attribution.ablation import part_scores, resolve, without
 from app.attribution.prompt import PromptToken, Settings, position_of
-from app.attribution.results import Prediction, Target, ValueNeuron
+from app.attribution.results import Prediction, SublayerScores, Target, ValueNeuron
 from app.attribution.run import PREDICTIONS, PromptRun, Ranges, run_prompt
-from app.attribution.score import LayerScores
 from db.neuron import Neuron, NeuronKind, Part, Wanted
 from indexer.families import Conventions
 from indexer.language_model import LanguageModel
@@ -97,7 +99,7 @@ class Side:
     target: Target
     rank: int
     predictions: tuple[Prediction, ...]
-    layers: LayerScores
+    layers: SublayerScores
     heads: Float[Tensor, "L H"]
 
 
@@ -127,10 +129,10 @@ class Comparison:
     complete_above: dict[NeuronKind, float | None]
 
     @property
-    def layers(self) -> LayerScores:
+    def layers(self) -> SublayerScores:
         """Δ of the sub-layers."""
         one, other = self.first.layers, self.second.layers
-        return LayerScores(other.attention - one.attention, other.ffn - one.ffn)
+        return SublayerScores(other.attention - one.attention, other.ffn - one.ffn)
 
     @property
     def heads(self) -> Float[Tensor, "L H"]:
@@ -267,3 +269,125 @@ def _strongest(run: PromptRun, kind: NeuronKind, neurons: Sequence[Neuron]) -> l
         chosen.tolist(), scores.gather(1, best).flatten().tolist(), entries.activation(chosen).tolist(), strict=True
     )
     return [ValueNeuron(*entries.name(entry), score, activation) for entry, score, activation in rows]
+
+
+# The same as data frames and as JSON.
+
+_CHANGES = ("neuron", "layer", "delta_score", "score_1", "score_2", "delta_activation", "activation_1", "activation_2")
+
+
+def predictions_frame(comparison: Comparison) -> pd.DataFrame:
+    """Columns: token_id, token (display form), delta_probability, probability_1, probability_2."""
+    rows = [(one.token.id, one.token.display, one.probability, one.first, one.second) for one in comparison.predictions]
+    columns = ["token_id", "token", "delta_probability", "probability_1", "probability_2"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def layers_frame(comparison: Comparison) -> pd.DataFrame:
+    """Columns: layer, part ("attention" or "ffn"), delta_score, score_1, score_2 (nats)."""
+    rows = []
+    for part in ("attention", "ffn"):
+        pair = (getattr(side.layers, part).tolist() for side in (comparison.first, comparison.second))
+        rows += [(layer, part, two - one, one, two) for layer, (one, two) in enumerate(zip(*pair, strict=True))]
+    return pd.DataFrame(rows, columns=["layer", "part", "delta_score", "score_1", "score_2"])
+
+
+def heads_frame(comparison: Comparison) -> pd.DataFrame:
+    """Columns: layer, head, delta_score, score_1, score_2 (nats)."""
+    rows = [
+        (layer, head, two - one, one, two)
+        for layer, pair in enumerate(
+            zip(comparison.first.heads.tolist(), comparison.second.heads.tolist(), strict=True)
+        )
+        for head, (one, two) in enumerate(zip(*pair, strict=True))
+    ]
+    return pd.DataFrame(rows, columns=["layer", "head", "delta_score", "score_1", "score_2"])
+
+
+def changes_frame(comparison: Comparison, kind: NeuronKind) -> pd.DataFrame:
+    """One row per neuron. Columns: neuron, layer, delta_score, score_1, score_2 (nats), delta_activation, activation_1,
+    activation_2 (signed), position_1, position_2 (source positions; absent for FFN neurons).
+    """
+    rows = [
+        (
+            one.neuron.label,
+            one.neuron.layer,
+            one.score,
+            one.first.score,
+            one.second.score,
+            one.activation,
+            one.first.activation,
+            one.second.activation,
+            one.first.position,
+            one.second.position,
+        )
+        for one in comparison.neurons[kind]
+    ]
+    frame = pd.DataFrame(rows, columns=[*_CHANGES, "position_1", "position_2"])
+    return frame.astype({"position_1": "Int64", "position_2": "Int64"})
+
+
+def neurons_frame(comparison: Comparison) -> pd.DataFrame:
+    """Both kinds of `changes_frame`, with their kind; the largest |Δ score| first."""
+    parts = [changes_frame(comparison, kind).assign(kind=str(kind)) for kind in NeuronKind]
+    whole = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    return whole.sort_values("delta_score", key=abs, ascending=False, kind="stable", ignore_index=True)
+
+
+def zeroed_frame(comparison: Comparison) -> pd.DataFrame:
+    """What the second run does without. Columns: part, score (of the part where it is not zeroed, nats)."""
+    return pd.DataFrame([(one.part.label, one.score) for one in comparison.zeroed], columns=["part", "score"])
+
+
+TABLES: dict[str, Callable[[Comparison], pd.DataFrame]] = {
+    "neurons": neurons_frame,
+    "layers": layers_frame,
+    "heads": heads_frame,
+    "predictions": predictions_frame,
+    "zeroed": zeroed_frame,
+}
+"""Every table of a comparison, by name."""
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """One JSON object: both runs, what was zeroed, and Δ of predictions, layers, heads and neurons."""
+    return {
+        "model": comparison.model,
+        "conventions": str(comparison.conventions),
+        "first": _side_json(comparison.first),
+        "second": _side_json(comparison.second),
+        "scale": comparison.scale,
+        "delta_log_probability": comparison.log_probability,
+        "zeroed": [{"part": one.part.label, "score": one.score} for one in comparison.zeroed],
+        "predictions": [
+            {"id": one.token.id, "text": one.token.text, "probability_1": one.first, "probability_2": one.second}
+            for one in comparison.predictions
+        ],
+        "layers": form.written(comparison.layers),
+        "heads": comparison.heads.tolist(),
+        "neurons": {
+            str(kind): [
+                {name: None if pd.isna(value) else value for name, value in row.items()}
+                for row in changes_frame(comparison, kind).to_dict(orient="records")
+            ]
+            for kind in NeuronKind
+        },
+        "complete_above": {str(kind): above for kind, above in comparison.complete_above.items()},
+    }
+
+
+def _side_json(side: Side) -> dict[str, Any]:
+    return {
+        "prompt": side.prompt,
+        "tokens": [token.text for token in side.tokens],
+        "position": side.position,
+        "target": {
+            "id": side.target.token.id,
+            "text": side.target.token.text,
+            "probability": side.target.probability,
+            "log_probability": side.target.log_probability,
+            "rank": side.rank,
+        },
+        "layers": form.written(side.layers),
+        "heads": side.heads.tolist(),
+    }

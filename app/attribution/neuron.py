@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.attribution.analysis import query_shares
 from app.attribution.prompt import token_of
 from app.attribution.query import key_vector
 from app.attribution.results import Activations, Keys, KeySide, KeyToken, OwnQuery, QueryNeuron, ValueNeuron
@@ -50,7 +49,7 @@ def own_query(run: PromptRun, neuron: Neuron, position: int | None = None, k: in
     one = run.value_neuron(neuron, position)
     keys = range(len(run.model.architecture.ffn_keys)) if neuron.kind is NeuronKind.FFN else range(1)
     reading = [run.readers((one,), key) for key in keys]
-    layers = [query_shares(run.query_layers(each)) for each in reading]
+    layers = [run.query_layers(each) for each in reading]
     skipped = int(any(bool(each.skipped.any()) for each in reading))
     return OwnQuery(one, _behind(run, one, k), layers[0], skipped, layers[1] if len(layers) > 1 else None)
 

@@ -61,7 +61,7 @@ def _require_text(text: str, what: str) -> None:
         raise AtlasError(f"The {what} is not valid Unicode text (character {error.start}). Type it anew.") from error
 
 
-def position_of(position: int | None, tokens: int) -> int:
+def position_of(position: int | None, tokens: int, name: str = "position") -> int:
     """A position counted from 0, or from the end where negative; the last by default.
 
     Raises:
@@ -69,9 +69,7 @@ def position_of(position: int | None, tokens: int) -> int:
     """
     place = tokens - 1 if position is None else position + tokens if position < 0 else position
     if not 0 <= place < tokens:
-        raise AtlasError(
-            f"There is no position {position}: the prompt has {tokens} tokens, positions 0 to {tokens - 1}."
-        )
+        raise AtlasError(f"There is no {name} {position}: the prompt has {tokens} tokens, positions 0 to {tokens - 1}.")
     return place
 
 

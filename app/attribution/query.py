@@ -21,6 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from app.attribution.entries import gather_by_layer
+from app.attribution.results import QueryShares
+from app.attribution.score import array
 from db.neuron import Neuron, NeuronKind
 from indexer.families import Conventions, NormKind
 from indexer.forward import ResidualStream
@@ -127,31 +129,8 @@ def query_ffn_scores(stream: ResidualStream, weights: Weights, read: Readers) ->
     return scores
 
 
-@dataclass(frozen=True, eq=False)
-class QueryLayers:
-    """Shares of the embedding and of each sub-layer, in nats; together they are the summed Imp of the readers kept.
-
-    Attributes:
-        embedding: a number.
-        attention: [L].
-        ffn: [L].
-    """
-
-    embedding: float
-    attention: Float[Tensor, " L"]
-    ffn: Float[Tensor, " L"]
-
-    def named(self) -> dict[str, float]:
-        """`embedding`, `attention 0`, `ffn 0`, `attention 1`, …"""
-        pairs = zip(self.attention.tolist(), self.ffn.tolist(), strict=True)
-        shares = {"embedding": self.embedding}
-        for layer, (attention, ffn) in enumerate(pairs):
-            shares |= {f"attention {layer}": attention, f"ffn {layer}": ffn}
-        return shares
-
-
-def query_layers(stream: ResidualStream, read: Readers) -> QueryLayers:
-    """Which sub-layers switched the readers on."""
+def query_layers(stream: ResidualStream, read: Readers) -> QueryShares:
+    """Shares of the embedding and of each sub-layer; together they are the summed Imp of the readers kept."""
     weighted = read.keys * read.weight[:, None]
     embedding = (stream.layer_input[0, read.position] * weighted).sum()
     layer = torch.arange(stream.attention_output.shape[0])[:, None]
@@ -165,8 +144,8 @@ def query_layers(stream: ResidualStream, read: Readers) -> QueryLayers:
         return torch.where(seen, dots, 0.0).sum(dim=1)
 
     before = layer < read.layer
-    return QueryLayers(
+    return QueryShares(
         embedding=float(embedding),
-        attention=shares(stream.attention_output, layer <= read.layer if read.after_attention else before),
-        ffn=shares(stream.ffn_output, before),
+        attention=array(shares(stream.attention_output, layer <= read.layer if read.after_attention else before)),
+        ffn=array(shares(stream.ffn_output, before)),
     )

@@ -8,8 +8,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from app.attribution.prompt import Settings
+from db import command_line
 from db.errors import AtlasError
+from db.lazy import lazy_import
+from db.neuron import Head, Neuron, NeuronAt, NeuronKind
+from indexer.families import Conventions
+
+if TYPE_CHECKING:
+    from app.attribution import analysis as analyses
+    from app.attribution import query as queries
+    from app.attribution import run as runs
+    from indexer import checkpoint
+else:
+    analyses, runs = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.run")
+    queries, checkpoint = lazy_import("app.attribution.query"), lazy_import("indexer.checkpoint")
 
 PROMPT = "Tim Duncan plays the sport of"
 
@@ -69,9 +84,8 @@ def published_for(family: str, shape: tuple[int, int]) -> Published:
             return one
     known = ", ".join(f"{one.name} ({one.shape[0]} layers of {one.shape[1]})" for one in PUBLISHED)
     raise AtlasError(
-        f"Figures were published for {known}; this is a {family} model of {shape[0]} layers of {shape[1]}. Give one "
-        "of those, as a "
-        "folder with safetensors or a hub id: make reproduce MODEL=…"
+        f"Figures were published for {known}; this is a {family} model of {shape[0]} layers of {shape[1]}. Give "
+        "one of those, as a folder with safetensors or a hub id: make reproduce MODEL=…"
     )
 
 
@@ -81,14 +95,11 @@ def compare(model_name: str) -> list[tuple[str, float, float]]:
     Raises:
         AtlasError: the model cannot be loaded, or nothing was published of it.
     """
-    from app.attribution import Conventions, Settings, load, run_prompt
-    from app.attribution.query import query_ffn_scores
-    from db.neuron import Head, Neuron, NeuronAt, NeuronKind
-    from indexer.checkpoint import locate
-
-    size = locate(model_name)
+    size = checkpoint.locate(model_name)
     known = published_for(str(size.config.model_type), (size.dimensions.layers, size.dimensions.d_model))
-    run = run_prompt(load(model_name), PROMPT, Settings(target=known.target, conventions=Conventions.NOTEBOOK))
+    run = runs.run_prompt(
+        analyses.load(model_name), PROMPT, Settings(target=known.target, conventions=Conventions.NOTEBOOK)
+    )
     layers, heads = run.layer_scores(), run.head_scores()
     rows = [
         ("attention layers, sum", known.attention_sum, float(layers.attention.sum())),
@@ -99,7 +110,7 @@ def compare(model_name: str) -> list[tuple[str, float, float]]:
     for label, score in (known.ffn | known.attention).items():
         rows.append((f"value neuron {label}", score, run.value_neuron(*NeuronAt.parse(label)).score))
     value, _ = run.raising(NeuronKind.ATTENTION, run.settings.query_top)
-    query = query_ffn_scores(run.stream, run.model.weights, run.readers(value))
+    query = queries.query_ffn_scores(run.stream, run.model.weights, run.readers(value))
     for label, score in known.query.items():
         neuron = Neuron.parse(label)
         rows.append((f"query neuron {label}", score, float(query[neuron.layer, neuron.index])))
@@ -111,15 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.ArgumentParser(prog="python -m app.attribution.reproduce", description=__doc__)
     arguments.add_argument("model", metavar="MODEL", help="GPT2-large or Llama-7B: a folder or a hub id")
     options = arguments.parse_args(argv)
-    try:
-        rows = compare(options.model)
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"“{PROMPT}”, notebook convention, nats\n{'':30}published     ours  difference")
-    for what, published, ours in rows:
-        print(f"{what:30}{published:9.4f}{ours:9.4f}{ours - published:+12.4f}")
-    return 0
+    return command_line.run(lambda: _table(compare(options.model)))
+
+
+def _table(rows: list[tuple[str, float, float]]) -> str:
+    lines = [f"“{PROMPT}”, notebook convention, nats", f"{'':30}published     ours  difference"]
+    lines += [f"{what:30}{published:9.4f}{ours:9.4f}{ours - published:+12.4f}" for what, published, ours in rows]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,24 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from app.attribution.entries import AttentionEntries, Entries, FfnEntries
 from app.attribution.fast import memory_needed, rounded_rows
 from app.attribution.prompt import PromptToken, Settings, position_of, target_of, token_of, tokenise
-from app.attribution.query import QueryLayers, Readers, query_ffn_scores, query_layers, readers
-from app.attribution.results import Certificate, Prediction, QueryNeuron, Target, ValueNeuron
+from app.attribution.query import Readers, query_ffn_scores, query_layers, readers
+from app.attribution.results import (
+    Certificate,
+    Prediction,
+    QueryNeuron,
+    QueryShares,
+    SublayerScores,
+    Target,
+    ValueNeuron,
+)
 from app.attribution.score import (
     Bases,
-    LayerScores,
     base_points,
     head_contributions,
     head_scores,
@@ -34,7 +41,7 @@ from app.attribution.search import (
 )
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Neuron, NeuronKind, Part, check_exists
 from db.token_text import plain
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
@@ -131,10 +138,22 @@ class PromptRun:
     def entries(self, kind: NeuronKind) -> Entries:
         return self.ffn if kind is NeuronKind.FFN else self.attention
 
-    def layer_scores(self) -> LayerScores:
+    def layer_scores(self) -> SublayerScores:
         """Log-probability increase of every attention and FFN layer."""
         final = self._all_bases.log_target[-1]
         return layer_scores(self.at_attention.log_target, self.at_ffn.log_target, final)
+
+    @property
+    def contrast_direction(self) -> Float[Tensor, " d"]:
+        """What a share of the difference of logits is the product with: (folded_w - folded_w′) / s.
+
+        Raises:
+            AtlasError: the run has no distractor.
+        """
+        if self.distractor_id is None:
+            raise AtlasError("Shares need a distractor: a token that the target is held against.")
+        folded = self.model.unembedding.folded
+        return (folded[self.target_id] - folded[self.distractor_id]) / self.scale
 
     @cached_property
     def head_contributions(self) -> Float[Tensor, "L H d"]:
@@ -144,14 +163,21 @@ class PromptRun:
         """Log-probability increase of every head."""
         return head_scores(self.head_contributions, self.at_attention)
 
-    def raising(self, kind: NeuronKind, k: int) -> tuple[tuple[ValueNeuron, ...], Certificate]:
-        """The k value neurons of a kind that raise the target most."""
-        ranking = certified_top(self._upper(kind), self._exact(kind), k, self.bases(kind).tolerance)
-        return self._named(kind, ranking), ranking.certificate
+    def raising(
+        self, kind: NeuronKind, k: int, part: Part | None = None
+    ) -> tuple[tuple[ValueNeuron, ...], Certificate]:
+        """The k value neurons of a kind that raise the target most, of the whole model or of a part.
 
-    def _upper(self, kind: NeuronKind) -> Bounds:
+        Raises:
+            AtlasError: there is no such part, or it has no neurons of this kind.
+        """
+        span = self._span(kind, part)
+        ranking = certified_top(span.bounds(self._upper(kind)), span.exact, k, self.bases(kind).tolerance)
+        return span.named(ranking), ranking.certificate
+
+    def _upper(self, kind: NeuronKind) -> Callable[[int], Tensor]:
         entries, bases = self.entries(kind), self.bases(kind)
-        return self._bounds(kind, lambda layer: entries.dot(layer, bases.gradient[layer]))
+        return lambda layer: entries.dot(layer, bases.gradient[layer])
 
     def heads_and_raising(
         self, k: dict[NeuronKind, int]
@@ -160,7 +186,10 @@ class PromptRun:
         contributions = self.head_contributions
         layers, heads, _ = contributions.shape
         searches: dict[NeuronKind | None, Search] = {None: search_all(layers * heads)}
-        searches |= {kind: search_top(self._upper(kind), count, self._all_bases.tolerance) for kind, count in k.items()}
+        searches |= {
+            kind: search_top(self._span(kind).bounds(self._upper(kind)), count, self._all_bases.tolerance)
+            for kind, count in k.items()
+        }
 
         def exact(wanted: dict[NeuronKind | None, Tensor]) -> dict[NeuronKind | None, Tensor]:
             parts, bases = [], []
@@ -174,18 +203,24 @@ class PromptRun:
             return dict(zip(wanted, scores.split([len(part) for part in parts]), strict=True))
 
         rankings = together(searches, exact)
-        found = {kind: (self._named(kind, rankings[kind]), rankings[kind].certificate) for kind in k}
+        found = {kind: (self._span(kind).named(rankings[kind]), rankings[kind].certificate) for kind in k}
         return rankings[None].scores.view(layers, heads), found
 
-    def lowering(self, kind: NeuronKind, k: int, ranges: Ranges | None) -> tuple[tuple[ValueNeuron, ...], Certificate]:
-        """The k value neurons of a kind that lower the target most.
+    def lowering(
+        self, kind: NeuronKind, k: int, ranges: Ranges | None, part: Part | None = None
+    ) -> tuple[tuple[ValueNeuron, ...], Certificate]:
+        """The k value neurons of a kind that lower the target most, of the whole model or of a part.
 
         Args:
             kind: which neurons.
             k: how many.
             ranges: what the catalogue knows; None bounds by norms, and scores most neurons.
+            part: where; None is everywhere.
+
+        Raises:
+            AtlasError: there is no such part, or it has no neurons of this kind.
         """
-        entries, bases = self.entries(kind), self.bases(kind)
+        span, entries, bases = self._span(kind, part), self.entries(kind), self.bases(kind)
         longest = 2 * self.model.unembedding.longest_row
 
         def lower(layer: int) -> Tensor:
@@ -193,29 +228,36 @@ class PromptRun:
             width = entries.scaled(layer, spans.to(bases.gradient)) / self.scale
             return entries.dot(layer, bases.gradient[layer]) - width.square() / 8
 
-        proof = "norms" if ranges is None else "catalogue"
-        ranking = certified_bottom(self._bounds(kind, lower), self._exact(kind), k, proof, bases.tolerance)
-        return self._named(kind, ranking), ranking.certificate
+        bound = "norms" if ranges is None else "catalogue"
+        ranking = certified_bottom(span.bounds(lower), span.exact, k, bound, bases.tolerance)
+        return span.named(ranking), ranking.certificate
 
-    def _bounds(self, kind: NeuronKind, of_layer: Callable[[int], Tensor]) -> Bounds:
-        return Bounds(of_layer, self.model.dimensions.layers, self.entries(kind).per_layer)
-
-    def linear(self, kind: NeuronKind, direction: Float[Tensor, " d"], k: int) -> tuple[ValueNeuron, ...]:
+    def linear(
+        self, kind: NeuronKind, direction: Float[Tensor, " d"], k: int, part: Part | None = None
+    ) -> tuple[tuple[ValueNeuron, ...], Certificate]:
         """The k neurons of a kind whose contribution goes furthest along `direction`; exact, since it is linear."""
-        entries = self.entries(kind)
-        bounds = self._bounds(kind, lambda layer: entries.dot(layer, direction))
+        span, entries = self._span(kind, part), self.entries(kind)
+        bounds = span.bounds(lambda layer: entries.dot(layer, direction))
         found, values = bounds.best(min(k, bounds.total), torch.empty(0, dtype=torch.long))
-        return self._named(kind, Ranking(found, values, Certificate(bounds.total, bounds.total, "linear", 0.0)))
+        ranking = Ranking(found, values, Certificate(bounds.total, bounds.total, "linear", 0.0))
+        return span.named(ranking), ranking.certificate
 
-    def _exact(self, kind: NeuronKind) -> Callable[[Tensor], Tensor]:
-        entries, bases = self.entries(kind), self.bases(kind)
-        return lambda chosen: bases.importance(entries.contributions(chosen), entries.layer(chosen))
-
-    def _named(self, kind: NeuronKind, ranking: Ranking) -> tuple[ValueNeuron, ...]:
+    def _span(self, kind: NeuronKind, part: Part | None = None) -> "_Span":
+        """The entries of a part: they lie side by side in the numbering of :mod:`app.attribution.entries`."""
         entries = self.entries(kind)
-        activations = entries.activation(ranking.entries).tolist()
-        triples = zip(ranking.entries.tolist(), ranking.scores.tolist(), activations, strict=True)
-        return tuple(ValueNeuron(*entries.name(entry), score, activation) for entry, score, activation in triples)
+        if part is None:
+            return _Span(entries, self.bases(kind), 0, entries.per_layer * self.model.dimensions.layers, None)
+        check_exists(part, self.model.dimensions, self.model.name)
+        if kind not in part.kinds or part.index is not None:
+            raise AtlasError(f"{part.label} has no {kind} neurons.")
+        start, size = 0, entries.per_layer
+        if part.head is not None:
+            _, _, tokens, width = self.attention.shape
+            start, size = part.head * tokens * width, tokens * width
+            if part.position is not None:
+                position_of(part.position, tokens, "source position")
+                start, size = start + part.position * width, width
+        return _Span(entries, self.bases(kind), part.layer * entries.per_layer + start, size, part.layer)
 
     def value_neuron(self, neuron: Neuron, position: int | None = None) -> ValueNeuron:
         """One chosen neuron on this prompt; an attention neuron without a position at the one of its highest score.
@@ -238,10 +280,11 @@ class PromptRun:
         if not numbers:
             return []
         entries = torch.tensor(numbers)
-        scores = self._exact(kind)(entries.flatten()).view(entries.shape)
+        span = self._span(kind)
+        scores = span.exact(entries.flatten()).view(entries.shape)
         best = scores.max(dim=1)
         chosen = entries.gather(1, best.indices[:, None]).flatten()
-        return list(self._named(kind, Ranking(chosen, best.values, Certificate(entries.numel(), entries.numel()))))
+        return list(span.named(Ranking(chosen, best.values, Certificate(entries.numel(), entries.numel()))))
 
     def value_neurons(self, neuron: Neuron) -> tuple[ValueNeuron, ...]:
         """One chosen neuron on this prompt: an FFN neuron once, an attention neuron once a source position, in order.
@@ -251,7 +294,8 @@ class PromptRun:
         """
         entries = torch.tensor(self.entries(neuron.kind).numbers(neuron))
         every = Certificate(len(entries), len(entries))
-        return self._named(neuron.kind, Ranking(entries, self._exact(neuron.kind)(entries), every))
+        span = self._span(neuron.kind)
+        return span.named(Ranking(entries, span.exact(entries), every))
 
     def readers(self, neurons: tuple[ValueNeuron, ...], key: int = 0) -> Readers:
         """Value neurons of one kind as readers of the residual stream."""
@@ -268,9 +312,47 @@ class PromptRun:
             for entry, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
 
-    def query_layers(self, read: Readers) -> QueryLayers:
+    def query_layers(self, read: Readers) -> QueryShares:
         """The sub-layers that switched the readers on."""
         return query_layers(self.stream, read)
+
+
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """Entries of one kind that follow one another, as a search numbers them.
+
+    Attributes:
+        entries, bases: of the kind.
+        first: number of the first entry among all of the kind.
+        size: how many.
+        layer: the layer that they are of; None for all layers.
+    """
+
+    entries: Entries
+    bases: Bases
+    first: int
+    size: int
+    layer: int | None
+
+    def bounds(self, of_layer: Callable[[int], Tensor]) -> Bounds:
+        """The bounds of these entries, given those of a layer's."""
+        per_layer = self.entries.per_layer
+        if self.layer is None:
+            return Bounds(of_layer, self.size // per_layer, per_layer)
+        start = self.first % per_layer
+        return Bounds.dense(of_layer(self.layer)[start : start + self.size])
+
+    def exact(self, chosen: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """Scores."""
+        numbers = chosen + self.first
+        return self.bases.importance(self.entries.contributions(numbers), self.entries.layer(numbers))
+
+    def named(self, ranking: Ranking) -> tuple[ValueNeuron, ...]:
+        """What was found, by name."""
+        numbers = ranking.entries + self.first
+        activations = self.entries.activation(numbers).tolist()
+        triples = zip(numbers.tolist(), ranking.scores.tolist(), activations, strict=True)
+        return tuple(ValueNeuron(*self.entries.name(number), score, active) for number, score, active in triples)
 
 
 @dataclass(frozen=True)
@@ -306,7 +388,7 @@ def run_prompt(model: LanguageModel, prompt: str, settings: Settings, patterns: 
     return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor)
 
 
-# A model and a catalogue belong together only if they share the unembedding; otherwise the stored tokens would be
+# A model and its catalogue: joined only where they share the unembedding, else the stored tokens would be wrong.
 
 
 def require_same_model(model: LanguageModel, catalogue: Catalogue) -> None:
@@ -318,11 +400,10 @@ def require_same_model(model: LanguageModel, catalogue: Catalogue) -> None:
     stored = catalogue.info
     if stored.unembedding_hash != model.unembedding.hash:
         raise AtlasError(
-            f"The catalogue of {stored.model} (build {stored.build_id}) was made from another unembedding than that "
-            "of the "
-            f"model {model.name}: {stored.unembedding_hash[:12]}… against {model.unembedding.hash[:12]}…. Its tokens "
-            "would be "
-            "wrong. Choose the matching catalogue with --catalogue, or build one: python -m indexer build MODEL."
+            f"The catalogue of {stored.model} (build {stored.build_id}) was made from another unembedding than that of "
+            f"the model {model.name}: {stored.unembedding_hash[:12]}… against {model.unembedding.hash[:12]}…. Its tokens "
+            "would be wrong. Choose the matching catalogue with --catalogue, or build one: "
+            "python -m indexer build MODEL."
         )
 
 

@@ -13,12 +13,15 @@ Legend: B = base points, N = contributions, d = d_model, V = vocabulary. Scores 
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from app.attribution.fast import FEW, TOLERANCE, Distributions, RoundedRows, Shortlist, by_base
+from app.attribution.results import SublayerScores
 from indexer.families import Conventions
 from indexer.forward import ResidualStream
 from indexer.products import product
@@ -165,17 +168,10 @@ def log_probability_increase(
 # Log-probability increase of whole sub-layers and of heads (README, Method, Importance).
 
 
-@dataclass(frozen=True, eq=False)
-class LayerScores:
-    """Nats by which each sub-layer raised the target's log-probability; attention + ffn telescope over the layers.
-
-    Attributes:
-        attention: [L].
-        ffn: [L].
-    """
-
-    attention: Float[Tensor, " L"]
-    ffn: Float[Tensor, " L"]
+def array(tensor: Tensor) -> Float[np.ndarray, "..."]:
+    """The same numbers as a numpy array, in the same precision: results hold no tensors."""
+    numbers: np.ndarray[Any, Any] = tensor.detach().cpu().numpy()
+    return numbers
 
 
 def base_points(stream: ResidualStream) -> tuple[Float[Tensor, "L d"], Float[Tensor, "L d"]]:
@@ -188,10 +184,10 @@ def base_points(stream: ResidualStream) -> tuple[Float[Tensor, "L d"], Float[Ten
 
 def layer_scores(
     attention_base: Float[Tensor, " L"], ffn_base: Float[Tensor, " L"], final: Float[Tensor, ""]
-) -> LayerScores:
+) -> SublayerScores:
     """Differences of log p(w) along the residual stream: before attention, before the FFN, and after the last layer."""
     after = torch.cat([attention_base[1:], final[None]])
-    return LayerScores(attention=ffn_base - attention_base, ffn=after - ffn_base)
+    return SublayerScores(array(ffn_base - attention_base), array(after - ffn_base))
 
 
 def head_contributions(stream: ResidualStream, weights: Weights) -> Float[Tensor, "L H d"]:

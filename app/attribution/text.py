@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from app.attribution.compare import Comparison, Side
-from app.attribution.comparison import heads_frame
+from app.attribution.compare import Comparison, Side, heads_frame
 from app.attribution.results import Analysis, Keys, ValueNeuron
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind

@@ -340,7 +340,7 @@ def changed_layers(
     found: "Comparison", prompts: tuple[str, str], place: ComparePlace, address: Callable[[ComparePlace], str]
 ) -> Columns:
     """What changed in each layer."""
-    from app.attribution.comparison import layers_frame
+    from app.attribution.compare import layers_frame
 
     frame = layers_frame(found)
     return Columns(
@@ -364,7 +364,7 @@ def both_layers(
     address: Callable[[ComparePlace], str],
 ) -> Columns:
     """Attention or FFN of each layer in both runs."""
-    from app.attribution.comparison import layers_frame
+    from app.attribution.compare import layers_frame
 
     frame = layers_frame(found)
     frame, name = frame[frame["part"] == part], KIND_NAMES[part]
@@ -394,7 +394,7 @@ def changed_heads(
     found: "Comparison", prompts: tuple[str, str], place: ComparePlace, address: Callable[[ComparePlace], str]
 ) -> Grid:
     """What changed in each head."""
-    from app.attribution.comparison import heads_frame
+    from app.attribution.compare import heads_frame
 
     frame = heads_frame(found)
 

@@ -67,8 +67,10 @@ def test_zeroing_is_what_zero_columns_of_the_weights_do(name, texts, tmp_path):
         torch.testing.assert_close(found.stream.layer_input[layer].double(), residual, atol=oracle.CLOSE, rtol=0)
     expected = there.scores(TARGET)
     scores = found.layer_scores()
-    torch.testing.assert_close(scores.attention.double(), expected.attention, atol=oracle.CLOSE, rtol=0)
-    torch.testing.assert_close(scores.ffn.double(), expected.ffn, atol=oracle.CLOSE, rtol=0)
+    torch.testing.assert_close(
+        torch.as_tensor(scores.attention).double(), expected.attention, atol=oracle.CLOSE, rtol=0
+    )
+    torch.testing.assert_close(torch.as_tensor(scores.ffn).double(), expected.ffn, atol=oracle.CLOSE, rtol=0)
     torch.testing.assert_close(found.head_scores().double(), expected.heads, atol=oracle.CLOSE, rtol=0)
     for kind, every in ((NeuronKind.FFN, expected.ffn_neurons), (NeuronKind.ATTENTION, expected.attention_neurons)):
         best = [one.score for one in found.raising(kind, 12)[0]]

@@ -8,9 +8,8 @@ import torch
 
 from app.attribution import Settings, run_prompt
 from app.attribution.ablation import without
-from app.attribution.compare import compare, compare_prompts
-from app.attribution.comparison import TABLES, changes_frame, comparison_json, heads_frame
-from app.attribution.comparison import layers_frame as compared_layers
+from app.attribution.compare import TABLES, changes_frame, compare, compare_prompts, comparison_json, heads_frame
+from app.attribution.compare import layers_frame as compared_layers
 from app.attribution.text import comparison_text
 from db.neuron import Neuron, NeuronKind, parse_list
 from tests import models, oracle

@@ -7,8 +7,7 @@ import pytest
 
 from app.attribution import Settings
 from app.attribution.__main__ import main
-from app.attribution.compare import compare_prompts
-from app.attribution.comparison import comparison_json, neurons_frame
+from app.attribution.compare import compare_prompts, comparison_json, neurons_frame
 from db.neuron import parse_list
 from tests import models
 

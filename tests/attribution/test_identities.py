@@ -85,7 +85,7 @@ def test_layer_scores_telescope_from_the_embedding_to_the_model_s_answer(name, c
     final = model.unembedding.logits(hidden, scale, conventions).log_softmax(-1)[target]
     scores = layer_scores(attention, ffn, final)
     embedding = model.unembedding.logits(stream.layer_input[0, -1], scale, conventions).log_softmax(-1)[target]
-    near(scores.attention.sum() + scores.ffn.sum(), final - embedding, atol=1e-5)
+    near(torch.as_tensor(scores.attention.sum() + scores.ffn.sum()), final - embedding, atol=1e-5)
     if conventions is Conventions.EXACT:
         near(final, stream.logits.log_softmax(-1)[target], atol=1e-5)
 

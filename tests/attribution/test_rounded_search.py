@@ -5,7 +5,8 @@ The rounded path is forced on, whatever this processor is good at, and the oracl
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from operator import mul
 
 import pytest
 import torch
@@ -102,7 +103,7 @@ def assert_certified(certificate: Certificate, total: int, k: int) -> None:
 def test_neurons_of_the_whole_model(run, kind):
     every = every_score(run, kind)
     for sign, (found, certificate) in ((1, run.raising(kind, K)), (-1, run.lowering(kind, K, None))):
-        assert_best({(one.neuron.label, one.position): one.score for one in found}, every, K, lambda s, g=sign: g * s)
+        assert_best({(one.neuron.label, one.position): one.score for one in found}, every, K, partial(mul, sign))
         assert_certified(certificate, len(every), K)
 
 
@@ -118,7 +119,7 @@ def test_neurons_of_a_part(run, label):
             own = {(one.neuron.label, one.position): one.score for one in found.neurons}
             positive = {name: score for name, score in every.items() if sign * score > CLOSE}
             assert len(own) >= min(K, len(positive))  # a part's list holds no neuron of the other sign
-            assert_best(own, every, len(own), lambda score, sign=sign: sign * score)
+            assert_best(own, every, len(own), partial(mul, sign))
             assert_certified(found.certificate, len(every), K)
 
 

@@ -85,7 +85,7 @@ def test_shares_of_a_part(scope):
     for kind in scope.kinds:
         everywhere = [
             one.score
-            for one in run.linear(kind, _direction(run), 10**6)
+            for one in run.linear(kind, _direction(run), 10**6)[0]
             if one.neuron.layer == scope.layer
             and scope.head in (None, one.neuron.head)
             and scope.position in (None, one.position)

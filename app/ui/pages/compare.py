@@ -38,10 +38,10 @@ from db.neuron import Head, NeuronKind, Part, labels, parse_list
 from db.token_text import shorten
 
 if TYPE_CHECKING:
-    from app.attribution import comparison
+    from app.attribution import compare as comparison
     from app.attribution.compare import Change, Comparison, Side
 else:
-    comparison = lazy_import("app.attribution.comparison")
+    comparison = lazy_import("app.attribution.compare")
 
 HERE = "compare"
 
