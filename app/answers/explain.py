@@ -30,13 +30,13 @@ from db.workspace.records import MAX_TITLE
 if TYPE_CHECKING:
     import torch
 
-    from app.attribution import PromptRun, run, within
-    from app.attribution import neuron as one_neuron
+    from app.attribution import PromptRun, query, run
+    from app.attribution import analysis as analyses
 else:
     torch = lazy_import("torch")
-    one_neuron = lazy_import("app.attribution.neuron")
     run = lazy_import("app.attribution.run")
-    within = lazy_import("app.attribution.within")
+    query = lazy_import("app.attribution.query")
+    analyses = lazy_import("app.attribution.analysis")
 
 T = TypeVar("T")
 
@@ -186,11 +186,11 @@ def found_within(
 
     def find(found: "PromptRun") -> Found:
         if found.distractor_id is not None:
-            return within.shares_within(found, part, kind, question.top, opposing=lowered)
+            return analyses.shares_within(found, part, kind, question.top, opposing=lowered)
         if lowered:
             ranges = resources.ranges_of(atlas.info.build_id, atlas)
-            return within.lowering_within(found, part, kind, question.top, ranges)
-        return within.raising_within(found, part, kind, question.top)
+            return analyses.lowering_within(found, part, kind, question.top, ranges)
+        return analyses.raising_within(found, part, kind, question.top)
 
     stored.require_model_for_more(atlas, question)
     return _asked(atlas, question, ("within", part, kind, lowered), find, watch)
@@ -202,19 +202,19 @@ def activations(
     """The tokens of a text, in display form, and how active a neuron is at each."""
 
     def find(found: "PromptRun") -> tuple[tuple[str, ...], Activations]:
-        return tuple(token.display for token in found.tokens), one_neuron.activations(found, neuron)
+        return tuple(token.display for token in found.tokens), query.activations(found, neuron)
 
     return _asked(atlas, PromptSelection(text), ("active", neuron), find, watch)
 
 
 def key_sides(atlas: Catalogue, neuron: Neuron, watch: Report | None = None) -> tuple[KeySide, ...]:
-    """Which tokens' embeddings switch a neuron on; the same on every prompt. See `neuron.key_sides`."""
+    """Which tokens' embeddings switch a neuron on; the same on every prompt. See `query.key_sides`."""
 
     def make(report: Report) -> tuple[KeySide, ...]:
         model = resources.ready(atlas, report)
         report(f"Reading every token’s embedding with {neuron.label} …")
         with torch.inference_mode():
-            return one_neuron.key_sides(model, neuron)
+            return query.key_sides(model, neuron)
 
     return resources.workshop().result("detail", (atlas.info.build_id, "keys", neuron), make, watch)
 

@@ -27,7 +27,7 @@ from indexer.families import Conventions
 
 if TYPE_CHECKING:
     from app.attribution import analysis as analyses
-    from app.attribution import batch, frames, neuron, text
+    from app.attribution import batch, frames, query, text
     from app.attribution import compare as comparing
     from app.attribution import run as runs
     from app.attribution.compare import Comparison
@@ -37,7 +37,7 @@ else:
     analyses, runs = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.run")
     batch, frames = lazy_import("app.attribution.batch"), lazy_import("app.attribution.frames")
     comparing = lazy_import("app.attribution.compare")
-    neuron, text = lazy_import("app.attribution.neuron"), lazy_import("app.attribution.text")
+    query, text = lazy_import("app.attribution.query"), lazy_import("app.attribution.text")
 
 ENDINGS = (".json", ".csv", ".parquet")
 """Of a file that a comparison is written to."""
@@ -63,8 +63,8 @@ def parser() -> ArgumentParser:
     add("--distractor", metavar="TEXT", help="a token to hold the target against: why this and not that")
     add("--position", type=int, metavar="N", help="token position, from 0 or from the end (default: last)")
     add("--top", type=count, default=TOP, metavar="K", help=f"neurons of each kind; 0 for none (default: {TOP})")
-    query = f"value neurons that feed the query step (default: {QUERY_TOP})"
-    add("--query-top", type=count, default=QUERY_TOP, metavar="K", help=query)
+    feeding = f"value neurons that feed the query step (default: {QUERY_TOP})"
+    add("--query-top", type=count, default=QUERY_TOP, metavar="K", help=feeding)
     suppressing = "also the neurons that lower the target most (default: yes; slow without a catalogue)"
     add("--suppressing", action=BooleanOptionalAction, default=True, help=suppressing)
     add("--conventions", choices=["exact", "notebook"], default="exact", help="see app/attribution/README.md")
@@ -140,7 +140,7 @@ def _many(options: Namespace, model: "LanguageModel") -> str:
 def _keys(options: Namespace) -> str:
     neurons = [Neuron.parse(label) for label in options.keys]
     model = analyses.load(options.model)
-    found: list[Keys] = [neuron.keys(model, one) for one in neurons]
+    found: list[Keys] = [query.keys(model, one) for one in neurons]
     if options.json:
         return _line({"keys": [drilldowns.to_json(one) for one in found]})
     return "\n\n".join(text.keys_text(one) for one in found)

@@ -34,12 +34,12 @@ from db.lazy import lazy_import
 from db.neuron import Head, Neuron, NeuronAt, Part
 
 if TYPE_CHECKING:
-    from app.attribution import heads, neuron, within
+    from app.attribution import analysis as analyses
+    from app.attribution import heads, query
     from app.attribution.run import PromptRun, Ranges
 else:
-    heads = lazy_import("app.attribution.heads")
-    neuron = lazy_import("app.attribution.neuron")
-    within = lazy_import("app.attribution.within")
+    analyses, heads = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.heads")
+    query = lazy_import("app.attribution.query")
 
 DETAILS = "details"
 """The key beside an analysis' own under which answers one step further are kept."""
@@ -216,7 +216,7 @@ TABLE = (
     DrillDown(
         "within",
         Within,
-        lambda run, part, ranges: within.within(run, part, run.settings.top, ranges),
+        lambda run, part, ranges: analyses.within(run, part, run.settings.top, ranges),
         Part.parse,
         option="within",
         key="within",
@@ -226,7 +226,7 @@ TABLE = (
     DrillDown(
         "own",
         OwnQuery,
-        lambda run, what, _: neuron.own_query(run, *what),
+        lambda run, what, _: query.own_query(run, *what),
         NeuronAt.parse,
         option="query-of",
         key="own_queries",
@@ -235,8 +235,8 @@ TABLE = (
         earlier=_earlier_own,
     ),
     DrillDown("neuron", tuple[ValueNeuron, ...], lambda run, one, _: run.value_neurons(one), Neuron.parse),
-    DrillDown("active", Activations, lambda run, one, _: neuron.activations(run, one), Neuron.parse),
-    DrillDown("keys", Keys, lambda run, one, _: neuron.keys(run.model, one), Neuron.parse),
+    DrillDown("active", Activations, lambda run, one, _: query.activations(run, one), Neuron.parse),
+    DrillDown("keys", Keys, lambda run, one, _: query.keys(run.model, one), Neuron.parse),
 )
 NAMED = {row.name: row for row in TABLE}
 NAMES = tuple(NAMED)

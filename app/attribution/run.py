@@ -401,8 +401,8 @@ def require_same_model(model: LanguageModel, catalogue: Catalogue) -> None:
     if stored.unembedding_hash != model.unembedding.hash:
         raise AtlasError(
             f"The catalogue of {stored.model} (build {stored.build_id}) was made from another unembedding than that of "
-            f"the model {model.name}: {stored.unembedding_hash[:12]}… against {model.unembedding.hash[:12]}…. Its tokens "
-            "would be wrong. Choose the matching catalogue with --catalogue, or build one: "
+            f"the model {model.name}: {stored.unembedding_hash[:12]}… against {model.unembedding.hash[:12]}…. Its "
+            "tokens would be wrong. Choose the matching catalogue with --catalogue, or build one: "
             "python -m indexer build MODEL."
         )
 

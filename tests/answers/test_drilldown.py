@@ -6,14 +6,14 @@ import pytest
 
 from app.answers import explain
 from app.attribution import analyse, load, run_prompt
+from app.attribution.analysis import raising_within
 from app.attribution.drilldowns import answer
 from app.attribution.frames import positions_frame
 from app.attribution.heads import through_head
-from app.attribution.neuron import activations, own_query
 from app.attribution.prompt import Settings
+from app.attribution.query import activations, own_query
 from app.attribution.results import overlap
 from app.attribution.run import stored_ranges
-from app.attribution.within import raising_within
 from app.words import nats
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue

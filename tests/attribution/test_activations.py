@@ -3,7 +3,7 @@
 import pytest
 
 from app.attribution import Settings, run_prompt
-from app.attribution.neuron import activations, own_query
+from app.attribution.query import activations, own_query
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
 from tests import models

@@ -18,7 +18,7 @@ from app.attribution.heads import (
     source_scores,
     through_head,
 )
-from app.attribution.neuron import own_query
+from app.attribution.query import own_query
 from app.attribution.results import overlap, to_json
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronAt, NeuronKind

@@ -9,12 +9,11 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from app.attribution import Settings, drilldowns, explain, run_prompt
-from app.attribution.analysis import contrast
+from app.attribution.analysis import contrast, within
 from app.attribution.frames import lens_frame, pattern_frame, positions_frame
 from app.attribution.heads import contrast_flow, flow, through_head
-from app.attribution.neuron import activations, keys, own_query
+from app.attribution.query import activations, keys, own_query
 from app.attribution.results import to_json
-from app.attribution.within import within
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronAt, Part
 from tests import models

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from app.attribution.__main__ import main
 from app.attribution.drilldowns import to_json
 from app.attribution.frames import keys_frame
-from app.attribution.neuron import key_sides, keys
+from app.attribution.query import key_sides, keys
 from app.attribution.results import Keys
 from app.attribution.text import keys_text
 from db.errors import AtlasError

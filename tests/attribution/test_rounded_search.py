@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from app.attribution import Settings, fast, run_prompt
+from app.attribution.analysis import lowering_within, raising_within
 from app.attribution.fast import TOLERANCE, Shortlist
 from app.attribution.heads import flow
 from app.attribution.results import Certificate
 from app.attribution.run import PromptRun
 from app.attribution.score import base_points
-from app.attribution.within import lowering_within, raising_within
 from db.neuron import NeuronKind, Part
 from indexer.unembedding import Unembedding
 from tests import models

@@ -6,7 +6,7 @@ import pytest
 
 from app.attribution import Settings, run_prompt
 from app.attribution.__main__ import main
-from app.attribution.within import lowering_within, raising_within, shares_within
+from app.attribution.analysis import lowering_within, raising_within, shares_within
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Part
 from tests import models, oracle

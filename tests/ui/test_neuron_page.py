@@ -16,7 +16,7 @@ def shown(app, key) -> bool:
 @pytest.mark.parametrize(("label", "names"), [("L1.F3", ("gate", "up")), ("L1.H2.N3", ("value",))])
 def test_the_key_side_is_the_librarys(small_page, small_folders, label, names):
     from app.attribution import load
-    from app.attribution.neuron import key_sides
+    from app.attribution.query import key_sides
 
     sides = key_sides(load(str(small_folders[0] / "llama")), Neuron.parse(label))
     app = small_page("neuron", n=label, keys="1")
@@ -60,7 +60,7 @@ def test_an_ffn_neuron_has_no_head(small_page):
 
 def test_a_trial_says_where_the_neuron_is_most_active(small_page, small_folders):
     from app.attribution import Settings, load, run_prompt
-    from app.attribution.neuron import activations
+    from app.attribution.query import activations
 
     run = run_prompt(load(str(small_folders[0] / "llama")), "The river runs", Settings())
     values = activations(run, Neuron.ffn(1, 3)).activation
