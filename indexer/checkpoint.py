@@ -16,11 +16,11 @@ from transformers import AutoConfig, AutoTokenizer
 
 from db import settings
 from db.errors import AtlasError
+from indexer import demo_model
 from indexer.families import Architecture, Dimensions, architecture_of, dimensions_of
 from indexer.weights import Weights, file_weights, safetensors_files
 
 DEMO = "demo"
-DEMO_NAME = "SmolLM2-135M-Instruct"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "merges.txt", "vocab.*")
 
@@ -107,10 +107,10 @@ def locate(model: str, *, models: Path | None = None) -> Checkpoint:
     """
     models = settings.paths().models if models is None else models
     if model == DEMO:
-        folder = models / DEMO_NAME
+        folder = models / demo_model.NAME
         if not (folder / "config.json").is_file():
             raise AtlasError("The demo model is not here yet. Run `make index`, or `python -m indexer fetch-demo`.")
-        return Checkpoint(DEMO_NAME, folder)
+        return Checkpoint(demo_model.NAME, folder)
     for folder in (Path(model), models / model):
         if folder.is_dir():
             if not (folder / "config.json").is_file():

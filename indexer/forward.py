@@ -1,8 +1,8 @@
 """One forward pass, with what every neuron did in it: prompt tokens -> ResidualStream.
 
 Everything is read by hooks on the library's own modules, which are always removed; nothing of transformers is copied or
-patched. Legend: L = layers, T = tokens up to the analysed position, H = heads, KV = key-value heads, D = head_dim, n
-    = FFN neurons of a layer, d = d_model, V = vocabulary.
+patched. Legend: L = layers, T = tokens up to the analysed position, H = heads, KV = key-value heads, D = head_dim,
+n = FFN neurons of a layer, d = d_model, V = vocabulary.
 """
 
 from collections.abc import Callable, Collection, Iterator

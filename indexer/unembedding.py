@@ -18,8 +18,6 @@ from indexer.families import Conventions, NormKind
 from indexer.products import product
 from indexer.weights import Weights
 
-__all__ = ["Conventions", "Unembedding"]
-
 
 @dataclass(frozen=True, eq=False)
 class Unembedding:

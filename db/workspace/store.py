@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import (
@@ -97,9 +96,7 @@ class Workspace:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     @contextmanager
@@ -148,8 +145,7 @@ class Workspace:
             text = connection.execute(select(_ANALYSIS.c.result).where(_ANALYSIS.c.id == analysis_id)).scalar()
         if text is None:
             raise _no_analysis(analysis_id)
-        result: dict[str, Any] = json.loads(text)
-        return result
+        return dict(json.loads(text))
 
     def rename(self, analysis_id: str, title: str) -> Saved:
         """Give a saved analysis another title."""
@@ -185,13 +181,9 @@ class Workspace:
 
     def asked(self, model: str, question: str) -> tuple[Saved, ...]:
         """The saved answers to one question, newest first."""
-        same = (
-            _ANALYSIS.c.model == model,
-            _ANALYSIS.c.question_hash == _hash(question),
-            _ANALYSIS.c.question == question,
-        )
+        same = {"model": model, "question_hash": _hash(question), "question": question}
+        chosen = select(*SAVED).where(*_equal(_ANALYSIS, same)).order_by(*_NEWEST_FIRST).limit(50)
         with self.reading() as connection:
-            chosen = select(*SAVED).where(*same).order_by(*_NEWEST_FIRST).limit(50)
             return tuple(map(saved_of, connection.execute(chosen)))
 
     def mentions(self, model: str, neuron: Neuron, *, limit: int = 50, offset: int = 0) -> tuple[Mention, ...]:
@@ -213,9 +205,8 @@ class Workspace:
 
     def count_mentions(self, model: str, neuron: Neuron) -> tuple[int, int]:
         """How many rows :meth:`mentions` has in all, and of how many analyses."""
-        counted = select(func.count(), func.count(distinct(_MENTION.c.analysis_id))).where(
-            _MENTION.c.model == model, _MENTION.c.neuron == neuron.label
-        )
+        counted = select(func.count(), func.count(distinct(_MENTION.c.analysis_id)))
+        counted = counted.where(*_equal(_MENTION, {"model": model, "neuron": neuron.label}))
         with self.reading() as connection:
             rows, analyses = connection.execute(counted).one()
         return int(rows), int(analyses)
@@ -314,8 +305,7 @@ class Workspace:
     def delete_collection(self, collection_id: str) -> None:
         """Forget a collection; what was in it stays."""
         with self.writing() as connection:
-            _collection(connection, collection_id)
-            connection.execute(delete(_COLLECTION).where(_COLLECTION.c.id == collection_id))
+            connection.execute(delete(_COLLECTION).where(_COLLECTION.c.id == _collection(connection, collection_id).id))
 
     def contents(self, collection_id: str) -> Contents:
         """What is in a collection."""
@@ -429,11 +419,10 @@ def notes_of(
     rows = connection.execute(select(some, _TAG.c.tag).select_from(tagged).order_by(*_last_changed_first(some)))
     found = []
     for (model, label), group in groupby(rows, key=lambda row: (row.model, row.neuron)):
-        first, *others = group
-        tags = (row.tag for row in (first, *others) if row.tag is not None)
-        kept = {"model": model, "neuron": Neuron.parse(label), "text": first.text, "updated_at": first.updated_at}
-        # Sorted here: each database sorts text in its own way.
-        found.append(NeuronNote.model_construct(**kept, tags=tuple(sorted(tags))))
+        of_one = list(group)
+        tags = sorted(row.tag for row in of_one if row.tag is not None)  # each database sorts text in its own way
+        kept = {"model": model, "neuron": Neuron.parse(label), "text": of_one[0].text}
+        found.append(NeuronNote.model_construct(**kept, tags=tuple(tags), updated_at=of_one[0].updated_at))
     return tuple(found)
 
 
@@ -486,9 +475,8 @@ def _contents(connection: Connection, collection_id: str | None = None) -> dict[
     """What is in one collection, or in every one, by the collection's id; empty ones are left out."""
     analyses = select(_LISTED.c.collection_id, *SAVED).join(_ANALYSIS, _LISTED.c.analysis_id == _ANALYSIS.c.id)
     analyses = analyses.order_by(_LISTED.c.added_at, _LISTED.c.analysis_id)
-    neurons = select(_LISTED_NEURON).order_by(
-        _LISTED_NEURON.c.added_at, _LISTED_NEURON.c.model, _LISTED_NEURON.c.neuron
-    )
+    added = _LISTED_NEURON.c
+    neurons = select(_LISTED_NEURON).order_by(added.added_at, added.model, added.neuron)
     if collection_id is not None:
         analyses = analyses.where(_LISTED.c.collection_id == collection_id)
         neurons = neurons.where(_LISTED_NEURON.c.collection_id == collection_id)
