@@ -174,7 +174,7 @@ def _builds(options: Namespace) -> str:
 
 def search_text(catalogue: "Catalogue", question: Search) -> str:
     """Which tokens the text stands for, the search in words, a table of hits."""
-    matched, hits = question.matches(catalogue).matched, question.answer(catalogue)
+    matched, hits = catalogue.tokens_of(question.text), question.answer(catalogue)
     named = ", ".join(f"“{shorten(token.display)}” ({token.token_id})" for token in matched)
     total = catalogue.count_hits([token.token_id for token in matched], question)
     shown = f"{len(hits)} of {total:,} hits" + (f" from {question.offset + 1}" if question.offset and hits else "")

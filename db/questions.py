@@ -18,7 +18,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from db.catalogue.concepts import MAX_CONCEPT, MAX_TEXT, WIDEN
-from db.errors import AtlasError, NotFoundError
+from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Sign
 from db.records import (
     Concept,
@@ -29,7 +29,6 @@ from db.records import (
     Overview,
     SimilarNeuron,
     Token,
-    TokenMatches,
     TokenPage,
     WeightedToken,
 )
@@ -245,16 +244,9 @@ class Search(Filters, Question):
     limit: Annotated[int, Option("how many hits at most", least=0, most=MOST_ROWS)] = 100
     offset: Annotated[int, _OFFSET] = 0
 
-    def matches(self, catalogue: "Catalogue") -> TokenMatches:
-        """The tokens that the text stands for; raises as :meth:`answer` does."""
-        matches = catalogue.resolve(self.text)
-        if not matches.matched:
-            raise NotFoundError(matches.no_match())
-        return matches
-
     def answer(self, catalogue: "Catalogue") -> tuple[Hit, ...]:
         """A page of hits, best first."""
-        ids = [token.token_id for token in self.matches(catalogue).matched]
+        ids = [token.token_id for token in catalogue.tokens_of(self.text)]
         return catalogue.search_token(ids, self, limit=self.limit, offset=self.offset)
 
 

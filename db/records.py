@@ -15,11 +15,11 @@ from typing import Annotated, Final
 from db.neuron import Neuron, NeuronKind, Sign
 from db.token_text import display, shorten
 
-# How a field stands in JSON, where it does not stand there as it is.
+# How JSON gives a field, where it does not give it as it is.
 
 
 class Spread(dict[str, str]):
-    """The value stands for itself by some of its attributes: a dictionary of name in JSON to attribute."""
+    """Give some attributes of the value instead of the value: name in JSON to attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Rounded:
 
 
 TEXTS: Final = "texts"
-"""Several tokens or words, of which JSON has the texts."""
+"""Several tokens or words, of which JSON gives the texts."""
 HIDDEN: Final = "hidden"
-"""JSON does not have it."""
+"""JSON leaves it out."""
 
 
 def stamped(*names: str) -> Spread:
@@ -191,7 +191,7 @@ class SimilarNeuron:
 
     @property
     def signed(self) -> float:
-        """The similarity, negative where the tokens stand at opposite ends."""
+        """The similarity, negative where the tokens are at opposite ends."""
         return -self.similarity if self.opposite else self.similarity
 
 

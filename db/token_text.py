@@ -66,7 +66,7 @@ def shorten(text: str, limit: int = 40) -> str:
     """At most ``limit`` characters of display text, "…" at the end where some are left out.
 
     Never cuts through an escape such as ⟨U+200B⟩, nor between a character and the marks that combine with it. For
-    tables and sentences, never as a key: tokens that begin alike may come out alike.
+    tables and sentences, never as a key: tokens with the same beginning may come out the same.
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")

@@ -119,7 +119,7 @@ def exclusive(directory: Path) -> AbstractContextManager[None]:
     Raises:
         AtlasError: on entering, another process holds it.
     """
-    place = directory.resolve()  # the lock stands beside the folder, which holds builds alone
+    place = directory.resolve()  # the lock is outside the folder, which holds nothing but builds
     held = f"Another process is publishing to {directory}: wait until it has finished."
     return locked(place.with_name(f".{place.name}.lock"), held)
 

@@ -34,7 +34,7 @@ def check_build(path: Path, stamp: BuildStamp) -> None:
     Reader.open(path).close()  # what no reader would open is not published
     with read_only_connection(path) as connection, ThreadPoolExecutor(1) as aside:
         _check_counts(connection, stamp)
-        # The longest check beside the others; a cursor is a connection of its own to the same file.
+        # The longest check runs at the same time as the others; a cursor is a connection of its own to the same file.
         by_token = aside.submit(_check_by_token, connection.cursor(), stamp)
         _check_neurons(connection)
         _check_by_neuron(connection, stamp)
@@ -45,7 +45,7 @@ def check_build(path: Path, stamp: BuildStamp) -> None:
 def content_hash(path: Path) -> str:
     """SHA-256 over all tables in stored order, without the build's id, time and code version.
 
-    Two builds with the same hash answer every question alike. For tests of reproducibility, not for security.
+    Two builds with the same hash give the same answers. For tests of reproducibility, not for security.
     """
     digest = hashlib.sha256()
     with read_only_connection(path) as connection:
@@ -105,7 +105,9 @@ def _check_counts(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> N
         _require(found == expected, f"table {what} has {found:,} rows, not {expected:,}")
     layers = _one(connection, "SELECT count(DISTINCT layer) FROM neuron")
     outside = _one(connection, f"SELECT count(*) FROM neuron WHERE layer < 0 OR layer >= {stamp.layers}")
-    _require(layers == stamp.layers and outside == 0, f"neurons stand in {layers} layers, not in all of {stamp.layers}")
+    _require(
+        layers == stamp.layers and outside == 0, f"there are neurons in {layers} layers, not in all {stamp.layers}"
+    )
     ids = connection.execute("SELECT token_id FROM token").fetchnumpy()["token_id"]
     _require(np.array_equal(ids, np.arange(stamp.vocabulary)), "token ids are not 0, 1, 2, … in order")
 
@@ -131,7 +133,7 @@ def _check_neurons(connection: duckdb.DuckDBPyConnection) -> None:
             OR kind NOT IN (0, 1)
         """,
     )
-    _require(misplaced == 0, f"{misplaced:,} neurons do not stand where their layer, kind, head and index put them")
+    _require(misplaced == 0, f"{misplaced:,} neurons are not where their layer, kind, head and index put them")
 
 
 def _check_by_neuron(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> None:
@@ -186,7 +188,7 @@ def _check_by_token(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) ->
             _require(same, "the rows by token are not the rows by neuron")
             table = np.concatenate([last, [token, -sign, rank, neuron]], axis=1)
             last = table[:, -1:]
-            _require(_strictly_sorted(table), "the rows by token are not in order, or stand twice")
+            _require(_strictly_sorted(table), "the rows by token are not in order, or are there twice")
 
 
 def _strictly_sorted(keys: NDArray[np.int64]) -> bool:

@@ -54,6 +54,7 @@ else:
 
 _SPREAD = {Neuron: Spread(neuron="label"), Token: Spread(token_id="token_id", token="text")}
 _hints = partial(get_type_hints, include_extras=True)
+_VALUE = "_value_"  # of an enum's member, where `value` would take as long as all other attributes together
 _LABEL = "The neuron's label, such as L28.F29 or L21.H19.N7."
 
 
@@ -135,7 +136,7 @@ def _getter(path: list[str], kind: type, notes: tuple[Any, ...]) -> Callable[[An
     if rounded is not None:
         return lambda record: round(get(record), rounded.decimals)
     if issubclass(kind, StrEnum):
-        return attrgetter(".".join([*path, "value"]))
+        return attrgetter(".".join([*path, _VALUE]))
     return (lambda record: str(get(record))) if kind is Path else get
 
 
@@ -154,7 +155,7 @@ def frame_of(record: type, rows: Sequence[Any]) -> pd.DataFrame:
     token, its unambiguous form. Several tokens are the columns tokens, which counts them, and one that lists them.
     """
     columns = _columns(record)
-    table = pd.DataFrame([[get(row) for get in columns.values()] for row in rows], columns=list(columns))
+    table = pd.DataFrame({name: list(map(get, rows)) for name, get in columns.items()}, columns=list(columns))
     return table.astype({"head": "Int64"}) if "head" in columns else table
 
 
@@ -172,14 +173,14 @@ def _columns(record: type) -> dict[str, Callable[[Any], Any]]:
     for name, hint in _hints(record).items():
         kind, notes, _ = _parts(hint)
         if kind is Neuron:
-            paths = {"neuron": "label", "kind": "kind.value", "layer": "layer", "head": "head", "index": "index"}
+            paths = {"neuron": "label", "kind": f"kind.{_VALUE}", "layer": "layer", "head": "head", "index": "index"}
             found |= {column: attrgetter(f"{name}.{path}") for column, path in paths.items()}
         elif kind is Token:
             found |= {"token_id": attrgetter(f"{name}.token_id"), "token": attrgetter(f"{name}.display")}
         elif TEXTS in notes:
             found |= _listing(attrgetter(name), name)
         else:
-            found[name] = attrgetter(f"{name}.value" if issubclass(kind, StrEnum) else name)
+            found[name] = attrgetter(f"{name}.{_VALUE}" if issubclass(kind, StrEnum) else name)
     return found
 
 
@@ -197,7 +198,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def safe_cell(text: str) -> str:
-    """The text as it may stand in a spreadsheet.
+    """The text as a spreadsheet may have it.
 
     >>> safe_cell("=1+1"), safe_cell("  -x"), safe_cell(" Paris"), safe_cell("＝1")
     ("'=1+1", "'  -x", ' Paris', "'＝1")
@@ -238,7 +239,7 @@ def to_csv(frame: pd.DataFrame) -> str:
     for name in safe.columns:
         if safe[name].map(type).isin([str, Sign]).any():
             safe[name] = [safe_cell(str(value)) for value in safe[name]]
-    # With any other line end, a carriage return within a text would stand there unquoted and end the row.
+    # With any other line end, a carriage return within a text would not be quoted and would end the row.
     return str(safe.to_csv(index=False, lineterminator="\r\n"))
 
 

@@ -52,7 +52,7 @@ def publish(
     Args:
         directory: ``catalogue/<model>/``; made if it is missing.
         stamp: what the build says about itself; content is checked against it.
-        tokens: the columns of table ``token``, a row a token.
+        tokens: the columns of table ``token``, one row per token.
         shards: folders with ``neurons.parquet`` (columns of table ``neuron``) and ``tokens.parquet`` (of
             ``neuron_token``); together every neuron once, in any order.
         neighbours: the columns of table ``token_neighbour``; None where they were not computed, and concepts are then
@@ -112,7 +112,7 @@ def _require_columns(what: str, found: Sequence[str], table: Table) -> None:
 
 
 def _settle(temporary: Path, target: Path) -> None:
-    """Give the checked file its immutable name; a build that stands there already must be the same."""
+    """Give the checked file its immutable name; a build that is already there must be the same."""
     if not target.exists():
         temporary.rename(target)
         sync(target.parent)
@@ -220,7 +220,7 @@ def load(path: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path]
                 ordered = by_token(stored, _read(neuron_files, "neuron_id", "mean", "std"))
                 written.result()
             rest.result()
-        del stored, other  # what is written need not stand beside what follows
+        del stored, other  # what is written need not stay in memory
         if ordered is not None:
             _append_pieces(connection, schema.token_neuron, ordered)
         else:
@@ -254,7 +254,7 @@ def _read(files: Sequence[str], *columns: str) -> pa.Table:
         parts = list(readers.map(lambda file: pq.read_table(file, columns=list(columns)), files))
     whole = pa.concat_tables(parts).combine_chunks()
     del parts
-    pa.default_memory_pool().release_unused()  # else the parts' memory stands beside all that follows
+    pa.default_memory_pool().release_unused()  # else the parts' memory is held to the end
     return whole
 
 
@@ -324,7 +324,7 @@ def in_pieces(table: pa.Table) -> pa.Table:
 
 
 def _piece(rows: int) -> int:
-    """Rows of a piece, such that all are about alike."""
+    """Rows per piece, so that all pieces are of about the same size."""
     each = -(-rows // max(1, round(rows / _PIECE_ROWS)))
     return max(1, -(-each // _ROUND_ROWS)) * _ROUND_ROWS
 
@@ -338,7 +338,7 @@ def _parts(rows: int) -> Iterator[slice]:
 
 
 def _token_order(tokens: _Whole, signs: _Whole, ranks: _Whole) -> NDArray[np.int64]:
-    """Where the rows stand, which are in the order by neuron, in the order by token."""
+    """Places of the rows, given in the order by neuron, in the order by token."""
     rows = len(tokens)
     if rows == 0:
         return np.zeros(0, np.int64)

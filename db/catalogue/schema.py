@@ -1,8 +1,8 @@
 """The tables of a build, declared in SQLAlchemy Core so that they can live in DuckDB or PostgreSQL; z; neurons' ids.
 
-Neuron-token pairs stand twice: ``neuron_token`` sorted by neuron, ``token_neuron`` sorted by (token, rank). No table
-has a primary key or an index: DuckDB's zone maps answer both look-ups from the order of the rows alone, and a key would
-make the file several times larger. What a key would guarantee is checked once, when the build is published.
+Neuron-token pairs are stored twice: ``neuron_token`` sorted by neuron, ``token_neuron`` sorted by (token, rank). No
+table has a primary key or an index: DuckDB's zone maps answer both look-ups from the order of the rows alone, and a key
+would make the file several times larger. What a key would guarantee is checked once, when the build is published.
 
 Ranks count from 1, the most extreme token of that end. Logits are those of the value vector alone: centred for
 LayerNorm models, times the final norm's weight, times the unembedding; no norm scale, no biases. REAL is four bytes
@@ -100,7 +100,7 @@ def z_score(logit: ColumnElement[float], mean: ColumnElement[float], std: Column
 
 
 def sign_of(code: int) -> Sign:
-    """The sign that a stored code stands for."""
+    """The sign of a stored code."""
     return Sign.PROMOTES if code > 0 else Sign.SUPPRESSES
 
 
@@ -110,7 +110,7 @@ _KINDS = {code: NeuronKind(name) for name, code in KIND_CODES.items()}
 
 
 def kind_of(code: int) -> NeuronKind:
-    """The kind that a stored code stands for."""
+    """The kind of a stored code."""
     return _KINDS[code]
 
 

@@ -356,7 +356,7 @@ def similar(weights: Sequence[tuple[int, int, float]], neuron_id: int, depth: in
         limit: rows.
     """
     pairs = token_neuron
-    # A token may stand at both ends of a neuron with few tokens: each end has its own weights.
+    # A token may be at both ends of a neuron with few tokens: each end has its own weights.
     ends = {code: {token_id: weight for token_id, sign, weight in weights if sign == code} for code in (1, -1)}
     here = [(code, case(found, value=pairs.c.token_id, else_=0.0)) for code, found in ends.items() if found]
     parts_of_ends = [

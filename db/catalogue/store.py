@@ -11,6 +11,7 @@ from db.catalogue.export import frame_of
 from db.catalogue.reader import Tokens, token_of
 from db.catalogue.schema import Layout, kind_of, sign_of
 from db.errors import AtlasError, NotFoundError
+from db.lazy import lazy_import
 from db.neuron import Neuron, NeuronKind
 from db.questions import Filters
 from db.records import (
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-
+else:
+    np, pd = lazy_import("numpy"), lazy_import("pandas")
 
 EVERYTHING = Filters()
 QUANTILES = (5, 25, 50, 75, 95)
@@ -46,23 +48,20 @@ SIMILAR_DEPTH = 30
 class Catalogue(Tokens):
     """The neurons of one model and the tokens at both ends of each. Make one with :meth:`open`.
 
-    Safe to share between threads. Every method that takes tokens, filters or neurons raises AtlasError for a token id
-    that is not in the vocabulary, layers or a head that the model lacks, and a neuron that does not exist.
+    Safe to share between threads. Every method raises AtlasError for what the build does not have: a token id outside
+    the vocabulary, layers or a head, a neuron (the message names the ranges that exist); and for a negative limit or
+    offset.
     """
 
     @cached_property
     def layout(self) -> Layout:
-        """Where each neuron stands: label <-> stored id."""
+        """From neurons to stored ids and back."""
         return Layout.from_rows(self.rows(statements.blocks()))
 
     def search_token(
         self, token_ids: Iterable[int], filters: Filters = EVERYTHING, *, limit: int = 100, offset: int = 0
     ) -> tuple[Hit, ...]:
-        """Neurons with one of the tokens at an end, best first. A neuron that has several of them is several hits.
-
-        Raises:
-            AtlasError: an unknown token id, layers or head that the model lacks, a negative limit or offset.
-        """
+        """Neurons with one of the tokens at an end, best first. A neuron that has several of them is several hits."""
         check_page(limit, offset)
         wanted = self.checked(token_ids, filters)
         if not wanted:
@@ -75,12 +74,12 @@ class Catalogue(Tokens):
         )
 
     def count_hits(self, token_ids: Iterable[int], filters: Filters = EVERYTHING) -> int:
-        """How many hits :meth:`search_token` has in all; raises as it does."""
+        """How many hits :meth:`search_token` has in all."""
         wanted = self.checked(token_ids, filters)
         return int(self.rows(statements.hit_count(wanted, filters, self.layout.spans(filters)))[0][0]) if wanted else 0
 
     def layers_of(self, token_ids: Iterable[int], filters: Filters = EVERYTHING) -> tuple[LayerCount, ...]:
-        """Distinct neurons among the hits, for each layer, kind and sign that has any; raises as the search does."""
+        """Distinct neurons among the hits, for each layer, kind and sign that has any."""
         wanted = self.checked(token_ids, filters)
         rows = self.rows(statements.layer_counts(wanted, filters, self.layout.spans(filters))) if wanted else []
         return tuple(LayerCount(layer, kind_of(kind), sign_of(sign), count) for layer, kind, sign, count in rows)
@@ -90,11 +89,7 @@ class Catalogue(Tokens):
         return frame_of(LayerCount, self.layers_of(token_ids, filters))
 
     def neuron(self, neuron: Neuron) -> NeuronCard:
-        """All that is stored of one neuron.
-
-        Raises:
-            AtlasError: no such neuron; the message names the ranges that exist.
-        """
+        """All that is stored of one neuron."""
         rows = self.rows(statements.card(self.layout.neuron_id(neuron)))
         ends: dict[int, list[TokenLogit]] = {1: [], -1: []}
         for row in rows:
@@ -103,11 +98,7 @@ class Catalogue(Tokens):
         return NeuronCard(neuron, first.mean, first.std, first.norm, tuple(ends[1]), tuple(ends[-1]))
 
     def strongest_tokens(self, neurons: Sequence[Neuron], depth: int = 5) -> dict[Neuron, NeuronTokens]:
-        """The first ``depth`` tokens of both ends of up to some thousand neurons, in the order given, in one query.
-
-        Raises:
-            AtlasError: a neuron that does not exist.
-        """
+        """The first ``depth`` tokens of both ends of up to some thousand neurons, in the order given, in one query."""
         ids = {self.layout.neuron_id(neuron): neuron for neuron in neurons}
         if not ids:
             return {}
@@ -125,22 +116,18 @@ class Catalogue(Tokens):
         Raises:
             AtlasError: no such layer or kind.
         """
-        import numpy as np
-
         block = self.layout.block(layer, kind)
         logits = np.array([row[1] for row in self.rows(statements.extremes(block.first, block.size))], dtype=np.float32)
         return logits[: block.size], logits[block.size :]
 
     def layer_statistics(self, layer: int, kind: NeuronKind) -> "pd.DataFrame":
-        """Where the neurons of a layer and kind stand among each other: one row each, in neuron order.
+        """The figures of the neurons of a layer and kind: one row each, in neuron order.
 
         Columns: index, head (missing for FFN), mean, std, norm, top_logit, bottom_logit, top_z, bottom_z.
 
         Raises:
             AtlasError: no such layer or kind.
         """
-        import pandas as pd
-
         block = self.layout.block(layer, kind)
         rows = self.rows(statements.layer_statistics(block.first, block.size))
         columns = ["index", "head", "mean", "std", "norm", "top_logit", "bottom_logit", "top_z", "bottom_z"]
@@ -194,7 +181,7 @@ class Catalogue(Tokens):
         """The ends of neurons that cover a concept, best first; the order of ``filters`` does not count.
 
         Raises:
-            AtlasError: layers or head that the model lacks, a negative limit or offset, more than MAX_CONCEPT tokens.
+            AtlasError: as all methods, and for more than MAX_CONCEPT tokens.
         """
         check_page(limit, offset)
         weights = self._weights(concept, filters)
@@ -215,7 +202,7 @@ class Catalogue(Tokens):
         )
 
     def count_concept(self, concept: Concept, filters: Filters = EVERYTHING) -> int:
-        """How many ends :meth:`concept_neurons` has in all; raises as it does."""
+        """How many ends :meth:`concept_neurons` has in all."""
         weights = self._weights(concept, filters)
         if not weights:
             return 0
@@ -237,9 +224,6 @@ class Catalogue(Tokens):
         over both ends, with rarity = ln(ends of neurons / ends that hold the token)²: some tokens are in a tenth of all
         lists and say nothing. A neuron and itself have 1. The cosine of value vectors needs the model:
         ``indexer.directions``.
-
-        Raises:
-            AtlasError: no such neuron, or a negative limit.
         """
         check_page(limit)
         neuron_id, depth = self.layout.neuron_id(neuron), min(SIMILAR_DEPTH, self.info.depth)
@@ -276,21 +260,13 @@ class Catalogue(Tokens):
         }
 
     def neighbours(self, token_id: int) -> tuple[Neighbour, ...]:
-        """The tokens nearest to a token, nearest first; none where the build holds no neighbours.
-
-        Raises:
-            AtlasError: no such token.
-        """
+        """The tokens nearest to a token, nearest first; none where the build holds no neighbours."""
         self.token(token_id)
         rows = self.rows(statements.neighbours(token_id))
         return tuple(Neighbour(row.rank, token_of(row), row.cosine) for row in rows)
 
     def neighbour_of(self, token_id: int) -> int:
-        """Of how many tokens this one is a neighbour: large for hubs, which are near everything.
-
-        Raises:
-            AtlasError: no such token.
-        """
+        """Of how many tokens this one is a neighbour: large for hubs, which are near everything."""
         self.token(token_id)
         return int(self.rows(statements.neighbour_of(token_id))[0][0])
 
@@ -314,11 +290,7 @@ class Catalogue(Tokens):
         return frame_of(LayerOverview, self.layers())
 
     def most_peaked(self, filters: Filters = EVERYTHING, *, limit: int = 20) -> tuple[PeakedNeuron, ...]:
-        """The ends of neurons whose first token stands out most, by z; of ``filters`` rank and order do not count.
-
-        Raises:
-            AtlasError: layers or head that the model lacks, or a negative limit.
-        """
+        """The ends of neurons whose first token stands out most, by z; of ``filters`` rank and order do not count."""
         check_page(limit)
         self.checked((), filters)
         return tuple(
@@ -327,11 +299,7 @@ class Catalogue(Tokens):
         )
 
     def favourites(self, *, limit: int = 20) -> tuple[TokenFavour, ...]:
-        """The tokens that stand first at most neurons' ends. Reads the whole build: a second for 50 million rows.
-
-        Raises:
-            AtlasError: a negative limit.
-        """
+        """The tokens that come first at most neurons' ends. Reads the whole build: a second for 50 million rows."""
         check_page(limit)
         rows = self.rows(statements.favourites(limit))
         tokens = self.tokens(dict.fromkeys(row[0] for row in rows))

@@ -13,7 +13,7 @@ from db.errors import AtlasError
 from tests.catalogues import ToyCatalogue
 
 OTHER = "the rows by token are not the rows by neuron"
-DISORDER = "not in order, or stand twice"
+DISORDER = "not in order, or are there twice"
 
 
 def anew(order: str) -> list[str]:

@@ -119,7 +119,7 @@ def test_bad_pairs_are_refused(tmp_path: Path, name: str) -> None:
 
 BAD_NEURONS: dict[str, tuple[str, Change, str]] = {
     "id twice": ("neuron_id", _at(1, 0), "neuron ids"),
-    "index twice": ("index", _at(1, 0), "do not stand where"),
+    "index twice": ("index", _at(1, 0), "are not where"),
     "layer beyond the model": ("layer", _at(0, 3), "layers"),
     "wrong kind": ("kind", _at(0, 1), "kind = 0 has 20 rows, not 21"),
     "negative deviation": ("std", _at(0, -1), "negative"),
