@@ -158,13 +158,6 @@ def neuron_rows(frame: pd.DataFrame, atlas: Catalogue) -> list[NeuronRow]:
     ]
 
 
-def layer_counts(frame: pd.DataFrame) -> pd.DataFrame:
-    """How many neurons of a frame stand in each layer. Columns: layer, kind ("ffn" or "attention"), neurons."""
-    kinds = [str(Neuron.parse(label).kind) for label in frame["neuron"]]
-    every = pd.DataFrame({"layer": _layers(frame).to_numpy(), "kind": kinds})
-    return every.groupby(["layer", "kind"], as_index=False).size().rename(columns={"size": "neurons"})
-
-
 def _layers(frame: pd.DataFrame) -> "pd.Series[int]":
     return frame["neuron"].map(lambda label: Neuron.parse(label).layer).astype(int)
 

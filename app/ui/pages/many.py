@@ -9,6 +9,7 @@ import streamlit as st
 from app.answers import batches
 from app.answers.batches import MAX_PROMPTS, Aggregate, NeuronRow
 from app.answers.files import csv_of
+from app.answers.search import count_by_layer
 from app.attribution.frames import ROLES
 from app.attribution.prompt import PromptLine
 from app.charts import catalogue_charts
@@ -24,6 +25,7 @@ from app.ui.navigation import fail, warn
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.neuron import Neuron
 
 if TYPE_CHECKING:
     from streamlit.runtime.uploaded_file_manager import UploadedFile
@@ -237,7 +239,7 @@ def _table(rows: list[NeuronRow], role: str, most: int) -> None:
 
 
 def _by_layer(rows: pd.DataFrame, atlas: Catalogue) -> None:
-    counts = batches.layer_counts(rows)
+    counts = count_by_layer([Neuron.parse(label) for label in rows["neuron"]])
     show(catalogue_charts.layer_distribution(counts, atlas.info.layers, name="many_by_layer"))
 
 
