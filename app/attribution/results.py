@@ -212,7 +212,7 @@ class Seconds:
     total: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Analysis:
     """What one prompt yields.
 
@@ -239,7 +239,6 @@ class Analysis:
     ffn_value_neurons: tuple[ValueNeuron, ...]
     attention_value_neurons: tuple[ValueNeuron, ...]
     certificates: dict[NeuronKind, Certificate] = field(metadata=described(name="certificate"))
-    seconds: Seconds
     ffn_suppressing_neurons: tuple[ValueNeuron, ...] = ()
     attention_suppressing_neurons: tuple[ValueNeuron, ...] = ()
     suppressing_certificates: dict[NeuronKind, Certificate] = field(
@@ -247,6 +246,7 @@ class Analysis:
     )
     query: Query | None = field(default=None, metadata=described(inline=True))
     contrast: Contrast | None = None
+    seconds: Seconds
 
     def head_after(self, neuron: Neuron) -> Head | None:
         """The head to read a query neuron through unless another is chosen: that of the strongest attention value

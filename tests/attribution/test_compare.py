@@ -77,7 +77,7 @@ def test_exchanging_the_runs_of_one_prompt_turns_the_signs(name):
     one, other = (models.PROMPT, Settings(target=270)), (models.PROMPT, Settings(target=41))
     there, back = compare_prompts(model, one, other, k=15), compare_prompts(model, other, one, k=15)
     assert (there.heads + back.heads).abs().max() < 1e-5
-    assert (there.layers.ffn + back.layers.ffn).abs().max() < 1e-5
+    assert abs(there.layers.ffn + back.layers.ffn).max() < 1e-5
     assert there.log_probability == pytest.approx(-back.log_probability)
     scores = {one.neuron: one.score for one in there.neurons[NeuronKind.FFN]}
     for change in back.neurons[NeuronKind.FFN]:
