@@ -26,7 +26,7 @@ class Chart:
     Attributes:
         name: identifies it on its page and names its files.
         title: what is drawn.
-        label: the same for readers that do not see it.
+        label: the same for readers that do not see it; see `alt`.
         frame: the numbers behind it.
         subject: of which prompt, target and model; a second line below the title.
         unit: of its numbers.
@@ -34,10 +34,15 @@ class Chart:
 
     name: str
     title: str
-    label: str
     frame: "pd.DataFrame"
+    label: str = ""
     subject: str = ""
     unit: str = "score (nats)"
+
+    @property
+    def alt(self) -> str:
+        """What is read out in the chart's place: its label, or else its title."""
+        return self.label or self.title[:1].lower() + self.title[1:]
 
 
 @dataclass(frozen=True, slots=True)

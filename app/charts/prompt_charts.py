@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from app.answers.reading import Reading
+from app.attribution import frames, results
 from app.charts import Cell, ColouredText, Columns, Flow, Grid, Group, Move, Piece, Plot, Prediction, Predictions
 from app.charts.catalogue_charts import query_layers
 from app.charts.style import KIND_NAMES, KINDS
 from app.state.selections import ComparePlace, Place
 from app.words import nats, percent, signed
+from db.lazy import lazy_import
 from db.neuron import Head, Neuron
 from db.token_text import display, shorten
 
 if TYPE_CHECKING:
-    from app.attribution import results
+    from app.attribution import compare
     from app.attribution.compare import Comparison
+else:
+    compare = lazy_import("app.attribution.compare")  # it needs torch
 
+WHOLE = Place()
+"""Looking at no part of the model."""
 LENS_POSITIONS = 40
 """More do not fit into a picture; the last are shown."""
 _READERS = {
@@ -38,7 +44,7 @@ def nowhere(_place: object) -> str:
 
 
 def predictions(
-    found: "Sequence[results.Prediction]",
+    found: Sequence[results.Prediction],
     target: int | None,
     address: Callable[[int], str] = nowhere,
     *,
@@ -61,27 +67,22 @@ def predictions(
     )
 
 
-def layers(reading: Reading, place: Place | None = None, address: Callable[[Place], str] = nowhere) -> Columns:
+def layers(reading: Reading, place: Place = WHOLE, address: Callable[[Place], str] = nowhere) -> Columns:
     """Attention beside FFN in every layer; a click looks into the layer, or out of it again."""
-    from app.attribution.frames import layers_frame
-
-    place = place or Place()
-    frame = layers_frame(reading.source)
+    frame = frames.layers_frame(reading.source)
     return Columns(
-        name="layers",
-        title="Layers",
-        label="layers",
-        subject=_subject(reading),
-        unit=reading.unit,
+        **_of(reading, "layers", "Layers"),
         frame=frame,
         axis="layer",
         series=_BOTH_KINDS,
-        groups=_layer_groups(frame, "score", place, address),
+        groups=_layer_groups(frame, "score", place.layer, lambda layer: address(_at_layer(place, layer))),
     )
 
 
-def _layer_groups(frame: pd.DataFrame, column: str, place: Any, address: Callable[[Any], str]) -> tuple[Group, ...]:
-    """A group for each layer. Columns: layer, part, and `column`; place: where one is looking."""
+def _layer_groups(
+    frame: pd.DataFrame, column: str, current: int | None, link: Callable[[int], str]
+) -> tuple[Group, ...]:
+    """A group for each layer. Columns: layer, part, and `column`."""
     delta = "" if column == "score" else "Δ "
     scores = frame.pivot(index="layer", columns="part", values=column).sort_index()
     return tuple(
@@ -89,35 +90,24 @@ def _layer_groups(frame: pd.DataFrame, column: str, place: Any, address: Callabl
             str(layer),
             tuple(float(row[part]) for part in KINDS),
             f"layer {layer}: " + ", ".join(f"{delta}{KIND_NAMES[part]} {nats(row[part])}" for part in KINDS),
-            address(_in_layer(place, layer)),
-            layer == place.layer,
+            link(layer),
+            layer == current,
         )
         for layer, row in enumerate(scores.to_dict("records"))
     )
 
 
-def _in_layer(place: Any, layer: int) -> Any:
-    """Looking into a layer, or out of it where one is looking into it already."""
-    chosen = None if layer == place.layer else layer
-    return place.within(chosen) if isinstance(place, Place) else replace(place, layer=chosen, head=None)
-
-
 def flow(
-    reading: Reading, found: "results.Flow", place: Place | None = None, address: Callable[[Place], str] = nowhere
+    reading: Reading, found: results.Flow, place: Place = WHOLE, address: Callable[[Place], str] = nowhere
 ) -> Flow:
     """What heads moved to the explained position, and from where; beside it the FFN of each layer."""
-    from app.attribution.frames import flow_frame, layers_frame
-
-    analysis, place = reading.analysis, place or Place()
-    layers = layers_frame(reading.source)
+    analysis = reading.analysis
+    layers = frames.layers_frame(reading.source)
     return Flow(
-        name="flow",
-        title=f"The {len(found.moves)} strongest moves of heads",
+        **_of(reading, "flow", f"The {len(found.moves)} strongest moves of heads"),
         label="flow of the prompt",
-        subject=_subject(reading),
-        unit=reading.unit,
         sides=reading.sides,
-        frame=flow_frame(found),
+        frame=frames.flow_frame(found),
         tokens=tuple(token.display for token in analysis.tokens[: analysis.position + 1]),
         moves=flow_moves(found.moves, place, address),
         ffn=flow_ffn(layers[layers["part"] == "ffn"]["score"].tolist(), place, address),
@@ -125,7 +115,7 @@ def flow(
 
 
 def flow_moves(
-    moves: "Sequence[results.Move]", place: Place, address: Callable[[Place], str] = nowhere
+    moves: Sequence[results.Move], place: Place, address: Callable[[Place], str] = nowhere
 ) -> tuple[Move, ...]:
     """Each move with its link."""
     return tuple(
@@ -148,19 +138,19 @@ def flow_ffn(scores: Sequence[float], place: Place, address: Callable[[Place], s
     )
 
 
-def to_move(place: Place, move: "results.Move") -> Place:
+def to_move(place: Place, move: results.Move) -> Place:
     """Where a click on a move leads: to the head at that source, or away from it where it is chosen already."""
     if chosen(place, move):
         return place.within(None)
     return place.within(move.layer, head=Head(move.layer, move.head), source=move.position)
 
 
-def chosen(place: Place, move: "results.Move") -> bool:
+def chosen(place: Place, move: results.Move) -> bool:
     """Whether the move is of the chosen head, at the chosen source if there is one."""
     return place.head == (move.layer, move.head) and place.source in (None, move.position)
 
 
-def _move_words(move: "results.Move") -> str:
+def _move_words(move: results.Move) -> str:
     source = f"position {move.position} “{move.token.display}”"
     return (
         f"{Head(move.layer, move.head).label} from {source}: {nats(move.score)} nats, attention "
@@ -168,18 +158,11 @@ def _move_words(move: "results.Move") -> str:
     )
 
 
-def heads(reading: Reading, place: Place | None = None, address: Callable[[Place], str] = nowhere) -> Grid:
+def heads(reading: Reading, place: Place = WHOLE, address: Callable[[Place], str] = nowhere) -> Grid:
     """Heads by layers; a click looks into the head, or out of it again."""
-    from app.attribution.frames import heads_frame
-
-    place = place or Place()
-    frame = heads_frame(reading.source)
+    frame = frames.heads_frame(reading.source)
     return Grid(
-        name="heads",
-        title="Attention heads",
-        label="attention heads",
-        subject=_subject(reading),
-        unit=reading.unit,
+        **_of(reading, "heads", "Attention heads"),
         sides=reading.sides,
         note="logarithmic colour",
         frame=frame,
@@ -206,26 +189,24 @@ def _layer_names(frame: pd.DataFrame) -> tuple[str, ...]:
     return tuple(str(layer) for layer in sorted(set(frame["layer"])))
 
 
+def _at_layer(place: Place, layer: int) -> Place:
+    """Looking into the layer, or out of it where it is chosen already."""
+    return place.within(None if layer == place.layer else layer)
+
+
 def _at_head(place: Place, head: Head) -> Place:
     """Looking at the head, or away from it where it is chosen already."""
     return place.within(head[0], head=None if head == place.head else head)
 
 
 def heads_of_layer(
-    reading: Reading, layer: int, place: Place | None = None, address: Callable[[Place], str] = nowhere
+    reading: Reading, layer: int, place: Place = WHOLE, address: Callable[[Place], str] = nowhere
 ) -> Columns:
     """The heads of one layer."""
-    from app.attribution.frames import heads_frame
-
-    place = place or Place()
-    frame = heads_frame(reading.source)
+    frame = frames.heads_frame(reading.source)
     frame = frame[frame["layer"] == layer]
     return Columns(
-        name="layer_heads",
-        title=f"Heads of layer {layer}",
-        label=f"heads of layer {layer}",
-        subject=_subject(reading),
-        unit=reading.unit,
+        **_of(reading, "layer_heads", f"Heads of layer {layer}"),
         frame=frame,
         axis="head",
         series=(("score", "attention"),),
@@ -322,13 +303,16 @@ def subject(prompt: str) -> str:
     return f"“{shorten(display(prompt.encode('utf-8', 'replace')).replace('␣', ' '), 70)}”"
 
 
-def _subject(reading: Reading) -> str:
+def _of(reading: Reading, name: str, title: str) -> dict[str, Any]:
+    """What a chart of a reading says of itself."""
     analysis, contrast = reading.analysis, reading.analysis.contrast
     prompt, target = subject(analysis.prompt), shorten(analysis.target.token.display, 20)
     if contrast is None:
-        return f"increase of log p(“{target}”) after {prompt}, {analysis.model}"
-    other = shorten(contrast.distractor.token.display, 20)
-    return f"share of log p(“{target}”) − log p(“{other}”) after {prompt}, {analysis.model}"
+        what = f"increase of log p(“{target}”)"
+    else:
+        what = f"share of log p(“{target}”) − log p(“{shorten(contrast.distractor.token.display, 20)}”)"
+    below = f"{what} after {prompt}, {analysis.model}"
+    return {"name": name, "title": title, "subject": below, "unit": reading.unit}
 
 
 # The charts of a comparison
@@ -340,19 +324,16 @@ def changed_layers(
     found: "Comparison", prompts: tuple[str, str], place: ComparePlace, address: Callable[[ComparePlace], str]
 ) -> Columns:
     """What changed in each layer."""
-    from app.attribution.compare import layers_frame
-
-    frame = layers_frame(found)
+    frame = compare.layers_frame(found)
     return Columns(
         name="changed_layers",
         title="Changed layers",
-        label="changed layers",
         subject=_subjects(prompts),
         unit=_CHANGE,
         frame=frame,
         axis="layer",
         series=_BOTH_KINDS,
-        groups=_layer_groups(frame, "delta_score", place, address),
+        groups=_layer_groups(frame, "delta_score", place.layer, lambda layer: address(_compared_layer(place, layer))),
     )
 
 
@@ -364,9 +345,7 @@ def both_layers(
     address: Callable[[ComparePlace], str],
 ) -> Columns:
     """Attention or FFN of each layer in both runs."""
-    from app.attribution.compare import layers_frame
-
-    frame = layers_frame(found)
+    frame = compare.layers_frame(found)
     frame, name = frame[frame["part"] == part], KIND_NAMES[part]
     pairs = zip(frame["layer"].tolist(), frame["score_1"].tolist(), frame["score_2"].tolist(), strict=True)
     return Columns(
@@ -382,7 +361,7 @@ def both_layers(
                 str(layer),
                 (one, two),
                 f"layer {layer}, {name}: {nats(one)} → {nats(two)} nats",
-                address(_in_layer(place, layer)),
+                address(_compared_layer(place, layer)),
                 layer == place.layer,
             )
             for layer, one, two in pairs
@@ -394,9 +373,7 @@ def changed_heads(
     found: "Comparison", prompts: tuple[str, str], place: ComparePlace, address: Callable[[ComparePlace], str]
 ) -> Grid:
     """What changed in each head."""
-    from app.attribution.compare import heads_frame
-
-    frame = heads_frame(found)
+    frame = compare.heads_frame(found)
 
     def link(head: Head) -> str:
         return address(replace(place, layer=head[0], head=None if head == place.head else head))
@@ -404,7 +381,6 @@ def changed_heads(
     return Grid(
         name="changed_heads",
         title="Changed heads",
-        label="changed heads",
         subject=_subjects(prompts),
         unit=_CHANGE,
         sides=("second lower", "second higher"),
@@ -414,6 +390,11 @@ def changed_heads(
         columns=_layer_names(frame),
         rows=_head_rows(frame, "delta_score", place.head, link),
     )
+
+
+def _compared_layer(place: ComparePlace, layer: int) -> ComparePlace:
+    """Looking into the layer of a comparison, or out of it where it is chosen already."""
+    return replace(place, layer=None if layer == place.layer else layer, head=None)
 
 
 def _subjects(prompts: tuple[str, str]) -> str:

@@ -33,10 +33,10 @@ def show(chart: Chart, here: str = "", *, downloads: bool = True) -> None:
         downloads: whether the control is drawn.
     """
     if isinstance(chart, Plot):
-        st.altair_chart(chart.altair, width="stretch", alt=chart.label)
+        st.altair_chart(chart.altair, width="stretch", alt=chart.alt)
     else:
         view, data = drawn(chart)
-        mount(view, {"label": chart.label, **data}, key=chart.name, here=here)
+        mount(view, {"label": chart.alt, **data}, key=chart.name, here=here)
     if downloads:
         _downloads(chart)
 
