@@ -3,9 +3,11 @@
 Answers come from the catalogue; only an exact search, which ranks every neuron, needs the model.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pandas as pd
@@ -18,7 +20,7 @@ from db.catalogue.export import frame_of
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
 from db.neuron import Neuron, Sign
-from db.questions import Filters, token_words
+from db.questions import ConceptSearch, Filters, Search, parameters, shell_options, token_words
 from db.questions import Order as HitOrder
 from db.records import Concept, ConceptNeuron, Hit, MatchedToken, PeakedNeuron, Token, TokenFavour, TokenMatches
 
@@ -377,3 +379,34 @@ def favourites(atlas: Catalogue, count: int = 30) -> tuple[TokenFavour, ...]:
     """See :meth:`Catalogue.favourites`."""
     key = (atlas.info.build_id, "favourites", count)
     return resources.remembered(key, lambda: atlas.favourites(limit=count))
+
+
+# The shell commands that write the same.
+
+MAX_BUILD_BYTES = 300_000_000
+"""A larger build is not handed through the page; it is copied where it lies."""
+
+
+def command(selection: SearchSelection, by: By, model: str) -> str | None:
+    """The shell command that exports the same rows; None where the shell cannot ask for them."""
+    if not selection.text or selection.tokens is not None or selection.avoided or selection.exact:
+        return None
+    conditions = {one.field: getattr(selection.conditions, one.field) for one in parameters(Filters)}
+    if by is By.TOKEN:
+        question: Search | ConceptSearch = Search(text=selection.text, **conditions)
+    else:
+        question = ConceptSearch(
+            text=selection.text,
+            widen=0 if selection.narrow else WIDEN,
+            add=selection.added,
+            drop=selection.dropped,
+            **conditions,
+        )
+    what = "search" if by is By.TOKEN else "concept"
+    words = ["python", "-m", "db", "export", what, "--model", model, *shell_options(question)]
+    return " ".join(map(shlex.quote, [*words, "--to", "neurons.csv", "--", selection.text]))
+
+
+def copy_command(path: Path, model: str) -> str:
+    """The shell command that copies a whole build."""
+    return " ".join(map(shlex.quote, ["python", "-m", "db", "export", "--model", model, "--build", path.name]))

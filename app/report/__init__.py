@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -25,11 +26,11 @@ from db.records import BuildStamp
 if TYPE_CHECKING:
     import pandas as pd
 
-    from app.answers import files
     from app.attribution import frames, results
     from app.report import contents
+    from db.catalogue import export
 else:  # `--help` is to be quick
-    files, contents = lazy_import("app.answers.files"), lazy_import("app.report.contents")
+    contents, export = lazy_import("app.report.contents"), lazy_import("db.catalogue.export")
     frames, results = lazy_import("app.attribution.frames"), lazy_import("app.attribution.results")
 
 ROWS = 50
@@ -157,21 +158,13 @@ def _json(material: Material) -> bytes:
     return json.dumps(analysis, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
-def _csv(material: Material) -> bytes:
-    return _archive(material, files.csv_of, "csv")
-
-
-def _parquet(material: Material) -> bytes:
-    return _archive(material, files.parquet_of, "parquet")
-
-
-def _archive(material: Material, write: "Callable[[pd.DataFrame], bytes]", ending: str) -> bytes:
+def _archive(ending: str, material: Material) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, frame in tables(material).items():
             entry = zipfile.ZipInfo(f"{name}.{ending}", _EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, write(frame))
+            archive.writestr(entry, export.as_bytes(frame, ending))
     return buffer.getvalue()
 
 
@@ -179,7 +172,9 @@ _ZIP = "application/zip"
 FILES = {
     "html": FileForm("Report", ".html", "text/html", _report, "to read and to print"),
     "json": FileForm("JSON", ".json", "application/json", _json, "the whole analysis"),
-    "csv": FileForm("CSV", "-csv.zip", _ZIP, _csv, "its tables for spreadsheets, zipped"),
-    "parquet": FileForm("Parquet", "-parquet.zip", _ZIP, _parquet, "its tables for programs, zipped"),
+    "csv": FileForm("CSV", "-csv.zip", _ZIP, partial(_archive, "csv"), "its tables for spreadsheets, zipped"),
+    "parquet": FileForm(
+        "Parquet", "-parquet.zip", _ZIP, partial(_archive, "parquet"), "its tables for programs, zipped"
+    ),
 }
 """By the name that the shell's ``--form`` takes."""

@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl
 import pandas as pd
 import streamlit as st
 
-from app.answers.files import FORMS, Form, csv_of
 from app.serving import resources
 from app.serving.settings import configuration
 from app.state.address import BUILD, MODEL, Limits, address, stamp
@@ -21,6 +20,7 @@ from app.ui.components.fields import copy_link
 from app.ui.navigation import fail, warn
 from app.ui.pages import PAGES
 from app.words import TERMS, literal
+from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from app.attribution.results import Analysis
 
 T = TypeVar("T")
+_FORMS = {
+    "csv": ("CSV", "text/csv"),
+    "json": ("JSON", "application/json"),
+    "parquet": ("Parquet", "application/vnd.apache.parquet"),
+}
+"""Of whole tables as files: by ending, what it is called and its media type."""
 
 
 @st.fragment
@@ -58,7 +64,7 @@ def data_table(frame: pd.DataFrame, name: str) -> None:
     st.dataframe(frame, hide_index=True, key=f"table_{name}")
     st.download_button(
         "CSV",
-        data=lambda: csv_of(frame),
+        data=lambda: as_bytes(frame, "csv"),
         file_name=f"{name.replace('_', '-')}.csv",
         mime="text/csv",
         on_click="ignore",
@@ -72,20 +78,20 @@ def data_table(frame: pd.DataFrame, name: str) -> None:
 def whole_files(name: str, whole: Callable[[], pd.DataFrame], key: str) -> None:
     """A button for each kind of file, made when it is pressed; `key` is unique on the page."""
     with st.container(horizontal=True):
-        for form in FORMS:
+        for form, (words, mime) in _FORMS.items():
             st.download_button(
-                form.name,
-                data=partial(_written, form, whole),
-                file_name=f"{name}.{form.ending}",
-                mime=form.mime,
+                words,
+                data=partial(_written, whole, form),
+                file_name=f"{name}.{form}",
+                mime=mime,
                 on_click="ignore",
-                key=f"{key}_{form.ending}",
+                key=f"{key}_{form}",
                 icon=":material/download:",
             )
 
 
-def _written(form: Form, whole: Callable[[], pd.DataFrame]) -> bytes:
-    return form.write(whole())
+def _written(whole: Callable[[], pd.DataFrame], form: str) -> bytes:
+    return as_bytes(whole(), form)
 
 
 def formulas() -> None:

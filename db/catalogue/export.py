@@ -11,6 +11,7 @@ break, also after spaces or in full width) gets an apostrophe before it, so that
 " =SUM" is a token, whoever chose the vocabulary. ``token_id`` tells which token it is in any case.
 """
 
+import io
 import json
 import shutil
 import unicodedata
@@ -249,6 +250,15 @@ def to_json(frame: pd.DataFrame) -> str:
     return json.dumps(rows, allow_nan=False)
 
 
+def as_bytes(frame: pd.DataFrame, form: str) -> bytes:
+    """The frame as a file's content; form: "csv" (safe for spreadsheets), "json" or "parquet" (both exact)."""
+    if form == "parquet":
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        return buffer.getvalue()
+    return (to_csv(frame) if form == "csv" else to_json(frame)).encode("utf-8", "surrogatepass")
+
+
 def write(frame: pd.DataFrame, path: Path | None, form: str | None) -> str:
     """Write the frame to a file and return a line that says so; without a file, return its text.
 
@@ -263,11 +273,7 @@ def write(frame: pd.DataFrame, path: Path | None, form: str | None) -> str:
             raise AtlasError("Parquet is no text: give a file to write it to, --to FILE.")
         return (to_csv(frame) if form == "csv" else to_json(frame)).removesuffix("\r\n")
     with atomic_write(path) as temporary:
-        if form == "parquet":
-            frame.to_parquet(temporary, index=False)
-        else:
-            text = to_csv(frame) if form == "csv" else to_json(frame)
-            temporary.write_bytes(text.encode("utf-8", "surrogatepass"))
+        temporary.write_bytes(as_bytes(frame, form))
     return f"{len(frame):,} rows written to {path}"
 
 

@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 import streamlit as st
 
-from app.answers.files import FORMS, csv_of
 from app.state.selections import By
 from db.catalogue.builds import find_catalogue
-from db.catalogue.export import card_frame, frame_of
+from db.catalogue.export import as_bytes, card_frame, frame_of
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
 from db.records import ConceptNeuron, Hit, Neighbour, SimilarNeuron
@@ -179,24 +178,23 @@ def frames(atlas):
 def test_no_cell_of_a_csv_file_is_a_formula(atlas):
     for frame in frames(atlas):
         assert len(frame)
-        assert_no_formula(csv_of(frame), len(frame))
+        assert_no_formula(as_bytes(frame, "csv"), len(frame))
 
 
 def test_raw_texts_are_kept_apart_too():
     frame = pd.DataFrame({"token": TEXTS, "number": range(len(TEXTS)), "score": -1.5})
-    assert_no_formula(csv_of(frame), len(frame))
-    kept = [row[0] for row in as_spreadsheet(csv_of(frame))[1:]]
+    assert_no_formula(as_bytes(frame, "csv"), len(frame))
+    kept = [row[0] for row in as_spreadsheet(as_bytes(frame, "csv"))[1:]]
     assert [cell.removeprefix("'") for cell in kept] == [text.removeprefix("'") for text in TEXTS]
     assert [cell != text for cell, text in zip(kept, TEXTS, strict=True)].count(True) >= len(FORMULAS) - 1
-    assert {row[2] for row in as_spreadsheet(csv_of(frame))[1:]} == {"-1.5"}, "numbers stay numbers"
+    assert {row[2] for row in as_spreadsheet(as_bytes(frame, "csv"))[1:]} == {"-1.5"}, "numbers stay numbers"
 
 
 def test_json_and_parquet_are_exact(atlas):
     frame = card_frame(atlas.neuron(Neuron.ffn(0, 0)))
-    by_ending = {form.ending: form for form in FORMS}
-    read = json.loads(by_ending["json"].write(frame))
+    read = json.loads(as_bytes(frame, "json"))
     assert [row["token"] for row in read] == frame["token"].tolist()
-    packed = pd.read_parquet(io.BytesIO(by_ending["parquet"].write(frame)))
+    packed = pd.read_parquet(io.BytesIO(as_bytes(frame, "parquet")))
     assert packed["token"].tolist() == frame["token"].tolist()
 
 
@@ -204,7 +202,7 @@ def test_a_command_in_the_page_is_one_word_for_each_text(nasty_page):
     import shlex
 
     for text in (*FORMULAS, *MARKUP, "$(reboot)", "`reboot`", "a;b", "--to=/etc/passwd", "-x"):
-        from app.answers.files import command
+        from app.answers.search import command
         from app.state.selections import SearchSelection
 
         said = command(SearchSelection(text), By.TOKEN, "nasty")

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import streamlit as st
 
-from app.answers import files
+from app.answers import search
 from app.answers.neuron import layer_neighbours
 from app.answers.search import concept_sentence, order_of
 from app.state.address import Limits
 from app.state.selections import By, OverviewSelection, SearchSelection, TokenSelection
 from app.ui.pages import PAGES
 from db.catalogue.builds import find_catalogue
+from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind, Sign
 from db.questions import Filters
@@ -322,7 +323,7 @@ def test_relatives_by_value_vector(small_page):
 
 def test_files_hold_the_whole_result_and_no_formula(toy):
     frame = pd.DataFrame({"neuron": ["L0.F0"] * 60, "token": ["=1+1"] * 60, "z": [0.1] * 60})
-    csv, json, parquet = (form.write(frame) for form in files.FORMS)
+    csv, json, parquet = (as_bytes(frame, form) for form in ("csv", "json", "parquet"))
     assert csv.count(b"\r\n") == 61
     assert b"'=1+1" in csv
     assert json.count(b'"=1+1"') == 60
@@ -331,12 +332,12 @@ def test_files_hold_the_whole_result_and_no_formula(toy):
 
 def test_the_shell_command_asks_for_the_same():
     selection = SearchSelection("it's -x; rm", sign=Sign.PROMOTES, layers=(1, 2), dropped=(4,), narrow=True)
-    said = files.command(selection, By.CONCEPT, "toy")
+    said = search.command(selection, By.CONCEPT, "toy")
     assert said is not None
     assert (
         "concept --model toy --promotes --layers 1-2 --widen 0 --drop 4 --to neurons.csv -- 'it'\"'\"'s -x; rm'" in said
     )
-    assert files.command(SearchSelection(tokens=(1,)), By.TOKEN, "toy") is None
+    assert search.command(SearchSelection(tokens=(1,)), By.TOKEN, "toy") is None
 
 
 def test_an_order_that_a_search_has_not_got_is_its_own(toy_page):

@@ -10,12 +10,12 @@ from typing import Any
 
 import streamlit as st
 
-from app.answers.files import csv_of
 from app.charts import Chart, ColouredText, Columns, Flow, Grid, Plot, Predictions
 from app.charts.pictures import png, svg
 from app.charts.printed import printed
 from app.ui.components import chip, mount, plain
 from app.words import nats, percent, signed
+from db.catalogue.export import as_bytes
 from db.token_text import shorten
 
 _THINNEST, _THICKEST = 1.0, 9.0
@@ -46,7 +46,7 @@ def _downloads(chart: Chart) -> None:
     files: tuple[tuple[str, str, str, Callable[[], bytes], str], ...] = (
         ("SVG", "svg", "image/svg+xml", lambda: svg(*printed(chart)), "for papers and slides; its text stays text"),
         ("PNG", "png", "image/png", lambda: png(*printed(chart)), "on white, at twice the screen's sharpness"),
-        ("data", "csv", "text/csv", lambda: csv_of(chart.frame), "the numbers behind the chart as CSV"),
+        ("data", "csv", "text/csv", lambda: as_bytes(chart.frame, "csv"), "the numbers behind the chart as CSV"),
     )
     with st.container(horizontal=True, horizontal_alignment="right", gap="small", key=f"picture_{chart.name}"):
         for label, ending, mime, make, hint in files:

@@ -8,7 +8,6 @@ import streamlit as st
 
 from app.answers import batches
 from app.answers.batches import MAX_PROMPTS, Aggregate, NeuronRow
-from app.answers.files import csv_of
 from app.answers.search import count_by_layer
 from app.attribution.frames import ROLES
 from app.attribution.prompt import PromptLine
@@ -23,6 +22,7 @@ from app.ui.components import Chip, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
 from app.words import literal, nats, signed
+from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
@@ -176,7 +176,7 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
             _by_layer(rows, atlas)
     st.download_button(
         "All roles as CSV",
-        lambda: csv_of(found.frame),
+        lambda: as_bytes(found.frame, "csv"),
         "neurons-over-prompts.csv",
         "text/csv",
         on_click="ignore",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import streamlit as st
 
 from app.answers import search
-from app.answers.files import MAX_BUILD_BYTES, copy_command
+from app.answers.search import MAX_BUILD_BYTES, copy_command
 from app.charts import catalogue_charts
 from app.serving import resources
 from app.state.selections import OverviewSelection, TokenSelection

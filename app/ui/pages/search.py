@@ -8,8 +8,7 @@ from typing import Literal
 import streamlit as st
 
 from app.answers import search
-from app.answers.files import command
-from app.answers.search import ORDERS, Result, Row, order_of, orders
+from app.answers.search import ORDERS, Result, Row, command, order_of, orders
 from app.charts import catalogue_charts
 from app.gallery.examples import CONCEPTS, WORDS
 from app.state.address import MAX_TOKENS
