@@ -54,7 +54,7 @@ def _piece(character: str) -> str:
     return character
 
 
-def plain(data: bytes) -> str:
+def readable(data: bytes) -> str:
     """The text itself where the bytes are valid UTF-8, else :func:`display` of them. For JSON; not injective."""
     try:
         return data.decode("utf-8")

@@ -129,7 +129,7 @@ class Projector:
         """The fields of a Projection, on the CPU."""
         values = values.to(self.mean_row.device).contiguous()
         if self._screen is None:
-            lists = plain_lists(values, self.rows, self.depth)
+            lists = float32_lists(values, self.rows, self.depth)
         else:
             buffer = self._buffers.get()
             try:
@@ -226,7 +226,7 @@ class Screen:
         lists, proven = self._screened(values, buffer, at_once)
         left = (~proven).nonzero().flatten()
         for some in left.split(at_once) if len(left) else ():
-            _put(lists, some, plain_lists(values[some], self.rows, self.depth))
+            _put(lists, some, float32_lists(values[some], self.rows, self.depth))
         return lists, len(left), buffer
 
     def _screened(self, values: Tensor, buffer: Tensor, at_once: int) -> tuple[Lists, Bool[Tensor, " c"]]:
@@ -270,7 +270,7 @@ class Screen:
         return error
 
 
-def plain_lists(values: Float[Tensor, "c d"], rows: CentredRows, depth: int) -> Lists:
+def float32_lists(values: Float[Tensor, "c d"], rows: CentredRows, depth: int) -> Lists:
     """The lists from the float32 logits of all tokens."""
     if values.device.type != "cpu" or rows.padded.shape[0] < depth * FAN**rows.levels:
         return _sorted_lists(values @ rows.rows.T, depth)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from db.errors import AtlasError
-from db.token_text import plain
+from db.token_text import readable
 from indexer.families import Conventions
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class PromptToken:
 def token_of(model: "LanguageModel", token_id: int) -> PromptToken:
     data = model.tokens.bytes_of(token_id)
     display = model.tokens.display(token_id)
-    return PromptToken(token_id, plain(data) if data else display, display)
+    return PromptToken(token_id, readable(data) if data else display, display)
 
 
 def tokenise(model: "LanguageModel", prompt: str, limit: int) -> list[int]:

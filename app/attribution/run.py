@@ -42,7 +42,7 @@ from app.attribution.search import (
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Part, check_exists
-from db.token_text import plain
+from db.token_text import readable
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
 
@@ -449,7 +449,7 @@ def _names(model: LanguageModel) -> tuple[tuple[int, str], ...]:
     """Ids and texts of the vocabulary, as they are compared; without control tokens and rows that no token uses."""
     tokens = model.tokens
     return tuple(
-        (token_id, plain(tokens.bytes_of(token_id)).casefold())
+        (token_id, readable(tokens.bytes_of(token_id)).casefold())
         for token_id in range(model.dimensions.vocabulary)
         if not tokens.is_special(token_id)
     )

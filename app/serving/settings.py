@@ -90,7 +90,7 @@ class Configuration(Paths):
 
     @model_validator(mode="after")
     def _auth_is_whole(self) -> "Configuration":
-        lacking = [variable(name) for name in _AUTH if not _plain(getattr(self, name))]
+        lacking = [variable(name) for name in _AUTH if not _revealed(getattr(self, name))]
         if 0 < len(lacking) < len(_AUTH):
             raise ValueError(f"Sign-in needs all of its settings or none; missing: {', '.join(lacking)}.")
         return self
@@ -98,7 +98,7 @@ class Configuration(Paths):
     @property
     def auth(self) -> dict[str, str]:
         """The section ``[auth]`` of Streamlit's secrets, where sign-in is set up by variables; else empty."""
-        values = {name.removeprefix("auth_"): _plain(getattr(self, name)) for name in _AUTH}
+        values = {name.removeprefix("auth_"): _revealed(getattr(self, name)) for name in _AUTH}
         if not any(values.values()):
             return {}
         return values | {"server_metadata_url": values.pop("metadata_url")}
@@ -139,7 +139,7 @@ def variables() -> Iterator[Variable]:
         yield Variable(variable(name), expected_value(field), _shown(field.default), str(field.description))
 
 
-def _plain(value: Any) -> Any:
+def _revealed(value: Any) -> Any:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
@@ -148,7 +148,7 @@ def _shown(default: Any) -> str:
         return str(default).lower()
     if isinstance(default, tuple):
         return ",".join(default)
-    return str(_plain(default))
+    return str(_revealed(default))
 
 
 def _table() -> str:

@@ -2,7 +2,7 @@
 
 from app.attribution import Settings, run_prompt
 from app.attribution.run import tokens_beginning
-from db.token_text import plain
+from db.token_text import readable
 from tests import models
 
 
@@ -12,7 +12,7 @@ def test_all_that_begin_so_by_their_probability():
     expected = {
         token_id
         for token_id in range(models.TOKENS)
-        if plain(model.tokens.bytes_of(token_id)).lower().removeprefix(" ").startswith("ri")
+        if readable(model.tokens.bytes_of(token_id)).lower().removeprefix(" ").startswith("ri")
         and not model.tokens.is_special(token_id)
     }
     found = tokens_beginning(run, "RI", 1000)

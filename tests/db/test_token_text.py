@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.token_text import display, plain, shorten
+from db.token_text import display, readable, shorten
 
 NASTY = st.sampled_from("␣↵⇥␍⟨⟩◌ \n\t\r\u200b\u0301\u202e\ufe0fU+E4…é").map(str.encode)
 DATA = st.one_of(
@@ -73,8 +73,8 @@ def _read_back(shown: str) -> bytes:
 
 
 def test_plain() -> None:
-    assert plain(b" Paris\n") == " Paris\n"
-    assert plain(b"\xe4x") == "⟨E4⟩x"
+    assert readable(b" Paris\n") == " Paris\n"
+    assert readable(b"\xe4x") == "⟨E4⟩x"
 
 
 def test_shorten() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from indexer import products, projection
 from indexer.families import NormKind
-from indexer.projection import Projection, Projector, plain_lists
+from indexer.projection import Projection, Projector, float32_lists
 from indexer.unembedding import Unembedding
 from tests import models, oracle
 from tests.oracle import assert_same_end
@@ -161,9 +161,9 @@ def screened(case: str, monkeypatch) -> tuple[int, int, int]:
 
     def count(values, *rest):
         plainly.append(len(values))
-        return plain_lists(values, *rest)
+        return float32_lists(values, *rest)
 
-    monkeypatch.setattr(projection, "plain_lists", count)
+    monkeypatch.setattr(projection, "float32_lists", count)
     projector = Projector(unembedding(CASES[case].rows), DEPTH, screen=True)
     assert_is_brute_force(projector.project(CASES[case].values), CASES[case])
     return projector.seen, projector.unproven, sum(plainly)

@@ -102,18 +102,18 @@ def link(text: str, href: str, current: bool = False) -> Chip:
 
 def chips(items: Iterable[Chip], *, key: str, here: str, label: str, focus: str = "") -> None:
     """A line of tokens that wraps; where `focus` is new, it is scrolled into view."""
-    mount("chips", {"label": label, "focus": focus, "items": [plain(one) for one in items]}, key, here)
+    mount("chips", {"label": label, "focus": focus, "items": [as_data(one) for one in items]}, key, here)
 
 
 def neuron_table(columns: Sequence[Column], rows: Sequence[TableRow], *, key: str, here: str, label: str) -> None:
     """Neurons, one row each; a row opens its neuron."""
-    data = {"columns": [plain(one) for one in columns], "rows": [plain(row) for row in rows]}
+    data = {"columns": [as_data(one) for one in columns], "rows": [as_data(row) for row in rows]}
     mount("table", {"label": label, **data}, key, here)
 
 
 def trail(steps: Sequence[Step], *, key: str, here: str) -> None:
     """Where one is, from the whole to the part; each step leads back to itself, the last is where one stands."""
-    mount("trail", {"label": "where you are", "steps": [plain(step) for step in steps]}, key, here)
+    mount("trail", {"label": "where you are", "steps": [as_data(step) for step in steps]}, key, here)
 
 
 def legend(*names: str) -> None:
@@ -126,7 +126,7 @@ def legend(*names: str) -> None:
     st.html(f'<div style="font-size:.8rem;opacity:.8">{"".join(entries)}</div>')
 
 
-def plain(value: Any, leave_out: set[str] | None = None) -> dict[str, Any]:
+def as_data(value: Any, leave_out: set[str] | None = None) -> dict[str, Any]:
     """A data class as JSON would have it, without the fields at their defaults: of a table's chips, most are."""
     kind: Any = type(value)
     shown: dict[str, Any] = _adapter(kind).dump_python(value, mode="json", exclude=leave_out, exclude_defaults=True)

@@ -13,7 +13,7 @@ import streamlit as st
 from app.charts import Chart, ColouredText, Columns, Flow, Grid, Plot, Predictions
 from app.charts.pictures import png, svg
 from app.charts.printed import printed
-from app.ui.components import chip, mount, plain
+from app.ui.components import as_data, chip, mount
 from app.words import nats, percent, signed
 from db.catalogue.export import as_bytes
 from db.token_text import shorten
@@ -82,7 +82,7 @@ def _predictions(chart: Predictions) -> dict[str, Any]:
     return {
         "items": [
             {
-                "chip": plain(chip(one.token, one.href, hint=one.hint, current=one.current)),
+                "chip": as_data(chip(one.token, one.href, hint=one.hint, current=one.current)),
                 "share": one.probability,
                 "words": percent(one.probability),
             }
@@ -102,7 +102,8 @@ def _columns(chart: Columns) -> dict[str, Any]:
         return {"low": place(min(value, 0.0)), "high": place(max(value, 0.0)), "tone": tone}
 
     groups = [
-        plain(group, {"values"}) | {"bars": [bar(value, tone) for value, tone in zip(group.values, tones, strict=True)]}
+        as_data(group, {"values"})
+        | {"bars": [bar(value, tone) for value, tone in zip(group.values, tones, strict=True)]}
         for group in chart.groups
     ]
     ticks = [{"at": place(mark), "text": _tick(mark, marks)} for mark in marks]
@@ -112,7 +113,7 @@ def _columns(chart: Columns) -> dict[str, Any]:
 def _grid(chart: Grid) -> dict[str, Any]:
     most = chart.most
     rows = [
-        {"text": text, "cells": [plain(cell, {"value"}) | {"share": chart.share(cell.value, most)} for cell in cells]}
+        {"text": text, "cells": [as_data(cell, {"value"}) | {"share": chart.share(cell.value, most)} for cell in cells]}
         for text, cells in chart.rows
     ]
     if chart.sides is None:
@@ -124,7 +125,7 @@ def _grid(chart: Grid) -> dict[str, Any]:
 
 def _coloured(chart: ColouredText) -> dict[str, Any]:
     most = chart.most
-    pieces = [plain(piece, {"value"}) | {"share": piece.value / most if most else 0.0} for piece in chart.pieces]
+    pieces = [as_data(piece, {"value"}) | {"share": piece.value / most if most else 0.0} for piece in chart.pieces]
     return {"pieces": pieces, "scale": _scale(f"{chart.unit}: {' | '.join(chart.sides)}", signed(-most), signed(most))}
 
 
@@ -147,7 +148,7 @@ def _flow(chart: Flow) -> dict[str, Any]:
             "strength": round(_FAINTEST + (1 - _FAINTEST) * share**0.5, 2),
             "tone": "up" if move.value > 0 else "down",
         }
-        moves.append(plain(move, {"value"}) | shape)
+        moves.append(as_data(move, {"value"}) | shape)
         taken[start] += 1
     last = len(chart.tokens) - 1
     return {
@@ -158,7 +159,7 @@ def _flow(chart: Flow) -> dict[str, Any]:
         ],
         "moves": moves[::-1],
         "marks": [
-            plain(one, {"value"})
+            as_data(one, {"value"})
             | {
                 "layer": layer,
                 "share": round(abs(one.value) / most_ffn, 4),

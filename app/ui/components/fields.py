@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.ui.components import mount, plain
+from app.ui.components import as_data, mount
 
 MAX_TYPED = 100
 """Characters of a token."""
@@ -68,7 +68,7 @@ def token_field(
     state = _typed(_state(key), origin) or ""
     data = {"label": label, "placeholder": placeholder, "origin": origin, "asked": state}
     found = options(state) if state else ()
-    result = mount("tokenField", {**data, "options": [plain(one) for one in found]}, key, here)
+    result = mount("tokenField", {**data, "options": [as_data(one) for one in found]}, key, here)
     sent = _text(result.sent, MAX_TYPED + 1)
     if sent is None:
         return None

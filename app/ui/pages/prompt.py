@@ -52,7 +52,7 @@ from app.ui.components.charts import show
 from app.ui.components.fields import Option, prompt_box, token_field
 from app.ui.navigation import fail, warn
 from app.ui.pages.prompt_neurons import neurons
-from app.ui.pages.prompt_where import HERE, layers, table_beside, where
+from app.ui.pages.prompt_where import HERE, chart_table, layers, where
 from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -80,7 +80,7 @@ def draw() -> None:
     atlas = open_catalogue()
     selection, notices = PromptSelection.read(navigation.params(), limits(atlas))
     warn(notices)
-    analysis = _asking(selection, atlas)
+    analysis = _prompt_box(selection, atlas)
     _settings(selection)
     if analysis is not None:
         _explained(analysis, selection, atlas)
@@ -91,7 +91,7 @@ def draw() -> None:
 
 
 @st.fragment
-def _asking(selection: PromptSelection, atlas: Catalogue) -> Analysis | None:
+def _prompt_box(selection: PromptSelection, atlas: Catalogue) -> Analysis | None:
     """Returns the analysis of the explained text, None where there is none (yet)."""
     typed = prompt_box(
         selection.prompt, longest=MAX_PROMPT, placeholder="The capital of France is", key="prompt_box", here=HERE
@@ -216,7 +216,7 @@ def _next_tokens(predictions: Sequence[Prediction], asked: PromptSelection, expl
     if explained is None:
         st.container(height=_CONTROL_HEIGHT, border=False)
     else:
-        table_beside(chart, asked)
+        chart_table(chart, asked)
 
 
 def _token_fields(asked: PromptSelection, atlas: Catalogue) -> None:

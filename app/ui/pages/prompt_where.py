@@ -69,7 +69,7 @@ def where(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> Non
         _head(reading, selection, place.head, atlas)
 
 
-def table_beside(chart: Chart, selection: PromptSelection) -> None:
+def chart_table(chart: Chart, selection: PromptSelection) -> None:
     """What a chart shows as a table, where tables are asked for."""
     if selection.place.tables:
         st.caption(f"{chart.title}, as a table")
@@ -78,7 +78,7 @@ def table_beside(chart: Chart, selection: PromptSelection) -> None:
 
 def _chart(chart: Chart, selection: PromptSelection) -> None:
     show(chart, HERE)
-    table_beside(chart, selection)
+    chart_table(chart, selection)
 
 
 def _looking(selection: PromptSelection, place: Place) -> str:
@@ -105,7 +105,7 @@ def _flow(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> Non
         st.markdown("**Strongest moves**, by head and source position")
         _moves(found, selection)
     st.caption(literal(moves_sentence(found, reading)))
-    table_beside(chart, selection)
+    chart_table(chart, selection)
 
 
 def _moves(found: Flow, selection: PromptSelection) -> None:
