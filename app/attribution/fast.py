@@ -1,4 +1,14 @@
-"""Memory for rows of logits, kept between products: pages new to the process cost as much as the product itself."""
+"""Scores from bf16 products, each with a proven error: for processors that multiply bf16 matrices faster.
+
+With y = z - z̄ the change of the logits less its mean under the base's probabilities p,
+
+    Imp = c · g - log(1 + S),   S = Σ p φ(y),   φ(y) = e^y - 1 - y
+
+The float32 dot product c · g holds what is of first order, so an error of the product enters S multiplied by |e^y - 1|,
+and Cauchy and Schwarz bound it. The most probable tokens are taken in float32 always; at a sharp base those that carry
+no probability are left out where a quadratic form of the unembedding proves that they add next to nothing (README).
+In order: memory for rows of logits, the unembedding's rounded rows, the bound of the rounding, shortlists of tokens.
+"""
 
 import functools
 import threading
@@ -125,7 +135,7 @@ def memory_needed(unembedding: Unembedding) -> int:
     return -(-4 * unembedding.folded.numel() // 10**6)
 
 
-# How far bf16 products can be off in a score: a proven bound (README, Method, "Why it is quick").
+# How far bf16 products can be off in a score: a proven bound.
 
 UNIT = 2.0**-8
 """Largest relative rounding of a bf16 number."""
@@ -250,7 +260,7 @@ class RoundingError:
         return torch.where(self._slip < 0.5, error, torch.inf)
 
 
-# Log-probability increases from the tokens that matter, by bf16 products, with a proven error (README, Method, "Why
+# Log-probability increases from the tokens that matter.
 
 TOLERANCE = SCORE_TOLERANCE
 """Nats of proven error that a score may have."""

@@ -177,7 +177,7 @@ def aggregate(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Neurons over prompts, by role; those in most prompts first, then by mean score.
 
     Args:
-        rows: JSON objects of single prompts (`forms.to_json`); those with an error are passed over.
+        rows: JSON objects of single prompts (`results.to_json`); those with an error are passed over.
 
     Returns:
         Columns: role, neuron, prompts (in how many prompts' list), share (of all prompts analysed), mean_score (nats,
