@@ -1,19 +1,30 @@
 """What the pages ask of the model: an analysis, and one step further into it; and how both are kept. All remembered."""
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app import attribution
-from app.answers import stored
+from app.answers import explain, stored
 from app.answers.reading import Reading, how_found
 from app.attribution import drilldowns
 from app.attribution.drilldowns import DETAILS, TOP
 from app.attribution.prompt import PromptToken, target_of
-from app.attribution.results import Activations, Analysis, Found, KeySide, Prediction, Seconds, ValueNeuron, to_json
+from app.attribution.results import (
+    Activations,
+    Analysis,
+    Found,
+    KeySide,
+    Prediction,
+    QueryNeuron,
+    Seconds,
+    ValueNeuron,
+    to_json,
+)
+from app.gallery import WALKTHROUGH_PROMPT
 from app.serving import logs, resources
 from app.serving.access import require_allowed
 from app.serving.settings import configuration
@@ -23,7 +34,8 @@ from app.state.selections import Map, Place, PromptSelection, Show, question_key
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
-from db.neuron import Neuron, NeuronKind, Part
+from db.neuron import Head, Neuron, NeuronAt, NeuronKind, Part, Sign
+from db.records import NeuronTokens
 from db.workspace import AnalysisEntry, Saved
 from db.workspace.records import MAX_TITLE
 
@@ -319,3 +331,104 @@ def save(title: str, selection: PromptSelection, analysis: Analysis, atlas: Cata
         AtlasError: it cannot be kept; the message says why.
     """
     return stored.workspace_to_write().save(draft(title, selection, analysis, atlas))
+
+
+QUESTION = PromptSelection(WALKTHROUGH_PROMPT)
+_DEPTH = 8
+_CANDIDATES = 10
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A neuron on the prompt, and the tokens that it raised there.
+
+    Attributes:
+        neuron: which.
+        position: an attention neuron's source position.
+        score: nats; a query neuron's is its share of what it switched on.
+        activation: signed.
+        end: the end of its tokens that the activation raised.
+        raised: the strongest tokens of that end, in display form.
+    """
+
+    neuron: Neuron
+    position: int | None
+    score: float
+    activation: float
+    end: Sign
+    raised: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Walkthrough:
+    """The example.
+
+    Attributes:
+        analysis: of the prompt.
+        first: the FFN value neuron that raised the target most.
+        naming: another of the strongest FFN value neurons, one whose raised tokens name the target; None without.
+        carrying: one of the strongest attention value neurons, one that names the target if there is one.
+        query: the query neuron that did most to switch that one on; None where the model is not at hand.
+        through: the tokens that the attention neuron's head raises from the query neuron, in display form.
+    """
+
+    analysis: Analysis
+    first: Shown
+    naming: Shown | None
+    carrying: Shown
+    query: Shown | None
+    through: tuple[str, ...]
+
+
+def walkthrough(atlas: Catalogue, watch: Report | None = None) -> Walkthrough:
+    """The example on this catalogue's model.
+
+    Raises:
+        AtlasError: there is neither the model nor a stored result, or the model has no value neurons to show.
+    """
+    analysis = explain.analysis(atlas, QUESTION, watch)
+    ffn = _shown(analysis.ffn_value_neurons[:_CANDIDATES], atlas)
+    attention = _shown(analysis.attention_value_neurons[:_CANDIDATES], atlas)
+    if not ffn or not attention:
+        raise AtlasError("The example shows value neurons, and the analysis found none.")
+    target = analysis.target.token.display
+    later = [one for one in attention if one.neuron.layer]  # no neuron comes before one in layer 0
+    carrying = _naming(later, target) or (*later, attention[0])[0]
+    query, through = _query(atlas, carrying, watch)
+    return Walkthrough(analysis, ffn[0], _naming(ffn[1:], target), carrying, query, through)
+
+
+def _shown(found: Sequence[ValueNeuron], atlas: Catalogue) -> list[Shown]:
+    tokens = atlas.strongest_tokens([one.neuron for one in found], _DEPTH)
+    return [_one(one, one.position, one.activation, tokens[one.neuron]) for one in found]
+
+
+def _one(one: ValueNeuron | QueryNeuron, position: int | None, activation: float, tokens: NeuronTokens) -> Shown:
+    end, raised = (Sign.PROMOTES, tokens.promotes) if activation > 0 else (Sign.SUPPRESSES, tokens.suppresses)
+    return Shown(one.neuron, position, one.score, activation, end, tuple(token.display for token in raised))
+
+
+def _naming(found: Sequence[Shown], target: str) -> Shown | None:
+    """The first that raised the target's own token among its strongest."""
+    return next((one for one in found if target in one.raised), None)
+
+
+def _query(atlas: Catalogue, one: Shown, watch: Report | None) -> tuple[Shown | None, tuple[str, ...]]:
+    """The strongest query neuron of an attention neuron, and what it says through that one's head."""
+    neuron, position = one.neuron, one.position
+    if neuron.head is None or position is None:
+        return None, ()
+    try:
+        behind = explain.detail(atlas, QUESTION, "own", NeuronAt(neuron, position)).ffn_neurons
+        if not behind:
+            return None, ()
+        found = behind[0]
+        _, active = explain.activations(atlas, QUESTION.prompt, found.neuron, watch)
+        through = explain.detail(atlas, QUESTION, "through", (found.neuron, Head(neuron.layer, neuron.head)))
+    except AtlasError:
+        return None, ()
+    activation = active.activation[position]
+    tokens = atlas.strongest_tokens([found.neuron], _DEPTH)[found.neuron]
+    shown = _one(found, position, activation, tokens)
+    said = through.promotes if activation > 0 else through.suppresses
+    return shown, tuple(token.display for token in said)

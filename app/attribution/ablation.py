@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from app.attribution.entries import AttentionEntries
 from app.attribution.run import PromptRun
+from app.attribution.search import AttentionEntries
 from db.neuron import Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
 from indexer.families import Dimensions
 from indexer.language_model import LanguageModel

@@ -31,7 +31,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from app.attribution.entries import gather_by_layer
 from app.attribution.prompt import token_of
 from app.attribution.results import (
     Activations,
@@ -44,6 +43,7 @@ from app.attribution.results import (
     ValueNeuron,
 )
 from app.attribution.score import array
+from app.attribution.search import gather_by_layer
 from db.neuron import Neuron, NeuronKind, check_exists
 from indexer.families import Conventions, NormKind
 from indexer.forward import ResidualStream

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from app.attribution.entries import AttentionEntries, Entries, FfnEntries
 from app.attribution.fast import memory_needed, rounded_rows
 from app.attribution.prompt import PromptToken, Settings, position_of, target_of, token_of, tokenise
 from app.attribution.query import Readers, query_ffn_scores, query_layers, readers
@@ -30,7 +29,10 @@ from app.attribution.score import (
     rows_for,
 )
 from app.attribution.search import (
+    AttentionEntries,
     Bounds,
+    Entries,
+    FfnEntries,
     Ranking,
     Search,
     certified_bottom,
@@ -243,7 +245,7 @@ class PromptRun:
         return span.named(ranking), ranking.certificate
 
     def _span(self, kind: NeuronKind, part: Part | None = None) -> "_Span":
-        """The entries of a part: they lie side by side in the numbering of :mod:`app.attribution.entries`."""
+        """The entries of a part: they lie side by side in the numbering of :mod:`app.attribution.search`."""
         entries = self.entries(kind)
         if part is None:
             return _Span(entries, self.bases(kind), 0, entries.per_layer * self.model.dimensions.layers, None)

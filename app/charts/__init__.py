@@ -1,19 +1,65 @@
 """What a chart is: one immutable specification, drawn on screen (:mod:`app.ui.components.charts`), as SVG or PNG and in
-the report (:mod:`app.charts.printed`). :mod:`app.charts.prompt_charts` builds them from results.
+the report (:mod:`app.charts.pictures`). :mod:`app.charts.prompt_charts` builds them from results.
 
 Each kind holds what is drawn, and with it the data frame for CSV and for the tables beside the charts. Tokens are in
 display form. A mark with an `href` is a link on screen; its `hint` says in words what it shows.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from app.charts.style import shade
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from app.charts.pictures import AltairChart
+
+PROMOTES = "#2a86a6"
+SUPPRESSES = "#d9622b"
+ATTENTION = "#8f6fbd"
+FFN = "#b0831a"
+NEUTRAL = "#7d8790"
+MARK = "#c04a7c"
+"""The one thing that a chart is about, among many grey ones."""
+
+KINDS = {"attention": ATTENTION, "ffn": FFN}
+KIND_NAMES = {"attention": "attention", "ffn": "FFN"}
+SIGNS = {"promotes": PROMOTES, "suppresses": SUPPRESSES}
+TONES = {**SIGNS, **KINDS, "neutral": NEUTRAL, "avoided": MARK}
+"""What the style sheet (app/ui/components/frontend/atlas.css) and the charts call them."""
+
+LEGEND = {
+    "attention": (ATTENTION, "attention"),
+    "ffn": (FFN, "FFN"),
+    "promotes": (PROMOTES, "promotes: highest logits"),
+    "suppresses": (SUPPRESSES, "suppresses: lowest logits"),
+    "raises": (PROMOTES, "raises the target"),
+    "lowers": (SUPPRESSES, "lowers the target"),
+}
+"""What a legend can explain: name -> (colour, words)."""
+
+STRENGTH = 0.78
+"""How opaque the strongest colour of a map is, as in atlas.css."""
+BEND = 8.0
+"""Of the logarithm by which colours grow: the larger, the sooner they are strong."""
+
+
+def shade(value: float, most: float) -> float:
+    """How strong a colour is, from -1 to 1: grows with the logarithm, or one strong value would hide all others.
+
+    >>> shade(2.0, 2.0), shade(-2.0, 2.0), shade(0.0, 2.0)
+    (1.0, -1.0, 0.0)
+    """
+    if most <= 0 or not math.isfinite(value):
+        return 0.0
+    return math.copysign(math.log1p(BEND * min(abs(value) / most, 1.0)) / math.log1p(BEND), value)
+
+
+def faded(colour: str, opacity: float) -> str:
+    """The colour, translucent."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
 
 WIDTH = 720
 """Of a picture with its labels, in pixels at 96 to the inch."""
@@ -62,7 +108,7 @@ class Columns(Chart):
 
     Attributes:
         axis: what the groups are.
-        series: name and tone (a key of :data:`app.charts.style.TONES`) of each bar of a group.
+        series: name and tone (a key of :data:`app.charts.TONES`) of each bar of a group.
     """
 
     axis: str

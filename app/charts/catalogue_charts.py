@@ -8,9 +8,8 @@ import json
 import altair as alt
 import pandas as pd
 
-from app.charts import WIDTH, Plot
+from app.charts import ATTENTION, KIND_NAMES, KINDS, MARK, NEUTRAL, SIGNS, WIDTH, Plot
 from app.charts.pictures import AltairChart, visible
-from app.charts.style import ATTENTION, KIND_NAMES, KINDS, MARK, NEUTRAL, SIGNS
 from db.neuron import Sign
 from db.token_text import shorten
 

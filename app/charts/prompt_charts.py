@@ -11,9 +11,22 @@ import pandas as pd
 
 from app.answers.reading import Reading
 from app.attribution import frames, results
-from app.charts import Cell, ColouredText, Columns, Flow, Grid, Group, Move, Piece, Plot, Prediction, Predictions
+from app.charts import (
+    KIND_NAMES,
+    KINDS,
+    Cell,
+    ColouredText,
+    Columns,
+    Flow,
+    Grid,
+    Group,
+    Move,
+    Piece,
+    Plot,
+    Prediction,
+    Predictions,
+)
 from app.charts.catalogue_charts import query_layers
-from app.charts.style import KIND_NAMES, KINDS
 from app.state.selections import ComparePlace, Place
 from app.words import nats, percent, signed
 from db.lazy import lazy_import

@@ -14,7 +14,7 @@ from app import gallery
 from app.attribution import drilldowns
 from app.attribution.prompt import Settings
 from app.attribution.results import to_json
-from app.gallery.examples import CHOICES, Choice
+from app.gallery import CHOICES, Choice
 from app.state import address
 from app.state.selections import question_key
 from db import command_line

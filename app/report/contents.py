@@ -17,8 +17,7 @@ from markupsafe import Markup
 from app.answers.reading import Reading, certainty_lines, most, query_sentence, reading_of
 from app.attribution import frames
 from app.charts import Chart, Columns, prompt_charts, style
-from app.charts.pictures import inline_svgs, visible
-from app.charts.printed import printed
+from app.charts.pictures import inline_svgs, printed, visible
 from app.report import Material
 from app.state.selections import Show
 from app.words import nats, percent, signed

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
 
-from app.gallery.examples import EXAMPLES, PROMPTS, READY, WALKTHROUGH_PROMPT
+from app.gallery import EXAMPLES, PROMPTS, READY, WALKTHROUGH_PROMPT
 from app.serving.settings import Mode, configuration
 from app.serving.worker import Asker, Reason, RefusedError
 

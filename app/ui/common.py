@@ -15,8 +15,7 @@ from app.serving.settings import configuration
 from app.state.address import BUILD, MODEL, Limits, address, stamp
 from app.state.selections import Place, PromptSelection, SearchSelection
 from app.ui import navigation
-from app.ui.components import Chip, Step, chips, link, trail
-from app.ui.components.fields import copy_link
+from app.ui.components import Chip, Step, chips, copy_link, link, trail
 from app.ui.navigation import fail, warn
 from app.ui.pages import PAGES
 from app.words import TERMS, literal

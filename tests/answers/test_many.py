@@ -11,7 +11,7 @@ from app.attribution import Settings, analyse, load
 from app.attribution.frames import aggregate
 from app.attribution.results import to_json
 from app.attribution.run import stored_ranges
-from app.gallery.examples import READY
+from app.gallery import READY
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError

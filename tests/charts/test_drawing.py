@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from app.answers.neuron import rank_in_layer
-from app.charts import catalogue_charts, style
-from app.charts.style import shade
+from app.charts import catalogue_charts, shade, style
 from app.ui.components.charts import domain
 from app.ui.neuron_lists import raised_first
 from app.ui.pages import ACCOUNT, PAGES

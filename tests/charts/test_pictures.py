@@ -30,11 +30,10 @@ from app.charts import (
     Prediction,
     Predictions,
     pictures,
+    shade,
     style,
 )
-from app.charts.pictures import inline_svgs, png, svg, visible
-from app.charts.printed import printed, set_in_lines
-from app.charts.style import shade
+from app.charts.pictures import inline_svgs, png, printed, set_in_lines, svg, visible
 from db.errors import AtlasError
 from tests.pages import unfolded
 

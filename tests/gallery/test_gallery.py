@@ -12,8 +12,8 @@ from app.attribution import drilldowns
 from app.attribution.drilldowns import DETAILS, TOP
 from app.attribution.drilldowns import to_json as to_json_of
 from app.attribution.results import SCORE_TOLERANCE, from_json, to_json
+from app.gallery import CHOICES
 from app.gallery.__main__ import MOST_BYTES, build, packed
-from app.gallery.examples import CHOICES
 from app.state.selections import PromptSelection
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import streamlit as st
 
-from app.gallery.examples import PROMPTS, READY
+from app.gallery import PROMPTS, READY
 from app.serving import access, resources
 from app.serving.resources import Loaded
 from app.serving.settings import configuration

@@ -8,7 +8,7 @@ from app.answers.compare import measured, sentence
 from app.attribution import Settings, load
 from app.attribution.compare import compare_prompts
 from app.attribution.run import stored_ranges
-from app.gallery.examples import EXAMPLES
+from app.gallery import EXAMPLES
 from app.state.address import Limits
 from app.state.selections import ComparePlace, CompareSelection, PromptSelection, Rule
 from app.words import nats, percent

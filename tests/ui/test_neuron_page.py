@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.gallery.examples import CONCEPTS, NEURONS, PROMPTS, TRIALS, WALKTHROUGH_PROMPT
+from app.gallery import CONCEPTS, NEURONS, PROMPTS, TRIALS, WALKTHROUGH_PROMPT
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron

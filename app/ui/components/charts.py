@@ -11,8 +11,7 @@ from typing import Any
 import streamlit as st
 
 from app.charts import Chart, ColouredText, Columns, Flow, Grid, Plot, Predictions
-from app.charts.pictures import png, svg
-from app.charts.printed import printed
+from app.charts.pictures import png, printed, svg
 from app.ui.components import as_data, chip, mount
 from app.words import nats, percent, signed
 from db.catalogue.export import as_bytes

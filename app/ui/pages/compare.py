@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 
 from app.answers import compare, explain
-from app.charts import prompt_charts
-from app.charts.style import KIND_NAMES, KINDS
-from app.gallery.examples import EXAMPLES
+from app.charts import KIND_NAMES, KINDS, prompt_charts
+from app.gallery import EXAMPLES
 from app.state.selections import MAX_PROMPT, MAX_ZERO, ComparePlace, CompareSelection, Place, PromptSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists

@@ -12,7 +12,7 @@ from app.answers.search import count_by_layer
 from app.attribution.frames import ROLES
 from app.attribution.prompt import PromptLine
 from app.charts import catalogue_charts
-from app.gallery.examples import READY
+from app.gallery import READY
 from app.serving.settings import configuration
 from app.state.selections import MAX_MANY, ManySelection
 from app.ui import navigation

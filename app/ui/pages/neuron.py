@@ -10,9 +10,8 @@ import streamlit as st
 from app.answers import neuron as answers
 from app.answers import stored
 from app.answers.neuron import FIGURES, LayerRank, NeuronPeak
-from app.charts import catalogue_charts
-from app.charts.style import KIND_NAMES
-from app.gallery.examples import NEURONS
+from app.charts import KIND_NAMES, catalogue_charts
+from app.gallery import NEURONS
 from app.serving import access
 from app.state.selections import NeuronSelection, SavedSelection, SimilarBy
 from app.ui import navigation

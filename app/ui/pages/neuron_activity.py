@@ -14,7 +14,7 @@ from app.answers import explain
 from app.answers.neuron import most_active, part_in_prompt, reads_what_it_writes
 from app.attribution.frames import keys_frame
 from app.charts import prompt_charts
-from app.gallery.examples import TRIALS
+from app.gallery import TRIALS
 from app.serving import resources
 from app.state.selections import MAX_TRIAL, NeuronSelection, PromptSelection, TokenSelection
 from app.ui import navigation

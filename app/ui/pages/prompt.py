@@ -18,7 +18,7 @@ from app.attribution.frames import lens_frame
 from app.attribution.prompt import PromptToken
 from app.attribution.results import Analysis, Prediction
 from app.charts import prompt_charts
-from app.gallery.examples import PROMPTS
+from app.gallery import PROMPTS
 from app.report import FILES, Material, Origin, file_name
 from app.serving import access
 from app.serving.settings import Mode, configuration
@@ -47,9 +47,8 @@ from app.ui.common import (
     title,
     where_you_are,
 )
-from app.ui.components import chip, chips, link
+from app.ui.components import Option, chip, chips, link, prompt_box, token_field
 from app.ui.components.charts import show
-from app.ui.components.fields import Option, prompt_box, token_field
 from app.ui.navigation import fail, warn
 from app.ui.pages.prompt_neurons import neurons
 from app.ui.pages.prompt_where import HERE, chart_table, layers, where

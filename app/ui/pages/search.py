@@ -10,7 +10,7 @@ import streamlit as st
 from app.answers import search
 from app.answers.search import ORDERS, Result, Row, command, order_of, orders
 from app.charts import catalogue_charts
-from app.gallery.examples import CONCEPTS, WORDS
+from app.gallery import CONCEPTS, WORDS
 from app.state.address import MAX_TOKENS
 from app.state.selections import MAX_RANK, MAX_TEXT, MAX_Z, By, Order, SearchSelection, TokenSelection
 from app.ui import navigation

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import streamlit as st
 
 from app import gallery
-from app.answers.walkthrough import QUESTION, Shown, Walkthrough, walkthrough
+from app.answers.explain import QUESTION, Shown, Walkthrough, walkthrough
 from app.charts.prompt_charts import predictions
-from app.gallery.examples import CONCEPTS, NEURONS, PROMPTS, WALKTHROUGH_PROMPT, WORDS
+from app.gallery import CONCEPTS, NEURONS, PROMPTS, WALKTHROUGH_PROMPT, WORDS
 from app.state.address import Selection
 from app.state.selections import By, NeuronSelection, Place, PromptSelection, SearchSelection
 from app.ui import navigation

@@ -4,7 +4,7 @@ import streamlit as st
 
 from app.answers import search
 from app.charts import catalogue_charts
-from app.gallery.examples import WORDS
+from app.gallery import WORDS
 from app.state.selections import SearchSelection, TokenSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
