@@ -1,7 +1,7 @@
 """The gallery: explanations of the demo model that ship with the app, one click away and open without the model.
 
 Each is a file of one analysis, in the form in which a workspace is exported (:mod:`db.workspace.exchange`), packed.
-``python -m app.gallery`` makes them anew from :data:`app.gallery.CHOICES`.
+``python -m app.gallery`` makes them anew from :data:`CHOICES`.
 """
 
 import gzip

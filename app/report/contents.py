@@ -14,9 +14,10 @@ from xml.etree import ElementTree
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from app import charts
 from app.answers.reading import Reading, certainty_lines, most, query_sentence, reading_of
 from app.attribution import frames
-from app.charts import Chart, Columns, prompt_charts, style
+from app.charts import Chart, Columns, prompt_charts
 from app.charts.pictures import inline_svgs, printed, visible
 from app.report import Material
 from app.state.selections import Show
@@ -66,7 +67,7 @@ def html(material: Material) -> bytes:
         "Report made": origin.date,
     }
     page = _template().render(
-        palette=style,
+        palette=charts,
         title=f"{shorten(_readable(analysis.prompt), 60)} → {shorten(target.token.display, _TOKEN)}",
         prompt=_readable(analysis.prompt),
         facts=facts,
@@ -158,7 +159,7 @@ def _charts(
 def _strongest_layers(frame: "pd.DataFrame", reading: Reading) -> str:
     best = frame.sort_values("score", ascending=False).head(3)
     named = ", ".join(
-        f"{style.KIND_NAMES[part]} of layer {layer} {nats(score)}"
+        f"{charts.KIND_NAMES[part]} of layer {layer} {nats(score)}"
         for part, layer, score in zip(best["part"], best["layer"], best["score"], strict=True)
     )
     return f"Attention and FFN of every layer by {reading.unit}; the largest: {named}"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from app import charts
 from app.answers.neuron import rank_in_layer
-from app.charts import catalogue_charts, shade, style
+from app.charts import catalogue_charts, shade
 from app.ui.components.charts import domain
 from app.ui.neuron_lists import raised_first
 from app.ui.pages import ACCOUNT, PAGES
@@ -50,7 +51,7 @@ def _luminance(colour: str) -> float:
 @pytest.mark.parametrize("name", ["PROMOTES", "SUPPRESSES", "ATTENTION", "FFN", "NEUTRAL", "MARK"])
 def test_every_colour_stands_out_on_the_page(theme, name):
     config = tomllib.loads((CHECKOUT / ".streamlit" / "config.toml").read_text())
-    pair = sorted(map(_luminance, (getattr(style, name), config["theme"][theme]["backgroundColor"])))
+    pair = sorted(map(_luminance, (getattr(charts, name), config["theme"][theme]["backgroundColor"])))
     assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 3
 
 

@@ -17,6 +17,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from app import charts
 from app.charts import (
     Cell,
     Chart,
@@ -31,7 +32,6 @@ from app.charts import (
     Predictions,
     pictures,
     shade,
-    style,
 )
 from app.charts.pictures import inline_svgs, png, printed, set_in_lines, svg, visible
 from db.errors import AtlasError
@@ -163,7 +163,7 @@ def test_a_map_has_the_colours_of_the_page():
     assert len(cells) == len(scores)
     for score, cell in zip(scores, cells, strict=True):
         strength = 0.78 * abs(shade(score, 4.0))  # as app/ui/components/frontend/atlas.css mixes it
-        colour = style.PROMOTES if score > 0 else style.SUPPRESSES
+        colour = charts.PROMOTES if score > 0 else charts.SUPPRESSES
         mixed = [255 + (int(colour[at : at + 2], 16) - 255) * strength for at in (1, 3, 5)]
         found = [int(part) for part in cell.removeprefix("rgb(").removesuffix(")").split(",")]
         assert found == pytest.approx(mixed, abs=3), (score, cell)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.readmes import CHECKOUT, ROOMS
 
-MOST_FILES = 131
-"""Of Python. The aim is 125; this number only falls."""
-MOST_LINES = 28_500
+MOST_FILES = 125
+"""Of Python; this number only falls."""
+MOST_LINES = 28_450
 """Of Python, JavaScript, CSS and HTML. The aim is 24,000; this number only falls."""
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 70

@@ -9,8 +9,8 @@ from typing import Any
 from streamlit.web.cli import main
 
 from app.state.selections import NeuronSelection
+from app.ui import components
 from app.ui import navigation as navigation_module
-from app.ui.components import fields as fields_module
 from db.errors import AtlasError
 
 FAULT = "canary-e1a9"
@@ -28,6 +28,6 @@ def _show(selection: Any) -> None:
 
 
 if __name__ == "__main__":
-    vars(fields_module)["prompt_box"] = _fail
+    vars(components)["prompt_box"] = _fail
     vars(navigation_module)["show"] = _show
     main()

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from app.attribution import analyse, load
-from app.ui.components import fields
+from app.ui import components
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, Sign
@@ -134,8 +134,8 @@ def test_typed_targets_are_told_apart_from_chosen_ones(monkeypatch):
     sent = {"0": 0, "12": 12, "=12": "12", "= the": " the", "=": None, "": None, "nonsense": None, "9" * 30: None}
     for value, meant in sent.items():
         answer = SimpleNamespace(opened=None, typed=None, sent=value)
-        monkeypatch.setattr(fields, "mount", lambda *_, answer=answer: answer)
-        found = fields.token_field("x", placeholder="", options=lambda _: (), origin="", key="k", here="prompt")
+        monkeypatch.setattr(components, "mount", lambda *_, answer=answer: answer)
+        found = components.token_field("x", placeholder="", options=lambda _: (), origin="", key="k", here="prompt")
         assert found == meant
 
 
@@ -148,8 +148,8 @@ def test_what_was_typed_for_another_text_is_not_taken(monkeypatch):
         ({"text": "\ud800 x", "origin": PROMPT}, " x"),
     ):
         answer = SimpleNamespace(opened=None, typed=state, sent=None)
-        monkeypatch.setattr(fields, "mount", lambda *_, answer=answer: answer)
-        typed = fields.prompt_box(PROMPT, longest=100, placeholder="", key="k", here="prompt")
+        monkeypatch.setattr(components, "mount", lambda *_, answer=answer: answer)
+        typed = components.prompt_box(PROMPT, longest=100, placeholder="", key="k", here="prompt")
         assert (typed.text, typed.sent) == (text, None)
 
 
