@@ -311,7 +311,7 @@ def builds_text(found: Sequence[Build]) -> str:
         if stamp is None:
             rows.append((build.model, build.path.name, mark, "", "", size, "unreadable"))
             continue
-        figures = (f"{stamp.neurons:,}", size, f"{stamp.depth} tokens an end")
+        figures = (f"{stamp.neurons:,}", size, f"{stamp.depth} tokens per end")
         rows.append((build.model, stamp.build_id, mark, stamp.created_at, *figures))
     return table(("model", "build", "", "created", "neurons", "size", ""), rows, right={4, 5})
 

@@ -38,7 +38,7 @@ class Entries(Protocol):
 
     @property
     def per_layer(self) -> int:
-        """Entries a layer."""
+        """Entries per layer."""
 
     def dot(self, layer: int, direction: Float[Tensor, " d"]) -> Float[Tensor, " entries"]:
         """contribution · direction, for every entry of the layer."""
@@ -220,7 +220,7 @@ class Bounds:
     Attributes:
         of_layer: layer -> the bounds of its entries.
         layers: how many layers.
-        per_layer: entries a layer; entry e is entry e % per_layer of layer e // per_layer.
+        per_layer: entries per layer; entry e is entry e % per_layer of layer e // per_layer.
     """
 
     of_layer: Callable[[int], Float[Tensor, " entries"]]

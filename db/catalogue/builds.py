@@ -142,7 +142,7 @@ SOURCE = "SOURCE"
 def find_catalogue(root: Path, model: str | None = None) -> Path:
     """The file of the current build of the one model there is, or of the model named.
 
-    ``root`` holds a folder a model; it may also be a model's folder itself, or a ``.duckdb`` file.
+    ``root`` holds one folder per model; it may also be a model's folder itself, or a ``.duckdb`` file.
 
     Raises:
         AtlasError: no catalogue, several and no model named, an unknown model, or a CURRENT that leads nowhere.

@@ -189,7 +189,7 @@ def _stamps(stamp: BuildStamp) -> list[tuple[BuildStamp, str]]:
         (replace(stamp, build_id="../evil"), "cannot be a build's id"),
         (replace(stamp, build_id="two", depth=4), "rows, not"),
         (replace(stamp, build_id="two", vocabulary=41), "token has 40 rows, not 41"),
-        (replace(stamp, build_id="two", layers=4), "not in all of 4"),
+        (replace(stamp, build_id="two", layers=4), "not in all 4"),
         (replace(stamp, build_id="two", schema_version=99), "schema version 99"),
     ]
 
