@@ -252,6 +252,7 @@ PROMPT = "The river runs to"
     "place",
     [{}, {"head": "L1.H2"}, {"map": "lens"}, {"show": "query", "own": "L1.H1.N2@1"}, {"show": "lowered", "not": "70"}],
 )
+@pytest.mark.slow
 def test_every_chart_of_the_prompt_page_can_be_had(small_page, files, place):
     check(
         unfolded(small_page("prompt", p=PROMPT, **place)), files, most_beside=1
@@ -259,6 +260,7 @@ def test_every_chart_of_the_prompt_page_can_be_had(small_page, files, place):
 
 
 @pytest.mark.parametrize("label", ["L1.F2", "L1.H1.N2"])
+@pytest.mark.slow
 def test_every_chart_of_a_neuron_can_be_had(small_page, files, label):
     check(small_page("neuron", n=label, **{"try": PROMPT}), files)
 
@@ -273,14 +275,17 @@ def test_every_chart_of_a_neuron_can_be_had(small_page, files, label):
         ("neuron", {"n": "L1.F2"}),
     ],
 )
+@pytest.mark.slow
 def test_every_chart_of_the_catalogue_pages_can_be_had(toy_page, files, page, params):
     check(unfolded(toy_page(page, **params)), files)
 
 
+@pytest.mark.slow
 def test_every_chart_of_a_comparison_can_be_had(small_page, files):
     check(small_page("compare", p=PROMPT, p2="The road runs to"), files)
 
 
+@pytest.mark.slow
 def test_every_chart_of_many_prompts_can_be_had(small_page, files):
     check(small_page("many", ps=f"{PROMPT}\nOne two"), files)
 

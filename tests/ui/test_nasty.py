@@ -19,6 +19,8 @@ from db.records import ConceptNeuron, Hit, Neighbour, SimilarNeuron
 from tests.nasty import BYTES, FORMULAS, MARKDOWN, MARKUP, NASTY, NASTY_DISPLAYS, STREAMLIT, TEXTS, save_nasty
 from tests.pages import component, run_page, texts
 
+pytestmark = pytest.mark.fuzz
+
 EVERY = range(len(NASTY))
 ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 SPEAKING = [text for text in (*MARKUP, *MARKDOWN, *STREAMLIT) if len(text) > 4]

@@ -275,6 +275,7 @@ def test_a_token_shows_what_it_is(toy_page, toy):
         assert not hits or labels(app, f"neurons_{sign}") == [hit.neuron.label for hit in hits]
 
 
+@pytest.mark.slow
 def test_every_token_has_a_page(toy_page, toy):
     for token_id in range(toy.info.vocabulary):
         app = toy_page("token", t=str(token_id))
