@@ -34,7 +34,8 @@ def text_report(analysis: Analysis, catalogue: Catalogue | None) -> str:
     ):
         proof = analysis.certificates[kind]
         exactly = f"to {proof.tolerance:.5f} nats" if proof.tolerance else "exactly"
-        lines += ["", f"{title}: top {len(found)}, {proof.scored:,} scored of {proof.total:,}, {exactly}"]
+        others = ", the others ruled out" if proof.scored < proof.total else ""
+        lines += ["", f"{title}: top {len(found)}; {proof.scored:,} of {proof.total:,} scored {exactly}{others}"]
         lines += _neuron_lines(analysis, found[:ROWS], catalogue)
         if len(found) > ROWS:
             lines.append(f"  … {len(found) - ROWS} more with --json")
