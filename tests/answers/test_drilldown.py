@@ -49,7 +49,7 @@ def params_of(href):
 
 
 def all_text(app):
-    return " ".join(element.value for element in (*app.markdown, *app.caption, *app.subheader)).replace("\\", "")
+    return " ".join(element.value for element in (*app.markdown, *app.caption, *app.header)).replace("\\", "")
 
 
 def test_a_layer_leads_to_its_heads_and_its_neurons(small_page, analysis, run):

@@ -53,7 +53,7 @@ def assert_literal(app):
     sentences = [
         element.value
         for element in (
-            *app.markdown, *app.caption, *app.title, *app.header, *app.subheader, *app.error, *app.warning, *app.info
+            *app.markdown, *app.caption, *app.title, *app.header, *app.error, *app.warning, *app.info
         )
     ]  # fmt: skip
     labels = [element.label for element in (*app.expander, *app.button, *app.text_input, *app.selectbox, *app.toggle)]

@@ -122,7 +122,7 @@ def test_a_neuron_opened_from_a_prompt_shows_its_part_in_it(small_page, analysis
     params = {name: values[0] for name, values in parse_qs(urlsplit(rows[0]["href"]).query).items()}
     app = small_page("neuron", **params)
     first = analysis.ffn_value_neurons[0]
-    heads = [element.value for element in app.subheader]
+    heads = [element.value for element in app.header]
     raised = "Promotes" if first.activation > 0 else "Suppresses"
     assert heads[0].startswith(f"{raised}, raised on this prompt")
     back = component(app, "paths")["items"][-1]["href"]

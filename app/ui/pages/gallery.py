@@ -40,7 +40,7 @@ def draw() -> None:
 
 def _card(view: gallery.View) -> None:
     choice, result = view.choice, view.entry.result
-    st.subheader(literal(choice.title), anchor=False)
+    st.header(literal(choice.title), anchor=False)
     displays = {one["id"]: one["display"] for one in result["displays"]}
     tokens = [chip(displays[token_id]) for token_id in result["token_ids"]]
     chips(tokens, key=f"tokens_{choice.name}", here=HERE, label=f"{choice.title}: the prompt")

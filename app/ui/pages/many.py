@@ -160,7 +160,7 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
         role=selection.role if selection.role in roles else roles[0],
         least=min(selection.least, most),
     )
-    st.subheader(f"Neurons over {found.prompts} prompts", anchor=False)
+    st.header(f"Neurons over {found.prompts} prompts", anchor=False)
     _filters(selection, roles, most, atlas.info.layers - 1)
     rows = batches.narrowed(found.frame, selection.role, selection.layers, selection.least)
     only = f", the first {_ROWS} of them shown" if len(rows) > _ROWS else ""

@@ -155,7 +155,7 @@ def _ends(card: NeuronCard, active: Sign | None) -> None:
         faint = active is not None and sign is not active
         with column:
             state = "" if active is None else ", lowered on this prompt" if faint else ", raised on this prompt"
-            st.subheader(("Promotes" if sign is Sign.PROMOTES else "Suppresses") + state, anchor=False)
+            st.header(("Promotes" if sign is Sign.PROMOTES else "Suppresses") + state, anchor=False)
             entries = card.top if sign is Sign.PROMOTES else card.bottom
             links = [_token(entry, sign, faint) for entry in entries[:_CHIPS]]
             chips(links, key=f"end_{sign}", here=HERE, label=f"tokens it {sign}")
@@ -185,7 +185,7 @@ def _notes(neuron: Neuron, atlas: Catalogue) -> None:
         found = () if workspace is None else workspace.mentions(model, neuron, limit=_MENTIONS)
         if note is None and not found and not may_write:
             return
-        st.subheader("Notes", anchor=False)
+        st.header("Notes", anchor=False)
         _note(note)
         if may_write:
             _note_form(neuron, model, note)
@@ -259,7 +259,7 @@ _WAYS = {str(SimilarBy.TOKENS): "by shared tokens", str(SimilarBy.VALUE): "by va
 
 
 def _similar(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
-    st.subheader("Similar neurons", anchor=False)
+    st.header("Similar neurons", anchor=False)
 
     def changed() -> None:
         chosen = SimilarBy(st.session_state["neuron_similar_by"] or SimilarBy.TOKENS)
@@ -331,7 +331,7 @@ def _neighbours(neuron: Neuron, selection: NeuronSelection, layer: pd.DataFrame,
     if neuron.head is None:
         st.caption(f"Its neighbours in layer {neuron.layer}; their order means nothing")
     else:
-        st.subheader(f"The other dimensions of head {neuron.head} in layer {neuron.layer}", anchor=False)
+        st.header(f"The other dimensions of head {neuron.head} in layer {neuron.layer}", anchor=False)
         _head(neuron, selection, layer, atlas)
         st.caption("The dimensions next to it")
     around = answers.layer_neighbours(atlas, neuron)
@@ -380,7 +380,7 @@ _FIGURES = {
 def _among_layer(card: NeuronCard, layer: pd.DataFrame, rank: LayerRank) -> None:
     """A sentence, and a histogram of each figure with the neuron's own place."""
     neuron = card.neuron
-    st.subheader(f"Among the {len(layer):,} {KIND_NAMES[neuron.kind]} neurons of layer {neuron.layer}", anchor=False)
+    st.header(f"Among the {len(layer):,} {KIND_NAMES[neuron.kind]} neurons of layer {neuron.layer}", anchor=False)
     st.markdown(literal(answers.rank_sentence(card, rank)))
     for column, name in zip(st.columns(4, gap="small"), FIGURES, strict=True):
         words, unit, more = _FIGURES[name]

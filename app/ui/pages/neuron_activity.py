@@ -62,7 +62,7 @@ def on_prompt(neuron: Neuron, origin: PromptSelection, atlas: Catalogue) -> Sign
 
 def tried_on_text(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
     """A box for a text, and the text coloured."""
-    st.subheader("Try it on a text", anchor=False)
+    st.header("Try it on a text", anchor=False)
     text = selection.trial or selection.origin.prompt
     sync("neuron_trial", text)
 
@@ -128,7 +128,7 @@ _GATED = " The gate decides how far the neuron opens, and the up row the sign of
 
 def switched_on_by(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
     """Both ends of every row that the neuron reads with, where they are asked for or the model is loaded anyway."""
-    st.subheader("What switches it on", anchor=False)
+    st.header("What switches it on", anchor=False)
     if not (selection.keys or resources.is_loaded(atlas)):
         st.caption("Which tokens’ embeddings the neuron reads the most from, by its key vector. This needs the model.")
         asked = link("Show what switches it on", navigation.href(HERE, replace(selection, keys=True)))

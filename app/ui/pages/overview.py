@@ -75,7 +75,7 @@ def _layers(atlas: Catalogue) -> None:
 
 
 def _peaked(selection: OverviewSelection, atlas: Catalogue) -> None:
-    st.subheader("The most peaked neurons", anchor=False)
+    st.header("The most peaked neurons", anchor=False)
 
     def changed() -> None:
         navigation.show(replace(selection, **lists.chosen_kinds(HERE, atlas)))
@@ -105,7 +105,7 @@ def _peaked(selection: OverviewSelection, atlas: Catalogue) -> None:
 
 
 def _favoured(atlas: Catalogue) -> None:
-    st.subheader("Tokens that most neurons favour", anchor=False)
+    st.header("Tokens that most neurons favour", anchor=False)
     st.caption("Often fragments that the model hardly ever saw: their rows lie far out, and many neurons reach them.")
     found = search.favourites(atlas)
 

@@ -165,12 +165,12 @@ def _shown(
     _tokens(found.tokens, position, asked)
     left, right = st.columns([2, 3], gap="large")
     with left:
-        st.subheader("What comes next", anchor=False)
+        st.header("What comes next", anchor=False)
         _next_tokens(found.predictions, asked, explained)
         _token_fields(asked, atlas)
     with right:
         if analysis is None:
-            st.subheader("Where: layers", anchor=False)
+            st.header("Where: layers", anchor=False)
             st.info("Press Enter, or click a token or a prediction, to see the layers, heads and neurons behind it.")
             return
         reading = reading_of(analysis)
@@ -325,7 +325,7 @@ def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue)
     chips(items, key="compare", here=HERE, label="compare this prompt")
     where(reading, selection, atlas)
     neurons(reading, selection, atlas)
-    st.subheader("How sure", anchor=False)
+    st.header("How sure", anchor=False)
     for lead, text in certainty_lines(reading):
         st.caption(f"**{lead}.** {literal(text)}.")
 

@@ -33,7 +33,7 @@ _OVERLAP_CHIPS = 40
 def neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
     """One of the three lists, and what was asked about a neuron in it."""
     place = selection.place
-    st.subheader("Why: what switched them on" if place.show is Show.QUERY else "What: neurons", anchor=False)
+    st.header("Why: what switched them on" if place.show is Show.QUERY else "What: neurons", anchor=False)
     if place.layer is not None:
         where_you_are(reading.analysis, selection, key="trail_neurons")
     _switch(reading, selection)

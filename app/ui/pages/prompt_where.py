@@ -42,7 +42,7 @@ _TOKEN_LISTS = {
 
 def layers(reading: Reading, selection: PromptSelection) -> None:
     """Attention beside FFN, one column per layer; a click looks into the layer."""
-    st.subheader("Where: layers", anchor=False)
+    st.header("Where: layers", anchor=False)
     legend("attention", "ffn")
     _chart(prompt_charts.layers(reading, selection.place, partial(_looking, selection)), selection)
     st.caption(literal(f"Each bar is the {reading.meaning}. Click a layer to look into it."))
@@ -51,9 +51,9 @@ def layers(reading: Reading, selection: PromptSelection) -> None:
 def where(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
     """The flow over all layers; then the map of heads with what is chosen in it, or the logit lens."""
     place = selection.place
-    st.subheader("Where: what heads moved, and from where", anchor=False)
+    st.header("Where: what heads moved, and from where", anchor=False)
     _flow(reading, selection, atlas)
-    st.subheader("Where: heads" if place.map is Map.HEADS else "Where: logit lens", anchor=False)
+    st.header("Where: heads" if place.map is Map.HEADS else "Where: logit lens", anchor=False)
     _controls(selection, atlas)
     if place.map is Map.LENS:
         _lens(selection, atlas)

@@ -109,7 +109,7 @@ def _analyses(
 ) -> None:
     total = workspace.count_analyses(selection.text)
     offset = (selection.page - 1) * SAVED_ROWS
-    st.subheader(f"{total:,} explanation{'' if total == 1 else 's'}", anchor=False)
+    st.header(f"{total:,} explanation{'' if total == 1 else 's'}", anchor=False)
     if not total and selection.text:
         st.info("None has all these words. Try fewer of them.")
     elif not total:
@@ -161,7 +161,7 @@ def _collection(
     workspace: Workspace, chosen: Collection, collections: tuple[Collection, ...], atlas: Catalogue
 ) -> None:
     contents = workspace.contents(chosen.id)
-    st.subheader(literal(chosen.name), anchor=False)
+    st.header(literal(chosen.name), anchor=False)
     if access.may_write():
         with st.popover("Change the collection", icon=":material/more_horiz:"):
             _rename(chosen.id, chosen.name, "Name", MAX_NAME, Workspace.rename_collection)
@@ -187,7 +187,7 @@ def _notes(
     total = workspace.count_notes(selection.text, tag=tag, model=model)
     if not total and not selection.tag:
         return
-    st.subheader(f"Notes on {total:,} neuron{'' if total == 1 else 's'}", anchor=False)
+    st.header(f"Notes on {total:,} neuron{'' if total == 1 else 's'}", anchor=False)
     items = [
         link(f"{name} {count}", navigation.href(HERE, SavedSelection(tag=name)), current=name == selection.tag)
         for name, count in workspace.tags(model)[:_TAGS]

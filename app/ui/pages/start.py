@@ -68,13 +68,13 @@ def _ways(atlas: Catalogue) -> None:
 
 
 def _links(heading: str, page: str, items: Iterable[tuple[str, Selection]], key: str, label: str) -> None:
-    st.subheader(heading, anchor=False)
+    st.header(heading, anchor=False)
     links = [link(words, navigation.href(page, selection)) for words, selection in items]
     chips(links, key=key, here=HERE, label=label)
 
 
 def _example(atlas: Catalogue) -> None:
-    st.subheader("One prompt, explained", anchor=False)
+    st.header("One prompt, explained", anchor=False)
     try:
         with progress() as watch:
             found = walkthrough(atlas, watch)

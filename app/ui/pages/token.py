@@ -103,7 +103,7 @@ def _token(token: Token, selection: TokenSelection, atlas: Catalogue) -> None:
 
 
 def _neighbours(token: Token, atlas: Catalogue) -> None:
-    st.subheader("Tokens near it", anchor=False)
+    st.header("Tokens near it", anchor=False)
     if not atlas.has_neighbours:
         st.caption(
             "This build holds no neighbours of tokens: they are left out for very large vocabularies, and older "
@@ -126,7 +126,7 @@ def _neighbours(token: Token, atlas: Catalogue) -> None:
 def _neurons(token: Token, sign: Sign, atlas: Catalogue) -> None:
     selection = SearchSelection(tokens=(token.token_id,), sign=sign)
     total = atlas.count_hits([token.token_id], selection.conditions)
-    st.subheader(f"Neurons that {'promote' if sign is Sign.PROMOTES else 'suppress'} it", anchor=False)
+    st.header(f"Neurons that {'promote' if sign is Sign.PROMOTES else 'suppress'} it", anchor=False)
     if not total:
         st.caption(f"None has it among the {atlas.info.depth} strongest tokens of that end.")
         return
