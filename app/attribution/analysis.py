@@ -152,7 +152,7 @@ def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str]
         attention_suppressing_neurons=lowering[NeuronKind.ATTENTION][0] if lowering else (),
         certificates={kind: proof for kind, (_, proof) in raising.items()},
         suppressing_certificates={kind: proof for kind, (_, proof) in lowering.items()},
-        query=_query(run, ffn, attention) if settings.top and settings.query_top else None,
+        query=_query(run, ffn, attention) if settings.query_top and ffn and attention else None,
         contrast=None if run.distractor_id is None else contrast(run, run.distractor_id, settings.top),
         seconds=Seconds(0.0, 0.0, 0.0),
     )

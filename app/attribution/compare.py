@@ -243,8 +243,9 @@ def _complete_above(first: _Extremes, second: _Extremes) -> float | None:
     """A neuron in none of the lists scores between the last of each run's two lists, in either run."""
     if first.lowering is None or second.lowering is None:
         return None
-    high = [one.raising[-1].score for one in (first, second)]
-    low = [one.lowering[-1].score for one in (first, second) if one.lowering is not None]
+    # An empty list rules out all but what did nothing.
+    high = [one.raising[-1].score if one.raising else 0.0 for one in (first, second)]
+    low = [one.lowering[-1].score if one.lowering else 0.0 for one in (first, second)]
     return max(high[1] - low[0], high[0] - low[1], 0.0)
 
 

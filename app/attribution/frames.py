@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from app.attribution.results import (
@@ -88,14 +89,17 @@ def query_neurons_frame(found: tuple[QueryNeuron, ...]) -> pd.DataFrame:
 
 
 def query_layers_frame(query: Query) -> pd.DataFrame:
-    """Columns: readers ("attention", "ffn", "ffn up"), part ("embedding", "attention", "ffn"), layer, score (nats)."""
+    """Columns: readers ("attention", "ffn", "ffn up"), part ("embedding", "attention", "ffn"), layer, score (nats). No
+    further than the last layer that was read from.
+    """
     named = {"attention": query.attention_layers}
     named |= dict(zip(("ffn", "ffn up"), query.ffn_layers, strict=False))
     rows: list[tuple[str, str, int | None, float]] = []
     for readers, shares in named.items():
         rows.append((readers, "embedding", None, shares.embedding))
         for part, scores in (("attention", shares.attention), ("ffn", shares.ffn)):
-            rows += [(readers, part, layer, score) for layer, score in enumerate(scores.tolist())]
+            before = 1 + max(np.flatnonzero(scores), default=-1)
+            rows += [(readers, part, layer, score) for layer, score in enumerate(scores[:before].tolist())]
     return pd.DataFrame(rows, columns=["readers", "part", "layer", "score"]).astype({"layer": "Int64"})
 
 

@@ -4,6 +4,7 @@ model moved what from where; and the logit lens.
 Legend: L = layers, H = heads, T = tokens, D = head_dim, d = d_model, V = vocabulary.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -26,12 +27,17 @@ from indexer.language_model import LanguageModel
 from indexer.unembedding import Unembedding
 
 SHOWN = 10
+ROWS_AT_ONCE = 64
+"""Rows of V logits held at a time."""
 
 
-def source_contributions(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T d"]:
-    """What the head wrote at the analysed position, from each source position; they sum to the head's contribution."""
-    activation = run.stream.attention_activation(layer)[head]  # [T, D]
-    width = activation.shape[1]
+def source_contributions(
+    run: PromptRun, layer: int, head: int, positions: slice | Int[Tensor, " T"] = slice(None)
+) -> Float[Tensor, "T d"]:
+    """What the head wrote at the analysed position, from each source position; all sum to the head's contribution."""
+    stream, width = run.stream, run.model.dimensions.head_dim
+    value = stream.value[layer, positions, head // run.model.dimensions.group]  # [T, D]
+    activation = stream.attention_weight[layer, head, positions, None] * value
     return activation @ run.model.weights.attention_values(layer)[head * width : (head + 1) * width]
 
 
@@ -88,8 +94,11 @@ def strongest_tokens(
     model: LanguageModel, vectors: Float[Tensor, "m d"], count: int = SHOWN
 ) -> list[tuple[PromptToken, ...]]:
     """The tokens with the highest logits under each vector."""
-    found = model.unembedding.logits(vectors, model.unembedding.scale(vectors)).topk(count, dim=1).indices
-    return [tuple(token_of(model, token_id) for token_id in row) for row in found.tolist()]
+    found: list[list[int]] = []
+    for rows in vectors.split(ROWS_AT_ONCE):
+        logits = model.unembedding.logits(rows, model.unembedding.scale(rows))
+        found += logits.topk(count, dim=1).indices.tolist()
+    return [tuple(token_of(model, token_id) for token_id in row) for row in found]
 
 
 def head_pattern(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T T"]:
@@ -102,9 +111,9 @@ def head_pattern(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T T"]:
     model = run.model
     check_exists(Head(layer, head), model.dimensions, model.name)
     if layer in run.stream.patterns:
-        return run.stream.patterns[layer][head]
+        return run.stream.patterns[layer][head].clone()  # what is kept of it does not keep the other heads'
     with model.lock:
-        return attention_pattern(model.module, model.architecture, run.stream.token_ids, layer)[head]
+        return attention_pattern(model.module, model.architecture, run.stream.token_ids, layer)[head].clone()
 
 
 def through_head(model: LanguageModel, neuron: Neuron, layer: int, head: int, shown: int = SHOWN) -> ThroughHead:
@@ -155,37 +164,39 @@ def flow(run: PromptRun, count: int = MOVES) -> Flow:
     reach = 2 * _longest_centred_row(run.model.unembedding) / run.scale
 
     def bound(layer: int) -> Float[Tensor, " HT"]:
-        parts = _parts(run, layer).flatten(0, 1)
-        upper = parts @ bases.gradient[layer]
-        return torch.maximum(upper, (reach * parts.norm(dim=1)).square() / 8 - upper)
+        found = []
+        for head in range(heads):  # one at a time: all of a layer's would be [H, T, d]
+            parts = source_contributions(run, layer, head)
+            upper = parts @ bases.gradient[layer]
+            found.append(torch.maximum(upper, (reach * parts.norm(dim=1)).square() / 8 - upper))
+        return torch.cat(found)
 
     def scores(entries: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        layer = entries // (heads * tokens)
         found = torch.empty(len(entries), stream.layer_input.shape[2])
-        for one in layer.unique().tolist():
-            here = layer == one
-            found[here] = _parts(run, one).flatten(0, 1)[entries[here] % (heads * tokens)]
-        return bases.importance(found, layer)
+        every = entries // tokens
+        for one in every.unique().tolist():
+            here = every == one
+            found[here] = source_contributions(run, one // heads, one % heads, entries[here] % tokens)
+        return bases.importance(found, every // heads)
 
     whole = Bounds(bound, layers, heads * tokens)
     ranking = certified_top(whole, lambda entries: scores(entries).abs(), count, bases.tolerance)
     moves = zip(ranking.entries.tolist(), scores(ranking.entries).tolist(), strict=True)
-    return Flow(tuple(_move(run, entry, score) for entry, score in moves), replace(ranking.certificate, bound="norms"))
+    return Flow(_moves(run, moves), replace(ranking.certificate, bound="norms"))
 
 
 def contrast_flow(run: PromptRun, contrast: Contrast, count: int = MOVES) -> Flow:
     """The same by |share of the difference of logits|, which is linear: all are known, the strongest are kept."""
     shares = contrast.positions.flatten()
     best = np.argsort(-np.abs(shares), kind="stable")[:count]
-    moves = tuple(_move(run, entry, float(shares[entry])) for entry in best.tolist())
-    return Flow(moves, Certificate(len(shares), len(shares), "linear", 0.0))
+    moves = zip(best.tolist(), shares[best].tolist(), strict=True)
+    return Flow(_moves(run, moves), Certificate(len(shares), len(shares), "linear", 0.0))
 
 
-def _parts(run: PromptRun, layer: int) -> Float[Tensor, "H T d"]:
-    """What each head of a layer wrote at the analysed position, by source position."""
-    activation = run.stream.attention_activation(layer)  # [H, T, D]
-    heads, _, width = activation.shape
-    return activation @ run.model.weights.attention_values(layer).view(heads, width, -1)
+def _moves(run: PromptRun, scored: Iterable[tuple[int, float]]) -> tuple[Move, ...]:
+    """By name; without those of no attention (a position outside a layer's window), which moved nothing."""
+    found = (_move(run, entry, score) for entry, score in scored)
+    return tuple(one for one in found if one.attention_weight)
 
 
 def _longest_centred_row(unembedding: Unembedding) -> float:
@@ -207,8 +218,6 @@ def _move(run: PromptRun, entry: int, score: float) -> Move:
 
 # The logit lens: what the residual stream would predict after each layer, at each position.
 
-ROWS_AT_ONCE = 64
-
 
 def logit_lens(run: PromptRun) -> LogitLens:
     """Read every layer's input at every position up to the analysed one."""
@@ -220,7 +229,7 @@ def logit_lens(run: PromptRun) -> LogitLens:
         highest = probabilities.max(dim=-1)
         best.append(highest.indices)
         best_probability.append(highest.values)
-        of_target.append(probabilities[:, run.target_id])
+        of_target.append(probabilities[:, run.target_id].clone())  # a view would keep the whole distribution
     named = [[token_of(run.model, one) for one in row] for row in torch.cat(best).view(layers, tokens).tolist()]
     return LogitLens(
         tokens=run.tokens,

@@ -175,7 +175,7 @@ class PromptRun:
         """
         span = self._span(kind, part)
         ranking = certified_top(span.bounds(self._upper(kind)), span.exact, k, self.bases(kind).tolerance)
-        return span.named(ranking), ranking.certificate
+        return span.active(ranking), ranking.certificate
 
     def _upper(self, kind: NeuronKind) -> Callable[[int], Tensor]:
         entries, bases = self.entries(kind), self.bases(kind)
@@ -205,7 +205,7 @@ class PromptRun:
             return dict(zip(wanted, scores.split([len(part) for part in parts]), strict=True))
 
         rankings = together(searches, exact)
-        found = {kind: (self._span(kind).named(rankings[kind]), rankings[kind].certificate) for kind in k}
+        found = {kind: (self._span(kind).active(rankings[kind]), rankings[kind].certificate) for kind in k}
         return rankings[None].scores.view(layers, heads), found
 
     def lowering(
@@ -232,7 +232,7 @@ class PromptRun:
 
         bound = "norms" if ranges is None else "catalogue"
         ranking = certified_bottom(span.bounds(lower), span.exact, k, bound, bases.tolerance)
-        return span.named(ranking), ranking.certificate
+        return span.active(ranking), ranking.certificate
 
     def linear(
         self, kind: NeuronKind, direction: Float[Tensor, " d"], k: int, part: Part | None = None
@@ -242,7 +242,7 @@ class PromptRun:
         bounds = span.bounds(lambda layer: entries.dot(layer, direction))
         found, values = bounds.best(min(k, bounds.total), torch.empty(0, dtype=torch.long))
         ranking = Ranking(found, values, Certificate(bounds.total, bounds.total, "linear", 0.0))
-        return span.named(ranking), ranking.certificate
+        return span.active(ranking), ranking.certificate
 
     def _span(self, kind: NeuronKind, part: Part | None = None) -> "_Span":
         """The entries of a part: they lie side by side in the numbering of :mod:`app.attribution.search`."""
@@ -305,13 +305,16 @@ class PromptRun:
         return readers(self.stream, self.model.weights, named, self.settings.conventions, key)
 
     def query_neurons(self, read: Readers, k: int) -> tuple[QueryNeuron, ...]:
-        """The k FFN neurons that did most to switch the readers on."""
+        """The k FFN neurons that did most to switch the readers on; fewer where fewer in the layers before them did
+        anything to it.
+        """
         scores = query_ffn_scores(self.stream, self.model.weights, read)
-        best = scores.flatten().topk(min(k, scores.numel()))
+        possible = scores.flatten().nonzero().flatten()
+        best = scores.flatten()[possible].topk(min(k, len(possible)))
         width = scores.shape[1]
         return tuple(
             QueryNeuron(Neuron.ffn(*divmod(entry, width)), score)
-            for entry, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            for entry, score in zip(possible[best.indices].tolist(), best.values.tolist(), strict=True)
         )
 
     def query_layers(self, read: Readers) -> QueryShares:
@@ -355,6 +358,12 @@ class _Span:
         activations = self.entries.activation(numbers).tolist()
         triples = zip(numbers.tolist(), ranking.scores.tolist(), activations, strict=True)
         return tuple(ValueNeuron(*self.entries.name(number), score, active) for number, score, active in triples)
+
+    def active(self, ranking: Ranking) -> tuple[ValueNeuron, ...]:
+        """The same without what did nothing: a position outside a layer's window, a neuron that was silent or zeroed. A
+        list that is longer than what was active would else be filled up with them.
+        """
+        return tuple(one for one in self.named(ranking) if one.activation)
 
 
 @dataclass(frozen=True)

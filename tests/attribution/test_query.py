@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from app.attribution import Conventions, analyse
-from app.attribution.query import readers
-from db.neuron import Neuron, NeuronKind
+from app.attribution import Conventions, Settings, analyse, run_prompt
+from app.attribution.analysis import explain
+from app.attribution.compare import compare
+from app.attribution.frames import query_layers_frame
+from app.attribution.heads import contrast_flow, flow
+from app.attribution.query import own_query, readers
+from db.neuron import Neuron, NeuronAt, NeuronKind
 from tests import models, oracle
 
 CLOSE = 1e-5  # nats
@@ -41,7 +45,8 @@ def test_query_neurons_are_those_of_the_loops(name, conventions):
     assert analysis.query is not None
     assert analysis.query.skipped == 0
     found = {one.neuron: one.score for one in analysis.query.ffn_neurons}
-    assert len(found) == expected.numel()
+    last = max(one.neuron.layer for one in analysis.attention_value_neurons[:9])
+    assert len(found) == expected[:last].numel() > 0  # those of the last reader's layer and later ones switched nothing
     for neuron, score in found.items():
         assert score == pytest.approx(float(expected[neuron.layer, neuron.index]), rel=1e-4, abs=CLOSE)
     assert list(found.values()) == sorted(found.values(), reverse=True)
@@ -85,6 +90,66 @@ def test_query_layers_are_those_of_the_loops(name):
     assert len(found) == len(expected)
     for got, (want, rounding) in zip(found, expected, strict=True):
         assert got == pytest.approx({part: want.get(part, 0.0) for part in got}, rel=1e-5, abs=CLOSE + rounding)
+
+
+@pytest.mark.parametrize("label", ["L0.H2.N3@4", "L0.F5", "L1.H2.N3@4", "L1.F5", "L2.H0.N1@2", "L2.F7"])
+def test_only_neurons_of_earlier_layers_switched_a_neuron_on(label):
+    run = run_prompt(models.language_model("llama"), models.PROMPT, Settings(target=TARGET))
+    at = NeuronAt.parse(label)
+    before, width = at.neuron.layer, models.SIZES["llama"][2]
+    for k in (1, 30, ALL):
+        found = own_query(run, at.neuron, at.position, k)
+        assert all(one.neuron.layer < before for one in found.ffn_neurons)
+        assert len(found.ffn_neurons) == min(k, before * width)
+        assert all(one.score for one in found.ffn_neurons)
+    frame = query_layers_frame(found.query)
+    frame = frame[frame["readers"] == str(at.neuron.kind)]
+    own = at.neuron.kind is NeuronKind.FFN  # which reads after its own layer's attention
+    assert set(frame[frame["part"] == "attention"]["layer"]) == set(range(before + own))
+    assert set(frame[frame["part"] == "ffn"]["layer"]) == set(range(before))
+
+
+def test_what_was_silent_stands_in_no_list():
+    model = models.language_model("llama")
+    run = run_prompt(model, models.PROMPT, Settings(target=TARGET, suppressing=True, distractor=DISTRACTOR, top=ALL))
+    silent = [(0, 3), (1, 40)]
+    activation = run.stream.ffn_activation.clone()
+    for layer, index in silent:
+        activation[layer, :, index] = 0
+    weight = run.stream.attention_weight.clone()
+    weight[1, 2, 3] = 0  # as outside a layer's window
+    quiet = replace(run, stream=replace(run.stream, ffn_activation=activation, attention_weight=weight))
+    analysis = explain(quiet)
+    assert analysis.query is not None
+    assert analysis.contrast is not None
+    labels = {f"L{layer}.F{index}" for layer, index in silent}
+    everywhere: list[Any] = [analysis.ffn_value_neurons, analysis.ffn_suppressing_neurons, analysis.query.ffn_neurons]
+    everywhere += [analysis.contrast.ffn_neurons, analysis.contrast.ffn_opposing]
+    everywhere += [own_query(quiet, Neuron.attention(2, 0, 1), 2, ALL).ffn_neurons]
+    for found in everywhere:
+        assert found
+        assert not labels & {one.neuron.label for one in found}
+    lists = (
+        analysis.attention_value_neurons,
+        analysis.attention_suppressing_neurons,
+        analysis.contrast.attention_neurons,
+        analysis.contrast.attention_opposing,
+    )
+    for listed in lists:
+        assert listed
+        assert not [one for one in listed if one.position == 3 and (one.neuron.layer, one.neuron.head) == (1, 2)]
+    for moves in (flow(quiet, ALL), contrast_flow(quiet, analysis.contrast, ALL)):
+        assert len(moves.moves) == weight.numel() - 1
+        assert not [one for one in moves.moves if (one.layer, one.head, one.position) == (1, 2, 3)]
+
+
+def test_a_list_of_nothing_is_empty():
+    run = run_prompt(models.language_model("llama"), models.PROMPT, Settings(target=TARGET))
+    stream = replace(run.stream, attention_weight=torch.zeros_like(run.stream.attention_weight))
+    analysis = explain(replace(run, stream=stream))
+    assert analysis.attention_value_neurons == ()
+    assert analysis.query is None
+    assert compare(replace(run, stream=stream), run, 3).neurons[NeuronKind.ATTENTION]
 
 
 def test_a_vanishing_denominator_is_left_out_and_counted():

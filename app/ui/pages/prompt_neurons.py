@@ -130,8 +130,10 @@ def _query_neurons(reading: Reading, selection: PromptSelection, atlas: Catalogu
         listed = [one for one in found.ffn_neurons if place.layer in (None, one.neuron.layer)]
         if listed:
             query_table(listed, "query_neurons", "query neurons", selection, atlas)
-        else:
+        elif found.ffn_neurons:
             st.info(f"None of the {len(found.ffn_neurons)} is in layer {place.layer}. Show all layers.")
+        else:
+            st.info("No FFN neuron stands before the value neurons.")
         st.caption("A row opens its neuron. Shallow ones often say nothing by themselves: read them through a head.")
     with right:
         for chart in query_charts(frame):
@@ -180,7 +182,10 @@ def _own(selection: PromptSelection, at: NeuronAt, atlas: Catalogue) -> None:
             st.caption("What it reads adds up to nothing here, so shares of it mean nothing.")
         left, right = st.columns([1, 1], gap="medium")
         with left:
-            query_table(own.ffn_neurons, "own_query", f"query neurons of {label}", selection, atlas)
+            if own.ffn_neurons:
+                query_table(own.ffn_neurons, "own_query", f"query neurons of {label}", selection, atlas)
+            else:
+                st.info(literal(f"No FFN neuron before {label} switched it on."))
         with right:
             _own_layers(at.neuron, own.query)
 
