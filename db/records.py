@@ -57,9 +57,9 @@ class BuildStamp:
     family: str
     """The config's ``model_type``."""
     checkpoint: str
-    """Hub revision, or the hash of the weights."""
+    """Its identity, hub revision or hash of the weights: ties the catalogue to its model."""
     unembedding_hash: str
-    """Of the unembedding with the final norm folded in: ties the catalogue to its model."""
+    """Of the unembedding with the final norm folded in; fine-tunes may share it."""
     tokenizer_hash: str
     layers: int
     d_model: int
@@ -81,6 +81,16 @@ class BuildStamp:
     def neurons(self) -> int:
         """FFN and attention neurons together."""
         return self.ffn_neurons + self.attention_neurons
+
+
+def short_identity(identity: str) -> str:
+    """A checkpoint's identity for a sentence.
+
+    >>> short_identity("sha256 0123456789abcdef")
+    'sha256 0123456789ab…'
+    """
+    kind, _, digits = identity.partition(" ")
+    return f"{kind} {digits[:12]}…" if digits else kind or "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,6 @@ def _build(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     model, catalogue = checkpoint.locate(options.model), catalogue_folder(options.catalogue)
     built = build.build(model, catalogue, depth=options.depth, memory_mb=options.memory_mb, say=say, progress=_bar)
-    builds.remember_source(built.path.parent, model.source)
     if not built.fresh:
         say(f"Nothing to do: {built.path} is the catalogue of this checkpoint ({built.neurons:,} neurons).")
         return

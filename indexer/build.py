@@ -21,13 +21,22 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from db.catalogue.builds import build_path, current_build, model_folders, prune, set_current
+from db.catalogue.builds import (
+    build_path,
+    current_build,
+    folders_called,
+    model_folders,
+    prune,
+    remember_source,
+    set_current,
+    source_of,
+)
 from db.catalogue.check import check_build
 from db.catalogue.publish import NEURON_FILE, PAIR_FILE, publish
-from db.catalogue.reader import Reader
+from db.catalogue.reader import Reader, checkpoint_of
 from db.catalogue.schema import SCHEMA_VERSION
 from db.errors import AtlasError
-from db.records import BuildStamp
+from db.records import BuildStamp, short_identity
 from indexer.checkpoint import Checkpoint
 from indexer.families import Dimensions
 from indexer.language_model import load_model
@@ -78,7 +87,7 @@ def build(
     say: Callable[[str], None] = lambda _line: None,
     progress: Callable[[Iterator[int], int], Iterator[int]] = lambda layers, _total: layers,
 ) -> Built:
-    """Project every neuron of `checkpoint` and publish the catalogue under `catalogue`/<model name>/.
+    """Project every neuron of `checkpoint` and publish the catalogue under `catalogue`; see `home_of`.
 
     Args:
         checkpoint: the model.
@@ -96,12 +105,22 @@ def build(
     with ThreadPoolExecutor(1) as aside:
         aside.submit(lambda: checkpoint.identity)  # hashes all weight files, while the tokenizer is read
         stamp = stamp_of(checkpoint, _unembedding(checkpoint), depth)
-    directory = catalogue / checkpoint.name
-    if _is_current(directory, stamp):
-        return _found(directory, stamp)
+    directory = home_of(checkpoint, catalogue)
+    stamp = replace(stamp, model=directory.name)
+    if directory.name != checkpoint.name:
+        say(
+            f"{catalogue / checkpoint.name} is of another checkpoint ({_described(catalogue / checkpoint.name)}); this "
+            f"one, {short_identity(checkpoint.identity)}, has {directory}."
+        )
     try:
+        if _is_current(directory, stamp):
+            remember_source(directory, checkpoint.source)
+            return _found(directory, stamp)
         directory.mkdir(parents=True, exist_ok=True)
         with only_indexer(directory):
+            if home_of(checkpoint, catalogue) != directory:
+                raise AtlasError(f"Another model has taken {directory} meanwhile. Run the same command again.")
+            remember_source(directory, checkpoint.source)
             if _is_there(directory, stamp):
                 return _found(directory, stamp)
             with ThreadPoolExecutor(1) as aside:
@@ -157,6 +176,37 @@ def _build(
     path = publish(directory, stamp, tokens.result(), shards, neighbours)
     shutil.rmtree(work, ignore_errors=True)
     return Built(path, fresh=True, neurons=stamp.neurons, screened=seen, unproven=unproven)
+
+
+def home_of(checkpoint: Checkpoint, catalogue: Path) -> Path:
+    """The folder of a checkpoint's builds: the one with its name, or where another checkpoint has that, one with a part
+    of its identity added. A model that was trained on in its place keeps its folder, and its older builds there.
+    """
+    found = folders_called(catalogue, checkpoint.name)
+    for folder in found:
+        if checkpoint.has(_owner(folder) or ""):
+            return folder
+    for folder in found:
+        if source_of(folder / "CURRENT") == checkpoint.source:
+            return folder
+    digits = checkpoint.identity.partition(" ")[2]
+    names = (checkpoint.name, *(f"{checkpoint.name}-{digits[:length]}" for length in (8, 16, 64)))
+    free = (name for name in names if not (catalogue / name / "CURRENT").is_file())
+    return catalogue / next(name for name in free if not work_folders(catalogue / name))
+
+
+def _owner(folder: Path) -> str | None:
+    """The identity of the checkpoint of a folder's current build; None where there is none that can be read."""
+    try:
+        return checkpoint_of(current_build(folder))
+    except AtlasError:
+        return None
+
+
+def _described(folder: Path) -> str:
+    """Whose a folder is, for a sentence."""
+    owner, source = _owner(folder), source_of(folder / "CURRENT")
+    return ("unfinished" if owner is None else short_identity(owner)) + (f", from {source}" if source else "")
 
 
 def _unembedding(checkpoint: Checkpoint) -> Unembedding:

@@ -16,12 +16,14 @@ from transformers import AutoConfig, AutoTokenizer
 
 from db import settings
 from db.errors import AtlasError
+from db.files import State, sha256_of, state_of
 from indexer import demo_model
 from indexer.families import Architecture, Dimensions, architecture_of, dimensions_of
 from indexer.weights import Weights, file_weights, safetensors_files
 
 DEMO = "demo"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_READ = ("*.safetensors", "*.safetensors.index.json", "config.json", "*token*.json", "vocab.*", "merges.txt", "*.model")
 _HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "merges.txt", "vocab.*")
 
 
@@ -78,14 +80,42 @@ class Checkpoint:
 
     @cached_property
     def identity(self) -> str:
-        """The hub's commit, or the SHA-256 of the weight files' bytes."""
-        if self.revision:
-            return f"revision {self.revision}"
+        """The hub's commit, or the SHA-256 of the weight files' bytes: by it, and not by its name, a checkpoint is
+        joined with its catalogue and its results.
+
+        Raises:
+            AtlasError: the files cannot be read, or are being written.
+        """
+        return f"revision {self.revision}" if self.revision else self._content
+
+    @cached_property
+    def _content(self) -> str:
         digest = hashlib.sha256()
         for path in safetensors_files(self.folder):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(sha256_of(path)))
         return f"sha256 {digest.hexdigest()}"
+
+    def has(self, identity: str) -> bool:
+        """Whether an identity is this checkpoint's, which has two where it lies in the hub's cache: the commit, and
+        the hash of its files for whoever names the folder.
+        """
+        if identity == self.identity:
+            return True
+        if self.revision:
+            return identity == self._content
+        place = self.folder.resolve()
+        return place.parent.name == "snapshots" and identity == f"revision {place.name}"
+
+    @cached_property
+    def files(self) -> dict[Path, State | None]:
+        """What config, tokenizer and weights are read from, with the state of each when this was first asked for."""
+        found = {path for pattern in _READ for path in self.folder.glob(pattern)}
+        return {path: state_of(path) for path in sorted(found)}
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the files are still those that `files` found."""
+        return Checkpoint(self.name, self.folder).files == self.files
 
     @cached_property
     def tokenizer_json(self) -> str | None:

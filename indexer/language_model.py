@@ -10,6 +10,7 @@ Four identities (README, Method) are checked on one short probe, and the sizes o
 
 import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ class LanguageModel:
     """One model in memory, float32. `forward` is safe to call from several threads: one pass runs at a time."""
 
     name: str
+    checkpoint: Checkpoint
     family: str
     module: torch.nn.Module
     tokenizer: Any
@@ -61,19 +63,26 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
         layers: how many of the first layers to load, to check a large model's row without holding it; None loads all.
 
     Raises:
-        AtlasError: the family is unknown, the files are unreadable, or an identity fails.
+        AtlasError: the family is unknown, the files are unreadable or change meanwhile, or an identity fails.
     """
+    _ = checkpoint.files
     architecture, config = checkpoint.architecture, checkpoint.config
     if layers is not None:
         fewer = {**config.to_dict(), "num_hidden_layers": min(layers, config.num_hidden_layers)}
         if fewer.get("layer_types"):  # one per layer, as the config checks
             fewer["layer_types"] = fewer["layer_types"][: fewer["num_hidden_layers"]]
         config = type(config).from_dict(fewer)
-    module = _load_module(checkpoint, config)
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(lambda: checkpoint.identity)  # may have to read all weights once more
+        module = _load_module(checkpoint, config)
+    _ = checkpoint.identity
+    if not checkpoint.is_unchanged:
+        raise AtlasError(f"The files in {checkpoint.folder} changed while they were read. Wait, then try again.")
     dimensions = dimensions_of(config)
     weights = live_weights(module, architecture, dimensions)
     model = LanguageModel(
         name=checkpoint.name,
+        checkpoint=checkpoint,
         family=str(config.model_type),
         module=module,
         tokenizer=checkpoint.tokenizer,

@@ -20,7 +20,7 @@ from db.catalogue.check import check_build
 from db.catalogue.reader import read_only_connection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.records import BuildStamp
+from db.records import BuildStamp, short_identity
 from indexer.build import stamp_of
 from indexer.checkpoint import Checkpoint
 from indexer.unembedding import Unembedding
@@ -28,8 +28,10 @@ from indexer.unembedding import Unembedding
 CLOSE = 1e-5
 """Allowed deviation of a logit, as a share of |value vector| × the longest row; float32 products stay below 1e-6."""
 _AT_ONCE = 32
-_OF_THE_RUN = {"build_id", "schema_version", "code_version", "created_at"}
-"""The fields of a stamp that may differ: they tell when and by which code the build was made."""
+_OF_THE_RUN = {"build_id", "schema_version", "code_version", "created_at", "model", "checkpoint"}
+"""The fields of a stamp that may differ: they tell when and by which code the build was made, and its folder's name;
+the checkpoint's identity is compared before.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,12 @@ def verify(path: Path, checkpoint: Checkpoint, *, sample: int = 200, seed: int |
         raise _differs(path, f"it cannot be read ({str(error).splitlines()[0][:160]})") from error
 
     unembedding = Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon())
+    if not checkpoint.has(stamp.checkpoint):
+        raise AtlasError(
+            f"{path} is not of the model in {checkpoint.folder}: its stamp has checkpoint "
+            f"{short_identity(stamp.checkpoint)}, the model {short_identity(checkpoint.identity)}. It was trained on "
+            "since, or is another of the same name. Name the build's own with --checkpoint, or build this one."
+        )
     expected = stamp_of(checkpoint, unembedding, stamp.depth)
     for name in (field.name for field in fields(stamp) if field.name not in _OF_THE_RUN):
         if getattr(stamp, name) != getattr(expected, name):

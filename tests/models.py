@@ -4,12 +4,14 @@ Norm weights, biases and ε are far from their defaults, so that whoever forgets
 asserted, so that a misspelt option cannot leave a full-size model.
 """
 
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -136,6 +138,23 @@ def save(name: str, into: Path, seed: int = 0) -> Path:
     loaded = AutoTokenizer.from_pretrained(into)
     assert loaded(PROMPT)["input_ids"] == tokenizer(PROMPT)["input_ids"]
     return into
+
+
+def fine_tunes(root: Path, name: str = "llama-square") -> tuple[Path, Path]:
+    """`run1/final` and `run2/final`: one tokenizer, embedding, final norm and head, but other layers."""
+    first = save(name, root / "run1" / "final")
+    second = Path(shutil.copytree(first, root / "run2" / "final"))
+    retrain(second, 1)
+    return first, second
+
+
+def retrain(folder: Path, seed: int) -> None:
+    """Other layers in the same place; all else stays, as where embedding and head are frozen."""
+    tensors, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(seed)
+    for name, tensor in sorted(tensors.items()):
+        if ".layers." in name and "norm" not in name:
+            tensors[name] = tensor + 0.5 * tensor.std() * torch.randn(tensor.shape, generator=generator)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def random_model(name: str, seed: int = 0) -> Any:

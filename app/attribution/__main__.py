@@ -18,7 +18,7 @@ from app.attribution.prompt import MAX_TOKENS, MEMORY_MB, QUERY_TOP, TOP, Settin
 from app.attribution.results import Keys, to_json
 from db import command_line
 from db.catalogue import export
-from db.catalogue.builds import find_catalogue
+from db.catalogue.builds import folders_called
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -125,7 +125,9 @@ def _many(options: Namespace, model: "LanguageModel") -> str:
     settings = _settings(options)
     ranges = _ranges(_catalogue(options.catalogue, model), settings)
     prompts = batch.read_prompts(options.prompts)
-    rows = batch.analyse_batch(model, prompts, settings, options.out, ranges=ranges, progress=_bar)
+    rows = batch.analyse_batch(
+        model, prompts, settings, options.out, ranges=ranges, say=command_line.say, progress=_bar
+    )
     failed = [row for row in rows if "error" in row]
     for row in failed[:5]:
         command_line.say(f"not analysed: “{row['prompt'][:60]}”: {row['error']}")
@@ -235,12 +237,15 @@ def _ranges(catalogue: Catalogue | None, settings: Settings) -> "Ranges | None":
 def _catalogue(given: Path | None, model: "LanguageModel") -> Catalogue | None:
     """The catalogue asked for, or the model's own where there is one; None without."""
     root = command_line.catalogue_folder(given)
-    if given is None and not (root / model.name / "CURRENT").is_file():
-        return None
-    alone = root.is_file() or (root / "CURRENT").exists()  # a build, or one model's folder, not a folder of them
-    catalogue = Catalogue.open(find_catalogue(root, None if alone else model.name))
-    runs.require_same_model(model, catalogue)
-    return catalogue
+    if given is not None:
+        return runs.given_catalogue(root, model)
+    found = runs.own_catalogue(root, model)
+    if found is None and folders_called(root, model.name):
+        command_line.say(
+            f"The catalogue of {model.name} in {root} is of other weights than those in {model.checkpoint.folder}, and "
+            "is left out."
+        )
+    return found
 
 
 def _line(value: Any) -> str:

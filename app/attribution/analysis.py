@@ -137,6 +137,7 @@ def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str]
     return Analysis(
         model=run.model.name,
         family=run.model.family,
+        checkpoint=run.model.checkpoint.identity,
         unembedding_hash=run.model.unembedding.hash,
         conventions=settings.conventions,
         prompt=run.prompt,

@@ -1,9 +1,9 @@
 """Many prompts: read a file of them, analyse each, write the results, and go on where a killed run stopped.
 
 Finished rows are appended to ``OUT.part`` as JSON lines, each flushed before the next prompt begins; ``OUT.part.stamp``
-says of which prompts, model and settings they are. The next run with the same question keeps every whole row; one with
-another question starts over. When all are done the rows become ``OUT``: the lines themselves, or Parquet, by its
-ending.
+says of which prompts, checkpoint and settings they are. The next run with the same question keeps every whole row; one
+with another question, or with another checkpoint of the same name, starts over and says so. When all are done the rows
+become ``OUT``: the lines themselves, or Parquet, by its ending.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from app.attribution.prompt import PromptLine, Settings
 from app.attribution.results import to_json
 from app.attribution.run import Ranges
 from db.errors import AtlasError
+from db.records import short_identity
 from indexer.language_model import LanguageModel
 
 ENDINGS = (".jsonl", ".parquet")
@@ -67,6 +68,7 @@ def analyse_batch(
     out: Path,
     *,
     ranges: Ranges | None = None,
+    say: Callable[[str], None] = lambda _line: None,
     progress: Callable[[Iterable[int], int, int], Iterable[int]] = lambda places, _done, _total: places,
 ) -> list[dict[str, Any]]:
     """Analyse every prompt and write `out`; a prompt that cannot be analysed becomes ``{"prompt": …, "error": …}``.
@@ -77,6 +79,7 @@ def analyse_batch(
         settings: for all of them; each line may name its own target, distractor and position.
         out: the file to write; its ending, .jsonl or .parquet, chooses the form.
         ranges: see `analyse`.
+        say: told where rows of another question are thrown away.
         progress: wraps the places still to do, given how many are done and how many there are.
 
     Returns:
@@ -90,7 +93,7 @@ def analyse_batch(
     part, stamp = out.with_name(out.name + ".part"), out.with_name(out.name + ".part.stamp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        rows = _finished_rows(part, stamp, _fingerprint(model, prompts, settings))
+        rows = _finished_rows(part, stamp, _fingerprint(model, prompts, settings), say)
         with part.open("a", encoding="utf-8") as file:
             for place in progress(range(len(rows), len(prompts)), len(rows), len(prompts)):
                 row = _row(model, prompts[place], settings, ranges)
@@ -117,14 +120,17 @@ def _row(model: LanguageModel, line: PromptLine, settings: Settings, ranges: Ran
 
 
 def _fingerprint(model: LanguageModel, prompts: list[PromptLine], settings: Settings) -> str:
-    asked = [model.name, model.unembedding.hash, asdict(settings), [asdict(line) for line in prompts]]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+    """The question in a hash, after the checkpoint's identity in clear."""
+    own = model.checkpoint
+    asked = [own.tokenizer_hash, own.config.to_dict(), asdict(settings), [asdict(line) for line in prompts]]
+    return f"{own.identity}\n{hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()}"
 
 
-def _finished_rows(part: Path, stamp: Path, fingerprint: str) -> list[dict[str, Any]]:
+def _finished_rows(part: Path, stamp: Path, fingerprint: str, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """The whole rows of an earlier run of the same question; the file is cut back to them."""
     rows: list[dict[str, Any]] = []
-    if part.is_file() and stamp.is_file() and stamp.read_text() == fingerprint:
+    known = stamp.read_text() if stamp.is_file() else ""
+    if part.is_file() and known == fingerprint:
         whole = 0
         for line in part.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):  # the kill came while it was written
@@ -133,6 +139,10 @@ def _finished_rows(part: Path, stamp: Path, fingerprint: str) -> list[dict[str, 
             whole += len(line)
         os.truncate(part, whole)
         return rows
+    if part.is_file() and part.stat().st_size:
+        theirs, ours = known.partition("\n")[0], fingerprint.partition("\n")[0]
+        whose = f"another model ({short_identity(theirs)}, not {short_identity(ours)})"
+        say(f"{part} held prompts of {whose if ' ' in theirs and theirs != ours else 'another question'}: begun again.")
     part.unlink(missing_ok=True)
     stamp.write_text(fingerprint)
     return rows

@@ -1,8 +1,9 @@
 """One prompt, run once: what every question about it shares, and the questions that are asked one at a time."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -41,9 +42,12 @@ from app.attribution.search import (
     search_top,
     together,
 )
+from db.catalogue.builds import CURRENT, build_of, find_catalogue
+from db.catalogue.reader import REBUILD
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Part, check_exists
+from db.records import short_identity
 from db.token_text import readable
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
@@ -220,8 +224,10 @@ class PromptRun:
             part: where; None is everywhere.
 
         Raises:
-            AtlasError: there is no such part, or it has no neurons of this kind.
+            AtlasError: there is no such part, it has no neurons of this kind, or the ranges are of another model.
         """
+        if isinstance(ranges, StoredRanges):
+            require_same_model(self.model, ranges.catalogue)
         span, entries, bases = self._span(kind, part), self.entries(kind), self.bases(kind)
         longest = 2 * self.model.unembedding.longest_row
 
@@ -399,35 +405,81 @@ def run_prompt(model: LanguageModel, prompt: str, settings: Settings, patterns: 
     return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor)
 
 
-# A model and its catalogue: joined only where they share the unembedding, else the stored tokens would be wrong.
+# A model and its catalogue: joined only where they are of one checkpoint, else tokens and bounds would be another's.
+
+
+def own_catalogue(root: Path, model: LanguageModel) -> Catalogue | None:
+    """The catalogue of a model's checkpoint; None where there is none.
+
+    Args:
+        root: a folder of catalogues, one model's folder, or a build's file.
+        model: may share its name with others.
+    """
+    path = build_of(root, model.name, model.checkpoint.has)
+    if path is None:
+        return None
+    found = Catalogue.open(path)
+    require_same_model(model, found)
+    return found
+
+
+def given_catalogue(root: Path, model: LanguageModel) -> Catalogue:
+    """The same where the user named it.
+
+    Raises:
+        AtlasError: there is no catalogue of this checkpoint; the message names both.
+    """
+    found = own_catalogue(root, model)
+    if found is None:
+        alone = root.is_file() or (root / CURRENT).exists()  # a build, or one model's folder, not a folder of them
+        found = Catalogue.open(find_catalogue(root, None if alone else model.name))
+        require_same_model(model, found)
+    return found
 
 
 def require_same_model(model: LanguageModel, catalogue: Catalogue) -> None:
-    """Refuse to join a catalogue with a model whose unembedding differs.
+    """Refuse to join a catalogue with a model of another checkpoint, or with another tokenizer.
 
     Raises:
-        AtlasError: they differ.
+        AtlasError: they differ; the message names both.
     """
-    stored = catalogue.info
-    if stored.unembedding_hash != model.unembedding.hash:
-        raise AtlasError(
-            f"The catalogue of {stored.model} (build {stored.build_id}) was made from another unembedding than that of "
-            f"the model {model.name}: {stored.unembedding_hash[:12]}… against {model.unembedding.hash[:12]}…. Its "
-            "tokens would be wrong. Choose the matching catalogue with --catalogue, or build one: "
-            "python -m indexer build MODEL."
-        )
+    stored, own = catalogue.info, model.checkpoint
+    what = f"The catalogue of {stored.model} (build {stored.build_id})"
+    if not stored.checkpoint.startswith(("sha256 ", "revision ")):
+        raise AtlasError(f"{what} does not say which weights it was made from, as builds of today do. {REBUILD}")
+    for which, same, theirs, ours in (
+        ("other weights", own.has(stored.checkpoint), stored.checkpoint, own.identity),
+        ("another unembedding", stored.unembedding_hash == model.unembedding.hash, "", ""),
+        ("another tokenizer", stored.tokenizer_hash == own.tokenizer_hash, "", ""),
+    ):
+        if not same:
+            both = f" ({short_identity(theirs)} and {short_identity(ours)})" if theirs else ""
+            raise AtlasError(
+                f"{what} was made from {which} than those of the model {model.name} in {own.folder}{both}. Its tokens "
+                "would be wrong. Choose the matching catalogue with --catalogue, or build one: python -m indexer build "
+                "MODEL."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRanges:
+    """The `Ranges` of a catalogue; each layer is read once. A run of another checkpoint refuses them."""
+
+    catalogue: Catalogue
+    _read: dict[tuple[NeuronKind, int], Tensor] = field(default_factory=dict)
+
+    def __call__(self, kind: NeuronKind, layer: int) -> Tensor:
+        """Highest minus lowest logit of every value vector, as the catalogue stores them."""
+        if (kind, layer) not in self._read:
+            highest, lowest = self.catalogue.extremes(layer, kind)
+            # Stored logits are float32 products; their last digits may differ from the ones computed here.
+            self._read[kind, layer] = torch.from_numpy(highest - lowest) * (1 + 1e-5)
+        return self._read[kind, layer]
 
 
 def stored_ranges(catalogue: Catalogue) -> Ranges:
-    """Highest minus lowest logit of every value vector, as the catalogue stores them; each layer is read once."""
-
-    @cache
-    def ranges(kind: NeuronKind, layer: int) -> Tensor:
-        highest, lowest = catalogue.extremes(layer, kind)
-        # Stored logits are float32 products; their last digits may differ from the ones computed here.
-        return torch.from_numpy(highest - lowest) * (1 + 1e-5)
-
-    return ranges
+    """What a catalogue knows of its neurons' extreme logits."""
+    return StoredRanges(catalogue)
 
 
 # Tokens that begin as something typed does, the most probable here first: to choose a target from.

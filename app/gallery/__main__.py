@@ -18,7 +18,6 @@ from app.gallery import CHOICES, Choice
 from app.state import address
 from app.state.selections import question_key
 from db import command_line
-from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -68,8 +67,7 @@ def build(model_name: str, root: Path, folder: Path) -> int:
         AtlasError: the model or its catalogue is not there, or the views are too large to be shipped.
     """
     model = analyses.load(model_name)
-    with Catalogue.open(find_catalogue(root, model.name)) as atlas:
-        runs.require_same_model(model, atlas)
+    with runs.given_catalogue(root, model) as atlas:
         files = {choice.name: view_file(choice, model, atlas) for choice in CHOICES}
     total = sum(map(len, files.values()))
     if total > MOST_BYTES:

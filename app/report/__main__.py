@@ -12,10 +12,11 @@ from app.attribution.prompt import Settings
 from app.report import FILES, ROWS, Material, Origin
 from app.state.selections import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
 from db import command_line
-from db.catalogue.builds import find_catalogue
+from db.catalogue.builds import build_of, find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
+from db.records import short_identity
 from indexer.families import Conventions
 
 if TYPE_CHECKING:
@@ -94,8 +95,7 @@ def _run(options: argparse.Namespace) -> str:
 def _explained(options: argparse.Namespace) -> Material:
     """The prompt, explained now."""
     model = analyses.load(options.model)
-    catalogue = _catalogue(options.catalogue, model.name)
-    runs.require_same_model(model, catalogue)
+    catalogue = runs.given_catalogue(command_line.catalogue_folder(options.catalogue), model)
     settings = Settings(
         top=options.top,
         target=options.target if options.target_id is None else options.target_id,
@@ -120,7 +120,7 @@ def _stored(options: argparse.Namespace) -> Material:
     except (OSError, ValueError) as error:
         raise AtlasError(f"{options.analysis} is no analysis that can be read: {error}") from error
     analysis = results.from_json(data)
-    return _material(analysis, _catalogue(options.catalogue, analysis.model), options, None)
+    return _material(analysis, _catalogue(options.catalogue, analysis), options, None)
 
 
 def _material(
@@ -141,11 +141,27 @@ def _material(
     return Material(analysis, catalogue, Origin(question, model=model), lens, options.rows)
 
 
-def _catalogue(given: Path | None, model: str) -> Catalogue:
-    """The catalogue asked for, or the model's own."""
+def _catalogue(given: Path | None, analysis: results.Analysis) -> Catalogue:
+    """The catalogue asked for, or the one of the analysis's own checkpoint.
+
+    Raises:
+        AtlasError: it is of another checkpoint; the message names both.
+    """
     root = command_line.catalogue_folder(given)
-    alone = root.is_file() or (root / "CURRENT").exists()  # a build or one model's folder, rather than a folder of them
-    return Catalogue.open(find_catalogue(root, None if alone else model))
+    path = build_of(root, analysis.model, lambda checkpoint: checkpoint == analysis.checkpoint)
+    if path is None:
+        alone = root.is_file() or (root / "CURRENT").exists()  # a build or one model's folder, not a folder of them
+        path = find_catalogue(root, None if alone else analysis.model)
+    catalogue = Catalogue.open(path)
+    stored = catalogue.info
+    own = (stored.checkpoint, stored.unembedding_hash)
+    if (analysis.checkpoint or stored.checkpoint, analysis.unembedding_hash) != own:
+        raise AtlasError(
+            f"The analysis was made with {analysis.model}, {short_identity(analysis.checkpoint)}, and the catalogue of "
+            f"{stored.model} (build {stored.build_id}) from {short_identity(stored.checkpoint)}. Its tokens would be "
+            "wrong. Choose the matching catalogue with --catalogue, or build one: python -m indexer build MODEL."
+        )
+    return catalogue
 
 
 if __name__ == "__main__":

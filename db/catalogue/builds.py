@@ -1,6 +1,7 @@
 """The builds in a model's folder: ``build-<id>.duckdb`` files, never changed, and CURRENT, which names one of them."""
 
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,6 +184,31 @@ def find_build(current: Path, beginning: str) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def folders_called(root: Path, model: str) -> list[Path]:
+    """The folders of the models of a name: those after the first have a part of their checkpoint's identity added."""
+    if not root.is_dir():
+        return []
+    added = re.compile(re.escape(model) + r"-[0-9a-f]{8,64}")
+    found = sorted(path for path in root.iterdir() if path.is_dir() and added.fullmatch(path.name))
+    return [root / model, *found] if (root / model).is_dir() else found
+
+
+def build_of(root: Path, model: str, is_own: Callable[[str], bool]) -> Path | None:
+    """The file of a checkpoint's build, a current one where there is one; None where it has none.
+
+    Args:
+        root: as for `find_catalogue`.
+        model: the checkpoint's name.
+        is_own: whether an identity is the checkpoint's.
+    """
+    if root.is_file():
+        return root if is_own(reader.checkpoint_of(root) or "") else None
+    folders = [root] if _is_model_folder(root) else folders_called(root, model)
+    files = [path for folder in folders for path in build_files(folder)]
+    files.sort(key=lambda path: path.name != _current_name(path.parent))
+    return next((path for path in files if is_own(reader.checkpoint_of(path) or "")), None)
+
+
 def models(root: Path) -> list[str]:
     """The names of the models with a published catalogue, sorted."""
     if not root.is_dir():
@@ -196,8 +222,11 @@ def model_folders(root: Path) -> list[Path]:
 
 
 def remember_source(directory: Path, source: str) -> None:
-    """Note where the model of a catalogue came from on this machine, for who wants to load it."""
-    (directory / SOURCE).write_text(source + "\n", encoding="utf-8")
+    """Note where the model of a catalogue came from on this machine, for who wants to load it. Whoever does compares
+    the checkpoint's identity with the build's: it may have been trained on in its place.
+    """
+    if source != source_of(directory / CURRENT):
+        (directory / SOURCE).write_text(source + "\n", encoding="utf-8")
 
 
 def source_of(build: Path) -> str | None:

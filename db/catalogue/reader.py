@@ -84,6 +84,16 @@ def reason(error: DBAPIError) -> str:
     return (str(error.orig).strip().splitlines() or ["no reason given"])[0][:160]
 
 
+def checkpoint_of(path: Path) -> str | None:
+    """The identity of a build's checkpoint, whatever the build's schema; None where the file cannot tell."""
+    try:
+        with read_only_connection(path) as connection:
+            found = connection.execute("SELECT checkpoint FROM build").fetchone()
+    except duckdb.Error:
+        return None
+    return None if found is None else str(found[0])
+
+
 class Reader:
     """A read-only file. May be shared by threads: each statement takes a connection of its own."""
 

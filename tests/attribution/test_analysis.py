@@ -212,12 +212,18 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused_in_words(monkeyp
 def test_a_catalogue_is_joined_with_its_own_model_only(name):
     model = models.language_model(name)
 
-    def catalogue(unembedding_hash: str) -> Any:
-        return SimpleNamespace(info=SimpleNamespace(model="other", build_id="b1", unembedding_hash=unembedding_hash))
+    own = {"checkpoint": model.checkpoint.identity, "unembedding_hash": model.unembedding.hash}
+    own |= {"model": "other", "build_id": "b1", "tokenizer_hash": model.checkpoint.tokenizer_hash}
 
-    require_same_model(model, catalogue(model.unembedding.hash))
-    other = models.language_model("mistral").unembedding.hash
-    with pytest.raises(AtlasError) as refusal:
-        require_same_model(model, catalogue(other))
-    for part in (name, "other", "b1", other[:12], model.unembedding.hash[:12]):
-        assert part in str(refusal.value)
+    def refusal(**changed: str) -> str:
+        with pytest.raises(AtlasError) as refused:
+            require_same_model(model, cast(Any, SimpleNamespace(info=SimpleNamespace(**own | changed))))
+        return str(refused.value)
+
+    require_same_model(model, cast(Any, SimpleNamespace(info=SimpleNamespace(**own))))
+    other = models.checkpoint("mistral").identity
+    for part in (name, "other", "b1", other[:19], own["checkpoint"][:19], "other weights", str(models.folder(name))):
+        assert part in refusal(checkpoint=other)
+    assert "another unembedding" in refusal(unembedding_hash=models.language_model("mistral").unembedding.hash)
+    assert "another tokenizer" in refusal(tokenizer_hash="other")
+    assert "does not say which weights" in refusal(checkpoint="")

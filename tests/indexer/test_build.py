@@ -145,8 +145,8 @@ def written(path: Path) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("change", ["depth", "weights", "tokenizer"])
 def test_other_input_is_another_build(change, tmp_path):
-    first = build(models.checkpoint("llama"), tmp_path / "catalogue", depth=5)
     folder = Path(shutil.copytree(models.folder("llama"), tmp_path / "llama"))
+    first = build(Checkpoint("llama", folder), tmp_path / "catalogue", depth=5)
     if change == "weights":
         models.save("llama", folder, seed=1)
     elif change == "tokenizer":

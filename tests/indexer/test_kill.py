@@ -72,7 +72,7 @@ def test_thirty_random_kills_and_the_same_content(server, tmp_path):
         run(server, catalogue)
         assert content_hash(current_build(catalogue / NAME)) == whole, states[-1]
         left = sorted(path.name for path in (catalogue / NAME).iterdir() if not path.name.startswith("."))
-        assert left == ["CURRENT", current_build(catalogue / NAME).name]
+        assert left == ["CURRENT", "SOURCE", current_build(catalogue / NAME).name]
     print(f"{killed} of {POINTS} killed; met: {sorted(set(states))}")
     assert killed >= POINTS // 2, "most kills came too late to prove anything"
     assert len(set(states)) >= 4, f"the kills all met the same state: {states}"
