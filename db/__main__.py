@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from db import questions
-from db.command_line import catalogue_folder, run, table
+from db.command_line import Parser, catalogue_folder, run, table
 from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import NeuronKind, Sign
 from db.questions import QUESTIONS, ConceptSearch, OneNeuron, OneToken, Question, Search, Similar, Span, WholeBuild
 from db.records import Build, Hit, Token, TokenLogit
-from db.token_text import shorten
+from db.token_text import legible, shorten
 
 if TYPE_CHECKING:
     from db.catalogue import builds, export, store
@@ -49,14 +49,14 @@ _SIMILAR_EXPORTED = 100
 
 def parser() -> ArgumentParser:
     """The parser of all commands."""
-    whole = ArgumentParser(prog="python -m db", description="Look neurons up by token, or tokens by neuron.")
-    shared = ArgumentParser(add_help=False)
+    whole = Parser(prog="python -m db", description="Look neurons up by token, or tokens by neuron.")
+    shared = Parser(add_help=False)
     for target, default in ((whole, None), (shared, argparse.SUPPRESS)):
         target.add_argument(
             "--catalogue", type=Path, metavar="DIR", default=default, help="folder of catalogues, or one build's file"
         )
         target.add_argument("--model", metavar="NAME", default=default, help="which of several catalogues")
-    to_json = ArgumentParser(add_help=False)
+    to_json = Parser(add_help=False)
     to_json.add_argument("--json", action="store_true", help="JSON on standard output and nothing else there")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, question in QUESTIONS.items():
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(lambda: _run(options))
 
 
-def _run(options: Namespace) -> str:
+def _run(options: Namespace) -> str | bytes:
     if options.command == "builds":
         return _builds(options)
     if options.command == "export":
@@ -148,7 +148,7 @@ def _chosen(options: Namespace) -> Path:
     return builds.find_catalogue(catalogue_folder(options.catalogue), options.model)
 
 
-def _export(options: Namespace) -> str:
+def _export(options: Namespace) -> str | bytes:
     if options.build is not None:
         if options.what is not None:
             raise AtlasError("--build copies the whole build; leave the query out.")
@@ -161,7 +161,8 @@ def _export(options: Namespace) -> str:
         given["limit"] = _SIMILAR_EXPORTED if kind is Similar else export.EVERYTHING
     with _open(options) as catalogue:
         frame = export.answer_frame(catalogue, _question(kind, given))
-    return export.write(frame, options.to, options.format)
+    answer = export.write(frame, options.to, options.format)
+    return answer if options.to else answer.encode("utf-8", "surrogatepass")
 
 
 def _builds(options: Namespace) -> str:
@@ -201,7 +202,7 @@ def concept_text(catalogue: "Catalogue", question: ConceptSearch) -> str:
     for word in concept.unmatched:
         instead = f"; taken for it: {_listed(word.beginnings, 8)}" if word.beginnings else ""
         pieces = f", it splits into {_listed(word.pieces, 8)}" if word.pieces else ""
-        lines.append(f"“{shorten(word.text)}” is not one token of this model{pieces}{instead}")
+        lines.append(f"“{shorten(legible(word.text))}” is not one token of this model{pieces}{instead}")
     if not concept.widened:
         lines.append("This build holds no neighbours of tokens: the words are not widened.")
     lines += [f"{len(neurons)} of {total:,} ends of neurons that hold some of them", ""]
@@ -309,10 +310,10 @@ def builds_text(found: Sequence[Build]) -> str:
     for build in found:
         mark, size, stamp = "current" if build.current else "", f"{build.bytes / 1e6:,.1f} MB", build.stamp
         if stamp is None:
-            rows.append((build.model, build.path.name, mark, "", "", size, "unreadable"))
+            rows.append((legible(build.model), legible(build.path.name), mark, "", "", size, "unreadable"))
             continue
         figures = (f"{stamp.neurons:,}", size, f"{stamp.depth} tokens per end")
-        rows.append((build.model, stamp.build_id, mark, stamp.created_at, *figures))
+        rows.append((legible(build.model), stamp.build_id, mark, stamp.created_at, *figures))
     return table(("model", "build", "", "created", "neurons", "size", ""), rows, right={4, 5})
 
 

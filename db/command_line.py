@@ -1,12 +1,15 @@
-"""What all commands of the shell share: how they end, and the options that several have."""
+"""What all commands of the shell share: how they are read, print and end, and the options that several have."""
 
 import argparse
+import codecs
+import json
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -17,40 +20,103 @@ else:
     settings = lazy_import("db.settings")  # pydantic takes a while to import, and --help needs none of it
 
 
-def run(command: Callable[[], str | None], stopped: str = "Stopped.") -> int:
+def run(command: Callable[[], str | bytes | None], stopped: str = "Stopped.") -> int:
     """Run a command and print its answer on standard output, or one line of what is wrong on standard error.
 
     Args:
-        command: returns what is to be printed; None prints nothing.
+        command: returns what is to be printed; None prints nothing. Bytes are UTF-8 for a program, such as CSV: they
+            pass unchanged, whatever the encoding of standard output, unless that is a terminal.
         stopped: what to say when the user interrupts it.
 
     Returns:
         The exit status: 2 where there is no answer, 130 where it was interrupted.
     """
-    # Tokens and titles hold any character; a terminal or pipe in another encoding gets escapes rather than a traceback.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    _take_any_character()
     try:
         answer = command()
         if answer is not None:
-            print(answer)
-        sys.stdout.flush()
+            _write(answer)
     except AtlasError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"error: {' '.join(str(error).split())}")
         return 2
-    except BrokenPipeError:
-        # The reader has seen enough. Closing standard output at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return 130
     return 0
 
 
+def _write(answer: str | bytes) -> None:
+    """Print it, or raise AtlasError; a reader that goes away has seen enough."""
+    try:
+        if isinstance(answer, bytes) and sys.stdout is not None and not sys.stdout.isatty():
+            sys.stdout.buffer.write(answer + b"\n")
+            sys.stdout.flush()
+        else:
+            print(harmless(answer if isinstance(answer, str) else answer.decode("utf-8", "replace")), flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # closing it at exit must not complain either
+        if not isinstance(error, BrokenPipeError):
+            raise AtlasError(f"Standard output cannot be written ({error.strerror}).") from error
+
+
 def say(line: str) -> None:
     """Tell the user what is being done, on standard error, at once."""
-    print(line, file=sys.stderr, flush=True)
+    print(harmless(line), file=sys.stderr, flush=True)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help and errors can be printed anywhere."""
+
+    def print_help(self, file: Any = None) -> None:
+        """The help, in any encoding."""
+        _take_any_character()
+        super().print_help(file)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End; the message may repeat what was typed."""
+        _take_any_character()
+        super().exit(status, message and harmless(message))
+
+
+# What is printed holds prompts, tokens, titles and names of folders, which are anybody's.
+
+_COMMANDS = re.compile(
+    r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)"  # what terminals obey
+    "|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # what turns the direction of writing
+    "|[\u2028\u2029\ufeff\U000e0000-\U000e007f]"  # what some take for the end of a line, and what nobody sees
+)
+
+
+def harmless(text: str) -> str:
+    r"""The text without what a terminal would obey: such characters become escapes, which JSON reads back as they were.
+
+    >>> harmless('{"token": "\x9b2J"}')
+    '{"token": "\\u009b2J"}'
+    """
+    return _COMMANDS.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escaped(text: str) -> str:
+    r"""As JSON writes it in ASCII: \u00e9, and two of them beyond U+FFFF."""
+    return json.dumps(text)[1:-1]
+
+
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return _escaped(error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("atlas.escape", _escape_unencodable)
+
+
+def _take_any_character() -> None:
+    """Where the terminal or pipe has another encoding than UTF-8, what it lacks is written as an escape, which in JSON
+    stands for the same character. Without this, a finished computation would end in a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="atlas.escape")
 
 
 def add_catalogue(parser: argparse.ArgumentParser) -> None:

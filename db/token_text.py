@@ -54,6 +54,15 @@ def _piece(character: str) -> str:
     return character
 
 
+def legible(text: str) -> str:
+    r"""A text on one line, with its spaces; what cannot be seen in it, or a terminal would obey, as in :func:`display`.
+
+    >>> legible("The capital\n\x1b[31m")
+    'The capital↵⟨U+001B⟩[31m'
+    """
+    return display(text.encode("utf-8", "replace")).replace("␣", " ") if text else ""
+
+
 def readable(data: bytes) -> str:
     """The text itself where the bytes are valid UTF-8, else :func:`display` of them. For JSON; not injective."""
     try:

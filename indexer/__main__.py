@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from db.command_line import add_catalogue, catalogue_folder, run, say
+from db.command_line import Parser, add_catalogue, catalogue_folder, run, say
 from db.errors import AtlasError
 from db.lazy import lazy_import
 
@@ -99,7 +99,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], str | None]] = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser(prog="python -m indexer", description="Build the neuron catalogue of a model.")
+    arguments = Parser(prog="python -m indexer", description="Build the neuron catalogue of a model.")
     commands = arguments.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     fetch = commands.add_parser("fetch-demo", help="fetch the demo model and convert it to safetensors, once")

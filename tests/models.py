@@ -23,6 +23,7 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from indexer.checkpoint import Checkpoint
 from indexer.language_model import LanguageModel, load_model
@@ -132,6 +133,7 @@ def language_model(name: str) -> LanguageModel:
 def save(name: str, into: Path, seed: int = 0) -> Path:
     """Draw the variant's weights and save it with its tokenizer."""
     model = random_model(name, seed)
+    disable_progress_bar()  # it writes on standard error, which may be what a test looks at
     model.save_pretrained(into)
     tokenizer = byte_level_tokenizer(bos=name not in LAYER_NORM_FAMILIES)
     tokenizer.save_pretrained(into)

@@ -23,6 +23,7 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import Head, Neuron, parse_list
+from db.token_text import legible, shorten
 from indexer.families import Conventions
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _STOPPED = "Stopped; with --prompts, the same command goes on from the prompts t
 
 def parser() -> ArgumentParser:
     """The command's arguments."""
-    arguments = ArgumentParser(
+    arguments = command_line.Parser(
         prog="python -m app.attribution",
         description="Which layers, heads and neurons raised the target token of a prompt. Scores in nats.",
     )
@@ -130,7 +131,7 @@ def _many(options: Namespace, model: "LanguageModel") -> str:
     )
     failed = [row for row in rows if "error" in row]
     for row in failed[:5]:
-        command_line.say(f"not analysed: “{row['prompt'][:60]}”: {row['error']}")
+        command_line.say(f"not analysed: “{shorten(legible(row['prompt']), 60)}”: {row['error']}")
     command_line.say(f"{options.out}: {len(rows) - len(failed)} of {len(rows)} prompts analysed.")
     table = frames.aggregate(rows)
     if options.json:

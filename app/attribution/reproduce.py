@@ -4,7 +4,6 @@ Works with the two checkpoints whose figures were published: GPT2-large (36 laye
 4,096), given as a folder or a hub id. Source: Yu & Ananiadou, EMNLP 2024 (arXiv 2312.12141) and its notebooks.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +118,7 @@ def compare(model_name: str) -> list[tuple[str, float, float]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the figures side by side; exit status 2 where they cannot be had."""
-    arguments = argparse.ArgumentParser(prog="python -m app.attribution.reproduce", description=__doc__)
+    arguments = command_line.Parser(prog="python -m app.attribution.reproduce", description=__doc__)
     arguments.add_argument("model", metavar="MODEL", help="GPT2-large or Llama-7B: a folder or a hub id")
     options = arguments.parse_args(argv)
     return command_line.run(lambda: _table(compare(options.model)))

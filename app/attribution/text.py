@@ -7,7 +7,7 @@ from app.attribution.results import Analysis, Keys, ValueNeuron
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind
 from db.records import NeuronTokens
-from db.token_text import shorten
+from db.token_text import legible, shorten
 
 ROWS = 20
 DEPTH = 5
@@ -17,7 +17,7 @@ def text_report(analysis: Analysis, catalogue: Catalogue | None) -> str:
     """Predictions, layers, heads and the strongest value neurons; with a catalogue, the tokens that each raises."""
     target = analysis.target
     lines = [
-        f"{analysis.model}  “{analysis.prompt}”",
+        f"{analysis.model}  “{legible(analysis.prompt)}”",
         "tokens       " + "  ".join(f"{place}:{token.display}" for place, token in enumerate(analysis.tokens)),
         "predictions  " + "  ".join(f"{one.token.display} {one.probability:.3f}" for one in analysis.predictions),
         f"target       {target.token.display}  at position {analysis.position}, probability {target.probability:.4f}, "
@@ -103,7 +103,7 @@ def comparison_text(comparison: Comparison, catalogue: Catalogue | None) -> str:
 def _side_lines(name: str, side: Side) -> list[str]:
     target = side.target
     return [
-        f"{name}  “{side.prompt}”  at position {side.position}: {target.token.display}, probability "
+        f"{name}  “{legible(side.prompt)}”  at position {side.position}: {target.token.display}, probability "
         f"{target.probability:.4f}, log-probability {target.log_probability:.3f} nats, rank {side.rank}"
     ]
 

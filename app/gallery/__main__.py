@@ -1,6 +1,5 @@
 """Make the gallery's files anew: ``python -m app.gallery``. Needs the demo model and its catalogue."""
 
-import argparse
 import gzip
 import json
 import sys
@@ -47,7 +46,7 @@ step further are kept, besides what the view itself shows.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write every view; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m app.gallery", description=__doc__)
+    parser = command_line.Parser(prog="python -m app.gallery", description=__doc__)
     command_line.add_catalogue(parser)
     parser.add_argument("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id")
     parser.add_argument("--to", type=Path, default=gallery.FOLDER, metavar="DIR", help="where the files go")

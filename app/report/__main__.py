@@ -36,7 +36,7 @@ _BY_ENDING = {".html": "html", ".htm": "html", ".json": "json", ".zip": "csv"}
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
+    arguments = command_line.Parser(
         prog="python -m app.report", description="One explained prompt as a file to keep: HTML, JSON, CSV or Parquet."
     )
     add, count = arguments.add_argument, command_line.whole_number(0)

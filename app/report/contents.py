@@ -24,7 +24,7 @@ from app.state.selections import Show
 from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.neuron import Head, Neuron, NeuronKind
-from db.token_text import display, shorten
+from db.token_text import legible, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ def _visible(value: object) -> object:
 
 def _readable(text: str) -> str:
     """A prompt with its spaces and line breaks, and what is otherwise invisible in display form."""
-    return display(text.encode("utf-8", "replace")).replace("␣", " ").replace("↵", "\n")
+    return legible(text).replace("↵", "\n")
 
 
 def _contrast(reading: Reading) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from db.command_line import run, say
 from db.errors import AtlasError
 from db.settings import Paths, expected_value, read, refuse_unknown, variable
 
@@ -120,7 +121,7 @@ def configuration_or_exit() -> Configuration:
     try:
         return configuration()
     except AtlasError as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         raise SystemExit(2) from None
 
 
@@ -161,4 +162,4 @@ def _table() -> str:
 
 
 if __name__ == "__main__":
-    print(_table())
+    sys.exit(run(_table))

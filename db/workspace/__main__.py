@@ -19,11 +19,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from db.command_line import run, table
+from db.command_line import Parser, run, table
 from db.errors import AtlasError
 from db.files import atomic_write
 from db.settings import OFF, paths
-from db.token_text import display, shorten
+from db.token_text import legible, shorten
 from db.workspace import exchange
 from db.workspace.records import Contents, NeuronNote, Record, Saved
 from db.workspace.store import Workspace
@@ -135,7 +135,7 @@ def _notes(found: Sequence[NeuronNote]) -> str:
 
 def _one_line(text: str) -> str:
     """One line that no terminal reads as a command."""
-    return shorten(display(text.encode("utf-8", "replace")).replace("␣", " "), 100)
+    return shorten(legible(text), 100)
 
 
 def _json(value: Any) -> str:
@@ -144,8 +144,8 @@ def _json(value: Any) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    whole = argparse.ArgumentParser(prog="python -m db.workspace", description="Saved analyses, notes, collections.")
-    shared = argparse.ArgumentParser(add_help=False)
+    whole = Parser(prog="python -m db.workspace", description="Saved analyses, notes, collections.")
+    shared = Parser(add_help=False)
     for target, default in ((whole, None), (shared, argparse.SUPPRESS)):
         target.add_argument(
             "--workspace", metavar="URL", default=default, help="default: ATLAS_WORKSPACE, else workspace/atlas.sqlite"
