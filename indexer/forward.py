@@ -124,6 +124,36 @@ def capture(
     )
 
 
+def output_gradients(
+    model: nn.Module, architecture: Architecture, layers: int, token_ids: Int[Tensor, " T"], target: int
+) -> tuple[Float[Tensor, "L d"], Float[Tensor, "L d"]]:
+    """∂ log p(target) at the last position by what attention and FFN of each layer write there; nats per unit.
+
+    One pass forward and one back. Not thread-safe on one model.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), _hooks() as add:
+        added: list[Tensor] = []
+        for part in (architecture.attention_output, architecture.ffn_output):
+            for layer in range(layers):
+                module = model.get_submodule(f"{architecture.layers}.{layer}.{part}")
+                width = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+                added.append(torch.zeros(width, device=next(model.parameters()).device, requires_grad=True))
+                add.after(module, _plus(added[-1]))
+        ids = token_ids.clone()[None].to(added[0].device)
+        logits = model(ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+        found = torch.stack(torch.autograd.grad(logits.log_softmax(-1)[target], added))
+    return found[:layers], found[layers:]
+
+
+def _plus(vector: Float[Tensor, " d"]) -> Callable[..., Tensor]:
+    """A hook that adds a vector to the module's output at the last position."""
+
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        return torch.cat([output[:, :-1], output[:, -1:] + vector], dim=1)
+
+    return hook
+
+
 def attention_pattern(
     model: nn.Module, architecture: Architecture, token_ids: Int[Tensor, " T"], layer: int
 ) -> Float[Tensor, "H T T"]:
@@ -152,7 +182,7 @@ class _Hooks:
 
         self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
-    def after(self, module: nn.Module, hook: Callable[..., None]) -> None:
+    def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         self.handles.append(module.register_forward_hook(hook))
 
 

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from db.errors import AtlasError
 from indexer.checkpoint import Checkpoint, first_line
 from indexer.families import Architecture, Dimensions, dimensions_of
-from indexer.forward import ResidualStream, capture
+from indexer.forward import ResidualStream, capture, output_gradients
 from indexer.tokens import TokenBytes
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights, live_weights
@@ -53,6 +53,11 @@ class LanguageModel:
         """One hooked pass; the last token is the analysed position. patterns: layers whose whole attention is kept."""
         with self.lock:
             return capture(self.module, self.architecture, self.dimensions, torch.tensor(token_ids), patterns)
+
+    def output_gradients(self, token_ids: Tensor, target: int) -> tuple[Tensor, Tensor]:
+        """Of log p(target), by attention's and the FFN's output of each layer at the last position, [L, d] each."""
+        with self.lock:
+            return output_gradients(self.module, self.architecture, self.dimensions.layers, token_ids, target)
 
 
 def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> LanguageModel:

@@ -97,27 +97,34 @@ class Run:
     head: Head
     logits: Tensor  # the model's own, at the analysed position
 
-    def scores(self, target: int, *, beta: bool = True) -> Scores:
-        """Everything scored for `target`; beta=False is the notebook's convention."""
+    def scores(self, target: int, *, beta: bool = True, removed: bool = False) -> Scores:
+        """Everything scored for `target`; beta=False is the notebook's convention. removed: contributions are taken
+        from the final hidden state instead of added to their base.
+        """
         at = self.position
         scale = self.head.scale(self.residual[-1][at])
 
         def log_p(points: Tensor) -> Tensor:
             return self.head.logits(points, scale, beta=beta).log_softmax(dim=-1)[..., target]
 
+        def score(base: Tensor, contributions: Tensor) -> Tensor:
+            if removed:
+                hidden = self.residual[-1][at]
+                return log_p(hidden) - log_p(hidden - contributions)
+            return log_p(base + contributions) - log_p(base)
+
         rows: dict[str, list[Tensor]] = {name: [] for name in ("a", "f", "heads", "sources", "fn", "an")}
         for before, layer in zip(self.residual, self.layers, strict=False):
             base = before[at]
             after_attention = base + layer.attention_output[at]
-            rows["a"].append(log_p(after_attention) - log_p(base))
-            rows["f"].append(log_p(after_attention + layer.ffn_output[at]) - log_p(after_attention))
-            ffn = layer.ffn_activation[:, None] * layer.ffn_values
-            rows["fn"].append(log_p(after_attention + ffn) - log_p(after_attention))
+            rows["a"].append(score(base, layer.attention_output[at]))
+            rows["f"].append(score(after_attention, layer.ffn_output[at]))
+            rows["fn"].append(score(after_attention, layer.ffn_activation[:, None] * layer.ffn_values))
             # [H, t+1, D, d]
             attention = layer.attention_activation[..., None] * layer.attention_values[:, None]
-            rows["an"].append(log_p(base + attention) - log_p(base))
-            rows["sources"].append(log_p(base + attention.sum(dim=2)) - log_p(base))
-            rows["heads"].append(log_p(base + attention.sum(dim=(1, 2))) - log_p(base))
+            rows["an"].append(score(base, attention))
+            rows["sources"].append(score(base, attention.sum(dim=2)))
+            rows["heads"].append(score(base, attention.sum(dim=(1, 2))))
         stacked = {name: torch.stack(parts) for name, parts in rows.items()}
         return Scores(
             attention=stacked["a"],

@@ -109,7 +109,7 @@ def strongest_first(frame: pd.DataFrame) -> pd.DataFrame:
 _NAMES = {NeuronKind.FFN: "FFN neurons", NeuronKind.ATTENTION: "attention neurons × positions"}
 _BOUNDS = {
     "concavity": "the concavity of the log-probability",
-    "catalogue": "a lower bound from the catalogue's stored extreme logits",
+    "catalogue": "a bound from the catalogue's stored extreme logits",
     "norms": "a bound from norms alone",
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.attribution import drilldowns
-from app.attribution.prompt import MAX_TOKENS, MEMORY_MB, QUERY_TOP, TOP, Settings
+from app.attribution.prompt import MAX_TOKENS, MEMORY_MB, QUERY_TOP, TOP, Method, Settings
 from app.attribution.results import Keys, to_json
 from db import command_line
 from db.catalogue import export
@@ -68,6 +68,9 @@ def parser() -> ArgumentParser:
     add("--query-top", type=count, default=QUERY_TOP, metavar="K", help=feeding)
     suppressing = "also the neurons that lower the target most (default: yes; slow without a catalogue)"
     add("--suppressing", action=BooleanOptionalAction, default=True, help=suppressing)
+    add("--method", choices=list(Method), default=Method.ADDED, help="how contributions are scored (default: added)")
+    measure = "also measure the effect of the first N neurons of each list, of heads and sub-layers, by taking them out"
+    add("--measure", type=count, default=0, metavar="N", help=measure)
     add("--conventions", choices=["exact", "notebook"], default="exact", help="see app/attribution/README.md")
     longest = f"longest prompt accepted (default: {MAX_TOKENS})"
     add("--max-tokens", type=count, default=MAX_TOKENS, metavar="N", help=longest)
@@ -220,6 +223,8 @@ def _settings(options: Namespace) -> Settings:
         conventions=Conventions(options.conventions),
         max_tokens=options.max_tokens,
         memory_mb=options.memory_mb,
+        method=Method(options.method),
+        measure=options.measure,
     )
 
 

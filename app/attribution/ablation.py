@@ -133,6 +133,10 @@ class ZeroedRun(PromptRun):
     parts: tuple[Part, ...] = ()
     zeroing: Zeroing = field(default_factory=lambda: Zeroing({}, frozenset()))
 
+    def output_gradients(self) -> tuple[Float[Tensor, "L d"], Float[Tensor, "L d"]]:
+        with zeroed(self.model, self.parts):
+            return super().output_gradients()
+
     @cached_property
     def attention(self) -> AttentionEntries:
         size = self.model.dimensions
@@ -205,7 +209,7 @@ def part_scores(run: PromptRun, parts: Sequence[Part]) -> list[float]:
         if places:
             contributions = torch.stack([_contribution(run, parts[place]) for place in places])
             layers = torch.tensor([parts[place].layer for place in places])
-            for place, score in zip(places, run.bases(kind).importance(contributions, layers).tolist(), strict=True):
+            for place, score in zip(places, run.scores(contributions, [kind], [layers]).tolist(), strict=True):
                 scores[place] = score
     return scores
 

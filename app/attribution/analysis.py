@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from app.attribution.effects import Effects
 from app.attribution.prompt import FFN_READERS, Settings
 from app.attribution.results import (
     Analysis,
@@ -110,7 +111,7 @@ def run_and_explain(
     run = run_prompt(model, prompt, settings, patterns)
     forward = time.perf_counter() - started
     with torch.inference_mode():
-        analysis = explain(run, ranges, report)
+        analysis = measured(run, explain(run, ranges, report), report)
     return run, replace(analysis, seconds=Seconds(0.0, forward, time.perf_counter() - started))
 
 
@@ -128,7 +129,7 @@ def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str]
         NeuronKind.ATTENTION: max(settings.top, settings.query_top) if settings.top else 0,
     }
     report("Heads, and neurons that raised the target …")
-    heads, raising = run.heads_and_raising(counts)
+    heads, raising = run.heads_and_raising(counts, ranges)
     ffn, attention = raising[NeuronKind.FFN][0], raising[NeuronKind.ATTENTION][0]
     wanted = settings.suppressing and settings.top
     report("Neurons that lowered it …")
@@ -140,6 +141,7 @@ def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str]
         checkpoint=run.model.checkpoint.identity,
         unembedding_hash=run.model.unembedding.hash,
         conventions=settings.conventions,
+        method=settings.method,
         prompt=run.prompt,
         tokens=run.tokens,
         position=run.stream.position,
@@ -157,6 +159,28 @@ def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str]
         contrast=None if run.distractor_id is None else contrast(run, run.distractor_id, settings.top),
         seconds=Seconds(0.0, 0.0, 0.0),
     )
+
+
+LISTS = ("ffn_value_neurons", "attention_value_neurons", "ffn_suppressing_neurons", "attention_suppressing_neurons")
+"""The fields of an analysis that list neurons by their score."""
+
+
+def measured(run: PromptRun, analysis: Analysis, report: Callable[[str], None] = _no_one) -> Analysis:
+    """The analysis with the measured effect of the first `settings.measure` neurons of each list, of every head and of
+    every sub-layer; as it is where nothing is to be measured.
+    """
+    count = run.settings.measure
+    if not count:
+        return analysis
+    report("Measuring what happens without them …")
+    effects = Effects.of(run)
+    listed = [one for name in LISTS for one in getattr(analysis, name)[:count]]
+    found = iter(effects.neurons(listed))
+    changed: dict[str, Any] = {"head_effects": effects.heads(), "layer_effects": effects.sublayers()}
+    for name in LISTS:
+        neurons = getattr(analysis, name)
+        changed[name] = (*(replace(one, effect=next(found)) for one in neurons[:count]), *neurons[count:])
+    return replace(analysis, **changed)
 
 
 def _query(run: PromptRun, ffn: tuple[ValueNeuron, ...], attention: tuple[ValueNeuron, ...]) -> Query:
@@ -180,13 +204,13 @@ def _query(run: PromptRun, ffn: tuple[ValueNeuron, ...], attention: tuple[ValueN
 # certified top k among the part's own. Lists hold no neuron of the other sign.
 
 
-def raising_within(run: PromptRun, part: Part, kind: NeuronKind, k: int) -> Found:
-    """The k neurons of the part that raised the target most; those with a score above zero.
+def raising_within(run: PromptRun, part: Part, kind: NeuronKind, k: int, ranges: Ranges | None = None) -> Found:
+    """The k neurons of the part that raised the target most; those with a score above zero. See `PromptRun.raising`.
 
     Raises:
         AtlasError: there is no such part, or it has no neurons of this kind.
     """
-    neurons, certificate = run.raising(kind, k, part)
+    neurons, certificate = run.raising(kind, k, part, ranges)
     return Found(tuple(one for one in neurons if one.score > 0), certificate)
 
 
@@ -221,7 +245,7 @@ def within(run: PromptRun, part: Part, k: int, ranges: Ranges | None) -> Within:
     with torch.inference_mode():
         for kind in part.kinds:
             if run.distractor_id is None:
-                found[f"{kind}_raising"] = raising_within(run, part, kind, k)
+                found[f"{kind}_raising"] = raising_within(run, part, kind, k, ranges)
                 found[f"{kind}_lowering"] = lowering_within(run, part, kind, k, ranges)
             else:
                 found[f"{kind}_favouring"] = shares_within(run, part, kind, k)

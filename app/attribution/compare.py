@@ -263,7 +263,7 @@ def _strongest(run: PromptRun, kind: NeuronKind, neurons: Sequence[Neuron]) -> l
         return []
     numbers = torch.tensor([entries.numbers(neuron) for neuron in neurons])
     flat = numbers.flatten()
-    scores = run.bases(kind).importance(entries.contributions(flat), entries.layer(flat)).view(numbers.shape)
+    scores = run.scores(entries.contributions(flat), [kind], [entries.layer(flat)]).view(numbers.shape)
     best = scores.abs().argmax(dim=1, keepdim=True)
     chosen = numbers.gather(1, best).flatten()
     rows = zip(

@@ -50,7 +50,8 @@ def value_neurons_frame(analysis: Analysis, kind: NeuronKind) -> pd.DataFrame:
 
 
 def neurons_frame(analysis: Analysis, found: tuple[ValueNeuron, ...]) -> pd.DataFrame:
-    """Columns: neuron, layer, head, position, source (that position's token), score (nats), activation (signed).
+    """Columns: neuron, layer, head, position, source (that position's token), score (nats), activation (signed), and
+    effect (nats) where one was measured.
 
     head, position and source are absent for FFN neurons.
     """
@@ -63,12 +64,13 @@ def neurons_frame(analysis: Analysis, found: tuple[ValueNeuron, ...]) -> pd.Data
             None if one.position is None else analysis.tokens[one.position].display,
             one.score,
             one.activation,
+            one.effect,
         )
         for one in found
     ]
-    return pd.DataFrame(rows, columns=["neuron", "layer", "head", "position", "source", "score", "activation"]).astype(
-        {"head": "Int64", "position": "Int64"}
-    )
+    columns = ["neuron", "layer", "head", "position", "source", "score", "activation", "effect"]
+    frame = pd.DataFrame(rows, columns=columns).astype({"head": "Int64", "position": "Int64", "effect": "Float64"})
+    return frame if frame["effect"].notna().any() else frame.drop(columns="effect")
 
 
 def layer_counts_frame(analysis: Analysis) -> pd.DataFrame:

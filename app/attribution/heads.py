@@ -42,10 +42,10 @@ def source_contributions(
 
 
 def source_scores(run: PromptRun, layer: int, head: int) -> Float[Tensor, " T"]:
-    """Log-probability increase of the head's contribution from each source position, nats."""
+    """Score of the head's contribution from each source position, nats."""
     check_exists(Head(layer, head), run.model.dimensions, run.model.name)
     contributions = source_contributions(run, layer, head)
-    return run.at_attention.importance(contributions, torch.full((contributions.shape[0],), layer))
+    return run.scores(contributions, [NeuronKind.ATTENTION], [torch.full((contributions.shape[0],), layer)])
 
 
 def source_positions(run: PromptRun, layer: int, head: int, shown: int = SHOWN) -> tuple[SourcePosition, ...]:
@@ -158,8 +158,8 @@ def moves(run: PromptRun, count: int = MOVES) -> Flow:
 
 
 def flow(run: PromptRun, count: int = MOVES) -> Flow:
-    """The `count` strongest moves over all layers by |log-probability increase|; bounded by Hoeffding's lemma."""
-    bases, stream = run.at_attention, run.stream
+    """The `count` strongest moves over all layers by |score|; bounded by Hoeffding's lemma."""
+    stream, tolerance = run.stream, run.at_attention.tolerance
     layers, heads, tokens = stream.attention_weight.shape
     reach = 2 * _longest_centred_row(run.model.unembedding) / run.scale
 
@@ -167,8 +167,9 @@ def flow(run: PromptRun, count: int = MOVES) -> Flow:
         found = []
         for head in range(heads):  # one at a time: all of a layer's would be [H, T, d]
             parts = source_contributions(run, layer, head)
-            upper = parts @ bases.gradient[layer]
-            found.append(torch.maximum(upper, (reach * parts.norm(dim=1)).square() / 8 - upper))
+            slope = parts @ run.gradient(NeuronKind.ATTENTION, layer)
+            lower, upper = run.between(slope, (reach * parts.norm(dim=1)).square() / 8)
+            found.append(torch.maximum(upper, -lower))
         return torch.cat(found)
 
     def scores(entries: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
@@ -177,10 +178,10 @@ def flow(run: PromptRun, count: int = MOVES) -> Flow:
         for one in every.unique().tolist():
             here = every == one
             found[here] = source_contributions(run, one // heads, one % heads, entries[here] % tokens)
-        return bases.importance(found, every // heads)
+        return run.scores(found, [NeuronKind.ATTENTION], [every // heads])
 
     whole = Bounds(bound, layers, heads * tokens)
-    ranking = certified_top(whole, lambda entries: scores(entries).abs(), count, bases.tolerance)
+    ranking = certified_top(whole, lambda entries: scores(entries).abs(), count, tolerance)
     moves = zip(ranking.entries.tolist(), scores(ranking.entries).tolist(), strict=True)
     return Flow(_moves(run, moves), replace(ranking.certificate, bound="norms"))
 

@@ -1,6 +1,7 @@
 """Text -> token ids, and a target -> one token id, with errors a person can act on."""
 
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from db.errors import AtlasError
@@ -101,6 +102,21 @@ def target_of(model: "LanguageModel", target: str | int) -> int:
 
 # What to analyse.
 
+
+class Method(StrEnum):
+    """How a contribution c is scored; of the frozen norm's log p(w), with h the final hidden state.
+
+    ADDED, the paper's log-probability increase: log p(w | base + c) - log p(w | base).
+    REMOVED: log p(w | h) - log p(w | h - c).
+    GRADIENT, attribution patching with a baseline of zero: c · ∂ log p(w) / ∂ (the sub-layer's output), of the whole
+    model; first order only, but what later layers do is in it.
+    """
+
+    ADDED = "added"
+    REMOVED = "removed"
+    GRADIENT = "gradient"
+
+
 MAX_TOKENS = 256
 TOP = 300
 QUERY_TOP = 30
@@ -123,6 +139,9 @@ class Settings:
         suppressing: also find the neurons that lower the target most; without a catalogue this scores most neurons.
         max_tokens: longest prompt accepted, in tokens.
         memory_mb: memory that scoring may take beside the model and the forward pass; less makes it slower.
+        method: how neurons and heads are scored.
+        measure: of how many neurons of each list, the first ones, to measure the effect, and whether of heads and
+            sub-layers; 0 measures nothing.
     """
 
     top: int = TOP
@@ -134,6 +153,8 @@ class Settings:
     suppressing: bool = False
     max_tokens: int = MAX_TOKENS
     memory_mb: int = MEMORY_MB
+    method: Method = Method.ADDED
+    measure: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from app.attribution import form
 from app.attribution.form import described
-from app.attribution.prompt import PromptToken
+from app.attribution.prompt import Method, PromptToken
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronKind, Part
 from indexer.families import Conventions
@@ -81,8 +81,9 @@ class Certificate:
     Attributes:
         scored: entries whose score was computed.
         total: entries there are (neurons; for attention, neurons x source positions).
-        bound: what bounds the entries left out: "concavity" (top k), "catalogue" (bottom k, with stored extreme
-            logits), "norms" (bottom k without a catalogue), or "linear" (differences of logits, which need no bound).
+        bound: what bounds the entries left out: "concavity" (top k of contributions added, bottom k of contributions
+            removed), "catalogue" (the other ends, with stored extreme logits), "norms" (those without a catalogue), or
+            "linear" (differences of logits, which need no bound).
         tolerance: nats by which a computed score may be off, beyond the rounding of float32.
     """
 
@@ -121,12 +122,15 @@ class ValueNeuron:
         position: the source position it was active at; None for FFN neurons, which act at the analysed position.
         score: its log-probability increase (in a contrast: its share of the difference of logits), nats.
         activation: what its value vector was multiplied by; signed.
+        effect: nats that the target's log-probability lost when the contribution was taken out at the analysed
+            position and the later layers were run again; None where it was not measured.
     """
 
     neuron: Neuron
     position: int | None
     score: float
     activation: float
+    effect: float | None = None
 
     @staticmethod
     def check(found: dict[str, Any]) -> None:
@@ -224,6 +228,8 @@ class Analysis:
         certificates: how each kind's top k was found; `suppressing_certificates` likewise, empty where not asked for.
         query: None where neurons were left out.
         contrast: None without a distractor.
+        method: by which neurons, heads and sub-layers were scored.
+        head_effects, layer_effects: measured as `ValueNeuron.effect` is; None where nothing was to be measured.
     """
 
     model: str
@@ -248,6 +254,9 @@ class Analysis:
     )
     query: Query | None = field(default=None, metadata=described(inline=True))
     contrast: Contrast | None = None
+    method: Method = Method.ADDED
+    head_effects: Float[np.ndarray, "L H"] | None = None
+    layer_effects: SublayerScores | None = None
     seconds: Seconds
 
     def head_after(self, neuron: Neuron) -> Head | None:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from app.attribution.fast import memory_needed, rounded_rows
-from app.attribution.prompt import PromptToken, Settings, position_of, target_of, token_of, tokenise
+from app.attribution.prompt import Method, PromptToken, Settings, position_of, target_of, token_of, tokenise
 from app.attribution.query import Readers, query_ffn_scores, query_layers, readers
 from app.attribution.results import (
     Certificate,
@@ -23,9 +23,9 @@ from app.attribution.results import (
 )
 from app.attribution.score import (
     Bases,
+    array,
     base_points,
     head_contributions,
-    head_scores,
     layer_scores,
     rows_for,
 )
@@ -144,10 +144,86 @@ class PromptRun:
     def entries(self, kind: NeuronKind) -> Entries:
         return self.ffn if kind is NeuronKind.FFN else self.attention
 
+    def scores(
+        self, contributions: Float[Tensor, "N d"], kinds: Sequence[NeuronKind], layers: Sequence[Int[Tensor, " n"]]
+    ) -> Float[Tensor, " N"]:
+        """Scores of contributions to the residual stream by the run's method, nats.
+
+        Args:
+            contributions: one group after the other.
+            kinds: of each group's sub-layer.
+            layers: of each group's contributions.
+        """
+        count = self.model.dimensions.layers
+        pairs = zip(kinds, layers, strict=True)
+        points = torch.cat([layer + count * (kind is NeuronKind.FFN) for kind, layer in pairs])
+        match self.settings.method:
+            case Method.ADDED:
+                return self._all_bases.importance(contributions, points)
+            case Method.REMOVED:  # log p(w | h) - log p(w | h - c) is minus the increase by -c
+                return -self._all_bases.importance(-contributions, torch.full_like(points, 2 * count))
+            case Method.GRADIENT:
+                return (contributions * self.gradients[points]).sum(dim=1)
+
+    @cached_property
+    def gradients(self) -> Float[Tensor, "points d"]:
+        """What a contribution's product with is first order in its score: one for attention of each layer, then one for
+        each FFN.
+        """
+        if self.settings.method is Method.GRADIENT:
+            return torch.cat(self.output_gradients())
+        found = self._all_bases.gradient
+        return found[-1:].expand(len(found) - 1, -1) if self.settings.method is Method.REMOVED else found[:-1]
+
+    def output_gradients(self) -> tuple[Float[Tensor, "L d"], Float[Tensor, "L d"]]:
+        """Of log p(w), by attention's and by the FFN's output of each layer at the analysed position."""
+        return self.model.output_gradients(self.stream.token_ids, self.target_id)
+
+    def gradient(self, kind: NeuronKind, layer: int) -> Float[Tensor, " d"]:
+        """g, of log p(w) by what the sub-layer writes, under the run's method."""
+        return self.gradients[layer + self.model.dimensions.layers * (kind is NeuronKind.FFN)]
+
+    def between(
+        self, slope: Float[Tensor, " n"], width: Float[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Lower and upper bounds of scores, from c · g and from range² / 8, by concavity and Hoeffding's lemma."""
+        method = self.settings.method
+        return (
+            slope - width if method is Method.ADDED else slope,
+            slope + width if method is Method.REMOVED else slope,
+        )
+
+    def _bounds(self, kind: NeuronKind, upper: bool, ranges: Ranges | None) -> tuple[Callable[[int], Tensor], str]:
+        """The upper or the lower one of a layer's entries, and what the certificate calls it."""
+        entries, method = self.entries(kind), self.settings.method
+
+        def slope(layer: int) -> Tensor:
+            return entries.dot(layer, self.gradient(kind, layer))
+
+        if method is not (Method.REMOVED if upper else Method.ADDED):
+            return slope, "linear" if method is Method.GRADIENT else "concavity"
+        if isinstance(ranges, StoredRanges):
+            require_same_model(self.model, ranges.catalogue)
+        longest = 2 * self.model.unembedding.longest_row
+
+        def bound(layer: int) -> Tensor:
+            spans = entries.values(layer).norm(dim=1) * longest if ranges is None else ranges(kind, layer)
+            width = (entries.scaled(layer, spans.to(self.gradients)) / self.scale).square() / 8
+            return self.between(slope(layer), width)[upper]
+
+        return bound, "norms" if ranges is None else "catalogue"
+
     def layer_scores(self) -> SublayerScores:
-        """Log-probability increase of every attention and FFN layer."""
-        final = self._all_bases.log_target[-1]
-        return layer_scores(self.at_attention.log_target, self.at_ffn.log_target, final)
+        """Scores of every attention and FFN layer; those of contributions added to their base telescope."""
+        if self.settings.method is Method.ADDED:
+            final = self._all_bases.log_target[-1]
+            return layer_scores(self.at_attention.log_target, self.at_ffn.log_target, final)
+        stream = self.stream
+        outputs = {NeuronKind.ATTENTION: stream.attention_output, NeuronKind.FFN: stream.ffn_output}
+        every = torch.arange(self.model.dimensions.layers)
+        return SublayerScores(
+            *(array(self.scores(output[:, stream.position], [kind], [every])) for kind, output in outputs.items())
+        )
 
     @property
     def contrast_direction(self) -> Float[Tensor, " d"]:
@@ -166,46 +242,50 @@ class PromptRun:
         return head_contributions(self.stream, self.model.weights)
 
     def head_scores(self) -> Float[Tensor, "L H"]:
-        """Log-probability increase of every head."""
-        return head_scores(self.head_contributions, self.at_attention)
+        """Score of every head."""
+        contributions = self.head_contributions
+        layers, heads, _ = contributions.shape
+        every = torch.arange(layers).repeat_interleave(heads)
+        return self.scores(contributions.flatten(0, 1), [NeuronKind.ATTENTION], [every]).view(layers, heads)
 
     def raising(
-        self, kind: NeuronKind, k: int, part: Part | None = None
+        self, kind: NeuronKind, k: int, part: Part | None = None, ranges: Ranges | None = None
     ) -> tuple[tuple[ValueNeuron, ...], Certificate]:
         """The k value neurons of a kind that raise the target most, of the whole model or of a part.
+
+        Args:
+            kind: which neurons.
+            k: how many.
+            part: where; None is everywhere.
+            ranges: what the catalogue knows, for the scores of a removal; None bounds those by norms.
 
         Raises:
             AtlasError: there is no such part, or it has no neurons of this kind.
         """
         span = self._span(kind, part)
-        ranking = certified_top(span.bounds(self._upper(kind)), span.exact, k, self.bases(kind).tolerance)
+        upper, bound = self._bounds(kind, True, ranges)
+        ranking = certified_top(span.bounds(upper), span.exact, k, self.bases(kind).tolerance, bound)
         return span.active(ranking), ranking.certificate
 
-    def _upper(self, kind: NeuronKind) -> Callable[[int], Tensor]:
-        entries, bases = self.entries(kind), self.bases(kind)
-        return lambda layer: entries.dot(layer, bases.gradient[layer])
-
     def heads_and_raising(
-        self, k: dict[NeuronKind, int]
+        self, k: dict[NeuronKind, int], ranges: Ranges | None = None
     ) -> tuple[Float[Tensor, "L H"], dict[NeuronKind, tuple[tuple[ValueNeuron, ...], Certificate]]]:
         """`head_scores`, and `raising` of each kind: whatever they want scored is scored together, which is quicker."""
         contributions = self.head_contributions
         layers, heads, _ = contributions.shape
         searches: dict[NeuronKind | None, Search] = {None: search_all(layers * heads)}
-        searches |= {
-            kind: search_top(self._span(kind).bounds(self._upper(kind)), count, self._all_bases.tolerance)
-            for kind, count in k.items()
-        }
+        for kind, count in k.items():
+            upper, bound = self._bounds(kind, True, ranges)
+            searches[kind] = search_top(self._span(kind).bounds(upper), count, self._all_bases.tolerance, bound)
 
         def exact(wanted: dict[NeuronKind | None, Tensor]) -> dict[NeuronKind | None, Tensor]:
-            parts, bases = [], []
+            parts, kinds, places = [], [], []
             for kind, chosen in wanted.items():
-                parts.append(
-                    contributions.flatten(0, 1)[chosen] if kind is None else self.entries(kind).contributions(chosen)
-                )
-                layer = chosen // heads if kind is None else self.entries(kind).layer(chosen)
-                bases.append(layer + layers if kind is NeuronKind.FFN else layer)
-            scores = self._all_bases.importance(torch.cat(parts), torch.cat(bases))
+                entries = None if kind is None else self.entries(kind)
+                parts.append(contributions.flatten(0, 1)[chosen] if entries is None else entries.contributions(chosen))
+                places.append(chosen // heads if entries is None else entries.layer(chosen))
+                kinds.append(kind or NeuronKind.ATTENTION)
+            scores = self.scores(torch.cat(parts), kinds, places)
             return dict(zip(wanted, scores.split([len(part) for part in parts]), strict=True))
 
         rankings = together(searches, exact)
@@ -226,18 +306,9 @@ class PromptRun:
         Raises:
             AtlasError: there is no such part, it has no neurons of this kind, or the ranges are of another model.
         """
-        if isinstance(ranges, StoredRanges):
-            require_same_model(self.model, ranges.catalogue)
-        span, entries, bases = self._span(kind, part), self.entries(kind), self.bases(kind)
-        longest = 2 * self.model.unembedding.longest_row
-
-        def lower(layer: int) -> Tensor:
-            spans = entries.values(layer).norm(dim=1) * longest if ranges is None else ranges(kind, layer)
-            width = entries.scaled(layer, spans.to(bases.gradient)) / self.scale
-            return entries.dot(layer, bases.gradient[layer]) - width.square() / 8
-
-        bound = "norms" if ranges is None else "catalogue"
-        ranking = certified_bottom(span.bounds(lower), span.exact, k, bound, bases.tolerance)
+        span, tolerance = self._span(kind, part), self.bases(kind).tolerance
+        lower, bound = self._bounds(kind, False, ranges)
+        ranking = certified_bottom(span.bounds(lower), span.exact, k, bound, tolerance)
         return span.active(ranking), ranking.certificate
 
     def linear(
@@ -254,7 +325,7 @@ class PromptRun:
         """The entries of a part: they lie side by side in the numbering of :mod:`app.attribution.search`."""
         entries = self.entries(kind)
         if part is None:
-            return _Span(entries, self.bases(kind), 0, entries.per_layer * self.model.dimensions.layers, None)
+            return _Span(entries, self, 0, entries.per_layer * self.model.dimensions.layers, None)
         check_exists(part, self.model.dimensions, self.model.name)
         if kind not in part.kinds or part.index is not None:
             raise AtlasError(f"{part.label} has no {kind} neurons.")
@@ -265,7 +336,7 @@ class PromptRun:
             if part.position is not None:
                 position_of(part.position, tokens, "source position")
                 start, size = start + part.position * width, width
-        return _Span(entries, self.bases(kind), part.layer * entries.per_layer + start, size, part.layer)
+        return _Span(entries, self, part.layer * entries.per_layer + start, size, part.layer)
 
     def value_neuron(self, neuron: Neuron, position: int | None = None) -> ValueNeuron:
         """One chosen neuron on this prompt; an attention neuron without a position at the one of its highest score.
@@ -333,14 +404,15 @@ class _Span:
     """Entries of one kind that follow one another, as a search numbers them.
 
     Attributes:
-        entries, bases: of the kind.
+        entries: of the kind.
+        run: that they are scored on.
         first: number of the first entry among all of the kind.
         size: how many.
         layer: the layer that they are of; None for all layers.
     """
 
     entries: Entries
-    bases: Bases
+    run: PromptRun
     first: int
     size: int
     layer: int | None
@@ -356,7 +428,8 @@ class _Span:
     def exact(self, chosen: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """Scores."""
         numbers = chosen + self.first
-        return self.bases.importance(self.entries.contributions(numbers), self.entries.layer(numbers))
+        entries = self.entries
+        return self.run.scores(entries.contributions(numbers), [entries.kind], [entries.layer(numbers)])
 
     def named(self, ranking: Ranking) -> tuple[ValueNeuron, ...]:
         """What was found, by name."""

@@ -198,10 +198,3 @@ def head_contributions(stream: ResidualStream, weights: Weights) -> Float[Tensor
         values = weights.attention_values(layer).unflatten(0, tuple(mixed.shape))  # [H, D, d]
         layers.append(torch.einsum("hn,hnd->hd", mixed, values))
     return torch.stack(layers)
-
-
-def head_scores(contributions: Float[Tensor, "L H d"], bases: Bases) -> Float[Tensor, "L H"]:
-    """Nats by which each head raised the target's log-probability; `bases` are the layer inputs."""
-    layers, heads, _ = contributions.shape
-    base = torch.arange(layers, device=contributions.device).repeat_interleave(heads)
-    return bases.importance(contributions.flatten(0, 1), base).view(layers, heads)

@@ -258,7 +258,9 @@ class Bounds:
         return entries, values
 
 
-def certified_top(bounds: Bounds | Float[Tensor, " N"], exact: Exact, k: int, tolerance: float = 0.0) -> Ranking:
+def certified_top(
+    bounds: Bounds | Float[Tensor, " N"], exact: Exact, k: int, tolerance: float = 0.0, bound: str = "concavity"
+) -> Ranking:
     """The k entries of highest exact score.
 
     Args:
@@ -266,12 +268,13 @@ def certified_top(bounds: Bounds | Float[Tensor, " N"], exact: Exact, k: int, to
         exact: exact scores of the entries asked for.
         k: how many.
         tolerance: how far an exact score may be off; the k are those of highest score up to ties within twice that.
+        bound: what the bounds are, for the certificate.
 
     >>> certified_top(torch.tensor([3.0, 2.0, 9.0]), lambda i: torch.tensor([1.0, 2.0, 5.0])[i], k=1).entries
     tensor([2])
     """
     source = bounds if isinstance(bounds, Bounds) else Bounds.dense(bounds)
-    search = search_top(source, k, tolerance)
+    search = search_top(source, k, tolerance, bound)
     return together({"": search}, lambda wanted: {"": exact(wanted[""])})[""]
 
 
@@ -298,7 +301,7 @@ def search_all(count: int) -> Search:
     return Ranking(every, (yield every), Certificate(count, count))
 
 
-def search_top(bounds: Bounds, k: int, tolerance: float = 0.0) -> Search:
+def search_top(bounds: Bounds, k: int, tolerance: float = 0.0, bound: str = "concavity") -> Search:
     """The same as a generator, so that several searches can have their entries scored together (`together`)."""
     total = bounds.total
     k = min(k, total)
@@ -314,12 +317,12 @@ def search_top(bounds: Bounds, k: int, tolerance: float = 0.0) -> Search:
             size = _first_batch(k) - done if len(scores) < k else _still_open(ordered[done:], scores, k, slack)
             if size == 0:
                 best = scores.topk(k)
-                return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, tolerance=tolerance))
+                return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, bound, tolerance))
             batch = entries[done : done + size]
             visited, scores = torch.cat([visited, batch]), torch.cat([scores, (yield batch)])
             done += len(batch)
     best = scores.topk(k)
-    return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, tolerance=tolerance))
+    return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, bound, tolerance))
 
 
 def _first_batch(k: int) -> int:
@@ -336,6 +339,5 @@ def _still_open(bounds: Float[Tensor, " m"], scores: Float[Tensor, " n"], k: int
 def certified_bottom(lower: Bounds, exact: Exact, k: int, bound: str, tolerance: float = 0.0) -> Ranking:
     """The k entries of lowest exact score, lowest first; `lower` bounds every entry's score from below."""
     upside_down = Bounds(lambda layer: -lower.of_layer(layer), lower.layers, lower.per_layer)
-    turned = certified_top(upside_down, lambda entries: -exact(entries), k, tolerance)
-    proof = turned.certificate
-    return Ranking(turned.entries, -turned.scores, replace(proof, bound=bound))
+    turned = certified_top(upside_down, lambda entries: -exact(entries), k, tolerance, bound)
+    return replace(turned, scores=-turned.scores)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from app.attribution.compare import Comparison, Side, heads_frame
+from app.attribution.prompt import Method
 from app.attribution.results import Analysis, Keys, ValueNeuron
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind
@@ -11,6 +12,13 @@ from db.token_text import legible, shorten
 
 ROWS = 20
 DEPTH = 5
+
+
+_SCORED = {
+    Method.ADDED: "log-probability increase",
+    Method.REMOVED: "log-probability lost by removal",
+    Method.GRADIENT: "gradient × activation",
+}
 
 
 def text_report(analysis: Analysis, catalogue: Catalogue | None) -> str:
@@ -23,7 +31,7 @@ def text_report(analysis: Analysis, catalogue: Catalogue | None) -> str:
         f"target       {target.token.display}  at position {analysis.position}, probability {target.probability:.4f}, "
         f"log-probability {target.log_probability:.3f} nats",
         "",
-        "layer  attention      FFN   (log-probability increase, nats)",
+        f"layer  attention      FFN   ({_SCORED[analysis.method]}, nats)",
     ]
     pairs = zip(analysis.layers.attention.tolist(), analysis.layers.ffn.tolist(), strict=True)
     lines += [f"{layer:5d}  {attention:+9.3f}  {ffn:+7.3f}" for layer, (attention, ffn) in enumerate(pairs)]
@@ -62,7 +70,10 @@ def _neuron_lines(analysis: Analysis, found: tuple[ValueNeuron, ...], catalogue:
             else f"  at {one.position}:{shorten(analysis.tokens[one.position].display, 12):12}"
         )
         raised = _raised(tokens.get(one.neuron), one.activation)
-        lines.append(f"  {one.neuron.label:14}{one.score:+8.4f}  activation {one.activation:+9.3f}{where}  {raised}")
+        measured = "" if one.effect is None else f"  measured {one.effect:+8.4f}"
+        lines.append(
+            f"  {one.neuron.label:14}{one.score:+8.4f}{measured}  activation {one.activation:+9.3f}{where}  {raised}"
+        )
     return lines
 
 

@@ -11,6 +11,7 @@ from app.attribution.analysis import contrast
 from app.attribution.drilldowns import to_json
 from app.attribution.frames import flow_frame
 from app.attribution.heads import contrast_flow, flow
+from app.attribution.prompt import Method
 from indexer.families import Conventions
 from tests import models, oracle
 
@@ -27,10 +28,12 @@ def by_place(found):
 
 
 @pytest.mark.parametrize("conventions", Conventions)
+@pytest.mark.parametrize("method", [Method.ADDED, Method.REMOVED])
 @pytest.mark.parametrize("name", models.FAMILIES)
-def test_the_strongest_are_those_of_the_plain_way(name, conventions):
-    run = run_of(name, conventions=conventions)
-    scores = oracle.run(models.folder(name), run.token_ids).scores(TARGET, beta=conventions is Conventions.EXACT)
+def test_the_strongest_are_those_of_the_plain_way(name, method, conventions):
+    run = run_of(name, conventions=conventions, method=method)
+    expected = oracle.run(models.folder(name), run.token_ids)
+    scores = expected.scores(TARGET, beta=conventions is Conventions.EXACT, removed=method is Method.REMOVED)
     every = {
         (layer, head, position): score
         for layer, heads in enumerate(scores.head_sources.tolist())

@@ -11,6 +11,7 @@ from app.attribution.analysis import explain
 from app.attribution.compare import compare
 from app.attribution.frames import query_layers_frame
 from app.attribution.heads import contrast_flow, flow
+from app.attribution.prompt import Method
 from app.attribution.query import own_query, readers
 from db.neuron import Neuron, NeuronAt, NeuronKind
 from tests import models, oracle
@@ -214,8 +215,9 @@ def test_exchanging_target_and_distractor_turns_the_signs_round():
 
 @pytest.mark.parametrize("bounds", ["catalogue", "norms"])
 @pytest.mark.parametrize("top", [1, 25])
+@pytest.mark.parametrize("method", [Method.ADDED, Method.REMOVED])
 @pytest.mark.parametrize("name", models.FAMILIES)
-def test_the_certified_bottom_is_the_exhaustive_bottom(name, top, bounds):
+def test_the_certified_ends_are_the_exhaustive_ends(name, method, top, bounds):
     model, folder = models.language_model(name), models.folder(name)
     head = oracle.head_of(folder)
 
@@ -229,15 +231,21 @@ def test_the_certified_bottom_is_the_exhaustive_bottom(name, top, bounds):
         top=top,
         target=TARGET,
         suppressing=True,
+        method=method,
         ranges=ranges if bounds == "catalogue" else None,
     )
-    scores = oracle.run(folder, ids_of(name)).scores(TARGET)
-    for kind, every, found in (
-        (NeuronKind.FFN, scores.ffn_neurons, analysis.ffn_suppressing_neurons),
-        (NeuronKind.ATTENTION, scores.attention_neurons, analysis.attention_suppressing_neurons),
-    ):
-        lowest = every.flatten().sort().values[:top].tolist()
-        assert [one.score for one in found] == pytest.approx(lowest, abs=CLOSE)
+    removed = method is Method.REMOVED
+    scores = oracle.run(folder, ids_of(name)).scores(TARGET, removed=removed)
+    lists = {
+        (NeuronKind.FFN, 1): analysis.ffn_value_neurons,
+        (NeuronKind.FFN, -1): analysis.ffn_suppressing_neurons,
+        (NeuronKind.ATTENTION, 1): analysis.attention_value_neurons,
+        (NeuronKind.ATTENTION, -1): analysis.attention_suppressing_neurons,
+    }
+    for (kind, sign), found in lists.items():
+        every = scores.ffn_neurons if kind is NeuronKind.FFN else scores.attention_neurons
+        best = (sign * every.flatten()).sort(descending=True).values[:top].tolist()
+        assert [sign * one.score for one in found] == pytest.approx(best, abs=CLOSE)
         for one in found:
             own = (
                 every[one.neuron.layer, one.neuron.index]
@@ -245,6 +253,6 @@ def test_the_certified_bottom_is_the_exhaustive_bottom(name, top, bounds):
                 else every[one.neuron.layer, one.neuron.head, one.position, one.neuron.index]
             )
             assert one.score == pytest.approx(float(own), abs=CLOSE)
-        certificate = analysis.suppressing_certificates[kind]
-        assert certificate.bound == bounds
+        certificate = (analysis.certificates if sign > 0 else analysis.suppressing_certificates)[kind]
+        assert certificate.bound == ("concavity" if removed == (sign < 0) else bounds)
         assert top <= certificate.scored <= certificate.total == every.numel()

@@ -1,11 +1,13 @@
 """The certified top k is the exhaustive top k: of every family's neurons, and of hand-made and random bounds."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.attribution import Conventions, analyse
+from app.attribution.prompt import Method
 from app.attribution.search import certified_top
 from db.neuron import Neuron, NeuronKind
 from tests import models, oracle
@@ -66,11 +68,16 @@ def assert_is_top(found, every: dict[tuple[str, int | None], float], k: int) -> 
 @pytest.mark.parametrize("conventions", Conventions)
 @pytest.mark.parametrize("top", [1, 10, 60])
 @pytest.mark.parametrize("name", models.FAMILIES)
-def test_certified_equals_exhaustive(name, top, conventions):
+@pytest.mark.parametrize("method", [Method.ADDED, Method.REMOVED])
+def test_certified_equals_exhaustive(name, top, conventions, method):
     model = models.language_model(name)
-    analysis = analyse(model, models.PROMPT, top=top, target=TARGET, conventions=conventions)
+    changes = {"top": top, "target": TARGET, "conventions": conventions, "method": method}
+    analysis = analyse(model, models.PROMPT, **changes)
     expected = oracle.run(models.folder(name), model.tokenizer(models.PROMPT)["input_ids"])
-    scores = expected.scores(TARGET, beta=conventions is Conventions.EXACT)
+    scores = expected.scores(TARGET, beta=conventions is Conventions.EXACT, removed=method is Method.REMOVED)
+    np.testing.assert_allclose(analysis.heads, scores.heads, atol=oracle.CLOSE)
+    np.testing.assert_allclose(analysis.layers.attention, scores.attention, atol=oracle.CLOSE)
+    np.testing.assert_allclose(analysis.layers.ffn, scores.ffn, atol=oracle.CLOSE)
     for kind, found in (
         (NeuronKind.FFN, analysis.ffn_value_neurons),
         (NeuronKind.ATTENTION, analysis.attention_value_neurons),

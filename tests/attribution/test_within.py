@@ -7,6 +7,7 @@ import pytest
 from app.attribution import Settings, run_prompt
 from app.attribution.__main__ import main
 from app.attribution.analysis import lowering_within, raising_within, shares_within
+from app.attribution.prompt import Method
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Part
 from tests import models, oracle
@@ -32,7 +33,9 @@ def key(one):
 
 def every_score(name, run, scope, kind):
     """The plain scores of all entries of the part."""
-    scores = oracle.run(models.folder(name), run.token_ids).scores(TARGET)
+    scores = oracle.run(models.folder(name), run.token_ids).scores(
+        TARGET, removed=run.settings.method is Method.REMOVED
+    )
     if kind is NeuronKind.FFN:
         return {(index,): score for index, score in enumerate(scores.ffn_neurons[scope.layer].tolist())}
     return {
@@ -45,9 +48,10 @@ def every_score(name, run, scope, kind):
 
 
 @pytest.mark.parametrize("scope", SCOPES, ids=[scope.label for scope in SCOPES])
+@pytest.mark.parametrize("method", [Method.ADDED, Method.REMOVED])
 @pytest.mark.parametrize("name", models.FAMILIES)
-def test_a_part_has_its_own_top_and_bottom(name, scope):
-    run = run_of(name)
+def test_a_part_has_its_own_top_and_bottom(name, method, scope):
+    run = run_of(name, method=method)
     for kind in scope.kinds:
         every = every_score(name, run, scope, kind)
         for sign, found in (
