@@ -16,6 +16,11 @@ _ICON = Path(__file__).parent / "ui" / "components" / "frontend" / "icon.svg"
 _STYLE = (
     ".stMainBlockContainer { padding: 4.5rem clamp(1rem, 3vw, 3rem) 3rem; max-width: 96rem }"
     "h1 { font-size: clamp(1.8rem, 4vw, 2.4rem) !important }"
+    # The row that hands a chart out lies on the line of the chart's axis, at its end, and takes no room of its own.
+    '.stHorizontalBlock[class*="st-key-picture_"] { margin-top: -1.5rem; height: 1.5rem; gap: 0; pointer-events: none }'
+    '[class*="st-key-picture_"] button { min-height: 1.5rem; padding: 0 0.4rem; pointer-events: auto }'
+    # A panel that is scrolled to stops below the bar at the top.
+    ".stElementContainer { scroll-margin-top: 5.5rem }"
     # Streamlit's captions (60 % of the text's strength) and its primary button on the dark page miss a contrast of 4.5.
     '[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { color: inherit; opacity: 1 }'
     '[data-testid="stCaptionContainer"] { opacity: 0.78 }'

@@ -151,6 +151,22 @@ class Choice(Kind):
             raise AtlasError("it can be " + " or ".join(self.choices)) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Choices(Kind):
+    """Any of a few words, each once; "none" stands for none of them."""
+
+    choices: type[StrEnum]
+
+    def read(self, given: str, limits: Limits) -> tuple[StrEnum, ...]:
+        words = [] if given == "none" else given.split(",", len(self.choices))
+        if set(words) <= set(self.choices):
+            return tuple(one for one in self.choices if one in words)
+        raise AtlasError("it can be none, or some of " + ", ".join(self.choices))
+
+    def write(self, value: tuple[StrEnum, ...]) -> str:
+        return ",".join(value) or "none"
+
+
 class Span(Kind):
     """First and last layer."""
 

@@ -10,6 +10,7 @@ from app.state.address import (
     LONGEST_PACKED,
     MAX_POSITION,
     Choice,
+    Choices,
     FfnLabel,
     Flag,
     HeadLabel,
@@ -82,6 +83,19 @@ class Map(StrEnum):
     LENS = "lens"
 
 
+class Section(StrEnum):
+    """What of the prompt page can be folded away."""
+
+    FLOW = "flow"
+    LAYERS = "layers"
+    MAP = "map"
+    COUNTS = "counts"
+    OVERLAP = "overlap"
+    DATA = "data"
+    SURE = "sure"
+    SETTINGS = "settings"
+
+
 @dataclass(frozen=True, slots=True)
 class Place(State):
     """Where in an analysis one is looking; changing it asks nothing new of the model but what is looked at."""
@@ -103,6 +117,21 @@ class Place(State):
     """The head; None is the strongest that comes after the neuron."""
     tables: bool = parameter("tables", Flag(), False)
     """A data table beside each chart."""
+    open: tuple[Section, ...] = parameter("open", Choices(Section), (Section.FLOW, Section.LAYERS))
+    """The sections that are open, in their order; see `shows`."""
+
+    def shows(self, section: Section) -> bool:
+        """Whether a section is open. The map is where it shows the lens, as links did before there were sections."""
+        return section in self.open or (section is Section.MAP and self.map is Map.LENS)
+
+    def turned(self, section: Section, on: bool) -> "Place":
+        """The same view with a section opened or closed."""
+        shown = tuple(one for one in Section if (on if one is section else one in self.open))
+        return replace(self, open=shown, map=Map.HEADS if section is Section.MAP and not on else self.map)
+
+    def at_start(self) -> "Place":
+        """The whole of another prompt or position, with the same parts of the page open."""
+        return Place(tables=self.tables, open=self.open)
 
     def within(
         self, layer: int | None, *, head: Head | None = None, source: int | None = None, ffn: bool = False

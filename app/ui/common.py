@@ -13,7 +13,7 @@ import streamlit as st
 from app.serving import resources
 from app.serving.settings import configuration
 from app.state.address import BUILD, MODEL, Limits, address, stamp
-from app.state.selections import Place, PromptSelection, SearchSelection
+from app.state.selections import Place, PromptSelection, SearchSelection, Section
 from app.ui import navigation
 from app.ui.components import Chip, Step, chips, copy_link, link, trail
 from app.ui.navigation import fail, warn
@@ -51,6 +51,19 @@ def folded(label: str, draw: Callable[[], object], *, key: str, expanded: bool =
     """
     with st.expander(label, expanded, key=f"folded_{key}_{expanded}", on_change="rerun") as part:
         if part.open:
+            draw()
+
+
+def section(label: str, which: Section, selection: PromptSelection, draw: Callable[[], object]) -> None:
+    """A part of the prompt page, drawn where it is open; the address says whether it is."""
+    key, shown = f"section_{which}", selection.place.shows(which)
+    sync(key, shown)
+
+    def changed() -> None:
+        navigation.show(replace(selection, place=selection.place.turned(which, bool(st.session_state[key]))))
+
+    with st.expander(label, key=key, on_change=changed):
+        if shown:
             draw()
 
 
@@ -101,7 +114,7 @@ def formulas() -> None:
 def about(page: str) -> None:
     """“What am I looking at?”: a few lines on the page, and its terms in plain words."""
     shown = PAGES[page]
-    with st.expander("What am I looking at?", icon=":material/help:"):
+    with st.popover("What am I looking at?", icon=":material/help:", type="tertiary"):
         terms = (TERMS[name] for name in shown.terms)
         listed = "\n".join(f"- **{literal(term.name)}**: {literal(term.plain)}" for term in terms)
         st.markdown("\n\n".join((*map(literal, shown.about), listed)))
@@ -150,12 +163,15 @@ def limits(atlas: Catalogue) -> Limits:
     return Limits(atlas.info.vocabulary, atlas.info.layers, atlas.info.heads, configuration().max_top)
 
 
-def title(text: str, lead: str) -> None:
-    """A page's heading and what one is looking at, and beside it the control that copies the address."""
-    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-        st.title(literal(text), anchor=False, width="content")
-        copying()
-    st.caption(lead)
+def title(text: str, lead: str, page: str = "") -> None:
+    """A page's heading, and beside it the control that copies the address and, of a page that has one, its `about`."""
+    with st.container(gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center", key="title"):
+            st.title(literal(text), anchor=False, width="content")
+            copying()
+            if page:
+                about(page)
+        st.caption(lead)
 
 
 def copying() -> None:

@@ -100,9 +100,14 @@ def link(text: str, href: str, current: bool = False) -> Chip:
     return Chip(shorten(text, 60), "link", href=href, hint=text, current=current)
 
 
-def chips(items: Iterable[Chip], *, key: str, here: str, label: str, focus: str = "") -> None:
-    """A line of tokens that wraps; where `focus` is new, it is scrolled into view."""
-    mount("chips", {"label": label, "focus": focus, "items": [as_data(one) for one in items]}, key, here)
+Width = Literal["stretch", "content"]
+
+
+def chips(items: Iterable[Chip], *, key: str, here: str, label: str, focus: str = "", width: Width = "stretch") -> None:
+    """A line of tokens that wraps; where `focus` is new, it is scrolled into view. In a row with other things it has
+    the width of its content.
+    """
+    mount("chips", {"label": label, "focus": focus, "items": [as_data(one) for one in items]}, key, here, width)
 
 
 def neuron_table(columns: Sequence[Column], rows: Sequence[TableRow], *, key: str, here: str, label: str) -> None:
@@ -138,7 +143,7 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def mount(view: str, data: dict[str, Any], key: str, here: str) -> Any:
+def mount(view: str, data: dict[str, Any], key: str, here: str, width: Width = "stretch") -> Any:
     """Draw one of the frontend's views, and follow the link that was clicked in it.
 
     Args:
@@ -146,6 +151,7 @@ def mount(view: str, data: dict[str, Any], key: str, here: str) -> Any:
         data: what it draws; plain numbers, texts, lists and objects.
         key: unique on the page.
         here: the page.
+        width: of its column, or of its content.
 
     Returns:
         What the view tells: `opened`, a link that was followed; `typed`, what stands in a field, where one tells that;
@@ -155,6 +161,7 @@ def mount(view: str, data: dict[str, Any], key: str, here: str) -> Any:
     result = draw(
         data={"view": view, **data},
         key=key,
+        width=width,
         on_opened_change=_nothing,
         on_typed_change=_nothing,
         on_sent_change=_nothing,

@@ -31,13 +31,14 @@ def show(chart: Chart, here: str = "", *, downloads: bool = True) -> None:
         here: the page, for the links of its marks.
         downloads: whether the control is drawn.
     """
-    if isinstance(chart, Plot):
-        st.altair_chart(chart.altair, width="stretch", alt=chart.alt)
-    else:
-        view, data = drawn(chart)
-        mount(view, {"label": chart.alt, **data}, key=chart.name, here=here)
-    if downloads:
-        _downloads(chart)
+    with st.container(gap=None):
+        if isinstance(chart, Plot):
+            st.altair_chart(chart.altair, width="stretch", alt=chart.alt)
+        else:
+            view, data = drawn(chart)
+            mount(view, {"label": chart.alt, **data}, key=chart.name, here=here)
+        if downloads:
+            _downloads(chart)
 
 
 def _downloads(chart: Chart) -> None:

@@ -13,7 +13,6 @@ from app.state.selections import MAX_PROMPT, MAX_ZERO, ComparePlace, CompareSele
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
-    about,
     attempt,
     choice,
     folded,
@@ -51,8 +50,8 @@ def draw() -> None:
         "Compare two runs",
         "Two prompts, targets or positions, or one prompt with and without parts of the model: what changed, from "
         "layers to neurons.",
+        HERE,
     )
-    about(HERE)
     atlas = open_catalogue()
     selection, notices = CompareSelection.read(navigation.params(), limits(atlas))
     warn(notices)

@@ -5,7 +5,7 @@ import streamlit as st
 from app import gallery
 from app.state.selections import PromptSelection
 from app.ui import navigation
-from app.ui.common import about, footer, in_display_form, open_catalogue, title
+from app.ui.common import footer, in_display_form, open_catalogue, title
 from app.ui.components import chip, chips, link
 from app.words import literal, nats, percent
 from db.token_text import shorten
@@ -16,8 +16,7 @@ _COLUMNS = 3
 
 def draw() -> None:
     """The page."""
-    title("Gallery", "Explanations chosen because they show something. Each opens as it was found, at once.")
-    about(HERE)
+    title("Gallery", "Explanations chosen because they show something. Each opens as it was found, at once.", HERE)
     atlas = open_catalogue()
     views = gallery.of_model(atlas.info.model, atlas.info.unembedding_hash)
     if not views:

@@ -17,7 +17,7 @@ from app.serving.settings import configuration
 from app.state.selections import MAX_MANY, ManySelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import about, footer, limits, open_catalogue, sync, title
+from app.ui.common import footer, limits, open_catalogue, sync, title
 from app.ui.components import Chip, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
@@ -38,8 +38,7 @@ _ROWS = 200
 
 def draw() -> None:
     """The page."""
-    title("Many prompts", "Which neurons matter again and again: the lists of many prompts, put together.")
-    about(HERE)
+    title("Many prompts", "Which neurons matter again and again: the lists of many prompts, put together.", HERE)
     atlas = open_catalogue()
     selection, notices = ManySelection.read(navigation.params(), limits(atlas))
     if selection.ready and selection.ready not in READY:

@@ -17,7 +17,6 @@ from app.state.selections import NeuronSelection, SavedSelection, SimilarBy
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
-    about,
     attempt,
     choice,
     data_table,
@@ -69,8 +68,7 @@ def draw() -> None:
     if card is not None:
         _neuron_page(card, selection, notices, atlas)
     else:
-        title("Neuron", _LEAD)
-        about(HERE)
+        title("Neuron", _LEAD, HERE)
         warn(notices)
         _field(selection)
         warn(wrong)
@@ -83,8 +81,7 @@ def draw() -> None:
 def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str], atlas: Catalogue) -> None:
     neuron = card.neuron
     where = f"layer {neuron.layer}" if neuron.head is None else f"head {neuron.head} in layer {neuron.layer}"
-    title(f"{neuron.label} · {KIND_NAMES[neuron.kind]} neuron of {where}", _SIGN_RULE)
-    about(HERE)
+    title(f"{neuron.label} · {KIND_NAMES[neuron.kind]} neuron of {where}", _SIGN_RULE, HERE)
     warn(notices)
     layer = atlas.layer_statistics(neuron.layer, neuron.kind)
     rank = answers.rank_in_layer(neuron, layer)

@@ -11,7 +11,7 @@ from app.serving import resources
 from app.state.selections import OverviewSelection, TokenSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import about, data_table, folded, footer, limits, open_catalogue, title
+from app.ui.common import data_table, folded, footer, limits, open_catalogue, title
 from app.ui.components import Cell, Column, chip, legend
 from app.ui.components.charts import show
 from app.ui.navigation import warn
@@ -36,8 +36,8 @@ def draw() -> None:
         f"The neurons of {info.model}",
         f"{info.ffn_neurons:,} FFN and {info.attention_neurons:,} attention neurons in {info.layers} layers. Each adds "
         "a vector of its own to the answer: how long those vectors are, and how sharply they point to single tokens.",
+        HERE,
     )
-    about(HERE)
     selection, notices = OverviewSelection.read(navigation.params(), limits(atlas))
     warn(notices)
     _layers(atlas)

@@ -1,4 +1,5 @@
-"""Prompt: which layers, heads and neurons raised the target token. Where, then what, then why, then how sure.
+"""Prompt: which layers, heads and neurons raised the target token. What the model says and the neurons come first; then
+sections, whose state is in the address: the flow, which is open, and what fewer people look for.
 
 This file has the box with the tokens and what comes next, and what can be done with the whole explanation; the parts
 below it are :mod:`app.ui.pages.prompt_where` and :mod:`app.ui.pages.prompt_neurons`.
@@ -28,21 +29,21 @@ from app.state.selections import (
     CompareSelection,
     GallerySelection,
     Map,
-    Place,
     PromptSelection,
     Rule,
     SavedSelection,
+    Section,
     question_key,
 )
 from app.ui import navigation
 from app.ui.common import (
-    about,
     choice,
     footer,
     limits,
     on_click,
     open_catalogue,
     say_what_was_done,
+    section,
     sync,
     title,
     where_you_are,
@@ -50,8 +51,8 @@ from app.ui.common import (
 from app.ui.components import Option, chip, chips, link, prompt_box, token_field
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
-from app.ui.pages.prompt_neurons import neurons
-from app.ui.pages.prompt_where import HERE, chart_table, layers, where
+from app.ui.pages.prompt_neurons import further, neurons
+from app.ui.pages.prompt_where import HERE, chart_table, flow, layers, looked_into, maps
 from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -64,8 +65,6 @@ if TYPE_CHECKING:
 
 _KEYS = "Enter explains it, Shift+Enter begins a new line."
 _OPTION = 20
-_CONTROL_HEIGHT = 44
-"""Of the control below the bars, in pixels: where it is missing, nothing is to move."""
 _STRONGEST = (Strongest(NeuronKind.FFN, 10),)
 
 
@@ -74,39 +73,41 @@ def draw() -> None:
     title(
         "Explain a prompt",
         "Which layers, heads and neurons raised the log-probability of the next token. In nats: +0.69 doubles it.",
+        HERE,
     )
-    about(HERE)
     atlas = open_catalogue()
     selection, notices = PromptSelection.read(navigation.params(), limits(atlas))
     warn(notices)
     analysis = _prompt_box(selection, atlas)
-    _settings(selection)
     if analysis is not None:
         _explained(analysis, selection, atlas)
+    section("How many neurons, and by which conventions", Section.SETTINGS, selection, partial(_settings, selection))
     footer(atlas, HERE)
 
 
-# The upper part: the box, and as one types its tokens and what comes next, beside the layers of what is explained.
+# The upper part, beside each other: the box with its tokens, and as one types what comes next.
 
 
 @st.fragment
 def _prompt_box(selection: PromptSelection, atlas: Catalogue) -> Analysis | None:
     """Returns the analysis of the explained text, None where there is none (yet)."""
-    typed = prompt_box(
-        selection.prompt, longest=MAX_PROMPT, placeholder="The capital of France is", key="prompt_box", here=HERE
-    )
-    if typed.sent is not None:
-        navigation.show(_with_text(typed.sent, selection))
-        st.rerun()
-    status = st.empty()
-    status.caption(f"{'A moment …' if typed.text.strip() else 'Type the beginning of a text.'} {_KEYS}")
-    analysis = _analysis(selection, atlas, status) if selection.prompt else None
-    if typed.text.strip():
-        _shown(_with_text(typed.text, selection), selection, analysis, status, atlas)
-    else:
-        status.caption(f"Type the beginning of a text, or start from one of these. {_KEYS}")
-        links = [link(prompt, navigation.href(HERE, PromptSelection(prompt))) for prompt in PROMPTS]
-        chips(links, key="prompts", here=HERE, label="prompts to try")
+    left, right = st.columns([3, 2], gap="medium")
+    with left, st.container(gap="xsmall"):
+        typed = prompt_box(
+            selection.prompt, longest=MAX_PROMPT, placeholder="The capital of France is", key="prompt_box", here=HERE
+        )
+        if typed.sent is not None:
+            navigation.show(_with_text(typed.sent, selection))
+            st.rerun()
+        status = st.empty()
+        status.caption(f"{'A moment …' if typed.text.strip() else 'Type the beginning of a text.'} {_KEYS}")
+        analysis = _analysis(selection, atlas, status) if selection.prompt else None
+        if typed.text.strip():
+            _shown(_with_text(typed.text, selection), selection, analysis, status, atlas, right)
+        else:
+            status.caption(f"Type the beginning of a text, or start from one of these. {_KEYS}")
+            links = [link(prompt, navigation.href(HERE, PromptSelection(prompt))) for prompt in PROMPTS]
+            chips(links, key="prompts", here=HERE, label="prompts to try")
     return analysis
 
 
@@ -114,7 +115,7 @@ def _with_text(text: str, selection: PromptSelection) -> PromptSelection:
     """The text, asked like the explained one. Another text forgets the target and the position of the old one."""
     if text == selection.prompt:
         return selection
-    place = Place(show=selection.place.show, tables=selection.place.tables)
+    place = replace(selection.place.at_start(), show=selection.place.show)
     return PromptSelection(text, top=selection.top, rule=selection.rule, place=place)
 
 
@@ -142,8 +143,9 @@ def _shown(
     analysis: Analysis | None,
     status: "DeltaGenerator",
     atlas: Catalogue,
+    beside: "DeltaGenerator",
 ) -> None:
-    """Tokens and next tokens of the text in the box, beside the layers of what is explained."""
+    """Tokens of the text in the box, and `beside` them the next tokens."""
     explained = analysis if asked == selection else None
     if explained is not None:
         found: Analysis | explain.Preview = explained
@@ -163,26 +165,18 @@ def _shown(
     count = len(found.tokens)
     status.caption(f"{count} token{'' if count == 1 else 's'}. {words}")
     _tokens(found.tokens, position, asked)
-    left, right = st.columns([2, 3], gap="large")
-    with left:
+    _token_fields(asked, atlas)
+    if analysis is None:
+        st.info("Press Enter, or click a token or a prediction, to see the layers, heads and neurons behind it.")
+    with beside, st.container(gap="xsmall"):
         st.header("What comes next", anchor=False)
         _next_tokens(found.predictions, asked, explained)
-        _token_fields(asked, atlas)
-    with right:
-        if analysis is None:
-            st.header("Where: layers", anchor=False)
-            st.info("Press Enter, or click a token or a prediction, to see the layers, heads and neurons behind it.")
-            return
-        reading = reading_of(analysis)
-        layers(reading, selection)
-        if explained is not None:
-            _held_against(reading, selection)
 
 
 def _tokens(found: Sequence[PromptToken], position: int, asked: PromptSelection) -> None:
     """The prompt's tokens; a click moves the explained position."""
     last = len(found) - 1
-    moved = replace(asked, target=None, distractor=None, place=Place(tables=asked.place.tables))
+    moved = replace(asked, target=None, distractor=None, place=asked.place.at_start())
     items = [
         chip(
             token.display,
@@ -212,15 +206,13 @@ def _next_tokens(predictions: Sequence[Prediction], asked: PromptSelection, expl
         subject="" if explained is None else f"{prompt_charts.subject(asked.prompt)}, {explained.model}",
     )
     show(chart, HERE, downloads=explained is not None)
-    if explained is None:
-        st.container(height=_CONTROL_HEIGHT, border=False)
-    else:
+    if explained is not None:
         chart_table(chart, asked)
 
 
 def _token_fields(asked: PromptSelection, atlas: Catalogue) -> None:
     """Any other target, and any token to hold the target against."""
-    left, right = st.columns(2, gap="small")
+    left, right = st.columns(2, gap="small", wrap=False)
     with left:
         _token_field("Another target", "target", asked, atlas)
     with right:
@@ -296,14 +288,13 @@ def _settings(selection: PromptSelection) -> None:
         top, rule = int(state["prompt_top"] or selection.top), Rule(state["prompt_rule"] or selection.rule)
         navigation.show(replace(selection, top=top, rule=rule))
 
-    with st.expander("How many neurons, and by which conventions"):
-        st.number_input("Neurons of each kind", 1, configuration().max_top, key="prompt_top", on_change=changed)
-        rules = {str(rule): str(rule) for rule in Rule}
-        choice("Conventions", rules, str(selection.rule), key="prompt_rule", changed=changed)
-        st.caption(
-            "exact agrees with the model's own probabilities; notebook drops constants of the final norm, as the "
-            "method's published notebooks do. For models without biases the two are the same."
-        )
+    st.number_input("Neurons of each kind", 1, configuration().max_top, key="prompt_top", on_change=changed)
+    rules = {str(rule): str(rule) for rule in Rule}
+    choice("Conventions", rules, str(selection.rule), key="prompt_rule", changed=changed)
+    st.caption(
+        "exact agrees with the model's own probabilities; notebook drops constants of the final norm, as the method's "
+        "published notebooks do. For models without biases the two are the same."
+    )
 
 
 # Below it: where the explanation is from, what can be done with all of it, and its parts.
@@ -311,21 +302,37 @@ def _settings(selection: PromptSelection) -> None:
 
 def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:
     reading = reading_of(analysis)
+    _tools(analysis, selection, atlas)
     _origin(selection, atlas)
-    where_you_are(analysis, selection, key="trail")
-    with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
-        _tables_switch(selection)
-        _report(analysis, selection, atlas)
-        _save(analysis, selection, atlas)
+    _held_against(reading, selection)
+    if selection.place.layer is not None:
+        where_you_are(analysis, selection, key="trail")
+        looked_into(reading, selection, atlas)
+    neurons(reading, selection, atlas)
+    section(
+        "Where: what heads moved, and from where", Section.FLOW, selection, partial(flow, reading, selection, atlas)
+    )
+    section("Where: layers", Section.LAYERS, selection, partial(layers, reading, selection))
+    section("Where: heads and logit lens", Section.MAP, selection, partial(maps, reading, selection, atlas))
+    further(reading, selection, atlas)
+    section("How sure", Section.SURE, selection, partial(_how_sure, reading))
+
+
+def _tools(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:
+    """What can be done with all of it."""
     asked = CompareSelection.of(selection)
     items = [
         link("Compare with another prompt …", navigation.href("compare", asked)),
         link("… or without its 10 strongest neurons", navigation.href("compare", replace(asked, zero=_STRONGEST))),
     ]
-    chips(items, key="compare", here=HERE, label="compare this prompt")
-    where(reading, selection, atlas)
-    neurons(reading, selection, atlas)
-    st.header("How sure", anchor=False)
+    with st.container(horizontal=True, vertical_alignment="center", key="tools"):
+        _report(analysis, selection, atlas)
+        _save(analysis, selection, atlas)
+        chips(items, key="compare", here=HERE, label="compare this prompt", width="content")
+        _tables_switch(selection)
+
+
+def _how_sure(reading: Reading) -> None:
     for lead, text in certainty_lines(reading):
         st.caption(f"**{lead}.** {literal(text)}.")
 
@@ -346,7 +353,7 @@ def _origin(selection: PromptSelection, atlas: Catalogue) -> None:
         back = link("Saved", navigation.href("saved", SavedSelection(found.title[:100])))
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.caption(f":material/bookmark: {literal(words)}.", width="content")
-        chips([back], key="stored_from", here=HERE, label="where it is kept")
+        chips([back], key="stored_from", here=HERE, label="where it is kept", width="content")
         if configuration().mode is not Mode.CATALOGUE:
             st.button(
                 "Analyse anew",
@@ -373,7 +380,7 @@ def _tables_switch(selection: PromptSelection) -> None:
         tables = bool(st.session_state["prompt_tables"])
         navigation.show(replace(selection, place=replace(selection.place, tables=tables)))
 
-    st.toggle("Tables beside the charts", key="prompt_tables", on_change=changed)
+    st.toggle("Tables beside the charts", key="prompt_tables", on_change=changed, width="content")
 
 
 def _report(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
@@ -13,9 +14,9 @@ from app.attribution.prompt import PromptToken
 from app.attribution.results import OwnQuery, Query, ThroughHead, overlap
 from app.charts import catalogue_charts
 from app.charts.prompt_charts import query_charts
-from app.state.selections import NeuronSelection, PromptSelection, Show
+from app.state.selections import NeuronSelection, Place, PromptSelection, Section, Show
 from app.ui import navigation
-from app.ui.common import choice, data_table, folded, progress, sync, where_you_are
+from app.ui.common import choice, data_table, folded, progress, section, sync
 from app.ui.components import Tone, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail
@@ -33,10 +34,10 @@ _OVERLAP_CHIPS = 40
 def neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
     """One of the three lists, and what was asked about a neuron in it."""
     place = selection.place
-    st.header("Why: what switched them on" if place.show is Show.QUERY else "What: neurons", anchor=False)
-    if place.layer is not None:
-        where_you_are(reading.analysis, selection, key="trail_neurons")
-    _switch(reading, selection)
+    with st.container(horizontal=True, vertical_alignment="center", key="neurons"):
+        words = "Why: what switched them on" if place.show is Show.QUERY else "What: neurons"
+        st.header(words, anchor=False, width="content")
+        _switch(reading, selection)
     if place.show is Show.QUERY:
         _query_neurons(reading, selection, atlas)
     else:
@@ -45,8 +46,20 @@ def neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> N
         _own(selection, place.own, atlas)
     if place.read is not None:
         _through(reading, selection, place.read, atlas)
-    if place.show is not Show.QUERY:
-        _as_data(reading, selection, atlas)
+
+
+def further(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
+    """The sections about the lists."""
+    place = selection.place
+    if place.show is Show.QUERY:
+        if reading.analysis.query is not None:
+            sizes = ", ".join(f"{len(found)} {_OVERLAP[name]}" for name, found in overlap(reading.analysis).items())
+            words = f"Value and query FFN neurons: {sizes}"
+            section(words, Section.OVERLAP, selection, partial(_overlap, reading, selection))
+        return
+    if place.show is Show.RAISED and place.layer is None and reading.analysis.contrast is None:
+        section("Which layers they are in", Section.COUNTS, selection, partial(_by_layer, reading, atlas))
+    section("The neurons as data tables, with CSV export", Section.DATA, selection, partial(_data, reading, place))
 
 
 def _switch(reading: Reading, selection: PromptSelection) -> None:
@@ -68,8 +81,10 @@ def _switch(reading: Reading, selection: PromptSelection) -> None:
 
 
 def _value_neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
-    st.caption(literal(f"Neurons that {reading.words[selection.place.show]}, by {reading.unit}."))
-    legend("ffn", "attention", "promotes", "suppresses")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        words = f"Neurons that {reading.words[selection.place.show]}, by {reading.unit}."
+        st.caption(literal(words), width="content")
+        legend("ffn", "attention", "promotes", "suppresses")
     with progress() as watch:
         lists = explain.listed(reading, selection, atlas, watch)
     for column, part in zip(st.columns(len(lists), gap="medium"), lists, strict=True):
@@ -92,23 +107,16 @@ def _listed(part: Listed, reading: Reading, selection: PromptSelection, atlas: C
         st.info("There are none here. Look at the other list above, or go back a step.")
 
 
-def _as_data(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
-    place = selection.place
+def _by_layer(reading: Reading, atlas: Catalogue) -> None:
+    counts = frames.layer_counts_frame(reading.analysis)
+    label = "How many of the listed neurons are in each layer"
+    show(catalogue_charts.layer_distribution(counts, atlas.info.layers, name="neurons_by_layer", label=label))
+    st.caption("An attention neuron counts once for each source position at which it is listed.")
 
-    def by_layer() -> None:
-        counts = frames.layer_counts_frame(reading.analysis)
-        label = "How many of the listed neurons are in each layer"
-        show(catalogue_charts.layer_distribution(counts, atlas.info.layers, name="neurons_by_layer", label=label))
-        st.caption("An attention neuron counts once for each source position at which it is listed.")
 
-    def tables() -> None:
-        for kind in NeuronKind:
-            found = reading.found(place.show, kind, place)
-            data_table(frames.neurons_frame(reading.analysis, found), f"{kind}_neurons")
-
-    if place.show is Show.RAISED and place.layer is None and reading.analysis.contrast is None:
-        folded("Which layers they are in", by_layer, key="neurons_by_layer")
-    folded("The same as data tables, with CSV export", tables, key="neuron_tables")
+def _data(reading: Reading, place: Place) -> None:
+    for kind in NeuronKind:
+        data_table(frames.neurons_frame(reading.analysis, reading.found(place.show, kind, place)), f"{kind}_neurons")
 
 
 # Query neurons and query layers, of all value neurons or of one.
@@ -138,7 +146,6 @@ def _query_neurons(reading: Reading, selection: PromptSelection, atlas: Catalogu
     with right:
         for chart in query_charts(frame):
             show(chart)
-    _overlap(reading, selection)
     folded(
         "Query layers as a data table, with CSV export",
         lambda: data_table(frame, "query_layers"),
@@ -149,14 +156,12 @@ def _query_neurons(reading: Reading, selection: PromptSelection, atlas: Catalogu
 
 def _overlap(reading: Reading, selection: PromptSelection) -> None:
     parts = overlap(reading.analysis)
-    sizes = ", ".join(f"{len(parts[name])} {words}" for name, words in _OVERLAP.items())
-    with st.expander(f"Value and query FFN neurons: {sizes}"):
-        for name, words in _OVERLAP.items():
-            labels = parts[name][:_OVERLAP_CHIPS]
-            more = f", the first {len(labels)}" if len(labels) < len(parts[name]) else ""
-            st.markdown(f"**{words[0].upper()}{words[1:]}**{more}")
-            links = [link(label, navigation.href("neuron", NeuronSelection(label, selection))) for label in labels]
-            chips(links, key=f"overlap_{name}", here=HERE, label=f"neurons {words}")
+    for name, words in _OVERLAP.items():
+        labels = parts[name][:_OVERLAP_CHIPS]
+        more = f", the first {len(labels)}" if len(labels) < len(parts[name]) else ""
+        st.markdown(f"**{words[0].upper()}{words[1:]}**{more}")
+        links = [link(label, navigation.href("neuron", NeuronSelection(label, selection))) for label in labels]
+        chips(links, key=f"overlap_{name}", here=HERE, label=f"neurons {words}")
 
 
 def _own(selection: PromptSelection, at: NeuronAt, atlas: Catalogue) -> None:

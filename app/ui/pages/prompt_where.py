@@ -42,31 +42,27 @@ _TOKEN_LISTS = {
 
 def layers(reading: Reading, selection: PromptSelection) -> None:
     """Attention beside FFN, one column per layer; a click looks into the layer."""
-    st.header("Where: layers", anchor=False)
     legend("attention", "ffn")
     _chart(prompt_charts.layers(reading, selection.place, partial(_looking, selection)), selection)
     st.caption(literal(f"Each bar is the {reading.meaning}. Click a layer to look into it."))
 
 
-def where(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
-    """The flow over all layers; then the map of heads with what is chosen in it, or the logit lens."""
-    place = selection.place
-    st.header("Where: what heads moved, and from where", anchor=False)
-    _flow(reading, selection, atlas)
-    st.header("Where: heads" if place.map is Map.HEADS else "Where: logit lens", anchor=False)
+def looked_into(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
+    """What is chosen: a layer by its heads, a head by its source positions and its pattern."""
+    layer, head = selection.place.layer, selection.place.head
+    if head is not None:
+        _head(reading, selection, head, atlas)
+    elif layer is not None:
+        _heads_of_layer(reading, selection, layer)
+
+
+def maps(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
+    """The map of heads, or the logit lens."""
     _controls(selection, atlas)
-    if place.map is Map.LENS:
+    if selection.place.map is Map.LENS:
         _lens(selection, atlas)
-    elif place.layer is None:
-        _heads(reading, selection)
     else:
-        left, right = st.columns([3, 2], gap="large")
-        with left:
-            _heads(reading, selection)
-        with right:
-            _heads_of_layer(reading, selection, place.layer)
-    if place.head is not None:
-        _head(reading, selection, place.head, atlas)
+        _heads(reading, selection)
 
 
 def chart_table(chart: Chart, selection: PromptSelection) -> None:
@@ -89,7 +85,7 @@ def _looking(selection: PromptSelection, place: Place) -> str:
 # What heads moved, over all layers at once.
 
 
-def _flow(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
+def flow(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
     """The picture, and the same moves as a list of links."""
     try:
         found: Flow = explain.detail(atlas, selection, "flow")
@@ -178,10 +174,15 @@ def _heads(reading: Reading, selection: PromptSelection) -> None:
 
 
 def _heads_of_layer(reading: Reading, selection: PromptSelection, layer: int) -> None:
-    st.markdown(f"**Layer {layer}**, its heads")
-    _chart(prompt_charts.heads_of_layer(reading, layer, selection.place, partial(_looking, selection)), selection)
-    leave = link("✕ All layers", _looking(selection, selection.place.within(None)))
-    chips([leave], key="all_layers", here=HERE, label="leave the layer")
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**Layer {layer}**, its heads", width="content")
+            leave = link("✕ All layers", _looking(selection, selection.place.within(None)))
+            chips(
+                [leave], key="all_layers", here=HERE, label="leave the layer", focus=f"layer {layer}", width="content"
+            )
+        _chart(prompt_charts.heads_of_layer(reading, layer, selection.place, partial(_looking, selection)), selection)
+        st.caption("Click a head for its source positions and its attention pattern.")
 
 
 def _lens(selection: PromptSelection, atlas: Catalogue) -> None:
@@ -202,13 +203,15 @@ def _lens(selection: PromptSelection, atlas: Catalogue) -> None:
 
 def _head(reading: Reading, selection: PromptSelection, head: Head, atlas: Catalogue) -> None:
     with st.container(border=True):
-        st.markdown(f"**{literal(f'Head {head.label}')}**: {literal(nats(reading.head_score(head)))} nats")
         zero = CompareSelection.of(selection, (Part.of(head),))
         links = [
             link("✕ Close the head", _looking(selection, selection.place.within(head.layer))),
             link("What if it were zero?", navigation.href("compare", zero)),
         ]
-        chips(links, key="close_head", here=HERE, label="leave the head", focus=head.label)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            words = f"**{literal(f'Head {head.label}')}**: {literal(nats(reading.head_score(head)))} nats"
+            st.markdown(words, width="content")
+            chips(links, key="close_head", here=HERE, label="leave the head", focus=head.label, width="content")
         try:
             positions = reading.source_positions(explain.detail(atlas, selection, "positions", head))
             pattern = frames.pattern_frame(explain.detail(atlas, selection, "pattern", head))

@@ -10,7 +10,6 @@ from app.serving import access
 from app.state.selections import SAVED_ROWS, NeuronSelection, PromptSelection, SavedSelection
 from app.ui import navigation
 from app.ui.common import (
-    about,
     footer,
     in_display_form,
     on_click,
@@ -40,8 +39,7 @@ _NEW = "a new collection …"
 
 def draw() -> None:
     """The page."""
-    title("Saved", "Explanations that were kept, with their figures; notes on neurons; collections of both.")
-    about(HERE)
+    title("Saved", "Explanations that were kept, with their figures; notes on neurons; collections of both.", HERE)
     atlas = open_catalogue()
     selection, notices = SavedSelection.read(navigation.params())
     warn(notices)

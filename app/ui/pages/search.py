@@ -16,7 +16,6 @@ from app.state.selections import MAX_RANK, MAX_TEXT, MAX_Z, By, Order, SearchSel
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
-    about,
     attempt,
     choice,
     data_table,
@@ -52,8 +51,8 @@ def draw() -> None:
         "Search neurons by token or concept",
         "Find the neurons whose value vector raises or lowers the logit of a token the most, or of the many tokens "
         "that a few words stand for.",
+        HERE,
     )
-    about(HERE)
     atlas = open_catalogue()
     selection, notices = SearchSelection.read(navigation.params(), limits(atlas))
     warn(notices)

@@ -27,16 +27,16 @@ _TOKENS = 7
 
 def draw() -> None:
     """The page. The example is drawn last, since it may wait for the model."""
-    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+    with st.container(horizontal=True, vertical_alignment="center", key="title"):
         st.title("Neuron Atlas", anchor=False, width="content")
         copying()
+        about(HERE)
     st.markdown(
         "A language model answers by adding up vectors, and each of its **neurons** adds one that raises some tokens "
         "and lowers others. This atlas holds both ends of every neuron, so that you can **search** them by token or "
         "concept. Type a **prompt**, and it finds which layers, heads and neurons raised the answer: the exact ones, "
         "in a moment."
     )
-    about(HERE)
     atlas = open_catalogue()
     left, right = st.columns([3, 2], gap="large")
     with left:

@@ -8,7 +8,7 @@ from app.gallery import WORDS
 from app.state.selections import SearchSelection, TokenSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import about, data_table, folded, footer, limits, open_catalogue, sync, title
+from app.ui.common import data_table, folded, footer, limits, open_catalogue, sync, title
 from app.ui.components import chip, chips, link
 from app.ui.components.charts import show
 from app.ui.navigation import warn
@@ -35,10 +35,9 @@ def draw() -> None:
         else:
             notices, pieces = [*notices, matches.no_match()], matches.pieces[:24]
     if token is None:
-        title("Token", "One row of the unembedding: what is near it, and which neurons raise and lower it.")
+        title("Token", "One row of the unembedding: what is near it, and which neurons raise and lower it.", HERE)
     else:
-        title(f"Token {shorten(token.display, 40)}", _figures(token, atlas))
-    about(HERE)
+        title(f"Token {shorten(token.display, 40)}", _figures(token, atlas), HERE)
     warn(notices)
     if token is None:
         _field(selection)

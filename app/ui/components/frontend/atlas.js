@@ -83,6 +83,7 @@ function trail(data, open) {
 
 function bars(data, open) {
   const list = group("div", "bars", data.label);
+  list.style.setProperty("--half", Math.ceil(data.items.length / 2));
   for (const item of data.items) {
     const { href, ...plain } = item.chip;
     const row = link(make("a", plain.current ? "current" : ""), href, open);
@@ -141,6 +142,8 @@ function cellOf(column, cell, href, bothWays, open) {
 function table(data, open) {
   const scroll = scrolling(make("div", "scroll"), data.label);
   const whole = make("table");
+  const long = (column) => ["tokens", "list", "action"].includes(column.role);
+  whole.style.setProperty("--short", data.columns.filter((column) => !long(column)).length);
   const head = make("tr");
   for (const column of data.columns) {
     const arrow = { ascending: " ▲", descending: " ▼" }[column.sorted] ?? "";
@@ -358,7 +361,7 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
     return;
   }
   const open = (href) => href && (toOtherPage(href) || setTriggerValue("opened", href));
-  const fresh = make("div", "atlas");
+  const fresh = make("div", `atlas ${data.view === "chips" ? "chips" : ""}`);
   const focus = data.focus ?? "";
   fresh.dataset.focus = focus;
   const api = { setTriggerValue, setStateValue };
@@ -368,7 +371,7 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
   const old = parentElement.querySelector(".atlas");
   if (focus && old?.dataset.focus !== focus) {
     // What was asked for by a click far above is brought into view, once.
-    setTimeout(() => (parentElement.host ?? parentElement).scrollIntoView({ block: "center", behavior: "smooth" }), 150);
+    setTimeout(() => (parentElement.host ?? parentElement).scrollIntoView({ block: "start", behavior: "smooth" }), 150);
   }
   if (!old) {
     parentElement.append(fresh);
