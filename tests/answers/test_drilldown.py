@@ -69,9 +69,9 @@ def test_a_layer_leads_to_its_heads_and_its_neurons(small_page, analysis, run):
 
 
 def test_a_head_leads_to_its_source_positions_and_those_to_its_neurons(small_page, analysis, run):
-    cells = component(small_page("prompt", p=PROMPT), "heads")["rows"][2]["cells"]
+    cells = component(small_page("prompt", p=PROMPT, open="map"), "heads")["rows"][2]["cells"]
     target = params_of(cells[1]["href"])
-    assert target == {"p": PROMPT, "head": "L1.H2"}
+    assert target == {"p": PROMPT, "head": "L1.H2", "open": "map"}
     app = small_page("prompt", **target)
     rows = component(app, "positions")["rows"]
     frame = positions_frame(answer(run, "positions", Head(1, 2))).sort_values("score", key=abs, ascending=False)
@@ -87,7 +87,7 @@ def test_a_head_leads_to_its_source_positions_and_those_to_its_neurons(small_pag
 
 @pytest.mark.parametrize("show", ["lowered", "query"])
 def test_the_other_lists(small_page, analysis, show):
-    app = small_page("prompt", p=PROMPT, show=show)
+    app = small_page("prompt", p=PROMPT, show=show, open="overlap,sure")
     if show == "lowered":
         assert labels(app, "neurons_ffn") == [one.neuron.label for one in analysis.ffn_suppressing_neurons]
         assert "from the catalogue's stored extreme logits" in all_text(app)
@@ -141,7 +141,7 @@ def test_the_lens_has_a_line_a_layer_and_the_output(small_page, analysis):
 
 
 def test_the_boxes_do_what_a_click_does(small_page):
-    app = small_page("prompt", p=PROMPT)
+    app = small_page("prompt", p=PROMPT, open="map")
     app.selectbox(key="prompt_layer").set_value(1).run()
     assert app.query_params["layer"] == "1"
     app.selectbox(key="prompt_head").set_value(2).run()

@@ -43,7 +43,6 @@ def test_the_aggregate_is_the_librarys(small_page, small_folders):
 def test_a_prompt_that_cannot_be_explained_is_named(small_page):
     app = small_page("many", ps="The river\nThe hill\tno such token at all")
     assert [one.label for one in app.expander] == [
-        "What am I looking at?",
         "Or open a file of analyses",
         "1 could not be explained",
     ]

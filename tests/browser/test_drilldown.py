@@ -102,7 +102,7 @@ def test_a_query_neuron_is_read_through_a_head(served_app: str, page: Page) -> N
 
 
 def test_the_head_map_by_keyboard(served_app: str, page: Page) -> None:
-    page.goto(f"{served_app}/prompt?p={quote(PROMPT)}")
+    page.goto(f"{served_app}/prompt?p={quote(PROMPT)}&open=map")
     heads = chart(page, "attention heads")
     expect(heads).to_be_visible()
     settled(page)

@@ -122,7 +122,7 @@ def test_a_demonstration_is_searched_freely(monkeypatch, small_page):
 def test_more_neurons_than_allowed_are_refused(monkeypatch, small_page):
     set_to(monkeypatch, max_top="7")
     assert refusal(lambda: access.require_allowed(PROMPT, 8)).reason is Reason.LIMIT
-    app = small_page("prompt", p=PROMPT, k="8")
+    app = small_page("prompt", p=PROMPT, k="8", open="settings")
     assert "from 1 to 7" in texts(app)  # the address is read with the same limit
     assert app.number_input(key="prompt_top").max == 7
     assert not app.error

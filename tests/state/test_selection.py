@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from app.state.address import MAX_TOKENS, Limits
-from app.state.selections import MAX_TOP, NeuronSelection, PromptSelection, Rule, SearchSelection
+from app.state.selections import MAX_TOP, NeuronSelection, PromptSelection, Rule, SearchSelection, Section
 from db.neuron import NeuronKind, Sign
 from db.questions import Order
 
@@ -100,3 +100,16 @@ def test_a_notice_shows_hostile_text_as_marks():
 
 def test_a_repeated_token_counts_once():
     assert SearchSelection.read({"t": "3,3,1"}, LIMITS)[0].tokens == (3, 1)
+
+
+def test_a_section_is_open_where_it_was_left_so():
+    place = PromptSelection.read({"p": "x", "open": "sure,flow"}, LIMITS)[0].place
+    assert [one for one in Section if place.shows(one)] == [Section.FLOW, Section.SURE]
+    assert place.turned(Section.SURE, False).open == (Section.FLOW,)
+    assert place.turned(Section.MAP, True).open == (Section.FLOW, Section.MAP, Section.SURE)
+    assert place.within(3).open == place.at_start().open == place.open
+    lens = PromptSelection.read({"p": "x", "map": "lens"}, LIMITS)[0].place
+    assert lens.shows(Section.MAP)
+    closed = lens.turned(Section.MAP, False)
+    assert not closed.shows(Section.MAP)
+    assert PromptSelection.read(PromptSelection("x", place=closed).params(), LIMITS)[0].place == closed

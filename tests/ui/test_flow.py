@@ -119,7 +119,8 @@ def test_a_click_on_an_arc_or_a_mark_looks_into_that_part(small_page, moves):
 
 
 def test_tables_stand_beside_the_charts_where_they_are_asked_for(small_page, moves):
-    plain, tabled = small_page("prompt", p=PROMPT), small_page("prompt", p=PROMPT, tables="1")
+    asked = {"p": PROMPT, "open": "flow,layers,map"}
+    plain, tabled = small_page("prompt", **asked), small_page("prompt", **asked, tables="1")
     added = len(tabled.dataframe) - len(plain.dataframe)
     assert added == 4  # next tokens, layers, flow and heads; the other tables stand in expanders either way
     scores = [frame.value["score"].tolist() for frame in tabled.dataframe if "attention_weight" in frame.value]

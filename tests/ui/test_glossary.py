@@ -66,7 +66,7 @@ def test_every_term_is_explained_somewhere():
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_shows_it(toy_page, page):
     app = toy_page(page)
-    (expander,) = [one for one in app.expander if one.label == "What am I looking at?"]
-    shown = " ".join(element.value for element in expander.markdown).replace("\\", "")
+    (popover,) = [one for one in app.get("popover") if one.proto.popover.label == "What am I looking at?"]
+    shown = " ".join(element.value for element in popover.markdown).replace("\\", "")
     assert PAGES[page].about[0] in shown
     assert all(TERMS[name].plain in shown for name in PAGES[page].terms)

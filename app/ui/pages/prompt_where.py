@@ -212,6 +212,7 @@ def _head(reading: Reading, selection: PromptSelection, head: Head, atlas: Catal
             words = f"**{literal(f'Head {head.label}')}**: {literal(nats(reading.head_score(head)))} nats"
             st.markdown(words, width="content")
             chips(links, key="close_head", here=HERE, label="leave the head", focus=head.label, width="content")
+        _other_heads(reading, selection, head)
         try:
             positions = reading.source_positions(explain.detail(atlas, selection, "positions", head))
             pattern = frames.pattern_frame(explain.detail(atlas, selection, "pattern", head))
@@ -225,6 +226,21 @@ def _head(reading: Reading, selection: PromptSelection, head: Head, atlas: Catal
             _pattern(pattern)
         found = {"source_positions": positions, "attention_pattern": pattern}
         _tables("Both as data tables, with CSV export", found, "head_tables", selection)
+
+
+def _other_heads(reading: Reading, selection: PromptSelection, head: Head) -> None:
+    """All heads of its layer, with their nats."""
+    heads = (Head(head.layer, number) for number in range(reading.source.heads.shape[1]))
+    items = [
+        chip(
+            one.label,
+            _looking(selection, selection.place.within(one.layer, head=one)),
+            note=nats(reading.head_score(one)),
+            current=one == head,
+        )
+        for one in heads
+    ]
+    chips(items, key="other_heads", here=HERE, label=f"heads of layer {head.layer}")
 
 
 def _positions(frame: pd.DataFrame, selection: PromptSelection) -> None:
