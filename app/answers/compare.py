@@ -89,7 +89,7 @@ def measured(found: "Comparison") -> str:
     one, two = found.first.target, found.second.target
     text = (
         f"Measured: log-probability {signed(one.log_probability)} → {signed(two.log_probability)} nats "
-        f"({nats(found.log_probability)}), rank {found.first.rank:,} → {found.second.rank:,}."
+        f"({nats(found.log_probability)}), rank {one.rank:,} → {two.rank:,}."
     )
     if not found.zeroed:
         return text

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.attribution import drilldowns
+from app.attribution import drilldowns, form
 from app.attribution.prompt import MAX_TOKENS, MEMORY_MB, QUERY_TOP, TOP, Method, Settings
 from app.attribution.results import Keys, to_json
 from db import command_line
@@ -176,7 +176,7 @@ def _compared(options: Namespace, asked: drilldowns.Asked) -> str:
     found = comparing.compare_prompts(model, first, second, settings.top, zero=zero, ranges=wanted)
     if options.out is not None:
         return _written(found, options.out)
-    return _line(comparing.comparison_json(found)) if options.json else text.comparison_text(found, catalogue)
+    return _line(form.written(found)) if options.json else text.comparison_text(found, catalogue)
 
 
 def _check_comparison(options: Namespace, asked: drilldowns.Asked) -> None:
@@ -203,7 +203,7 @@ def _written(found: "Comparison", path: Path) -> str:
     if path.suffix.lower() != ".json":
         return export.write(comparing.neurons_frame(found), path, None)
     try:
-        path.write_text(f"{_line(comparing.comparison_json(found))}\n", encoding="utf-8")
+        path.write_text(f"{_line(form.written(found))}\n", encoding="utf-8")
     except OSError as error:
         raise AtlasError(f"{path} could not be written ({error.strerror or error}).") from error
     return f"The comparison was written to {path}."

@@ -7,16 +7,16 @@ largest score in size, since positions of two prompts do not correspond; both po
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from app.attribution import form
 from app.attribution.ablation import part_scores, resolve, without
+from app.attribution.form import described
 from app.attribution.prompt import PromptToken, Settings, position_of
 from app.attribution.results import Prediction, SublayerScores, Target, ValueNeuron
 from app.attribution.run import PREDICTIONS, PromptRun, Ranges, run_prompt
@@ -57,14 +57,30 @@ class Change:
         """The neuron in the run where its score is larger in size; in the first where both are equal."""
         return self.first if abs(self.first.score) >= abs(self.second.score) else self.second
 
+    def named(self) -> dict[str, Any]:
+        """As a row, in JSON and as a data frame."""
+        one, two = self.first, self.second
+        return {
+            "neuron": self.neuron.label,
+            "layer": self.neuron.layer,
+            "delta_score": self.score,
+            "score_1": one.score,
+            "score_2": two.score,
+            "delta_activation": self.activation,
+            "activation_1": one.activation,
+            "activation_2": two.activation,
+            "position_1": one.position,
+            "position_2": two.position,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class PredictionChange:
     """A token that is among the most probable of either run, and its probability of coming next in each."""
 
     token: PromptToken
-    first: float
-    second: float
+    first: float = field(metadata=described(name="probability_1"))
+    second: float = field(metadata=described(name="probability_2"))
 
     @property
     def probability(self) -> float:
@@ -80,14 +96,20 @@ class Zeroed:
     score: float
 
 
+@dataclass(frozen=True)
+class RankedTarget(Target):
+    """The explained token. rank: among all tokens, from 1."""
+
+    rank: int
+
+
 @dataclass(frozen=True, eq=False)
 class Side:
     """One of the two runs. Probabilities are the model's own, measured; scores use the common scale.
 
     Attributes:
         prompt, tokens, position: what was run, and where it is explained.
-        target: the explained token, with its probability.
-        rank: of the target among all tokens, from 1.
+        target: the explained token, with its probability and rank.
         predictions: the most probable next tokens.
         layers: log-probability increase of the sub-layers, nats.
         heads: [L, H]; of the heads.
@@ -96,11 +118,10 @@ class Side:
     prompt: str
     tokens: tuple[PromptToken, ...]
     position: int
-    target: Target
-    rank: int
+    target: RankedTarget
     predictions: tuple[Prediction, ...]
     layers: SublayerScores
-    heads: Float[Tensor, "L H"]
+    heads: Float[np.ndarray, "L H"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +156,7 @@ class Comparison:
         return SublayerScores(other.attention - one.attention, other.ffn - one.ffn)
 
     @property
-    def heads(self) -> Float[Tensor, "L H"]:
+    def heads(self) -> Float[np.ndarray, "L H"]:
         """Δ of the heads."""
         return self.second.heads - self.first.heads
 
@@ -143,6 +164,11 @@ class Comparison:
     def log_probability(self) -> float:
         """The measured effect: Δ log-probability of the target, nats. Of two targets, second's minus first's."""
         return self.second.target.log_probability - self.first.target.log_probability
+
+    @property
+    def also_written(self) -> dict[str, Any]:
+        """What follows from the rest and is written with it."""
+        return {"delta_log_probability": self.log_probability, "layers": self.layers, "heads": self.heads}
 
 
 def compare_prompts(
@@ -206,11 +232,10 @@ def _side(run: PromptRun) -> Side:
         prompt=run.prompt,
         tokens=run.tokens,
         position=run.stream.position,
-        target=target,
-        rank=rank,
+        target=RankedTarget(target.token, target.probability, target.log_probability, rank),
         predictions=run.predictions(),
         layers=run.layer_scores(),
-        heads=run.head_scores(),
+        heads=run.head_scores().numpy(),
     )
 
 
@@ -272,9 +297,12 @@ def _strongest(run: PromptRun, kind: NeuronKind, neurons: Sequence[Neuron]) -> l
     return [ValueNeuron(*entries.name(entry), score, activation) for entry, score, activation in rows]
 
 
-# The same as data frames and as JSON.
+# The same as data frames; as JSON it follows from the fields (:mod:`app.attribution.form`).
 
-_CHANGES = ("neuron", "layer", "delta_score", "score_1", "score_2", "delta_activation", "activation_1", "activation_2")
+_CHANGES = [
+    *("neuron", "layer", "delta_score", "score_1", "score_2", "delta_activation", "activation_1", "activation_2"),
+    *("position_1", "position_2"),
+]
 
 
 def predictions_frame(comparison: Comparison) -> pd.DataFrame:
@@ -309,22 +337,7 @@ def changes_frame(comparison: Comparison, kind: NeuronKind) -> pd.DataFrame:
     """One row per neuron. Columns: neuron, layer, delta_score, score_1, score_2 (nats), delta_activation, activation_1,
     activation_2 (signed), position_1, position_2 (source positions; absent for FFN neurons).
     """
-    rows = [
-        (
-            one.neuron.label,
-            one.neuron.layer,
-            one.score,
-            one.first.score,
-            one.second.score,
-            one.activation,
-            one.first.activation,
-            one.second.activation,
-            one.first.position,
-            one.second.position,
-        )
-        for one in comparison.neurons[kind]
-    ]
-    frame = pd.DataFrame(rows, columns=[*_CHANGES, "position_1", "position_2"])
+    frame = pd.DataFrame([one.named() for one in comparison.neurons[kind]], columns=_CHANGES)
     return frame.astype({"position_1": "Int64", "position_2": "Int64"})
 
 
@@ -348,47 +361,3 @@ TABLES: dict[str, Callable[[Comparison], pd.DataFrame]] = {
     "zeroed": zeroed_frame,
 }
 """Every table of a comparison, by name."""
-
-
-def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """One JSON object: both runs, what was zeroed, and Δ of predictions, layers, heads and neurons."""
-    return {
-        "model": comparison.model,
-        "conventions": str(comparison.conventions),
-        "first": _side_json(comparison.first),
-        "second": _side_json(comparison.second),
-        "scale": comparison.scale,
-        "delta_log_probability": comparison.log_probability,
-        "zeroed": [{"part": one.part.label, "score": one.score} for one in comparison.zeroed],
-        "predictions": [
-            {"id": one.token.id, "text": one.token.text, "probability_1": one.first, "probability_2": one.second}
-            for one in comparison.predictions
-        ],
-        "layers": form.written(comparison.layers),
-        "heads": comparison.heads.tolist(),
-        "neurons": {
-            str(kind): [
-                {name: None if pd.isna(value) else value for name, value in row.items()}
-                for row in changes_frame(comparison, kind).to_dict(orient="records")
-            ]
-            for kind in NeuronKind
-        },
-        "complete_above": {str(kind): above for kind, above in comparison.complete_above.items()},
-    }
-
-
-def _side_json(side: Side) -> dict[str, Any]:
-    return {
-        "prompt": side.prompt,
-        "tokens": [token.text for token in side.tokens],
-        "position": side.position,
-        "target": {
-            "id": side.target.token.id,
-            "text": side.target.token.text,
-            "probability": side.target.probability,
-            "log_probability": side.target.log_probability,
-            "rank": side.rank,
-        },
-        "layers": form.written(side.layers),
-        "heads": side.heads.tolist(),
-    }

@@ -91,7 +91,7 @@ def _write_fields(value: Any, displays: dict[int, str]) -> dict[str, Any]:
             found |= _write(held, displays)
         else:
             found[name] = _write(held, displays)
-    return found | getattr(value, "also_written", {})
+    return found | _write(getattr(value, "also_written", {}), displays)
 
 
 def _has_default(one: "Field[Any]") -> bool:

@@ -115,7 +115,7 @@ def _side_lines(name: str, side: Side) -> list[str]:
     target = side.target
     return [
         f"{name}  “{legible(side.prompt)}”  at position {side.position}: {target.token.display}, probability "
-        f"{target.probability:.4f}, log-probability {target.log_probability:.3f} nats, rank {side.rank}"
+        f"{target.probability:.4f}, log-probability {target.log_probability:.3f} nats, rank {side.target.rank}"
     ]
 
 

@@ -8,8 +8,9 @@ import torch
 
 from app.attribution import Settings, run_prompt
 from app.attribution.ablation import without
-from app.attribution.compare import TABLES, changes_frame, compare, compare_prompts, comparison_json, heads_frame
+from app.attribution.compare import TABLES, changes_frame, compare, compare_prompts, heads_frame
 from app.attribution.compare import layers_frame as compared_layers
+from app.attribution.form import written
 from app.attribution.text import comparison_text
 from db.neuron import Neuron, NeuronKind, parse_list
 from tests import models, oracle
@@ -76,7 +77,7 @@ def test_exchanging_the_runs_of_one_prompt_turns_the_signs(name):
     model = models.language_model(name)
     one, other = (models.PROMPT, Settings(target=270)), (models.PROMPT, Settings(target=41))
     there, back = compare_prompts(model, one, other, k=15), compare_prompts(model, other, one, k=15)
-    assert (there.heads + back.heads).abs().max() < 1e-5
+    assert abs(there.heads + back.heads).max() < 1e-5
     assert abs(there.layers.ffn + back.layers.ffn).max() < 1e-5
     assert there.log_probability == pytest.approx(-back.log_probability)
     scores = {one.neuron: one.score for one in there.neurons[NeuronKind.FFN]}
@@ -116,7 +117,7 @@ def test_zeroed_parts_against_plain_scores_under_the_first_scale(name):
     )
     assert found.first.target.probability == pytest.approx(float(run.stream.logits.softmax(-1)[270]), abs=1e-6)
     assert found.heads[0, 1] == pytest.approx(-float(found.first.heads[0, 1]), abs=1e-6)
-    assert found.second.rank == 1 + int((stream.logits > stream.logits[270]).sum())
+    assert found.second.target.rank == 1 + int((stream.logits > stream.logits[270]).sum())
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -139,7 +140,7 @@ def test_without_ranges_nothing_is_claimed_and_without_neurons_none_are_scored()
     assert set(compare_prompts(model, QUESTION, QUESTION, k=3).complete_above.values()) == {None}
     found = compare_prompts(model, QUESTION, (OTHER, Settings()), k=0, ranges=spans(model))
     assert found.neurons == dict.fromkeys(NeuronKind, ())
-    assert json.dumps(comparison_json(found), allow_nan=False)
+    assert json.dumps(written(found), allow_nan=False)
     assert all(len(frame(found)) == 0 for frame in (TABLES["neurons"], TABLES["zeroed"]))
 
 
@@ -156,7 +157,7 @@ def test_the_second_target_is_the_first_only_at_the_same_place():
 
 def test_frames_and_json_hold_the_same():
     found = compare_prompts(models.language_model("llama"), (models.PROMPT, Settings()), (OTHER, Settings()), k=10)
-    text = json.loads(json.dumps(comparison_json(found), allow_nan=False))
+    text = json.loads(json.dumps(written(found), allow_nan=False))
     for kind in NeuronKind:
         frame = changes_frame(found, kind)
         assert frame["neuron"].tolist() == [one["neuron"] for one in text["neurons"][kind]]
@@ -164,6 +165,18 @@ def test_frames_and_json_hold_the_same():
         assert frame["position_1"].isna().all() == (kind is NeuronKind.FFN)
         assert (frame["delta_score"] == frame["score_2"] - frame["score_1"]).all()
     assert text["second"]["prompt"] == OTHER
+    assert text["second"]["tokens"] == [token.text for token in found.second.tokens]
+    target = found.first.target
+    assert text["first"]["target"] == {
+        **{"id": target.token.id, "text": target.token.text, "rank": target.rank},
+        **{"probability": target.probability, "log_probability": target.log_probability},
+    }
+    assert text["delta_log_probability"] == found.log_probability
+    for one, row in zip(found.predictions, text["predictions"], strict=True):
+        assert row == {
+            **{"id": one.token.id, "text": one.token.text},
+            **{"probability_1": one.first, "probability_2": one.second},
+        }
     layers, heads = compared_layers(found), heads_frame(found)
     assert layers[layers["part"] == "ffn"]["delta_score"].tolist() == pytest.approx(text["layers"]["ffn"], abs=1e-6)
     assert heads["delta_score"].tolist() == pytest.approx(found.heads.flatten().tolist(), abs=1e-6)

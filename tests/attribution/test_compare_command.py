@@ -7,7 +7,8 @@ import pytest
 
 from app.attribution import Settings
 from app.attribution.__main__ import main
-from app.attribution.compare import compare_prompts, comparison_json, neurons_frame
+from app.attribution.compare import compare_prompts, neurons_frame
+from app.attribution.form import written
 from db.neuron import parse_list
 from tests import models
 
@@ -50,7 +51,7 @@ def test_json_is_what_the_library_says(arguments, prompt, changes, zero, capsys)
     first, second = Settings(top=5), Settings(**{"top": 5} | changes)
     model = models.language_model("llama")
     found = compare_prompts(model, (models.PROMPT, first), (prompt, second), 5, zero=parse_list(zero))
-    assert json.loads(out) == rounded(json.loads(json.dumps(comparison_json(found))))
+    assert json.loads(out) == rounded(json.loads(json.dumps(written(found))))
 
 
 def test_files_hold_the_whole_comparison_or_its_neurons(tmp_path, capsys):
@@ -58,7 +59,7 @@ def test_files_hold_the_whole_comparison_or_its_neurons(tmp_path, capsys):
     for name in ("found.json", "found.csv", "found.parquet"):
         assert asked("--against", OTHER, "--out", name) == 0
         assert name in capsys.readouterr().out
-    assert json.loads((tmp_path / "found.json").read_text()) == rounded(comparison_json(found))
+    assert json.loads((tmp_path / "found.json").read_text()) == rounded(written(found))
     frames = (pd.read_csv(tmp_path / "found.csv"), pd.read_parquet(tmp_path / "found.parquet"))
     expected = neurons_frame(found)
     for frame in frames:

@@ -214,7 +214,7 @@ def _side(side: "Side", which: _Which, selection: CompareSelection, atlas: Catal
     st.caption(
         literal(
             f"Explained: “{target.token.display}”, {percent(target.probability)}, log-probability "
-            f"{signed(target.log_probability)} nats, rank {side.rank:,}."
+            f"{signed(target.log_probability)} nats, rank {target.rank:,}."
         )
     )
     chart = prompt_charts.predictions(
