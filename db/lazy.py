@@ -9,6 +9,7 @@ real module:
         analysis = lazy_import("app.attribution.analysis")
 """
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -28,3 +29,19 @@ def lazy_import(name: str) -> Any:
     2
     """
     return _LazyModule(name)
+
+
+def lazy_names(package: str, homes: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose names live in its modules, by module.
+
+    >>> lazy_names("numbers", {"math": ("gcd",)})("gcd")(6, 4)
+    2
+    """
+    modules = {name: module for module, names in homes.items() for name in names}
+
+    def find(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(modules[name]), name)
+
+    return find

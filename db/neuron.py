@@ -37,11 +37,15 @@ class Sign(StrEnum):
     SUPPRESSES = "suppresses"
 
 
+_LAYER = _HEAD = "[0-9]{1,4}"
+_INDEX, _DIMENSION = "[0-9]{1,7}", "[0-9]{1,5}"
 _PART = re.compile(
-    r"L([0-9]{1,4})"
-    r"(?:\.(?:(ffn)|F([0-9]{1,7})|(attention|attn)|H([0-9]{1,4})(?:\.N([0-9]{1,5}))?(?:@([0-9]{1,6}))?))?",
+    rf"L({_LAYER})"
+    rf"(?:\.(?:(ffn)|F({_INDEX})|(attention|attn)|H({_HEAD})(?:\.N({_DIMENSION}))?(?:@([0-9]{{1,6}}))?))?",
     re.IGNORECASE,
 )
+NEURON_PATTERN = rf"^[Ll]{_LAYER}\.([Ff]{_INDEX}|[Hh]{_HEAD}\.[Nn]{_DIMENSION})$"
+"""A neuron's label, as a regular expression that JSON schemas understand as well."""
 _STRONGEST = re.compile(r"(attention|ffn):([0-9]{1,4})", re.IGNORECASE)
 
 

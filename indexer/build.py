@@ -269,7 +269,7 @@ def _write_layers(
 ) -> list[Path]:
     """Make the shards that are not there yet; while one layer is computed, the last is written and the next is read."""
     size = weights.dimensions
-    neurons = size.ffn_neurons + size.attention_neurons
+    neurons = size.ffn_width + size.attention_width
     rows = {NEURON_FILE: neurons, PAIR_FILE: neurons * 2 * projector.depth}
     shards = [work / f"layer-{layer:04d}" for layer in range(size.layers)]
     missing = [layer for layer, shard in enumerate(shards) if not is_whole(shard, rows)]
@@ -324,8 +324,8 @@ def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> Bu
         layers=size.layers,
         d_model=size.d_model,
         vocabulary=size.vocabulary,
-        ffn_neurons=size.layers * size.ffn_neurons,
-        attention_neurons=size.layers * size.attention_neurons,
+        ffn_neurons=size.layers * size.ffn_width,
+        attention_neurons=size.layers * size.attention_width,
         heads=size.heads,
         head_dim=size.head_dim,
         depth=min(depth, size.vocabulary),

@@ -60,7 +60,7 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     """
     size = checkpoint.dimensions
     depth = min(depth, size.vocabulary)
-    neurons = size.layers * (size.ffn_neurons + size.attention_neurons)
+    neurons = size.layers * (size.ffn_width + size.attention_width)
     rows = 2 * depth * neurons
     weight_bytes = _checked_files(checkpoint)
 
@@ -71,10 +71,10 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     starting = _STARTING_SECONDS + (0 if checkpoint.revision else weight_bytes / _HASHED_BYTES_A_SECOND)
 
     head = 4.0 * size.vocabulary * size.d_model
-    layer = 4.0 * (size.ffn_neurons + size.attention_neurons) * (size.d_model + 4 * depth)
+    layer = 4.0 * (size.ffn_width + size.attention_width) * (size.d_model + 4 * depth)
     # While it is prepared: as it is in the file, folded, centred and in bf16.
     projecting = head * (3.5 if projector.screens else 3) + 2 * layer + projector.workspace(size.vocabulary)
-    checking = 3 * head + 2 * 4.0 * size.d_model * (4 * size.d_model + 3 * size.ffn_neurons)
+    checking = 3 * head + 2 * 4.0 * size.d_model * (4 * size.d_model + 3 * size.ffn_width)
     publishing_bytes = 2 * head + min(_PUBLISHING_BYTES, 100.0 * rows)
     return Estimate(
         model=checkpoint.name,

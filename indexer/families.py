@@ -127,17 +127,12 @@ class Dimensions:
     heads: int
     kv_heads: int
     head_dim: int
-    ffn_neurons: int  # per layer
+    ffn_width: int  # FFN neurons per layer
     vocabulary: int  # rows of the unembedding, which may exceed the tokenizer's tokens
     max_positions: int
 
     @property
-    def ffn_width(self) -> int:
-        """FFN neurons per layer, as `db.neuron.Sizes` calls them."""
-        return self.ffn_neurons
-
-    @property
-    def attention_neurons(self) -> int:
+    def attention_width(self) -> int:
         """Attention neurons per layer."""
         return self.heads * self.head_dim
 
@@ -183,7 +178,7 @@ def dimensions_of(config: Any) -> Dimensions:
         heads=heads,
         kv_heads=kv_heads,
         head_dim=int(getattr(config, "head_dim", None) or d_model // heads),
-        ffn_neurons=int(inner),
+        ffn_width=int(inner),
         vocabulary=int(config.vocab_size),
         max_positions=int(getattr(config, "max_position_embeddings", 0) or 2**31),
     )

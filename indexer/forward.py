@@ -5,9 +5,9 @@ patched. Legend: L = layers, T = tokens up to the analysed position, H = heads, 
 n = FFN neurons of a layer, d = d_model, V = vocabulary.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from indexer.families import Architecture, Dimensions
+
+PATTERN_BYTES = 4 * 2**20
+"""Up to which all attention patterns of a prompt are kept: of the demo model's those of 62 tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,8 @@ class ResidualStream:
         value: [L, T, KV, D]; the attention values, value bias included, before the group mapping.
         attention_weight: [L, H, T]; the analysed position's attention to each source position.
         logits: [V]; the model's own output at the analysed position.
-        patterns: [H, T, T]; of the layers that were asked for, the attention from every position (row) to every other.
+        patterns: [L, H, T, T]; the attention from every position (row) to every other; None where that is more than
+            `PATTERN_BYTES`.
     """
 
     token_ids: Int[Tensor, " T"]
@@ -41,7 +45,7 @@ class ResidualStream:
     value: Float[Tensor, "L T KV D"]
     attention_weight: Float[Tensor, "L H T"]
     logits: Float[Tensor, " V"]
-    patterns: dict[int, Float[Tensor, "H T T"]] = field(default_factory=dict)
+    patterns: Float[Tensor, "L H T T"] | None = None
 
     @property
     def position(self) -> int:
@@ -60,7 +64,6 @@ def capture(
     architecture: Architecture,
     dimensions: Dimensions,
     token_ids: Int[Tensor, " T"],
-    patterns: Collection[int] = (),
 ) -> ResidualStream:
     """Run `token_ids` through the model once and keep what the method needs.
 
@@ -77,17 +80,18 @@ def capture(
     inputs = room(size.layers + 1, tokens, size.d_model)
     attention = room(size.layers, tokens, size.d_model)
     ffn = room(size.layers, tokens, size.d_model)
-    activation = room(size.layers, tokens, size.ffn_neurons)
+    activation = room(size.layers, tokens, size.ffn_width)
     value = room(size.layers, tokens, size.kv_heads, size.head_dim)
     weight = room(size.layers, size.heads, tokens)
-    whole: dict[int, Tensor] = {}
+    fits = 4 * size.layers * size.heads * tokens**2 <= PATTERN_BYTES
+    patterns = room(size.layers, size.heads, tokens, tokens) if fits else None
 
     def on_attention(layer: int) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
             attention[layer] = output[0][0]
             weight[layer] = output[1][0, :, -1, :]
-            if layer in patterns:
-                whole[layer] = output[1][0].float()
+            if patterns is not None:
+                patterns[layer] = output[1][0]
 
         return hook
 
@@ -120,7 +124,7 @@ def capture(
         value=value,
         attention_weight=weight,
         logits=result.logits[0, -1].float(),
-        patterns=whole,
+        patterns=patterns,
     )
 
 

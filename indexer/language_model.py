@@ -9,7 +9,6 @@ Four identities (README, Method) are checked on one short probe, and the sizes o
 """
 
 import threading
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,10 +48,10 @@ class LanguageModel:
     unembedding: Unembedding
     lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def forward(self, token_ids: list[int], patterns: Collection[int] = ()) -> ResidualStream:
-        """One hooked pass; the last token is the analysed position. patterns: layers whose whole attention is kept."""
+    def forward(self, token_ids: list[int]) -> ResidualStream:
+        """One hooked pass; the last token is the analysed position."""
         with self.lock:
-            return capture(self.module, self.architecture, self.dimensions, torch.tensor(token_ids), patterns)
+            return capture(self.module, self.architecture, self.dimensions, torch.tensor(token_ids))
 
     def output_gradients(self, token_ids: Tensor, target: int) -> tuple[Tensor, Tensor]:
         """Of log p(target), by attention's and the FFN's output of each layer at the last position, [L, d] each."""
@@ -189,8 +188,8 @@ def check_shapes(weights: Weights, family: str) -> None:
     size, row = weights.dimensions, weights.architecture
     kv_width = size.kv_heads * size.head_dim
     expected = {
-        row.ffn_output: (weights.ffn_values, (size.ffn_neurons, size.d_model)),
-        row.attention_output: (weights.attention_values, (size.attention_neurons, size.d_model)),
+        row.ffn_output: (weights.ffn_values, (size.ffn_width, size.d_model)),
+        row.attention_output: (weights.attention_values, (size.attention_width, size.d_model)),
         row.value: (weights.value_projection_rows, (kv_width, size.d_model)),
         row.key: (weights.key_projection_rows, (kv_width, size.d_model)),
     }

@@ -105,7 +105,7 @@ def only_indexer(directory: Path) -> Iterator[None]:
 
 def neuron_rows(projection: Projection, layer: int, size: Dimensions) -> pa.Table:
     """The rows of the catalogue's table ``neuron`` for one layer."""
-    ffn, attention = np.arange(size.ffn_neurons), np.arange(size.attention_neurons)
+    ffn, attention = np.arange(size.ffn_width), np.arange(size.attention_width)
     kinds = [KIND_CODES["ffn"]] * len(ffn) + [KIND_CODES["attention"]] * len(attention)
     heads = pa.concat_arrays([pa.nulls(len(ffn), pa.int16()), pa.array(attention // size.head_dim, pa.int16())])
     count = len(kinds)

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationEr
 
 from app import attribution
 from app.answers import explain
-from app.attribution.frames import ROLES
 from app.attribution.frames import aggregate as aggregate_frame
 from app.attribution.prompt import PromptLine
 from app.attribution.results import to_json
@@ -25,6 +24,7 @@ from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import Neuron
 from db.records import NeuronTokens
+from db.workspace.records import ROLES
 
 arrow, parquet = lazy_import("pyarrow"), lazy_import("pyarrow.parquet")
 batch = lazy_import("app.attribution.batch")

@@ -14,14 +14,13 @@ import pandas as pd
 
 from app.serving import resources
 from app.serving.worker import Report
-from app.state.selections import PAGE_ROWS, By, Order, SearchSelection
+from app.state.selections import PAGE_ROWS, By, PageOrder, SearchSelection
 from db.catalogue.concepts import WIDEN
 from db.catalogue.export import frame_of
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
 from db.neuron import Neuron, Sign
-from db.questions import ConceptSearch, Filters, Search, parameters, shell_options, token_words
-from db.questions import Order as HitOrder
+from db.questions import ConceptSearch, Filters, Order, Search, parameters, shell_options, token_words
 from db.records import Concept, ConceptNeuron, Hit, MatchedToken, PeakedNeuron, Token, TokenFavour, TokenMatches
 
 if TYPE_CHECKING:
@@ -79,9 +78,9 @@ def _end(row: Hit | ConceptNeuron) -> tuple[float | str, ...]:
     return (0 if row.sign is Sign.PROMOTES else 1,)
 
 
-ORDERS = {
-    Order.SCORE: Ranking("score", "score", ends=as_found, exact=as_found),
-    Order.MATCHED: Ranking("tokens matched", "number of tokens", ends=lambda row: (-len(row.matched), -row.score)),
+ORDERS: dict[Order | PageOrder, Ranking] = {
+    PageOrder.SCORE: Ranking("score", "score", ends=as_found, exact=as_found),
+    PageOrder.MATCHED: Ranking("tokens matched", "number of tokens", ends=lambda row: (-len(row.matched), -row.score)),
     Order.Z: Ranking(
         "z-score", "largest |z|", hits=as_found, ends=lambda row: (-max(abs(one.z) for one in row.matched), -row.score)
     ),
@@ -93,22 +92,21 @@ ORDERS = {
         ascending=True,
     ),
     Order.LOGIT: Ranking("logit", "logit", hits=as_found),
-    Order.NEURON: Ranking("neuron", "place in the model", _place, _place, _place, ascending=True),
-    Order.SIGN: Ranking("end", "end", _end, _end, _end, ascending=True),
+    PageOrder.NEURON: Ranking("neuron", "place in the model", _place, _place, _place, ascending=True),
+    PageOrder.SIGN: Ranking("end", "end", _end, _end, _end, ascending=True),
 }
 """In the order of the menu; a search ranks by the first of its own unless another is chosen."""
 
 
-def orders(selection: SearchSelection, by: By) -> tuple[Order, ...]:
+def orders(selection: SearchSelection, by: By) -> tuple[Order | PageOrder, ...]:
     """The orders that a search has, its own best-first order first."""
     return tuple(order for order, ranking in ORDERS.items() if ranking.key(by, selection.exact) is not None)
 
 
-def order_of(selection: SearchSelection, by: By) -> Order:
+def order_of(selection: SearchSelection, by: By) -> Order | PageOrder:
     """The order of the results; the search's own where it does not have the one that is asked for."""
     possible = orders(selection, by)
-    chosen = None if selection.order is None else Order(selection.order)
-    return possible[0] if chosen is None or chosen not in possible else chosen
+    return selection.order if selection.order in possible else possible[0]
 
 
 def _sort_key(selection: SearchSelection, by: By) -> SortKey:
@@ -132,7 +130,7 @@ def concept_sentence(concept: Concept, selection: SearchSelection) -> str:
     """What is shown of a concept, such as “FFN neurons that promote “␣red”, “␣blue” and 30 more, by score”."""
     conditions = replace(selection.conditions, max_rank=None) if selection.exact else selection.conditions
     order = order_of(selection, By.CONCEPT)
-    words = "weighted mean z" if selection.exact and order is Order.SCORE else ORDERS[order].words
+    words = "weighted mean z" if selection.exact and order is PageOrder.SCORE else ORDERS[order].words
     return _sentence(conditions.sentence(concept.describe()), words, selection)
 
 
@@ -215,7 +213,7 @@ def find_hits(atlas: Catalogue, tokens: Sequence[Token], selection: SearchSelect
     """The neurons that have one of the tokens at an end."""
     ids = [token.token_id for token in tokens]
     order = order_of(selection, By.TOKEN)
-    stored = HitOrder(order) if ORDERS[order].hits is as_found else HitOrder.Z
+    stored = order if isinstance(order, Order) else Order.Z
     asked = replace(selection.conditions, order=stored)
 
     def whole() -> tuple[Hit, ...]:

@@ -8,8 +8,9 @@
 Each name is imported when it is first asked for: torch takes seconds, and stored results are read without it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from db.lazy import lazy_names
 
 if TYPE_CHECKING:
     from app.attribution.analysis import analyse, explain, load, predict
@@ -18,23 +19,15 @@ if TYPE_CHECKING:
     from app.attribution.run import PromptRun, run_prompt
     from indexer.families import Conventions
 
-_HOMES = {
-    "analyse": "app.attribution.analysis",
-    "explain": "app.attribution.analysis",
-    "load": "app.attribution.analysis",
-    "predict": "app.attribution.analysis",
-    "Analysis": "app.attribution.results",
-    "PromptRun": "app.attribution.run",
-    "run_prompt": "app.attribution.run",
-    "Settings": "app.attribution.prompt",
-    "Conventions": "indexer.families",
-}
-
 __all__ = ["Analysis", "Conventions", "PromptRun", "Settings", "analyse", "explain", "load", "predict", "run_prompt"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return value
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "app.attribution.analysis": ("analyse", "explain", "load", "predict"),
+        "app.attribution.prompt": ("Settings",),
+        "app.attribution.results": ("Analysis",),
+        "app.attribution.run": ("PromptRun", "run_prompt"),
+        "indexer.families": ("Conventions",),
+    },
+)

@@ -22,7 +22,7 @@ from db.catalogue.builds import folders_called
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
-from db.neuron import Head, Neuron, parse_list
+from db.neuron import Neuron, parse_list
 from db.token_text import legible, shorten
 from indexer.families import Conventions
 
@@ -115,8 +115,7 @@ def _one(options: Namespace, model: "LanguageModel", asked: drilldowns.Asked, lo
     settings, catalogue = _settings(options), _catalogue(options.catalogue, model)
     runs.check_question(model, options.prompt, settings)
     ranges = _ranges(catalogue, settings)
-    patterns = {head.layer for row, about in asked if row.name == "pattern" for head in about if isinstance(head, Head)}
-    run, analysis = analyses.run_and_explain(model, options.prompt, settings, ranges, patterns=patterns)
+    run, analysis = analyses.run_and_explain(model, options.prompt, settings, ranges)
     analysis = replace(analysis, seconds=replace(analysis.seconds, load=loaded))
     details = drilldowns.answers_json(run, asked, ranges)
     if options.json:

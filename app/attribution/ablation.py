@@ -47,7 +47,7 @@ class Zeroing:
         masks: dict[SubLayer, Tensor] = {}
         for part in parts:
             check_exists(part, size)
-            count = size.ffn_neurons if part.kind is NeuronKind.FFN else size.attention_neurons
+            count = size.ffn_width if part.kind is NeuronKind.FFN else size.attention_width
             mask = masks.setdefault((part.layer, part.kind), torch.zeros(count, dtype=torch.bool))
             mask[_neurons(size, part)] = True
         whole = ((part.layer, part.kind) for part in parts if part.head is None and part.index is None)
@@ -140,7 +140,7 @@ class ZeroedRun(PromptRun):
     @cached_property
     def attention(self) -> AttentionEntries:
         size = self.model.dimensions
-        kept = torch.ones(size.layers, size.attention_neurons, device=self.stream.value.device)
+        kept = torch.ones(size.layers, size.attention_width, device=self.stream.value.device)
         for (layer, kind), mask in self.zeroing.masks.items():
             if kind is NeuronKind.ATTENTION:
                 kept[layer] = (~mask).to(kept)

@@ -1,7 +1,7 @@
 """analyse(...) -> Analysis: everything one prompt yields; and the strongest neurons of one part of the model alone."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -103,12 +103,11 @@ def run_and_explain(
     settings: Settings,
     ranges: Ranges | None = None,
     report: Callable[[str], None] = _no_one,
-    patterns: Collection[int] = (),
 ) -> tuple[PromptRun, Analysis]:
-    """The same with the run, of which more can be asked. patterns: layers whose whole attention pattern is kept."""
+    """The same with the run, of which more can be asked."""
     started = time.perf_counter()
     report("Running the prompt …")
-    run = run_prompt(model, prompt, settings, patterns)
+    run = run_prompt(model, prompt, settings)
     forward = time.perf_counter() - started
     with torch.inference_mode():
         analysis = measured(run, explain(run, ranges, report), report)

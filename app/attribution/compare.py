@@ -158,7 +158,8 @@ class Comparison:
     @property
     def heads(self) -> Float[np.ndarray, "L H"]:
         """Δ of the heads."""
-        return self.second.heads - self.first.heads
+        change: Float[np.ndarray, "L H"] = self.second.heads - self.first.heads
+        return change
 
     @property
     def log_probability(self) -> float:

@@ -91,7 +91,8 @@ def _write_fields(value: Any, displays: dict[int, str]) -> dict[str, Any]:
             found |= _write(held, displays)
         else:
             found[name] = _write(held, displays)
-    return found | _write(getattr(value, "also_written", {}), displays)
+    found |= _write(getattr(value, "also_written", {}), displays)
+    return found
 
 
 def _has_default(one: "Field[Any]") -> bool:

@@ -20,6 +20,7 @@ from app.attribution.results import (
     value_layer_counts,
 )
 from db.neuron import NeuronKind
+from db.workspace.records import ROLES
 
 
 def predictions_frame(analysis: Analysis) -> pd.DataFrame:
@@ -169,13 +170,6 @@ def keys_frame(sides: tuple[KeySide, ...]) -> pd.DataFrame:
 
 # Which neurons matter over many prompts: how often each stands in a prompt's top k, and with what score.
 
-ROLES = {
-    "FFN value": "ffn_value_neurons",
-    "attention value": "attention_value_neurons",
-    "FFN query": "query_ffn_neurons",
-    "FFN suppressing": "ffn_suppressing_neurons",
-    "attention suppressing": "attention_suppressing_neurons",
-}
 COLUMNS = ["role", "neuron", "prompts", "share", "mean_score", "mean_activation"]
 
 

@@ -102,16 +102,16 @@ def strongest_tokens(
 
 
 def head_pattern(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T T"]:
-    """The head's attention from every position (row) to every position (column): as the run kept it, else by another
-    forward pass.
+    """The head's attention from every position (row) to every position (column): as the run kept it, or of a long
+    prompt by another forward pass.
 
     Raises:
         AtlasError: there is no such head.
     """
     model = run.model
     check_exists(Head(layer, head), model.dimensions, model.name)
-    if layer in run.stream.patterns:
-        return run.stream.patterns[layer][head].clone()  # what is kept of it does not keep the other heads'
+    if run.stream.patterns is not None:
+        return run.stream.patterns[layer, head].clone()  # what is kept of it does not keep the other heads'
     with model.lock:
         return attention_pattern(model.module, model.architecture, run.stream.token_ids, layer)[head].clone()
 

@@ -1,6 +1,6 @@
 """One prompt, run once: what every question about it shares, and the questions that are asked one at a time."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -470,10 +470,10 @@ def check_question(model: LanguageModel, prompt: str, settings: Settings) -> Que
     )
 
 
-def run_prompt(model: LanguageModel, prompt: str, settings: Settings, patterns: Collection[int] = ()) -> PromptRun:
-    """Check and run; raises as `check_question` does. patterns: layers whose whole attention pattern is kept."""
+def run_prompt(model: LanguageModel, prompt: str, settings: Settings) -> PromptRun:
+    """Check and run; raises as `check_question` does."""
     question = check_question(model, prompt, settings)
-    stream = model.forward(list(question.token_ids[: question.position + 1]), patterns)
+    stream = model.forward(list(question.token_ids[: question.position + 1]))
     target = int(stream.logits.argmax()) if question.target is None else question.target
     return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor)
 

@@ -39,7 +39,7 @@ LEGEND = {
 """What a legend can explain: name -> (colour, words)."""
 
 STRENGTH = 0.78
-"""How opaque the strongest colour of a map is, as in atlas.css."""
+"""How opaque the strongest colour of a map is, in the browser as well."""
 BEND = 8.0
 """Of the logarithm by which colours grow: the larger, the sooner they are strong."""
 

@@ -40,6 +40,7 @@ from db.catalogue.builds import CURRENT, all_builds, build_files, model_folders
 from db.catalogue.export import as_json, json_fields
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
+from db.neuron import NEURON_PATTERN
 from db.questions import DEEPEST, MOST_LISTED, QUESTIONS, ConceptSearch, Question, Search, Span, WholeBuild
 
 # What the API takes and what it answers, as pydantic models.
@@ -350,7 +351,7 @@ Label = Annotated[
     str,
     PathParameter(
         description="a neuron: L28.F29 is layer 28, index 29 of the FFN; L21.H19.N7 layer 21, head 19, dimension 7",
-        pattern=r"^[Ll][0-9]{1,4}\.([Ff][0-9]{1,7}|[Hh][0-9]{1,4}\.[Nn][0-9]{1,5})$",
+        pattern=NEURON_PATTERN,
         examples=["L2.F3", "L21.H19.N7"],
     ),
 ]

@@ -10,7 +10,7 @@ import binascii
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -140,15 +140,15 @@ class Mark(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Choice(Kind):
-    """One of a few words."""
+    """One of a few words, the members of one enumeration or of several."""
 
-    choices: type[StrEnum]
+    choices: Iterable[StrEnum]
 
     def read(self, given: str, limits: Limits) -> StrEnum:
-        try:
-            return self.choices(given)
-        except ValueError:
-            raise AtlasError("it can be " + " or ".join(self.choices)) from None
+        for one in self.choices:
+            if one == given:
+                return one
+        raise AtlasError("it can be " + " or ".join(self.choices))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,7 @@ from app.state.address import (
     size,
 )
 from db.neuron import Head, Neuron, NeuronAt, NeuronKind, Sign, Wanted
-from db.questions import Filters
-from db.questions import Order as HitOrder
+from db.questions import Filters, Order
 
 MAX_PROMPT = 8000
 MAX_TOP = 1000
@@ -198,12 +197,9 @@ class By(StrEnum):
     CONCEPT = "concept"
 
 
-class Order(StrEnum):
-    """What ranks the neurons that are found; each search has some of them."""
+class PageOrder(StrEnum):
+    """What else than `db.questions.Order` may rank the neurons that are found."""
 
-    Z = "z"
-    RANK = "rank"
-    LOGIT = "logit"
     SCORE = "score"
     MATCHED = "matched"
     NEURON = "neuron"
@@ -220,8 +216,8 @@ class SearchSelection(Selection):
     sign: Sign | None = parameter("sign", Choice(Sign))
     kind: NeuronKind | None = parameter("kind", Choice(NeuronKind))
     layers: tuple[int, int] | None = parameter("layers", Span())
-    order: Order | HitOrder | None = parameter("order", Choice(Order))
-    """None is best first: by z for tokens, by score for a concept."""
+    order: Order | PageOrder | None = parameter("order", Choice((*Order, *PageOrder)))
+    """Each search has some of them. None is best first: by z for tokens, by score for a concept."""
     page: int = parameter("page", PAGE, 1)
     by: By | None = parameter("by", Choice(By))
     """None leaves it to the text: what is one token is a token, else it is a concept."""

@@ -156,7 +156,7 @@ def test_the_strongest_are_the_value_neurons_in_order(kind):
     assert found == tuple(map(Part.of, list(listed)[:5]))
     every = resolve(run, [Strongest(kind, MAX_STRONGEST)])
     size = run.model.dimensions
-    neurons = size.layers * (size.ffn_neurons if kind is NeuronKind.FFN else size.attention_neurons)
+    neurons = size.layers * (size.ffn_width if kind is NeuronKind.FFN else size.attention_width)
     assert len(every) == min(neurons, MAX_STRONGEST)
     assert len(set(every)) == len(every)
 

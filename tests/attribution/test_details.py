@@ -1,6 +1,7 @@
 """The drill-down: heads and their source positions, patterns, the lens, single neurons, a neuron through a head."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,7 +74,18 @@ def test_a_head_pattern_is_causal_and_ends_with_the_analysed_row(name):
     assert not pattern.triu(1).any()
     torch.testing.assert_close(pattern[-1], run.stream.attention_weight[2, 1])
     assert pattern_frame(answer(run, "pattern", Head(2, 1)))["weight"].sum() == pytest.approx(tokens, abs=1e-4)
+    again = replace(run, stream=replace(run.stream, patterns=None))
+    torch.testing.assert_close(head_pattern(again, 2, 1), pattern)
     assert not run.model.module._forward_hooks
+
+
+def test_the_patterns_of_a_long_prompt_are_not_kept(monkeypatch):
+    model = models.language_model("llama")
+    kept = model.forward([1, 2, 3]).patterns
+    assert kept is not None
+    assert kept.shape == (models.LAYERS, models.HEADS, 3, 3)
+    monkeypatch.setattr("indexer.forward.PATTERN_BYTES", kept.nbytes - 1)
+    assert model.forward([1, 2, 3]).patterns is None
 
 
 @pytest.mark.parametrize("name", models.FAMILIES)

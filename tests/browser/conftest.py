@@ -1,8 +1,9 @@
 """A served app and a real browser, for the journeys that AppTest cannot make (clicking a row or a chart's mark).
 
 A test takes ``served_app`` (its address) and ``page``; the size of the window is ``desktop`` unless the test asks for
-others: ``@pytest.mark.parametrize("viewport", ["desktop", "phone"])``. A picture of the last state of every page is
-left in tests/artefacts/; ``screenshot("name")`` takes more on the way.
+others: ``@pytest.mark.parametrize("viewport", ["desktop", "phone"])``. A test that fails leaves a picture of what it
+saw last in tests/artefacts/. Pictures take longer than what most tests do: the others leave theirs, and those that
+``screenshot("name")`` takes on the way, where ``PICTURES=1`` is in the environment.
 """
 
 import os
@@ -21,6 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ARTEFACTS = CHECKOUT / "tests" / "artefacts"
 VIEWPORTS = {"desktop": (1280, 900), "phone": (390, 844)}
 TALLEST_PICTURE = 5000  # pixels
+TAKE_PICTURES = bool(os.environ.get("PICTURES"))
 PATIENCE = 120_000
 """Milliseconds until what a test waits for counts as missing: the first page that needs the model waits for it to load,
 and other tests keep the machine busy."""
@@ -78,17 +80,25 @@ def page(browser: Browser, viewport: str, request: pytest.FixtureRequest) -> Ite
     context = browser.new_context(viewport={"width": width, "height": height}, is_mobile=viewport == "phone")
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
+    failed = request.session.testsfailed
     try:
         yield page
-        _picture(page, _file_name(request))
+        if TAKE_PICTURES or request.session.testsfailed > failed:
+            _picture(page, _file_name(request))
     finally:
         context.close()
 
 
 @pytest.fixture
-def screenshot(page: Page, request: pytest.FixtureRequest) -> Callable[[str], Path]:
-    """``screenshot("results")`` saves what the page shows now; the file carries the test's name too."""
+def picture(page: Page, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """``picture("results")`` saves what the page shows now; the file carries the test's name too."""
     return lambda name: _picture(page, f"{_file_name(request)}-{name}")
+
+
+@pytest.fixture
+def screenshot(picture: Callable[[str], Path]) -> Callable[[str], object]:
+    """The same for people to look at: only where pictures are asked for."""
+    return picture if TAKE_PICTURES else lambda _name: None
 
 
 def _file_name(request: pytest.FixtureRequest) -> str:

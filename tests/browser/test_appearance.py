@@ -15,7 +15,7 @@ from playwright.sync_api import Page
 from tests.browser.conftest import VIEWPORTS
 from tests.browser.looks import differences, thumbnail
 from tests.browser.visits import VISITS, visit
-from tests.browser.watching import Screenshot, fits, still
+from tests.browser.watching import Picture, fits, still
 
 pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).with_name("pictures")
@@ -30,10 +30,10 @@ def reference(name: str, viewport: str) -> Path:
 
 @both_sizes
 @pytest.mark.parametrize("name", VISITS)
-def test_a_page_looks_as_it_did(served_app: str, page: Page, screenshot: Screenshot, viewport: str, name: str) -> None:
+def test_a_page_looks_as_it_did(served_app: str, page: Page, picture: Picture, viewport: str, name: str) -> None:
     visit(page, served_app, name)
     assert fits(page)
-    small = thumbnail(Image.open(screenshot("whole")))
+    small = thumbnail(Image.open(picture("whole")))
     path = reference(name, viewport)
     if TAKE_ANEW:
         small.save(path, optimize=True)
@@ -44,15 +44,13 @@ def test_a_page_looks_as_it_did(served_app: str, page: Page, screenshot: Screens
 
 @both_sizes
 @pytest.mark.parametrize("name", ["neuron-ffn", "overview"])
-def test_a_missing_chart_is_noticed(
-    served_app: str, page: Page, screenshot: Screenshot, viewport: str, name: str
-) -> None:
+def test_a_missing_chart_is_noticed(served_app: str, page: Page, picture: Picture, viewport: str, name: str) -> None:
     visit(page, served_app, name)
-    before = thumbnail(Image.open(screenshot("before")))
+    before = thumbnail(Image.open(picture("before")))
     page.evaluate(f"document.querySelector('{CHART}').style.visibility = 'hidden'")
-    assert differences(before, thumbnail(Image.open(screenshot("hidden")))) != []
+    assert differences(before, thumbnail(Image.open(picture("hidden")))) != []
     page.evaluate(f"document.querySelector('{CHART}').style.display = 'none'")
-    assert differences(before, thumbnail(Image.open(screenshot("gone")))) != []
+    assert differences(before, thumbnail(Image.open(picture("gone")))) != []
 
 
 def test_an_overflowing_layout_is_noticed(served_app: str, page: Page) -> None:
@@ -62,9 +60,9 @@ def test_an_overflowing_layout_is_noticed(served_app: str, page: Page) -> None:
     assert not fits(page)
 
 
-def test_another_font_is_no_change(served_app: str, page: Page, screenshot: Screenshot) -> None:
+def test_another_font_is_no_change(served_app: str, page: Page, picture: Picture) -> None:
     visit(page, served_app, "overview")
-    before = thumbnail(Image.open(screenshot("own")))
+    before = thumbnail(Image.open(picture("own")))
     page.add_style_tag(content="* { font-family: serif; }")
     still(page)
-    assert differences(before, thumbnail(Image.open(screenshot("serif")))) == []
+    assert differences(before, thumbnail(Image.open(picture("serif")))) == []

@@ -30,7 +30,8 @@ IS_STILL = """
 }
 """
 both_sizes = pytest.mark.parametrize("viewport", ["desktop", "phone"])
-Screenshot = Callable[[str], Path]
+Picture = Callable[[str], Path]
+Screenshot = Callable[[str], object]
 
 
 def settled(page: Page) -> None:

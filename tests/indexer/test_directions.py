@@ -16,7 +16,7 @@ def everything(family: str) -> tuple[Unembedding, list[Neuron], torch.Tensor]:
     weights, size = checkpoint.weights(), checkpoint.dimensions
     neurons, values = [], []
     for layer in range(size.layers):
-        neurons += [Neuron.ffn(layer, index) for index in range(size.ffn_neurons)]
+        neurons += [Neuron.ffn(layer, index) for index in range(size.ffn_width)]
         neurons += [Neuron.attention(layer, h, n) for h in range(size.heads) for n in range(size.head_dim)]
         values += [weights.ffn_values(layer), weights.attention_values(layer)]
     return Unembedding.from_weights(weights, checkpoint.epsilon()), neurons, torch.cat(values)

@@ -30,9 +30,9 @@ def test_sizes_are_the_model_s(name):
     size = dimensions_of(models.CONFIGS[name])
     kv_heads, head_dim, ffn_neurons = models.SIZES[name]
     assert (size.layers, size.d_model, size.heads) == (models.LAYERS, models.D_MODEL, models.HEADS)
-    assert (size.kv_heads, size.head_dim, size.ffn_neurons) == (kv_heads, head_dim, ffn_neurons)
+    assert (size.kv_heads, size.head_dim, size.ffn_width) == (kv_heads, head_dim, ffn_neurons)
     assert (size.vocabulary, size.max_positions) == (models.VOCABULARY, models.MAX_POSITIONS)
-    assert size.attention_neurons == models.HEADS * head_dim
+    assert size.attention_width == models.HEADS * head_dim
     assert size.group == models.HEADS // kv_heads
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import streamlit as st
 from pydantic import TypeAdapter
 
-from app.charts import LEGEND, TONES
+from app.charts import LEGEND, STRENGTH, TONES
 from app.ui.navigation import follow
 from db.token_text import shorten
 
@@ -178,12 +178,12 @@ def _nothing() -> None:
 @cache
 def script() -> bytes:
     """Style sheets and scripts as one script: the part with the entry point comes last."""
-    colours = " ".join(f"--{tone}: {colour};" for tone, colour in TONES.items())
+    colours = " ".join(f"--{tone}: {colour};" for tone, colour in TONES.items()) + f" --strongest: {STRENGTH:.0%};"
     css, js = (
         "\n".join((_FRONTEND / f"{part}.{ending}").read_text("utf-8") for part in _PARTS) for ending in ("css", "js")
     )
     style = f":host {{ {colours} }}\n{css}"
-    return f"const STYLE = {json.dumps(style)};\n{js}".encode()
+    return f"const STYLE = {json.dumps(style)};\nconst STRONGEST = {STRENGTH};\n{js}".encode()
 
 
 @cache

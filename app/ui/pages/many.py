@@ -9,7 +9,6 @@ import streamlit as st
 from app.answers import batches
 from app.answers.batches import MAX_PROMPTS, Aggregate, NeuronRow
 from app.answers.search import count_by_layer
-from app.attribution.frames import ROLES
 from app.attribution.prompt import PromptLine
 from app.charts import catalogue_charts
 from app.gallery import READY
@@ -26,6 +25,7 @@ from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
+from db.workspace.records import ROLES
 
 if TYPE_CHECKING:
     from streamlit.runtime.uploaded_file_manager import UploadedFile

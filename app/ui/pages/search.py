@@ -12,7 +12,7 @@ from app.answers.search import ORDERS, Result, Row, command, order_of, orders
 from app.charts import catalogue_charts
 from app.gallery import CONCEPTS, WORDS
 from app.state.address import MAX_TOKENS
-from app.state.selections import MAX_RANK, MAX_TEXT, MAX_Z, By, Order, SearchSelection, TokenSelection
+from app.state.selections import MAX_RANK, MAX_TEXT, MAX_Z, By, PageOrder, SearchSelection, TokenSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
@@ -38,6 +38,7 @@ from app.words import literal, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import NeuronKind
+from db.questions import Order
 from db.records import Concept, ConceptNeuron, Hit, Origin, Token, TokenMatches, WeightedToken
 from db.token_text import display, shorten
 
@@ -147,7 +148,7 @@ def _typed(selection: SearchSelection, by: By, atlas: Catalogue) -> SearchSelect
         selection = replace(selection, by=chosen, tokens=None)
     kinds = lists.chosen_kinds(HERE, atlas)
     best = orders(selection, by)[0]
-    order = Order(state["search_order"] or best)
+    order = next(one for one in ORDERS if one == (state["search_order"] or best))
     return replace(
         selection,
         **kinds,
@@ -352,7 +353,7 @@ def _concept_results(concept: Concept, selection: SearchSelection, atlas: Catalo
     _results(result, _end_columns(result.page.rows, selection, atlas), selection, atlas)
 
 
-_Sortable = tuple[lists.ColumnOf[Row], Order | None]
+_Sortable = tuple[lists.ColumnOf[Row], Order | PageOrder | None]
 """A column, and the order that a click on its heading chooses."""
 
 
@@ -398,7 +399,7 @@ def _headed(columns: Sequence[_Sortable[Row]], selection: SearchSelection, by: B
     """The columns with links in their headings: a click sorts, a second click reverses the order."""
     possible, current = orders(selection, by), order_of(selection, by)
 
-    def heading(column: Column, order: Order | None) -> Column:
+    def heading(column: Column, order: Order | PageOrder | None) -> Column:
         if order is None or order not in possible:
             return column
         here = order is current
@@ -415,8 +416,8 @@ def _hit_columns(rows: Sequence[Hit], selection: SearchSelection, atlas: Catalog
     strongest = atlas.strongest_tokens([hit.neuron for hit in rows], 6)
     by_logit = order_of(selection, By.TOKEN) is Order.LOGIT
     return [
-        (lists.NEURON, Order.NEURON),
-        (lists.token("▲ among the neuron’s highest logits, ▼ among its lowest"), Order.SIGN),
+        (lists.NEURON, PageOrder.NEURON),
+        (lists.token("▲ among the neuron’s highest logits, ▼ among its lowest"), PageOrder.SIGN),
         (lists.text("rank", "number", lambda hit: f"{hit.rank}", lists.RANK_HINT), Order.RANK),
         (lists.bar("logit", rows, lambda hit: hit.logit, signed, "of the value vector alone"), Order.LOGIT)
         if by_logit
@@ -438,9 +439,9 @@ def _end_columns(
     name, hint = ("mean z", _MEAN_Z) if selection.exact else ("score", _SCORE)
     matched = Column("matched", "list", "the concept’s tokens among the stored ones of that end")
     return [
-        (lists.NEURON, Order.NEURON),
-        (lists.bar(name, rows, lambda row: row.score, lambda value: f"{value:.2f}", hint), Order.SCORE),
-        ((matched, _matched), Order.MATCHED),
+        (lists.NEURON, PageOrder.NEURON),
+        (lists.bar(name, rows, lambda row: row.score, lambda value: f"{value:.2f}", hint), PageOrder.SCORE),
+        ((matched, _matched), PageOrder.MATCHED),
         (lists.strongest_tokens(strongest, "strongest", "list", "its first tokens at that end"), None),
     ]
 

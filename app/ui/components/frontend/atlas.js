@@ -285,7 +285,7 @@ function key(scale) {
 }
 
 function tinted(element, share) {
-  element.style.setProperty("--strength", `${Math.round(78 * Math.abs(share))}%`);
+  element.style.setProperty("--strength", `${Math.round(100 * STRONGEST * Math.abs(share))}%`);
   if (share < 0) element.classList.add("down");
   return element;
 }
