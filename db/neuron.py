@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
 
 from db.errors import AtlasError, NotFoundError
-from db.token_text import display, shorten
+from db.token_text import SEPARATORS, display, shorten
 
 
 class NeuronKind(StrEnum):
@@ -359,12 +359,12 @@ def parse_wanted(text: str) -> Wanted:
 
 
 def parse_list(text: str) -> tuple[Wanted, ...]:
-    """What is to be zeroed, with commas or spaces between; each once.
+    """What is to be zeroed, with commas, semicolons or spaces between; each once.
 
     Raises:
         AtlasError: one of them is none, or there are too many.
     """
-    words = text.replace(",", " ").split()
+    words = [word for word in SEPARATORS.split(text) if word]
     if len(words) > MAX_PARTS:
         raise AtlasError(f"{len(words)} parts are named; at most {MAX_PARTS} can be zeroed at once.")
     return tuple(dict.fromkeys(parse_wanted(word) for word in words))

@@ -32,7 +32,7 @@ from db.records import (
     TokenPage,
     WeightedToken,
 )
-from db.token_text import shorten
+from db.token_text import MINUSES, shorten
 
 if TYPE_CHECKING:
     from db.catalogue.store import Catalogue
@@ -93,17 +93,18 @@ def parameters(question: type) -> tuple[Parameter, ...]:
 
 # Which neurons a search shows and in which order.
 
+_TO_HYPHEN = str.maketrans(dict.fromkeys(MINUSES, "-"))
 Span = tuple[int, int]
 """First and last layer, both included."""
 
 
 def read_span(text: str) -> Span:
-    """A range of layers such as 20-29, or 7.
+    """A range of layers such as 20-29, 20–29, or 7.
 
     Raises:
         ValueError: it is none.
     """
-    first, _, last = text.partition("-")
+    first, _, last = text.strip().translate(_TO_HYPHEN).partition("-")
     return int(first), int(last or first)
 
 

@@ -9,6 +9,7 @@ Different bytes always give different text: the marks themselves (␣ ↵ ⇥ �
 are shown by their code points.
 """
 
+import re
 import unicodedata
 
 _MARKS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
@@ -52,6 +53,14 @@ def _piece(character: str) -> str:
     if character in _RESERVED or character in _INVISIBLE or unicodedata.category(character) in _ESCAPED_CATEGORIES:
         return f"⟨U+{code:04X}⟩"
     return character
+
+
+COMMAS = ",;，；﹐﹔､、﹑،؛\u037e՝߸፣፤᠂᠈꓾꘍꛵⸲⸴⸵⹁⹉"
+"""What keyboards write for a comma, an enumeration's comma or a semicolon."""
+MINUSES = "-−－﹣‐‑‒–"
+"""What keyboards and text editors write for a minus."""
+SEPARATORS = re.compile(f"[{COMMAS}\\s\u200b\ufeff]+")
+"""Between the entries of a list that was typed: commas, white space, and space that nobody sees."""
 
 
 def legible(text: str) -> str:

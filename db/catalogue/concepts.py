@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from db.errors import AtlasError
 from db.records import Concept, Origin, UnmatchedWord, WeightedToken
+from db.token_text import MINUSES, SEPARATORS
 
 if TYPE_CHECKING:
     from db.catalogue.store import Catalogue
@@ -88,8 +89,8 @@ def second_step(first: Mapping[int, float], further: Mapping[int, float]) -> dic
 
 # A concept as it is typed: words to look for, words to avoid, and the forms of each.
 
-_SEPARATORS = re.compile(r"[,;\s]+")
-_MINUS = ("-", "−", "–")
+_DASHES = "—―"
+"""What editors make of two minuses; alone between words, a pause."""
 _HISSING = re.compile(r"(s|x|z|ch|sh)es")
 
 
@@ -132,16 +133,17 @@ class Word:
 
 
 def parse(text: str) -> tuple[Word, ...]:
-    """The words of a text, each once; white space and commas separate, a minus before a word makes it negative.
+    """The words of a text, each once; white space, commas and semicolons of any script separate, a minus before
+    a word makes it negative.
 
     Raises:
         AtlasError: the text is too long, not valid Unicode, holds no word or too many.
     """
     words: dict[Word, None] = {}
     negative = False
-    for part in _SEPARATORS.split(checked(text)):
-        bare = part.lstrip("".join(_MINUS))
-        negative = negative or part.startswith(_MINUS)
+    for part in SEPARATORS.split(checked(text)):
+        bare = part.lstrip(MINUSES + _DASHES)
+        negative = negative or part.startswith(tuple(MINUSES + (_DASHES if bare else "")))
         if bare:
             words[Word(bare, negative)] = None
             negative = False

@@ -18,8 +18,8 @@ from db.catalogue.concepts import (
 )
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import NeuronKind, Sign
-from db.questions import Filters
+from db.neuron import NeuronKind, Sign, labels, parse_list
+from db.questions import Filters, read_span
 from db.records import Concept, ConceptNeuron, Origin, Token, WeightedToken
 from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue
 
@@ -97,6 +97,31 @@ def test_words_and_their_forms() -> None:
     assert forms("boxes") == ["boxes", "box", "boxe"]
     assert forms("C++") == ["C++"]
     assert forms("日本語")[0] == "日本語"
+
+
+COMMAS_AND_SPACES = ",;，；、､،؛﹐﹔\u037e\u3000\u00a0\u2009\u2028\u0085\u200b\ufeff\n\t "
+MINUSES = "-－−–‐‑﹣—"
+
+
+@pytest.mark.parametrize("separator", [*COMMAS_AND_SPACES, "， ", " ; ", "、、"])
+def test_words_are_separated_as_any_keyboard_writes_it(separator: str) -> None:
+    assert parse(separator.join(["赤", "أحمر", "red"])) == (Word("赤"), Word("أحمر"), Word("red"))
+
+
+@pytest.mark.parametrize("minus", MINUSES)
+def test_a_minus_is_one_however_it_is_written(minus: str) -> None:
+    assert parse(f"king，{minus}queen {minus}{minus}man") == (Word("king"), Word("queen", True), Word("man", True))
+    assert parse(f"jiu{minus}jitsu") == (Word(f"jiu{minus}jitsu"),)
+
+
+def test_a_long_dash_between_words_is_a_pause_and_a_short_one_a_minus() -> None:
+    assert parse("red — green") == (Word("red"), Word("green"))
+    assert parse("red – green") == parse("red − green") == (Word("red"), Word("green", True))
+
+
+def test_ranges_and_lists_of_parts_take_the_same_signs() -> None:
+    assert {read_span(f"20{minus}29") for minus in MINUSES if minus != "—"} == {(20, 29)}
+    assert labels(parse_list("L1.H2，L3.F4、ffn:2；L5.ffn")) == "L1.H2,L3.F4,ffn:2,L5.ffn"
 
 
 @given(st.text(max_size=200))

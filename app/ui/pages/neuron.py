@@ -1,5 +1,6 @@
 """Neuron: what one component writes, which others are like it, and where it ranks in its layer."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -41,7 +42,7 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, Sign
 from db.records import NeuronCard, TokenLogit
-from db.token_text import shorten
+from db.token_text import COMMAS, shorten
 from db.workspace import Mention, NeuronNote, Workspace
 from db.workspace.records import MAX_NOTE
 
@@ -210,7 +211,7 @@ def _note_form(neuron: Neuron, model: str, note: NeuronNote | None) -> None:
 
     def clicked() -> None:
         state = st.session_state
-        tags = (state[f"tags_{key}"] or "").split(",")
+        tags = re.split(f"[{COMMAS}]", state[f"tags_{key}"] or "")
         stored.workspace_to_write().write_note(model, neuron, state[f"note_{key}"] or "", tags, seen=seen)
 
     with st.expander("Write a note" if note is None else "Change the note", icon=":material/edit_note:"):
