@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationEr
 from app import attribution
 from app.answers import explain
 from app.attribution.frames import aggregate as aggregate_frame
-from app.attribution.prompt import PromptLine
+from app.attribution.prompt import PromptLine, lines_of
 from app.attribution.results import to_json
 from app.serving import resources
 from app.serving.access import require_allowed, require_batch
@@ -39,12 +39,15 @@ _TOKENS = 5
 def parse_lines(text: str, most: int = MAX_PROMPTS) -> tuple[list[PromptLine], int]:
     r"""Prompts, one per line with its target after a tab, and how many are beyond the limit.
 
+    A browser's field shows a lone carriage return as the end of a line, so here it is one.
+
+
     >>> parse_lines("The capital of France is\t Paris\n\nThank you very")  # doctest: +NORMALIZE_WHITESPACE
     ([PromptLine(prompt='The capital of France is', target=' Paris', distractor=None, position=None),
       PromptLine(prompt='Thank you very', target=None, distractor=None, position=None)], 0)
     """
     found = []
-    for line in text.splitlines():
+    for line in lines_of(text.replace("\r\n", "\n").replace("\r", "\n")):
         prompt, _, target = line.partition("\t")
         if prompt.strip():
             found.append(PromptLine(prompt, target.rstrip("\t") or None))

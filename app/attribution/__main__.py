@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.attribution import drilldowns, form
-from app.attribution.prompt import MAX_TOKENS, MEMORY_MB, QUERY_TOP, TOP, Method, Settings
+from app.attribution.prompt import (
+    MAX_TOKENS,
+    MEMORY_MB,
+    QUERY_TOP,
+    TOP,
+    Method,
+    Settings,
+    TooLongError,
+    require_prompt,
+)
 from app.attribution.results import Keys, to_json
 from db import command_line
 from db.catalogue import export
@@ -90,14 +99,21 @@ def parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = parser().parse_args(argv)
-    return command_line.run(lambda: _run(options), _STOPPED)
+
+    def command() -> str:
+        try:
+            return _run(options)
+        except TooLongError as error:
+            raise AtlasError(f"{error}{' Or allow more with --max-tokens.' if error.ours else ''}") from error
+
+    return command_line.run(command, _STOPPED)
 
 
 def _run(options: Namespace) -> str:
     if options.keys:
         return _keys(options)
-    if options.prompts is None and not options.prompt.strip():
-        raise AtlasError("The prompt is empty. Type some text whose next token is to be explained.")
+    if options.prompts is None:
+        require_prompt(options.prompt)
     asked = drilldowns.asked_for(vars(options))
     if any(one is not None for one in _compared_with(options)):
         return _compared(options, asked)
@@ -187,8 +203,8 @@ def _check_comparison(options: Namespace, asked: drilldowns.Asked) -> None:
     given = [name for name in ("prompts", "distractor") if getattr(options, name)]
     for name in [*given, *(row.option for row, _ in asked)]:
         raise AtlasError(f"--{name} does not go with a comparison. Leave one of them out.")
-    if options.against is not None and not options.against.strip():
-        raise AtlasError("The prompt to compare with is empty. Type one after --against, or leave it out.")
+    if options.against is not None:
+        require_prompt(options.against, "prompt to compare with")
     if options.zero is not None and not parse_list(options.zero):
         raise AtlasError("No part is named after --zero. Parts are written L23.H4,L29.F864,L12.ffn or ffn:10.")
     if options.out is not None and options.out.suffix.lower() not in ENDINGS:

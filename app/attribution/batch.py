@@ -6,6 +6,7 @@ with another question, or with another checkpoint of the same name, starts over 
 become ``OUT``: the lines themselves, or Parquet, by its ending.
 """
 
+import codecs
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.attribution.analysis import analyse
-from app.attribution.prompt import PromptLine, Settings
+from app.attribution.prompt import PromptLine, Settings, lines_of, valid_unicode
 from app.attribution.results import to_json
 from app.attribution.run import Ranges
 from db.errors import AtlasError
@@ -28,19 +29,36 @@ ENDINGS = (".jsonl", ".parquet")
 def read_prompts(path: Path) -> list[PromptLine]:
     """Prompts of a text file (one a line) or a JSONL file (``{"prompt": …, "target": …}``, the rest optional).
 
+    A line ends with a line feed, or a carriage return and a line feed; see `prompt.lines_of`. Lines of nothing but
+    white space are passed over: a prompt of white space stands in a JSON line.
+
     Raises:
         AtlasError: the file cannot be read, is empty, or a line is no such object; the message names the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AtlasError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+    if path.suffix.lower() == ".json":
+        raise AtlasError(f"{path}: prompts are text, one a line, or JSON lines in a file that ends in .jsonl.")
+    lines = lines_of(_text_of(path))
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
         raise AtlasError(f"{path} holds no prompts. Write one a line, or JSON lines such as {_EXAMPLE}.")
-    if path.suffix.lower() not in (".jsonl", ".ndjson"):
-        return [PromptLine(line) for _, line in numbered]
-    return [_parsed(path, number, line) for number, line in numbered]
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return [_parsed(path, number, line) for number, line in numbered]
+    if len(lines) == 1 and "\r" in lines[0].rstrip("\r"):
+        raise AtlasError(
+            f"{path} has carriage returns and no line feeds, so that it is one line. Save it with the line ends of "
+            "Unix or Windows, or write a prompt that holds them as a JSON line."
+        )
+    return [PromptLine(line) for _, line in numbered]
+
+
+def _text_of(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+            raise AtlasError(f"{path} is not UTF-8 but UTF-16 or UTF-32, or no text. Save it as UTF-8.")
+        return data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AtlasError(f"{path} cannot be read as UTF-8 text: {error}. Save it as UTF-8.") from error
 
 
 _EXAMPLE = '{"prompt": "The capital of France is", "target": " Paris"}'
@@ -54,6 +72,8 @@ def _parsed(path: Path, number: int, line: str) -> PromptLine:
         for name in ("target", "distractor"):
             if not isinstance(found.get(name), str | int | None) or isinstance(found.get(name), bool):
                 raise TypeError(f"the {name} is neither a text nor a token id")
+        if any(isinstance(text, str) and not valid_unicode(text) for text in found.values()):
+            raise TypeError("a text is not valid Unicode (half a surrogate pair)")
         if not isinstance(found.get("position"), int | None) or isinstance(found.get("position"), bool):
             raise TypeError("the position is no whole number")
     except (ValueError, TypeError) as error:
@@ -173,7 +193,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         if path.suffix.lower() == ".parquet":
             yield from pq.read_table(path).to_pylist()
         else:
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8-sig") as file:
                 yield from (json.loads(line) for line in file if line.strip())
     except (OSError, ValueError, pa.ArrowException) as error:
         raise AtlasError(

@@ -34,13 +34,15 @@ def tokenise(model: "LanguageModel", prompt: str, limit: int) -> list[int]:
         AtlasError: the prompt is empty, or longer than `limit` tokens or than the model's positions.
     """
     _require_text(prompt, "prompt")
-    if not prompt.strip():
-        raise AtlasError("The prompt is empty. Type some text whose next token is to be explained.")
-    limit = min(limit, model.dimensions.max_positions)
+    require_prompt(prompt)
+    most = model.dimensions.max_positions
+    limit, whose = (most, f", all that {model.name} takes") if most <= limit else (limit, "")
     # A token is at least one byte in no tokenizer, but rarely more than some dozens: this keeps a megabyte of text out.
     if len(prompt) > 200 * limit:
-        raise AtlasError(f"The prompt has {len(prompt):,} characters, far more than {limit} tokens. Shorten it.")
-    ids = [int(token_id) for token_id in model.tokenizer(prompt)["input_ids"]]
+        raise TooLongError(
+            f"The prompt has {len(prompt):,} characters, far more than {limit} tokens{whose}.", whose == ""
+        )
+    ids = [int(token_id) for token_id in model.tokenizer(prompt, verbose=False)["input_ids"]]
     unknown = [token_id for token_id in ids if token_id >= model.dimensions.vocabulary]
     if unknown:
         raise AtlasError(
@@ -50,8 +52,45 @@ def tokenise(model: "LanguageModel", prompt: str, limit: int) -> list[int]:
     if not ids:
         raise AtlasError("The prompt has no tokens. Type some text whose next token is to be explained.")
     if len(ids) > limit:
-        raise AtlasError(f"The prompt has {len(ids)} tokens; the limit is {limit}. Shorten it, or raise --max-tokens.")
+        raise TooLongError(f"The prompt has {len(ids):,} tokens; the limit is {limit:,}{whose}.", whose == "")
     return ids
+
+
+class TooLongError(AtlasError):
+    """The prompt has too many tokens.
+
+    Attributes:
+        ours: the limit is one of `Settings`: who asks may know how to raise it.
+    """
+
+    def __init__(self, said: str, ours: bool) -> None:
+        super().__init__(f"{said} Shorten it.")
+        self.ours = ours
+
+
+def require_prompt(prompt: str, what: str = "prompt") -> None:
+    """Refuse an empty prompt. White space is text like any other: a model continues it too.
+
+    Raises:
+        AtlasError: it is empty.
+    """
+    if not prompt:
+        raise AtlasError(f"The {what} is empty. Type some text whose next token is to be explained.")
+
+
+def lines_of(text: str) -> list[str]:
+    r"""The lines of a text in which each may be a prompt. Only \n and \r\n end one: whatever else looks like an end (a
+    lone \r, U+2028, U+0085, a form feed) can stand in a prompt. A byte order mark at the beginning is left out.
+
+    >>> lines_of("\ufeffone\r\ntwo\u2028three\n")
+    ['one', 'two\u2028three', '']
+    """
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+
+
+def valid_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def _require_text(text: str, what: str) -> None:

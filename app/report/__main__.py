@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.attribution import results
-from app.attribution.prompt import Settings
+from app.attribution.prompt import Settings, require_prompt
 from app.report import FILES, ROWS, Material, Origin
 from app.state.selections import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
 from db import command_line
@@ -82,8 +82,8 @@ def _run(options: argparse.Namespace) -> str:
         raise AtlasError(f"What is {options.out.name} to be? End it in .html, .json or .zip, or say --form.")
     if not options.out.resolve().parent.is_dir():
         raise AtlasError(f"There is no folder {options.out.resolve().parent} to write {options.out.name} into.")
-    if options.prompt is not None and not options.prompt.strip():
-        raise AtlasError("The prompt is empty. Type some text whose next token is to be explained.")
+    if options.prompt is not None:
+        require_prompt(options.prompt)
     data = FILES[form].write(_explained(options) if options.analysis is None else _stored(options))
     try:
         options.out.write_bytes(data)

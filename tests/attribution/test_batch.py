@@ -6,7 +6,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.answers.batches import parse_lines
 from app.attribution import Settings, analyse
 from app.attribution.__main__ import main
 from app.attribution.batch import analyse_batch, read_prompts, read_rows
@@ -87,7 +90,12 @@ def test_a_prompt_that_cannot_be_analysed_does_not_stop_the_others(tmp_path):
     ("name", "content", "message"),
     [
         ("p.txt", b"", "holds no prompts"),
-        ("p.txt", b"\xff\xfe", "UTF-8"),
+        ("p.txt", b"\xff", "UTF-8"),
+        ("p.txt", "one\ntwo".encode("utf-16"), "UTF-16"),
+        ("p.jsonl", '{"prompt": "a"}'.encode("utf-16-le"), "UTF-16"),
+        ("p.txt", b"one\rtwo\r", "no line feeds"),
+        ("p.json", b'[{"prompt": "a"}]', "jsonl"),
+        ("p.jsonl", b'{"prompt": "a"}\n{"prompt": "\\ud800"}', "line 2.*not valid Unicode"),
         ("p.jsonl", b'{"prompt": "a"}\n{"promt": "b"}\n', "line 2"),
         ("p.jsonl", b"[1]\n", "line 1"),
         ("p.jsonl", b'{"prompt": "a", "target": true}\n', "target"),
@@ -103,6 +111,55 @@ def test_unusable_files_are_named_with_the_line(tmp_path, name, content, message
 def test_text_files_hold_a_prompt_a_line(tmp_path):
     (tmp_path / "p.txt").write_text("one  two\n\n three\n")
     assert read_prompts(tmp_path / "p.txt") == [PromptLine("one  two"), PromptLine(" three")]
+
+
+NO_ENDS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"
+"""What `str.splitlines` takes for the end of a line, and no text editor does."""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_only_line_feeds_end_a_prompt(tmp_path, end):
+    prompts = [f"a{one}b" for one in NO_ENDS] + ["carriage\rreturn", " spaced "]
+    (tmp_path / "p.txt").write_bytes(end.join(["\ufeff" + prompts[0], "", *prompts[1:], ""]).encode())
+    assert [line.prompt for line in read_prompts(tmp_path / "p.txt")] == prompts
+    rows = (json.dumps({"prompt": one, "target": f" {one}"}, ensure_ascii=False) for one in prompts)
+    (tmp_path / "p.jsonl").write_bytes(("\ufeff" + end.join(rows)).encode())
+    assert read_prompts(tmp_path / "p.jsonl") == [PromptLine(one, f" {one}") for one in prompts]
+    field = "\ufeff" + end.join(f"{one}\t {one}" for one in prompts if "\r" not in one)
+    assert parse_lines(field)[0] == [PromptLine(one, f" {one}") for one in prompts if "\r" not in one]
+
+
+@pytest.mark.fuzz
+@given(
+    prompts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1), ascii_too=st.booleans()
+)
+def test_what_is_written_as_json_lines_is_read_as_the_same_prompts(tmp_path_factory, prompts, ascii_too):
+    path = tmp_path_factory.mktemp("read") / "p.jsonl"
+    lines = (json.dumps({"prompt": one}, ensure_ascii=ascii_too) for one in prompts)
+    path.write_bytes("\n".join(lines).encode())
+    assert [line.prompt for line in read_prompts(path)] == prompts
+
+
+@pytest.mark.fuzz
+@given(lines=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\0")), min_size=1))
+def test_what_is_written_a_line_each_is_read_as_the_same_prompts(tmp_path_factory, lines):
+    path = tmp_path_factory.mktemp("read") / "p.txt"
+    path.write_bytes("\n".join(["first", *lines]).encode())
+    kept = [one for one in lines if one.strip()]
+    assert [line.prompt for line in read_prompts(path)] == ["first", *kept]
+    fields = [one.partition("\t") for one in lines]
+    expected = [PromptLine(one, target.rstrip("\t") or None) for one, _, target in fields if one.strip()]
+    assert parse_lines("\n".join(["first", *lines]), 10_000)[0] == [PromptLine("first"), *expected]
+
+
+@pytest.mark.parametrize("prompt", [" ", "\n", "\t", "\u00a0", "\u3000"])
+def test_white_space_is_a_prompt_like_any_other(tmp_path, prompt, capsys):
+    model, out = models.language_model("gpt2"), tmp_path / "out.jsonl"
+    (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": prompt}))
+    rows = analyse_batch(model, read_prompts(tmp_path / "p.jsonl"), SETTINGS, out)
+    assert without_seconds(rows[0]) == without_seconds(to_json(analyse(model, prompt, SETTINGS)))
+    assert main([prompt, "--model", str(models.folder("gpt2")), "--top", "1", "--against", f"{prompt}x", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["first"]["prompt"] == prompt
 
 
 def test_an_unknown_ending_is_refused_before_anything_is_run(tmp_path):

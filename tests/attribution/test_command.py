@@ -97,9 +97,10 @@ def test_without_json_a_person_can_read_it(capsys):
     ("arguments", "said"),
     [
         ([""], "The prompt is empty"),
-        (["  \n "], "The prompt is empty"),
-        ([models.PROMPT, "--max-tokens", "3"], "The prompt has 7 tokens; the limit is 3"),
-        (["the " * 300], "the limit is 64"),
+        ([models.PROMPT, "--max-tokens", "3"], "the limit is 3. Shorten it. Or allow more with --max-tokens."),
+        (["the " * 300], "the limit is 64, all that llama takes. Shorten it."),
+        (["x" * 20_000], "20,000 characters, far more than 64 tokens, all that llama takes. Shorten it."),
+        ([models.PROMPT, "--against", ""], "The prompt to compare with is empty"),
         ([models.PROMPT, "--target", " hydrogen"], "is not one token"),
         ([models.PROMPT, "--target", ""], "The target is empty"),
         ([models.PROMPT, "--position", "7"], "There is no position 7"),
@@ -110,6 +111,13 @@ def test_without_json_a_person_can_read_it(capsys):
 )
 def test_bad_questions_get_one_line_and_status_2(arguments, said, capsys):
     assert said in refusal(capsys, *arguments, "--model", str(models.folder("llama")), "--json")
+
+
+def test_a_tokenizer_says_nothing_of_its_own_of_a_long_prompt(copy, capsys):
+    path = copy / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 5}))
+    assert main(["the " * 10, "--model", str(copy), "--top", "1", "--no-suppressing", "--json"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("arguments", [[models.PROMPT, "--top", "-1"], [models.PROMPT, "--conventions", "mine"], []])

@@ -78,7 +78,7 @@ def tried_on_text(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) 
         on_change=changed,
         label_visibility="collapsed",
     )
-    if not text.strip():
+    if not text:
         st.caption("Type a text and leave the field, or take one of these: how active is the neuron at each token?")
         links = [link(one, navigation.href(HERE, replace(selection, trial=one))) for one in TRIALS]
         chips(links, key="trials", here=HERE, label="texts to try it on")

@@ -100,9 +100,9 @@ def _prompt_box(selection: PromptSelection, atlas: Catalogue) -> Analysis | None
             navigation.show(_with_text(typed.sent, selection))
             st.rerun()
         status = st.empty()
-        status.caption(f"{'A moment …' if typed.text.strip() else 'Type the beginning of a text.'} {_KEYS}")
+        status.caption(f"{'A moment …' if typed.text else 'Type the beginning of a text.'} {_KEYS}")
         analysis = _analysis(selection, atlas, status) if selection.prompt else None
-        if typed.text.strip():
+        if typed.text:
             _shown(_with_text(typed.text, selection), selection, analysis, status, atlas, right)
         else:
             status.caption(f"Type the beginning of a text, or start from one of these. {_KEYS}")
