@@ -23,6 +23,7 @@ from app.attribution.results import (
     HeadPositions,
     Keys,
     LogitLens,
+    Measured,
     OwnQuery,
     ThroughHead,
     ValueNeuron,
@@ -35,11 +36,11 @@ from db.neuron import Head, Neuron, NeuronAt, Part
 
 if TYPE_CHECKING:
     from app.attribution import analysis as analyses
-    from app.attribution import heads, query
+    from app.attribution import effects, heads, query
     from app.attribution.run import PromptRun, Ranges
 else:
     analyses, heads = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.heads")
-    query = lazy_import("app.attribution.query")
+    effects, query = lazy_import("app.attribution.effects"), lazy_import("app.attribution.query")
 
 DETAILS = "details"
 """The key beside an analysis' own under which answers one step further are kept."""
@@ -84,6 +85,11 @@ def parse_through(text: str) -> tuple[Neuron, Head]:
     """
     label, _, head = text.partition(":")
     return Neuron.parse(label), Head.parse(head)
+
+
+def parse_measured(text: str) -> int | str:
+    """How many neurons to measure from each end of each score, or "all"."""
+    return text if text == "all" else command_line.whole_number(1)(text)
 
 
 def label_of(what: Any) -> str:
@@ -222,6 +228,17 @@ TABLE = (
         key="within",
         metavar="L23.H4@3",
         help="also a part's own strongest neurons: of L23, L23.ffn, L23.H4 or L23.H4@3",
+    ),
+    DrillDown(
+        "effects",
+        Measured,
+        lambda run, count, ranges: effects.most_effective(run, count, ranges),
+        parse_measured,
+        option="effects",
+        key="effects",
+        metavar="N",
+        help=f"also what was measured to do most, of the N neurons at each end of each score ({MOVES}); or all",
+        many=False,
     ),
     DrillDown(
         "own",

@@ -10,7 +10,7 @@ Legend: L = layers, H = heads, N = parts measured, d = d_model, n = FFN neurons 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from app.attribution.ablation import ZeroedRun, without, zeroed
-from app.attribution.results import SublayerScores, ValueNeuron
-from app.attribution.run import PromptRun
+from app.attribution.prompt import Method
+from app.attribution.results import Effective, Measured, SublayerScores, ValueNeuron
+from app.attribution.run import PromptRun, Ranges
 from app.attribution.score import array, rows_for
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Part
@@ -222,6 +223,59 @@ def _hooks() -> Iterator[Callable[[Any], None]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+ALL = "all"
+"""Asks for every FFN neuron to be measured."""
+
+
+def most_effective(run: PromptRun, count: int | str, ranges: Ranges | None = None) -> Measured:
+    """The neurons of each kind and sign that were measured to do most, and what was measured to find them.
+
+    Args:
+        run: the prompt.
+        count: how many candidates to take from each end of each score, and to list at most of each kind and sign; or
+            `ALL`, for every FFN neuron, and as many attention candidates and rows as the settings' top.
+        ranges: what a catalogue knows of the neurons' extreme logits.
+    """
+    effects, found = Effects.of(run), {}
+    listed = run.settings.top if isinstance(count, str) else count
+    with torch.inference_mode():
+        for kind in NeuronKind:
+            entries = run.entries(kind)
+            total = entries.per_layer * run.model.dimensions.layers
+            every = count == ALL and kind is NeuronKind.FFN
+            numbers = torch.arange(total) if every else _candidates(run, kind, listed, ranges)
+            measured = effects.entries(kind, numbers)
+            for sign, name in ((1, "helping"), (-1, "hindering")):
+                best = (sign * measured).topk(min(listed, len(numbers))).indices
+                neurons = _named(run, kind, numbers[best], measured[best], sign)
+                found[f"{kind}_{name}"] = Effective(neurons, len(numbers), total)
+    return Measured("all FFN neurons" if count == ALL else "candidates", found)
+
+
+def _candidates(run: PromptRun, kind: NeuronKind, count: int, ranges: Ranges | None) -> Int[Tensor, " m"]:
+    """Numbers of the neurons at either end of any score."""
+    numbers: set[int] = set()
+    for method in Method:
+        scored = replace(run, settings=replace(run.settings, method=method))
+        for one in (*scored.raising(kind, count, None, ranges)[0], *scored.lowering(kind, count, ranges)[0]):
+            numbers.add(run.entries(kind).numbers(one.neuron)[one.position or 0])
+    return torch.tensor(sorted(numbers), dtype=torch.long)
+
+
+def _named(
+    run: PromptRun, kind: NeuronKind, numbers: Int[Tensor, " m"], effects: Float[Tensor, " m"], sign: int
+) -> tuple[ValueNeuron, ...]:
+    """Those whose effect has the sign, with their scores by the run's method."""
+    entries = run.entries(kind)
+    scores = run.scores(entries.contributions(numbers), [kind], [entries.layer(numbers)]).tolist()
+    rows = zip(numbers.tolist(), scores, entries.activation(numbers).tolist(), effects.tolist(), strict=True)
+    return tuple(
+        ValueNeuron(*entries.name(number), score, activation, effect)
+        for number, score, activation, effect in rows
+        if sign * effect > 0
+    )
 
 
 def effects_everywhere(run: PromptRun, parts: Sequence[Part]) -> list[float]:

@@ -437,6 +437,35 @@ class Within:
     found: dict[str, Found] = field(metadata=described(inline=True))
 
 
+@dataclass(frozen=True)
+class Effective:
+    """Neurons of one kind and sign by their effect, the largest first, of those that were measured.
+
+    Attributes:
+        neurons: each with its score too.
+        measured: how many were.
+        total: how many there are; where more than measured, others may do more.
+    """
+
+    neurons: tuple[ValueNeuron, ...]
+    measured: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The neurons whose removal at the analysed position was measured to change the target's log-probability most.
+
+    Attributes:
+        tried: "candidates", the strongest by any score (see `Method`); or "all FFN neurons", and candidates of
+            attention.
+        found: by kind and sign: "ffn_helping", "attention_hindering", …
+    """
+
+    tried: str
+    found: dict[str, Effective] = field(metadata=described(inline=True))
+
+
 @dataclass(frozen=True, eq=False)
 class OwnQuery:
     """What switched one chosen value neuron on. Scores add up to its own.

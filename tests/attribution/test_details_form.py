@@ -10,6 +10,7 @@ from pandas.testing import assert_frame_equal
 
 from app.attribution import Settings, drilldowns, explain, run_prompt
 from app.attribution.analysis import contrast, within
+from app.attribution.effects import most_effective
 from app.attribution.frames import lens_frame, pattern_frame, positions_frame
 from app.attribution.heads import contrast_flow, flow, through_head
 from app.attribution.query import activations, keys, own_query
@@ -54,6 +55,7 @@ def test_the_others_come_back_as_they_were(run, analysis):
     answers = [
         ("flow", flow(run)),
         ("flow", contrast_flow(run, contrast(run, 7, 0))),
+        ("effects", most_effective(run, 3)),
         ("within", within(run, Part(1), 4, None)),
         ("within", within(run, Part.parse("L2.H1@3"), 4, None)),
         ("neuron", run.value_neurons(FFN)),

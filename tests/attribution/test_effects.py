@@ -9,7 +9,7 @@ from app.attribution import Settings, run_prompt
 from app.attribution.__main__ import main
 from app.attribution.ablation import without
 from app.attribution.analysis import LISTS
-from app.attribution.effects import Effects, effects_everywhere
+from app.attribution.effects import Effects, effects_everywhere, most_effective
 from app.attribution.form import read
 from app.attribution.prompt import Method
 from app.attribution.results import Analysis, ValueNeuron
@@ -178,6 +178,53 @@ def test_gradients_without_a_part_are_those_of_the_model_without_it():
     effect = Effects.of(found).neurons([one])[0]
     assert not torch.allclose(found.gradients, run.gradients, atol=1e-4)
     assert effect * one.score > 0
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_all_are_measured_or_all_candidates(name):
+    run = run_of(name, top=6)
+    measure, width = Effects.of(run), run.ffn.per_layer
+    every = measure.entries(NeuronKind.FFN, torch.arange(models.LAYERS * width)).tolist()
+    by_size = sorted(range(len(every)), key=lambda number: -every[number])
+    exhaustive, some = most_effective(run, "all"), most_effective(run, 6)
+    assert (exhaustive.tried, some.tried) == ("all FFN neurons", "candidates")
+    for sign, found in ((1, exhaustive.found["ffn_helping"]), (-1, exhaustive.found["ffn_hindering"])):
+        assert (found.measured, found.total) == (len(every), len(every))
+        best = [every[number] for number in by_size[::sign][:6]]
+        assert [one.effect for one in found.neurons] == pytest.approx(best, abs=CLOSE)
+        for one in found.neurons:
+            assert one.effect == pytest.approx(every[one.neuron.layer * width + one.neuron.index], abs=CLOSE)
+            assert one.score == pytest.approx(run.value_neuron(one.neuron).score, abs=1e-5)
+    for kind in NeuronKind:
+        ends = [neurons_of(run, kind, method) for method in Method]
+        helping, hindering = some.found[f"{kind}_helping"], some.found[f"{kind}_hindering"]
+        assert helping.measured == len(set.union(*ends)) < helping.total
+        assert {(one.neuron, one.position) for one in (*helping.neurons, *hindering.neurons)} <= set.union(*ends)
+        assert min([one.effect or 0 for one in helping.neurons], default=1) > 0
+        assert max([one.effect or 0 for one in hindering.neurons], default=-1) < 0
+        assert len(helping.neurons) <= 6
+
+
+def neurons_of(run, kind, method):
+    scored = run_of(run.model.name, method=method)
+    lists = (*scored.raising(kind, 6)[0], *scored.lowering(kind, 6, None)[0])
+    return {(one.neuron, one.position) for one in lists}
+
+
+def test_what_does_most_from_the_shell(capsys):
+    asked = [LONG, "--model", str(models.folder("llama")), "--top", "3", "--json", "--effects"]
+    assert main([*asked, "2"]) == 0
+    found = json.loads(capsys.readouterr().out)["effects"]
+    assert found["tried"] == "candidates"
+    assert len(found["ffn_helping"]["neurons"]) == 2
+    assert found["ffn_helping"]["neurons"][0]["effect"] > 0 > found["attention_hindering"]["neurons"][0]["effect"]
+    assert "proven" not in json.dumps(found)
+    assert main([*asked, "all"]) == 0
+    found = json.loads(capsys.readouterr().out)["effects"]
+    assert found["tried"] == "all FFN neurons"
+    assert found["ffn_helping"]["measured"] == found["ffn_helping"]["total"] == 144
+    with pytest.raises(SystemExit):
+        main([*asked, "some"])
 
 
 def test_a_run_that_cannot_be_repeated_is_refused():
