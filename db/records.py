@@ -71,6 +71,15 @@ class BuildStamp:
     depth: Annotated[int, "Tokens stored at each end of a neuron."]
     tokenizer_json: str | None = None
     """The ``tokenizers`` file; absent where the tokenizer has none."""
+    padding: Annotated[
+        int | None,
+        "Rows of the unembedding that are no token; they are in no list, mean or deviation. Null: not counted.",
+    ] = None
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the unembedding that are tokens."""
+        return self.vocabulary - (self.padding or 0)
 
     @property
     def ffn_width(self) -> int:
@@ -115,7 +124,7 @@ class Model:
         BuildStamp | None,
         stamped(
             *("build_id", "created_at", "family", "layers", "heads", "d_model", "vocabulary"),
-            *("ffn_neurons", "attention_neurons", "depth"),
+            *("ffn_neurons", "attention_neurons", "depth", "padding"),
         ),
     ]
     problem: Annotated[str | None, "Why the build cannot be read, where it cannot."]

@@ -44,7 +44,7 @@ from indexer.neighbours import COUNT, nearest_tokens
 from indexer.products import give_back
 from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
 from indexer.shards import clean, is_whole, neuron_rows, only_indexer, pair_rows, work_folder, work_folders, write_shard
-from indexer.tokens import token_table
+from indexer.tokens import TokenBytes, token_table
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights
 
@@ -104,7 +104,7 @@ def build(
     """
     with ThreadPoolExecutor(1) as aside:
         aside.submit(lambda: checkpoint.identity)  # hashes all weight files, while the tokenizer is read
-        stamp = stamp_of(checkpoint, _unembedding(checkpoint), depth)
+        stamp = stamp_of(checkpoint, unembedding_of(checkpoint), depth)
     directory = home_of(checkpoint, catalogue)
     stamp = replace(stamp, model=directory.name)
     if directory.name != checkpoint.name:
@@ -156,7 +156,7 @@ def _build(
 
     work.mkdir(exist_ok=True)
     clean(work)
-    unembedding = _unembedding(checkpoint)
+    unembedding = unembedding_of(checkpoint)
     if screen is None:
         screen = not torch.cuda.is_available() and bf16_is_faster(stamp.d_model)
     if torch.cuda.is_available():
@@ -209,9 +209,9 @@ def _described(folder: Path) -> str:
     return ("unfinished" if owner is None else short_identity(owner)) + (f", from {source}" if source else "")
 
 
-def _unembedding(checkpoint: Checkpoint) -> Unembedding:
+def unembedding_of(checkpoint: Checkpoint) -> Unembedding:
     """Read again where it is needed: kept all the time, it would add to the memory of every stage."""
-    return Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon())
+    return Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon(), TokenBytes(checkpoint.tokenizer))
 
 
 def _found(directory: Path, stamp: BuildStamp) -> Built:
@@ -248,7 +248,7 @@ def _neighbours(
     work: Path, unembedding: Unembedding, screen: bool, memory_mb: int, say: Callable[[str], None]
 ) -> pa.Table | None:
     """Each token's nearest tokens, from their shard where it is whole; None where they would cost too much."""
-    vocabulary = unembedding.folded.shape[0]
+    vocabulary = len(unembedding.folded) if unembedding.used is None else len(unembedding.used)
     shard = work / "neighbours"
     if not is_whole(shard, {_NEIGHBOUR_FILE: vocabulary * min(COUNT, vocabulary - 1)}):
         say(f"Finding the nearest tokens of each of {vocabulary:,} tokens")
@@ -311,6 +311,7 @@ def _free(directory: Path) -> int:
 def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> BuildStamp:
     """What a build of this checkpoint says about itself; reads all weight files once, for their hash."""
     size = checkpoint.dimensions
+    padding = 0 if unembedding.padding is None else len(unembedding.padding)
     stamp = BuildStamp(
         build_id="",
         schema_version=SCHEMA_VERSION,
@@ -328,10 +329,12 @@ def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> Bu
         attention_neurons=size.layers * size.attention_width,
         heads=size.heads,
         head_dim=size.head_dim,
-        depth=min(depth, size.vocabulary),
+        depth=min(depth, size.vocabulary - padding),
         tokenizer_json=checkpoint.tokenizer_json,
+        padding=padding,
     )
     identity = {name: getattr(stamp, name) for name in _IDENTITY}
+    identity |= {"padding": padding} if padding else {}  # without any, an earlier version gave the same contents
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return replace(stamp, build_id=digest[:16])
 

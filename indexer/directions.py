@@ -1,9 +1,10 @@
 """Neurons by their value vectors themselves: similar by cosine, or ranked for a concept. Needs the weights.
 
 z of a token j under a value vector v is (v · row_j - v · m) / sqrt(v · S v), with m the mean of the folded
-unembedding's rows and S their covariance. The weighted mean of z over a concept's tokens is therefore one product with
-one direction, (sum of w_j (row_j - m) / sum of |w_j|) · v, over the neuron's own deviation: no logits over the
-vocabulary are computed, and every neuron of the model is ranked, not only those whose stored lists hold a token.
+unembedding's rows (those of tokens) and S their covariance. The weighted mean of z over a concept's tokens is therefore
+one product with one direction, (sum of w_j (row_j - m) / sum of |w_j|) · v, over the neuron's own deviation: no logits
+over the vocabulary are computed, and every neuron of the model is ranked, not only those whose stored lists hold a
+token.
 """
 
 from collections.abc import Iterator, Sequence
@@ -94,9 +95,10 @@ def rank_by_direction(
     Raises:
         AtlasError: no tokens, tokens beyond the vocabulary, or weights that do not fit.
     """
-    rows = unembedding.folded
-    direction = _direction(rows, token_ids, token_weights)
-    covariance = _covariance(rows)
+    rows = unembedding.rows
+    mean = rows.mean(dim=0)
+    direction = _direction(unembedding, mean, token_ids, token_weights)
+    covariance = _covariance(rows, mean)
     best = _Best(k)
     for layer, here, values in _blocks(weights, kind, layers):
         values = values.to(rows.device)
@@ -115,8 +117,9 @@ def rank_by_direction(
 
 
 def _direction(
-    rows: Float[Tensor, "V d"], token_ids: Sequence[int], token_weights: Sequence[float]
+    unembedding: Unembedding, mean: Float[Tensor, " d"], token_ids: Sequence[int], token_weights: Sequence[float]
 ) -> Float[Tensor, " d"]:
+    rows = unembedding.folded
     size, total = rows.shape[0], sum(abs(weight) for weight in token_weights)
     if len(token_ids) != len(token_weights) or not token_ids or total == 0:
         raise AtlasError("A concept needs at least one token, and a weight for each that is not 0 for all.")
@@ -124,11 +127,10 @@ def _direction(
         raise AtlasError(f"A token of the concept is outside the vocabulary of 0-{size - 1}.")
     shares = torch.tensor(list(token_weights), dtype=rows.dtype, device=rows.device) / total
     chosen: Tensor = rows[torch.tensor(list(token_ids), device=rows.device)]
-    return shares @ (chosen - rows.mean(dim=0))
+    return shares @ (chosen - mean)
 
 
-def _covariance(rows: Float[Tensor, "V d"]) -> Float[Tensor, "d d"]:
-    mean = rows.mean(dim=0)
+def _covariance(rows: Float[Tensor, "V d"], mean: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
     total = rows.new_zeros(rows.shape[1], rows.shape[1])
     for start in range(0, rows.shape[0], 8192):  # in slices: a centred copy of all rows would double their memory
         part = rows[start : start + 8192] - mean

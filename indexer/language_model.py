@@ -83,18 +83,18 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
     if not checkpoint.is_unchanged:
         raise AtlasError(f"The files in {checkpoint.folder} changed while they were read. Wait, then try again.")
     dimensions = dimensions_of(config)
-    weights = live_weights(module, architecture, dimensions)
+    weights, tokens = live_weights(module, architecture, dimensions), TokenBytes(checkpoint.tokenizer)
     model = LanguageModel(
         name=checkpoint.name,
         checkpoint=checkpoint,
         family=str(config.model_type),
         module=module,
         tokenizer=checkpoint.tokenizer,
-        tokens=TokenBytes(checkpoint.tokenizer),
+        tokens=tokens,
         architecture=architecture,
         dimensions=dimensions,
         weights=weights,
-        unembedding=Unembedding.from_weights(weights, checkpoint.epsilon()),
+        unembedding=Unembedding.from_weights(weights, checkpoint.epsilon(), tokens),
     )
     check_shapes(weights, model.family)
     stream = model.forward(probe_tokens(dimensions.vocabulary).tolist())

@@ -56,13 +56,15 @@ def nearest_tokens(
         limit: largest V x V x d.
 
     Returns:
-        Columns token_id, rank (from 1, by the corrected measure), neighbour_id, cosine (in [-1, 1], rounded to three
-        decimals), sorted by token_id and rank; rows that are zero have cosine 0 with everything. None beyond `limit`.
+        Columns token_id (rows of no token are left out, on both sides), rank (from 1, by the corrected measure),
+        neighbour_id, cosine (in [-1, 1], rounded to three decimals), sorted by token_id and rank; rows that are zero
+        have cosine 0 with everything. None beyond `limit`.
     """
-    vocabulary, width = unembedding.folded.shape
+    width, used = unembedding.folded.shape[1], unembedding.used
+    vocabulary = unembedding.folded.shape[0] if used is None else used.shape[0]
     if vocabulary * vocabulary * float(width) > limit:
         return None
-    unit = _unit_rows(unembedding.folded)
+    unit = _unit_rows(unembedding.rows)
     count = min(count, vocabulary - 1)
     pool = min(max(_POOL, count + _SPARE), vocabulary - 1)
     fast = not unit.is_cuda and bf16_is_faster(width) if screen is None else screen
@@ -76,7 +78,8 @@ def nearest_tokens(
 
     parts = [slice(start, start + _SCORED) for start in range(0, vocabulary, _SCORED)]
     kept, exact = zip(*in_threads(chosen, parts, _workers(unit)), strict=True)
-    return _table(torch.cat(kept), torch.cat(exact))
+    ids = torch.arange(vocabulary) if used is None else used.cpu()
+    return _table(ids, torch.cat(kept), torch.cat(exact))
 
 
 def _unit_rows(rows: Float[Tensor, "V d"]) -> Float[Tensor, "V d"]:
@@ -135,14 +138,15 @@ def _best(
     return tokens.gather(1, order), cosines.gather(1, order)
 
 
-def _table(tokens: Int[Tensor, "V k"], cosines: Float[Tensor, "V k"]) -> pa.Table:
-    vocabulary, count = tokens.shape
+def _table(ids: Int[Tensor, " V"], nearest: Int[Tensor, "V k"], cosines: Float[Tensor, "V k"]) -> pa.Table:
+    """ids: of the tokens that the rows are of; `nearest` holds their places."""
+    vocabulary, count = nearest.shape
     rounded = cosines.clamp(-1, 1).double().round(decimals=_DECIMALS)
     return pa.table(
         {
-            "token_id": pa.array(torch.arange(vocabulary).repeat_interleave(count).numpy(), pa.int32()),
+            "token_id": pa.array(ids.repeat_interleave(count).numpy(), pa.int32()),
             "rank": pa.array(torch.arange(1, count + 1).repeat(vocabulary).numpy(), pa.int16()),
-            "neighbour_id": pa.array(tokens.flatten().numpy(), pa.int32()),
+            "neighbour_id": pa.array(ids[nearest.flatten().long()].numpy(), pa.int32()),
             "cosine": pa.array(rounded.flatten().numpy(), pa.float32()),
         }
     )

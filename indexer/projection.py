@@ -53,7 +53,8 @@ class Projection:
     Attributes:
         top_tokens, top_logits: [neuron, k]; highest logits first.
         bottom_tokens, bottom_logits: [neuron, k]; lowest logits first.
-        mean, std: [neuron]; of the logits over the whole vocabulary (population), in logits.
+        mean, std: [neuron]; of the logits over all tokens (population), in logits. Rows of no token are left out, here
+            and in the lists.
         norm: [neuron]; length of the value vector itself.
     """
 
@@ -89,14 +90,16 @@ class Projector:
     ) -> None:
         rows = unembedding.folded
         on_cpu = rows.device.type == "cpu"
-        self.depth = min(depth, rows.shape[0])
-        self.mean_row = rows.mean(dim=0)
-        self.rows = CentredRows(rows, self.mean_row, self.depth + SPARE)
-        self.covariance = (self.rows.padded.T @ self.rows.padded) / rows.shape[0]
+        self.used = unembedding.used
+        tokens = rows.shape[0] if self.used is None else self.used.shape[0]
+        self.depth = min(depth, tokens)
+        self.rows = CentredRows(rows, self.depth + SPARE, self.used)
+        self.mean_row = self.rows.mean
+        self.covariance = (self.rows.padded.T @ self.rows.padded) / tokens
         self._screen: Screen | None = None
-        if screen is not False and on_cpu and Screen.fits(rows.shape[0], self.depth):
+        if screen is not False and on_cpu and Screen.fits(tokens, self.depth):
             self._screen = Screen(self.rows, self.depth) if screen or bf16_is_faster(rows.shape[1]) else None
-        affordable = max(1, memory_mb * 1_000_000 // (rows.shape[0] * _bytes_an_entry(self.screens)))
+        affordable = max(1, memory_mb * 1_000_000 // (tokens * _bytes_an_entry(self.screens)))
         cores = torch.get_num_threads() if on_cpu else 1
         self.workers = max(1, min(cores, affordable // _LEAST_CHUNK))
         self.chunk = min(chunk, max(1, affordable // self.workers))
@@ -140,6 +143,8 @@ class Projector:
             self.seen += values.shape[0]
             self.unproven += again
         top_tokens, top, bottom_tokens, bottom = lists
+        if self.used is not None:  # from places among the tokens' rows to ids
+            top_tokens, bottom_tokens = (self.used[found.long()].int() for found in (top_tokens, bottom_tokens))
         mean = values @ self.mean_row
         variance = ((values @ self.covariance) * values).sum(dim=1)
         std = variance.clamp_min(0).sqrt()
@@ -164,21 +169,28 @@ def bf16_is_faster(d_model: int) -> bool:
 
 
 class CentredRows:
-    """The unembedding's rows less their mean, with rows of zeros at the end so that a pyramid fits their number.
+    """The unembedding's rows of tokens less their mean, with rows of zeros at the end so that a pyramid fits their
+    number.
 
     Those have logits of zero, which a pyramid never gives.
 
     Attributes:
         padded: [V', d] with V' >= V; float32.
-        vocabulary: V.
+        vocabulary: V, the tokens.
+        mean: [d].
         levels: of a pyramid with room for `count` at its top.
     """
 
-    def __init__(self, rows: Float[Tensor, "V d"], mean: Float[Tensor, " d"], count: int) -> None:
-        self.vocabulary = rows.shape[0]
+    def __init__(self, rows: Float[Tensor, "U d"], count: int, used: Int[Tensor, " V"] | None = None) -> None:
+        self.vocabulary = rows.shape[0] if used is None else used.shape[0]
         self.levels = levels_for(self.vocabulary, count)
         self.padded = rows.new_zeros(padded(self.vocabulary, self.levels), rows.shape[1])
-        torch.sub(rows, mean, out=self.padded[: self.vocabulary])
+        if used is None:
+            self.rows.copy_(rows)
+        else:
+            torch.index_select(rows, 0, used, out=self.rows)
+        self.mean = self.rows.mean(dim=0)
+        self.rows.sub_(self.mean)
 
     @property
     def rows(self) -> Float[Tensor, "V d"]:

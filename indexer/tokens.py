@@ -49,6 +49,10 @@ class TokenBytes:
         """A control token, or an id that no token uses."""
         return token_id in self._special or token_id not in self._pieces
 
+    def unused(self, vocabulary: int) -> list[int]:
+        """The ids below `vocabulary` that no token has: padding of the unembedding, and holes."""
+        return [token_id for token_id in range(vocabulary) if token_id not in self._pieces]
+
     def bytes_of(self, token_id: int) -> bytes:
         piece = self._pieces.get(token_id, "")
         if token_id in self._verbatim:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from db.errors import AtlasError
 from indexer.families import Conventions, NormKind
 from indexer.products import product
+from indexer.tokens import TokenBytes
 from indexer.weights import Weights
 
 
@@ -29,6 +31,8 @@ class Unembedding:
         bias: [V] or None; the head's own bias.
         norm: which norm the scale is that of.
         epsilon: the norm's ε.
+        padding: [P] or None; ids of the rows that are no token. The model gives them probability, so they are part of
+            every softmax; of lists and statistics of tokens they are not.
     """
 
     folded: Float[Tensor, "V d"]
@@ -36,9 +40,11 @@ class Unembedding:
     bias: Float[Tensor, " V"] | None
     norm: NormKind
     epsilon: float
+    padding: Int[Tensor, " P"] | None = None
 
     @classmethod
-    def from_weights(cls, weights: Weights, epsilon: float) -> "Unembedding":
+    def from_weights(cls, weights: Weights, epsilon: float, tokens: TokenBytes | None = None) -> "Unembedding":
+        """The rows that `tokens` has no token for are padding; without it none is."""
         gamma, beta = weights.final_norm()
         matrix, bias = weights.head()
         folded = matrix * gamma
@@ -46,7 +52,39 @@ class Unembedding:
         if norm is NormKind.LAYER:
             folded -= folded.mean(dim=1, keepdim=True)
         shift = None if beta is None else matrix @ beta
-        return cls(folded.contiguous(), shift, bias, norm, epsilon)
+        unused = tokens.unused(len(folded)) if tokens is not None else []
+        if len(unused) == len(folded):
+            raise AtlasError("The tokenizer has no token for any row of the unembedding: they do not belong together.")
+        padding = torch.tensor(unused, device=folded.device) if unused else None
+        return cls(folded.contiguous(), shift, bias, norm, epsilon, padding)
+
+    @cached_property
+    def used(self) -> Int[Tensor, " R"] | None:
+        """The ids of the rows that are tokens, rising; None where all are."""
+        if self.padding is None:
+            return None
+        every = torch.ones(len(self.folded), dtype=torch.bool, device=self.folded.device)
+        return every.index_fill_(0, self.padding.to(every.device), False).nonzero().flatten()
+
+    @cached_property
+    def padding_ball(self) -> tuple[Float[Tensor, " d"], float]:
+        """The mean of the rows that are no token, and the distance of the furthest of them from it."""
+        rows = self.folded[self.padding]
+        middle = rows.mean(dim=0)
+        return middle, float((rows - middle).norm(dim=1).max())
+
+    @property
+    def rows(self) -> Float[Tensor, "R d"]:
+        """The folded rows of tokens; a copy where there are others."""
+        return self.folded if self.used is None else self.folded[self.used]
+
+    def extremes(
+        self, numbers: Float[Tensor, "*batch V"], count: int, *, largest: bool = True
+    ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
+        """The `count` largest (or smallest) numbers of tokens, the most extreme first, and the tokens' ids."""
+        of_tokens = numbers if self.used is None else numbers[..., self.used]
+        found = of_tokens.topk(min(count, of_tokens.shape[-1]), largest=largest)
+        return found.values, found.indices if self.used is None else self.used[found.indices]
 
     def scale(self, hidden: Float[Tensor, "... d"]) -> Float[Tensor, "... 1"]:
         """The norm's scale at `hidden`: sqrt(var + ε) for LayerNorm, sqrt(mean square + ε) for RMSNorm."""

@@ -21,7 +21,7 @@ from db.catalogue.reader import read_only_connection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.records import BuildStamp, short_identity
-from indexer.build import stamp_of
+from indexer.build import stamp_of, unembedding_of
 from indexer.checkpoint import Checkpoint
 from indexer.unembedding import Unembedding
 
@@ -69,7 +69,7 @@ def verify(path: Path, checkpoint: Checkpoint, *, sample: int = 200, seed: int |
     except duckdb.Error as error:
         raise _differs(path, f"it cannot be read ({str(error).splitlines()[0][:160]})") from error
 
-    unembedding = Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon())
+    unembedding = unembedding_of(checkpoint)
     if not checkpoint.has(stamp.checkpoint):
         raise AtlasError(
             f"{path} is not of the model in {checkpoint.folder}: its stamp has checkpoint "
@@ -78,7 +78,8 @@ def verify(path: Path, checkpoint: Checkpoint, *, sample: int = 200, seed: int |
         )
     expected = stamp_of(checkpoint, unembedding, stamp.depth)
     for name in (field.name for field in fields(stamp) if field.name not in _OF_THE_RUN):
-        if getattr(stamp, name) != getattr(expected, name):
+        counted = name != "padding" or stamp.padding is not None  # a build without any may be of an earlier version
+        if counted and getattr(stamp, name) != getattr(expected, name):
             told, found = (str(getattr(one, name))[:60] for one in (stamp, expected))
             raise _differs(path, f"its stamp has {name} {told}, the checkpoint {found}")
 
@@ -109,7 +110,8 @@ def _compare_layer(
     for place, (neuron, logits) in enumerate(zip(ids, logits_of, strict=True)):
         vector = values[place].double()
         scale = max(float(vector.norm()) * unembedding.longest_row, 1e-30)
-        own = {"mean": logits.mean(), "std": logits.std(), "norm": float(vector.norm())}
+        real = logits[~np.isnan(logits)]
+        own = {"mean": real.mean(), "std": real.std(), "norm": float(vector.norm())}
         for name, value in own.items():
             # The norm is no logit: a share of itself.
             deviation = abs(statistics[name][place] - value) / (max(value, 1e-30) if name == "norm" else scale)
@@ -123,10 +125,13 @@ def _compare_layer(
 
 
 def _every_logit(unembedding: Unembedding, values: Float[Tensor, "n d"]) -> Iterator[NDArray[np.float64]]:
-    """The logits of each value vector over the whole vocabulary, in float64."""
+    """The logits of each value vector over the whole vocabulary, in float64; NaN where a row is no token."""
     for some in values.double().split(_AT_ONCE):
         slices = [rows.double() @ some.T for rows in unembedding.folded.split(8192)]
-        yield from torch.cat(slices).T.contiguous().numpy()
+        logits = torch.cat(slices)
+        if unembedding.padding is not None:
+            logits[unembedding.padding] = torch.nan
+        yield from logits.T.contiguous().numpy()
 
 
 def _compare_end(
@@ -144,7 +149,7 @@ def _compare_end(
         )
     others = logits.copy()
     others[rows["token_id"]] = -np.inf
-    missing = int(others.argmax())
+    missing = int(np.nanargmax(others))
     if others[missing] > own.min() + CLOSE * scale:
         raise _differs(path, f"neuron {neuron} {end} token {missing}, which its list lacks")
     return float(deviation.max())

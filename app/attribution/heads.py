@@ -97,7 +97,7 @@ def strongest_tokens(
     found: list[list[int]] = []
     for rows in vectors.split(ROWS_AT_ONCE):
         logits = model.unembedding.logits(rows, model.unembedding.scale(rows))
-        found += logits.topk(count, dim=1).indices.tolist()
+        found += model.unembedding.extremes(logits, count)[1].tolist()
     return [tuple(token_of(model, token_id) for token_id in row) for row in found]
 
 
@@ -143,7 +143,7 @@ def _both_ends(
     model: LanguageModel, vector: Float[Tensor, " d"], count: int
 ) -> tuple[tuple[PromptToken, ...], tuple[PromptToken, ...]]:
     logits = model.unembedding.folded @ vector
-    top, bottom = logits.topk(count).indices, logits.topk(count, largest=False).indices
+    top, bottom = (model.unembedding.extremes(logits, count, largest=end)[1] for end in (True, False))
     return tuple(token_of(model, one) for one in top.tolist()), tuple(token_of(model, one) for one in bottom.tolist())
 
 

@@ -312,11 +312,12 @@ def _side(
     value: Float[Tensor, " d"],
     shown: int,
 ) -> KeySide:
-    mean, std = float(readings.mean()), float(readings.std(correction=0))
+    of_tokens = readings if model.unembedding.used is None else readings[model.unembedding.used]
+    mean, std = float(of_tokens.mean()), float(of_tokens.std(correction=0))
 
     def end(largest: bool) -> tuple[KeyToken, ...]:
-        found = readings.topk(min(shown, len(readings)), largest=largest)
-        pairs = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        values, ids = model.unembedding.extremes(readings, shown, largest=largest)
+        pairs = zip(ids.tolist(), values.tolist(), strict=True)
         return tuple(
             KeyToken(token_of(model, token_id), reading, (reading - mean) / std if std else 0.0)
             for token_id, reading in pairs

@@ -53,6 +53,8 @@ from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
 
 PREDICTIONS = 10
+LAST_DIGITS = 1 + 1e-5
+"""Stored logits are float32 products; their last digits may differ from the ones computed here."""
 
 Ranges = Callable[[NeuronKind, int], Float[Tensor, " neurons"]]
 """(kind, layer) -> highest minus lowest logit of each value vector, in neuron order: what a catalogue knows."""
@@ -204,10 +206,9 @@ class PromptRun:
             return slope, "linear" if method is Method.GRADIENT else "concavity"
         if isinstance(ranges, StoredRanges):
             require_same_model(self.model, ranges.catalogue)
-        longest = 2 * self.model.unembedding.longest_row
 
         def bound(layer: int) -> Tensor:
-            spans = entries.values(layer).norm(dim=1) * longest if ranges is None else ranges(kind, layer)
+            spans = self._spans(kind, layer, ranges)
             width = (entries.scaled(layer, spans.to(self.gradients)) / self.scale).square() / 8
             return self.between(slope(layer), width)[upper]
 
@@ -310,6 +311,21 @@ class PromptRun:
         lower, bound = self._bounds(kind, False, ranges)
         ranking = certified_bottom(span.bounds(lower), span.exact, k, bound, tolerance)
         return span.active(ranking), ranking.certificate
+
+    def _spans(self, kind: NeuronKind, layer: int, ranges: Ranges | None) -> Float[Tensor, " neurons"]:
+        """Highest minus lowest logit of each value vector, or more. Rows of no token count, as they do in the softmax;
+        since no catalogue has their logits, they are bounded by those of their middle and by how far they are from it.
+        """
+        values, unembedding = self.entries(kind).values(layer), self.model.unembedding
+        lengths: Tensor = values.norm(dim=1)
+        if ranges is None:
+            return 2 * unembedding.longest_row * lengths
+        if unembedding.padding is None or not isinstance(ranges, StoredRanges):
+            return ranges(kind, layer)
+        highest, lowest = ranges.ends(kind, layer)
+        middle, radius = unembedding.padding_ball
+        near, reach = values @ middle, lengths * radius
+        return (torch.maximum(highest, near + reach) - torch.minimum(lowest, near - reach)) * LAST_DIGITS
 
     def linear(
         self, kind: NeuronKind, direction: Float[Tensor, " d"], k: int, part: Part | None = None
@@ -539,14 +555,18 @@ class StoredRanges:
     """The `Ranges` of a catalogue; each layer is read once. A run of another checkpoint refuses them."""
 
     catalogue: Catalogue
-    _read: dict[tuple[NeuronKind, int], Tensor] = field(default_factory=dict)
+    _read: dict[tuple[NeuronKind, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def __call__(self, kind: NeuronKind, layer: int) -> Tensor:
-        """Highest minus lowest logit of every value vector, as the catalogue stores them."""
+        """Highest minus lowest logit of every value vector over all tokens, as the catalogue stores them."""
+        highest, lowest = self.ends(kind, layer)
+        return (highest - lowest) * LAST_DIGITS
+
+    def ends(self, kind: NeuronKind, layer: int) -> tuple[Tensor, Tensor]:
+        """The highest and the lowest logits."""
         if (kind, layer) not in self._read:
             highest, lowest = self.catalogue.extremes(layer, kind)
-            # Stored logits are float32 products; their last digits may differ from the ones computed here.
-            self._read[kind, layer] = torch.from_numpy(highest - lowest) * (1 + 1e-5)
+            self._read[kind, layer] = torch.from_numpy(highest), torch.from_numpy(lowest)
         return self._read[kind, layer]
 
 

@@ -37,8 +37,9 @@ def check_build(path: Path, stamp: BuildStamp) -> None:
         # The longest check runs at the same time as the others; a cursor is a connection of its own to the same file.
         by_token = aside.submit(_check_by_token, connection.cursor(), stamp)
         _check_neurons(connection)
-        _check_by_neuron(connection, stamp)
-        _check_neighbours(connection, stamp)
+        used = _check_padding(connection, stamp)
+        _check_by_neuron(connection, stamp, used)
+        _check_neighbours(connection, stamp, used)
         by_token.result()
 
 
@@ -112,6 +113,17 @@ def _check_counts(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> N
     _require(np.array_equal(ids, np.arange(stamp.vocabulary)), "token ids are not 0, 1, 2, … in order")
 
 
+def _check_padding(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> NDArray[np.bool_]:
+    """Which rows of the unembedding are tokens: all, in a stamp that does not count the others."""
+    if stamp.padding is None:
+        return np.ones(stamp.vocabulary, np.bool_)
+    tokens = connection.execute("SELECT special, octet_length(bytes) AS size FROM token ORDER BY token_id").fetchnumpy()
+    unused = np.asarray((tokens["special"] == 1) & (tokens["size"] == 0))
+    found = int(unused.sum())
+    _require(found == stamp.padding, f"{found:,} rows are no token, not {stamp.padding:,}")
+    return ~unused
+
+
 def _check_neurons(connection: duckdb.DuckDBPyConnection) -> None:
     rows = connection.execute("SELECT * FROM neuron").fetchnumpy()
     ids = rows["neuron_id"]
@@ -136,7 +148,7 @@ def _check_neurons(connection: duckdb.DuckDBPyConnection) -> None:
     _require(misplaced == 0, f"{misplaced:,} neurons are not where their layer, kind, head and index put them")
 
 
-def _check_by_neuron(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> None:
+def _check_by_neuron(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp, used: NDArray[np.bool_]) -> None:
     depth, first = stamp.depth, 0
     per_neuron = 2 * depth
     for rows in _chunks(connection, "neuron_token", max(1, _ROWS_AT_ONCE // per_neuron) * per_neuron):
@@ -152,6 +164,7 @@ def _check_by_neuron(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -
             _fail_at(columns[name] != values, first, f"lacks a rank of 1–{depth} at one end, or has one twice")
         tokens, logits = columns["token_id"], columns["logit"]
         _fail_at((tokens < 0) | (tokens >= stamp.vocabulary), first, f"has a token outside 0–{stamp.vocabulary - 1}")
+        _fail_at(~used[tokens], first, "has a row at an end that is no token")
         _fail_at(np.diff(np.sort(tokens, axis=2), axis=2) == 0, first, "has one token twice at an end")
         _fail_at(~np.isfinite(logits), first, "has a logit that is not finite")
         steps = np.diff(logits, axis=2) * expected["sign"]
@@ -200,22 +213,23 @@ def _strictly_sorted(keys: NDArray[np.int64]) -> bool:
     return bool(rises.all())
 
 
-def _check_neighbours(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> None:
+def _check_neighbours(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp, used: NDArray[np.bool_]) -> None:
     """No neighbours at all, or the same number for every token: ranked, in order, each another token and once."""
+    ids = np.flatnonzero(used)
     total = _one(connection, "SELECT count(*) FROM token_neighbour")
     if total == 0:
         return
-    each, rest = divmod(total, stamp.vocabulary)
-    _require(rest == 0, f"{total:,} neighbours are not the same number for each of {stamp.vocabulary:,} tokens")
+    each, rest = divmod(total, len(ids))
+    _require(rest == 0, f"{total:,} neighbours are not the same number for each of {len(ids):,} tokens")
     first = 0
     for rows in _chunks(connection, "token_neighbour", max(1, _ROWS_AT_ONCE // each) * each):
         columns = {name: values.reshape(-1, each) for name, values in rows.items()}
-        tokens = np.arange(first, first + len(columns["rank"]))[:, None]
+        tokens = ids[first : first + len(columns["rank"]), None]
         ordered = (columns["token_id"] == tokens).all() and (columns["rank"] == np.arange(1, each + 1)).all()
         _require(bool(ordered), "the neighbours of a token are not ranked from 1, or not in order")
         near = columns["neighbour_id"]
-        known = ((near >= 0) & (near < stamp.vocabulary) & (near != tokens)).all()
-        _require(bool(known), "a neighbour is no other token of the vocabulary")
+        known = (near >= 0) & (near < stamp.vocabulary) & (near != tokens)
+        _require(bool(known.all() and used[near].all()), "a neighbour is no other token of the vocabulary")
         _require(bool((np.diff(np.sort(near, axis=1), axis=1) != 0).all()), "a token has one neighbour twice")
         _require(bool((np.abs(columns["cosine"]) <= 1).all()), "a cosine is not between -1 and 1")
         first += len(tokens)

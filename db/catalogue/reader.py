@@ -150,13 +150,25 @@ class Reader:
                     f"{self.path} has schema version {found}, but this program reads version {schema.SCHEMA_VERSION}. "
                     f"{REBUILD}"
                 )
+            has = {str(name) for name in self.rows(statements.stamp())[0]._mapping}
             for table in schema.metadata.sorted_tables:
+                columns = [one for one in table.columns if one.name in has or one.name not in schema.LATER]
                 # No bound parameter here: DuckDB imports pandas at the first one, which opening should not wait for.
-                self.rows(select(table).where(false()))
+                self.rows(select(*columns).where(false()))
+            self._check_padding(has)
         except DBAPIError as error:
             raise AtlasError(
                 f"{self.path} is a database, but not a catalogue of neurons ({reason(error)}). {REBUILD}"
             ) from error
+
+    def _check_padding(self, has: set[str]) -> None:
+        """Refuse what was built before rows of no token were left out of every list and statistic, if it has any."""
+        unused = 0 if "padding" in has else self.rows(statements.unused_rows())[0][0]
+        if unused:
+            raise AtlasError(
+                f"{self.path} was built by an earlier version, which took {unused:,} rows of the unembedding that no "
+                f"token uses for tokens: its lists, means and z are wrong. {REBUILD}"
+            )
 
 
 # The vocabulary.

@@ -31,10 +31,12 @@ build = Table(
     *(
         Column(name, {int: Integer, str: Text}[kind], nullable=False)
         for name, kind in get_type_hints(BuildStamp).items()
-        if name != "tokenizer_json"
+        if name not in ("tokenizer_json", "padding")
     ),
     Column("tokenizer_zlib", LargeBinary),  # absent where the model has no `tokenizers` file
+    Column("padding", Integer),
 )
+LATER = frozenset({"padding"})  # columns of build that builds of earlier versions lack
 
 token = Table(
     "token",

@@ -18,8 +18,10 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
     or_,
     select,
+    text,
     union_all,
 )
 
@@ -62,8 +64,14 @@ def z_score(pairs: FromClause, neurons: FromClause) -> ColumnElement[float]:
 
 
 def stamp() -> Statement:
-    """One row: the table ``build``."""
-    return select(build)
+    """One row: the table ``build``, with the columns that it has."""
+    return select(text("*")).select_from(build)
+
+
+def unused_rows() -> Statement:
+    """One row: how many rows of the unembedding no token uses."""
+    no_bytes = func.octet_length(token.c.bytes) == literal_column("0")
+    return select(func.count()).select_from(token).where(token.c.special == literal_column("1"), no_bytes)
 
 
 def blocks() -> Statement:
@@ -92,8 +100,8 @@ def tokens_by_text(texts: Sequence[str]) -> Statement:
 
 def tokens_beginning(word: str) -> Statement:
     """Columns: TOKEN_COLUMNS; the shortest tokens that begin with the word, whatever the case."""
-    text = func.lower(token.c.text)
-    begins = or_(*(text.startswith(lead + word.lower(), autoescape=True) for lead in ("", " ")))
+    lower = func.lower(token.c.text)
+    begins = or_(*(lower.startswith(lead + word.lower(), autoescape=True) for lead in ("", " ")))
     ordered = (func.length(token.c.text), token.c.token_id)
     return select(*TOKEN_COLUMNS).where(begins, token.c.special == 0).order_by(*ordered).limit(BEGINNINGS)
 

@@ -139,7 +139,7 @@ def test_through_a_head_is_the_product_of_its_matrices():
     moved = normed @ module[layer].attn.c_attn.weight[:, columns]
     moved = moved @ module[layer].attn.c_proj.weight[head * width : (head + 1) * width]
     final = (moved - moved.mean()) * whole.transformer.ln_f.weight
-    logits = whole.lm_head.weight @ final
+    logits = whole.lm_head.weight[: models.TOKENS] @ final
     assert [token.id for token in found.promotes] == logits.topk(4).indices.tolist()
     assert [token.id for token in found.suppresses] == logits.topk(4, largest=False).indices.tolist()
 

@@ -44,7 +44,8 @@ def test_readings_are_what_the_model_would_read_from_each_embedding(name, neuron
     sides = key_sides(models.language_model(name), neuron, shown=40)
     expected = plain_readings(name, neuron)
     assert [side.name for side in sides] == list(expected)
-    for side, every in zip(sides, expected.values(), strict=True):
+    for side, of_rows in zip(sides, expected.values(), strict=True):
+        every = of_rows[: models.TOKENS]  # the others are padding
         for found, largest in ((side.highest, True), (side.lowest, False)):
             tokens, readings = [one.token.id for one in found], [one.reading for one in found]
             assert len(tokens) == 40
@@ -72,7 +73,7 @@ def test_the_key_is_the_methods_key_vector(name):
 
 def test_the_whole_vocabulary_is_ranked():
     (side,) = key_sides(models.language_model("gpt2"), Neuron.ffn(0, 1), shown=10**6)
-    assert sorted(one.token.id for one in side.highest) == list(range(models.VOCABULARY))
+    assert sorted(one.token.id for one in side.highest) == list(range(models.TOKENS))
     assert [one.token.id for one in side.lowest] == [one.token.id for one in side.highest][::-1]
 
 

@@ -41,9 +41,11 @@ def every_neuron(name: str) -> list[tuple[Neuron, torch.Tensor]]:
 
 
 def assert_is_brute_force(path: Path, name: str, depth: int) -> None:
-    """Every list and statistic in the file; and that the catalogue answers with them under the right label."""
+    """Every list and statistic in the file, over the rows that are tokens; and that the catalogue answers with them
+    under the right label.
+    """
     head, neurons = oracle.head_of(models.folder(name)), every_neuron(name)
-    every = head.logits(torch.stack([vector for _, vector in neurons]), beta=False)
+    every = head.logits(torch.stack([vector for _, vector in neurons]), beta=False)[:, : models.TOKENS]
     with read_only_connection(path) as connection:
         rows = connection.execute("SELECT * FROM neuron_token ORDER BY neuron_id, sign DESC, rank").fetchnumpy()
         figures = connection.execute("SELECT mean, std, norm FROM neuron ORDER BY neuron_id").fetchnumpy()
@@ -104,7 +106,7 @@ def test_a_depth_beyond_the_vocabulary_keeps_every_token(tmp_path):
     built = build(models.checkpoint("llama-square"), tmp_path, depth=1000)
     with Catalogue.open(built.path) as catalogue:
         card = catalogue.neuron(Neuron.ffn(1, 2))
-        assert sorted(one.token.token_id for one in card.top) == list(range(models.VOCABULARY))
+        assert sorted(one.token.token_id for one in card.top) == list(range(models.TOKENS))
         assert [one.token for one in card.top] == [one.token for one in reversed(card.bottom)]
 
 
@@ -122,6 +124,7 @@ def test_the_stamp_says_what_was_built(tmp_path):
     assert (info.model, info.family, info.layers, info.d_model) == ("qwen2", "qwen2", models.LAYERS, models.D_MODEL)
     assert (info.ffn_neurons, info.attention_neurons) == (3 * 48, 3 * 4 * 8)
     assert (info.heads, info.head_dim, info.vocabulary, info.depth) == (models.HEADS, 8, models.VOCABULARY, 5)
+    assert (info.padding, info.tokens) == (models.VOCABULARY - models.TOKENS, models.TOKENS)
     assert info.checkpoint == models.checkpoint("qwen2").identity
     assert f"build-{info.build_id}.duckdb" == built.path.name
 

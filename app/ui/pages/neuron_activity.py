@@ -144,7 +144,7 @@ def switched_on_by(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue)
     st.caption(
         literal(
             f"The small figures: key · normed embedding, before the activation function; exact over all "
-            f"{atlas.info.vocabulary:,} tokens. In later layers much else stands in the residual stream, so that these "
+            f"{atlas.info.tokens:,} tokens. In later layers much else stands in the residual stream, so that these "
             "tokens describe the key rather than predict the activation."
         )
     )
