@@ -130,6 +130,14 @@ def language_model(name: str) -> LanguageModel:
     return load_model(checkpoint(name))
 
 
+@cache
+def tokens_of(name: str) -> list[int]:
+    """The ids that are tokens; the other rows of the unembedding are padding."""
+    found = sorted(set(checkpoint(name).tokenizer.get_vocab().values()))
+    assert TOKENS <= len(found) < VOCABULARY
+    return found
+
+
 def save(name: str, into: Path, seed: int = 0) -> Path:
     """Draw the variant's weights and save it with its tokenizer."""
     model = random_model(name, seed)

@@ -22,11 +22,13 @@ from app.attribution.results import (
     ValueNeuron,
 )
 from app.attribution.score import (
+    LAST_DIGITS,
     Bases,
     array,
     base_points,
     head_contributions,
     layer_scores,
+    logit_spans,
     rows_for,
 )
 from app.attribution.search import (
@@ -53,8 +55,6 @@ from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
 
 PREDICTIONS = 10
-LAST_DIGITS = 1 + 1e-5
-"""Stored logits are float32 products; their last digits may differ from the ones computed here."""
 
 Ranges = Callable[[NeuronKind, int], Float[Tensor, " neurons"]]
 """(kind, layer) -> highest minus lowest logit of each value vector, in neuron order: what a catalogue knows."""
@@ -208,7 +208,11 @@ class PromptRun:
             require_same_model(self.model, ranges.catalogue)
 
         def bound(layer: int) -> Tensor:
-            spans = self._spans(kind, layer, ranges)
+            if ranges is None or isinstance(ranges, StoredRanges):
+                ends = None if ranges is None else ranges.ends(kind, layer)
+                spans = logit_spans(entries.values(layer), self.model.unembedding, ends)
+            else:
+                spans = ranges(kind, layer)
             width = (entries.scaled(layer, spans.to(self.gradients)) / self.scale).square() / 8
             return self.between(slope(layer), width)[upper]
 
@@ -311,21 +315,6 @@ class PromptRun:
         lower, bound = self._bounds(kind, False, ranges)
         ranking = certified_bottom(span.bounds(lower), span.exact, k, bound, tolerance)
         return span.active(ranking), ranking.certificate
-
-    def _spans(self, kind: NeuronKind, layer: int, ranges: Ranges | None) -> Float[Tensor, " neurons"]:
-        """Highest minus lowest logit of each value vector, or more. Rows of no token count, as they do in the softmax;
-        since no catalogue has their logits, they are bounded by those of their middle and by how far they are from it.
-        """
-        values, unembedding = self.entries(kind).values(layer), self.model.unembedding
-        lengths: Tensor = values.norm(dim=1)
-        if ranges is None:
-            return 2 * unembedding.longest_row * lengths
-        if unembedding.padding is None or not isinstance(ranges, StoredRanges):
-            return ranges(kind, layer)
-        highest, lowest = ranges.ends(kind, layer)
-        middle, radius = unembedding.padding_ball
-        near, reach = values @ middle, lengths * radius
-        return (torch.maximum(highest, near + reach) - torch.minimum(lowest, near - reach)) * LAST_DIGITS
 
     def linear(
         self, kind: NeuronKind, direction: Float[Tensor, " d"], k: int, part: Part | None = None

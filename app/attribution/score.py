@@ -165,6 +165,32 @@ def log_probability_increase(
     return change[:, target] - torch.logsumexp(log_probabilities + change, dim=-1)
 
 
+LAST_DIGITS = 1 + 1e-5
+"""Stored logits are float32 products; their last digits may differ from the ones computed here."""
+
+
+def logit_spans(
+    values: Float[Tensor, "n d"], unembedding: Unembedding, ends: tuple[Tensor, Tensor] | None
+) -> Float[Tensor, " n"]:
+    """Highest minus lowest logit of each value vector, or more.
+
+    Args:
+        values: value vectors.
+        unembedding: of the model.
+        ends: their highest and lowest logits over all tokens, [n] each; None bounds by norms. Rows of no token count
+            too, as in the softmax: what they add is bounded by their middle and by how far they are from it.
+    """
+    lengths: Tensor = values.norm(dim=1)
+    if ends is None:
+        return 2 * unembedding.longest_row * lengths
+    highest, lowest = ends
+    if unembedding.padding is not None:
+        middle, radius = unembedding.padding_ball
+        near, reach = values @ middle, lengths * radius
+        highest, lowest = torch.maximum(highest, near + reach), torch.minimum(lowest, near - reach)
+    return (highest - lowest) * LAST_DIGITS
+
+
 # Log-probability increase of whole sub-layers and of heads (README, Method, Importance).
 
 

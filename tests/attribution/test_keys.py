@@ -45,7 +45,7 @@ def test_readings_are_what_the_model_would_read_from_each_embedding(name, neuron
     expected = plain_readings(name, neuron)
     assert [side.name for side in sides] == list(expected)
     for side, of_rows in zip(sides, expected.values(), strict=True):
-        every = of_rows[: models.TOKENS]  # the others are padding
+        every = of_rows[models.tokens_of(name)]  # the others are padding
         for found, largest in ((side.highest, True), (side.lowest, False)):
             tokens, readings = [one.token.id for one in found], [one.reading for one in found]
             assert len(tokens) == 40

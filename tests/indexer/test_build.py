@@ -45,7 +45,7 @@ def assert_is_brute_force(path: Path, name: str, depth: int) -> None:
     under the right label.
     """
     head, neurons = oracle.head_of(models.folder(name)), every_neuron(name)
-    every = head.logits(torch.stack([vector for _, vector in neurons]), beta=False)[:, : models.TOKENS]
+    every = head.logits(torch.stack([vector for _, vector in neurons]), beta=False)[:, models.tokens_of(name)]
     with read_only_connection(path) as connection:
         rows = connection.execute("SELECT * FROM neuron_token ORDER BY neuron_id, sign DESC, rank").fetchnumpy()
         figures = connection.execute("SELECT mean, std, norm FROM neuron ORDER BY neuron_id").fetchnumpy()
@@ -124,7 +124,7 @@ def test_the_stamp_says_what_was_built(tmp_path):
     assert (info.model, info.family, info.layers, info.d_model) == ("qwen2", "qwen2", models.LAYERS, models.D_MODEL)
     assert (info.ffn_neurons, info.attention_neurons) == (3 * 48, 3 * 4 * 8)
     assert (info.heads, info.head_dim, info.vocabulary, info.depth) == (models.HEADS, 8, models.VOCABULARY, 5)
-    assert (info.padding, info.tokens) == (models.VOCABULARY - models.TOKENS, models.TOKENS)
+    assert info.tokens == len(models.tokens_of("qwen2")) == models.VOCABULARY - (info.padding or 0)
     assert info.checkpoint == models.checkpoint("qwen2").identity
     assert f"build-{info.build_id}.duckdb" == built.path.name
 

@@ -17,6 +17,7 @@ from app.attribution import Settings, analyse, run_prompt
 from app.attribution.heads import source_positions, through_head
 from app.attribution.query import key_sides
 from app.attribution.run import stored_ranges
+from app.attribution.score import logit_spans
 from db.catalogue.check import check_build
 from db.catalogue.reader import read_only_connection
 from db.catalogue.store import Catalogue
@@ -172,8 +173,10 @@ def test_the_lowest_are_certified_with_every_row_in_the_softmax(checkpoints, tmp
         settings = Settings(target=270, suppressing=True, top=12)
         found = analyse(model, models.PROMPT, settings, ranges=stored_ranges(catalogue))
         run = run_prompt(model, models.PROMPT, settings)
-        spans = run._spans(NeuronKind.FFN, 1, stored_ranges(catalogue))
-    every = model.weights.ffn_values(1) @ model.unembedding.folded.T
+        ends = [torch.from_numpy(one) for one in catalogue.extremes(1, NeuronKind.FFN)]
+    values = model.weights.ffn_values(1)
+    every = values @ model.unembedding.folded.T
+    spans = logit_spans(values, model.unembedding, (ends[0], ends[1]))
     assert (spans >= every.amax(dim=1) - every.amin(dim=1)).all()
     exhaustive = analyse(model, models.PROMPT, replace(settings, top=10**6))
     for listed, whole in (
