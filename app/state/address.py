@@ -10,7 +10,7 @@ import binascii
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -255,6 +255,10 @@ class Parts(Kind):
 
 VERSION, FORM = 1, "v"
 """The form in which addresses are written, and the parameter that names a later one."""
+MODEL, BUILD = "model", "b"
+"""In the addresses of all pages."""
+_EVERYWHERE = frozenset({FORM, MODEL, BUILD, "embed", "embed_options"})
+_NAMED = 5
 _NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 
 
@@ -323,6 +327,14 @@ class State:
         return [(one.name, *one.metadata["parameter"], one.default) for one in own], inner
 
     @classmethod
+    @cache
+    def _names(cls) -> frozenset[str]:
+        """The parameters that are read."""
+        own, inner = cls._declared()
+        names = [key + end for _, key, kind, _ in own for end in ("", SUFFIX) if not end or isinstance(kind, LongText)]
+        return frozenset(names).union(*(state._names() for _, state in inner))
+
+    @classmethod
     def read_from(cls, reader: Reader) -> Self:
         """What the parameters stand for; the reader keeps the notices."""
         parameters, inner = cls._declared()
@@ -365,7 +377,24 @@ class Selection(State):
     def read(cls, params: Mapping[str, str], limits: Limits | None = None) -> tuple[Self, list[str]]:
         """The selection that the parameters stand for, and a notice for each that could not be used."""
         reader = Reader(params, limits or Limits())
-        return cls.read_from(reader), reader.notices
+        return cls.read_from(reader), [*reader.notices, *left_out(params, cls._names())]
+
+
+def left_out(params: Mapping[str, str], known: Collection[str] = ()) -> list[str]:
+    """A notice that names the parameters that nobody reads, where there are any.
+
+    Args:
+        params: of the address.
+        known: those that the page reads; beside them, what every page reads, and what Streamlit does.
+    """
+    if _NUMBER.fullmatch(params.get(FORM, "1")) and int(params.get(FORM, "1")) > VERSION:
+        return []  # a newer version's, which is said anyway
+    names = [name for name in params if name not in known and name not in _EVERYWHERE]
+    if not names:
+        return []
+    shown = ", ".join(shorten(display(name[:80].encode("utf-8", "replace")), 30) for name in names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [f"In the address, {shown}{more} was left out: this page has no parameter of that name."]
 
 
 # Long texts in an address: as they are while short, else compressed, so that the address can still be pasted.
@@ -449,7 +478,6 @@ def unpack(packed: str, longest: int) -> str:
 
 # Links: a page's name and its state, as in ``neuron?n=L29.F1499``, with the build that was seen where they are shared.
 
-MODEL, BUILD = "model", "b"
 _SHORT = 8
 _STAMP = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})(?:~([0-9]{4})([0-9]{2})([0-9]{2}))?")
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from app.state.address import MAX_TOKENS, Limits
+from app.state.address import MAX_TOKENS, Limits, left_out, pack
 from app.state.selections import MAX_TOP, NeuronSelection, PromptSelection, Rule, SearchSelection, Section
+from app.ui.pages import PAGES
 from db.neuron import NeuronKind, Sign
 from db.questions import Order
 
@@ -53,6 +54,24 @@ def test_a_prompt_comes_back_from_its_address(selection):
 @given(NEURONS)
 def test_a_neuron_comes_back_from_its_address(selection):
     assert NeuronSelection.read(selection.params(), LIMITS) == (selection, [])
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES.values() if page.selection], ids=lambda page: page.name)
+def test_what_no_page_reads_is_named(page):
+    shared = {"model": "demo", "b": "1a2b~20260131", "v": "1", "embed": "true"}
+    given = {"prompt": "a", "Target": "3", "x\u202ey": "", **shared}
+    (notice,) = page.selection.read(given, LIMITS)[1]
+    assert "prompt, Target, x⟨U+202E⟩y was left out: this page has no parameter of that name" in notice
+    assert page.selection.read({**given, "v": "2"}, LIMITS)[1] == [NEWER]
+
+
+NEWER = "This link was made by a newer version of Neuron Atlas: what this one does not know was left out."
+
+
+def test_a_long_text_is_read_plain_and_packed_and_a_short_one_is_not():
+    assert PromptSelection.read({"pz": pack("a b")}, LIMITS) == (PromptSelection("a b"), [])
+    assert "atz was left out" in PromptSelection.read({"p": "a", "atz": "1"}, LIMITS)[1][0]
+    assert "c, d, e, f, g and 3 more was" in left_out(dict.fromkeys("bcdefghij", ""))[0]
 
 
 @given(some.dictionaries(some.sampled_from(_NAMES), some.text()))

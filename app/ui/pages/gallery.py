@@ -3,10 +3,12 @@
 import streamlit as st
 
 from app import gallery
+from app.state.address import left_out
 from app.state.selections import PromptSelection
 from app.ui import navigation
 from app.ui.common import footer, in_display_form, open_catalogue, title
 from app.ui.components import chip, chips, link
+from app.ui.navigation import warn
 from app.words import literal, nats, percent
 from db.token_text import shorten
 
@@ -18,6 +20,7 @@ def draw() -> None:
     """The page."""
     title("Gallery", "Explanations chosen because they show something. Each opens as it was found, at once.", HERE)
     atlas = open_catalogue()
+    warn(left_out(navigation.params()))
     views = gallery.of_model(atlas.info.model, atlas.info.unembedding_hash)
     if not views:
         st.info(

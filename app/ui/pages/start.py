@@ -8,13 +8,13 @@ from app import gallery
 from app.answers.explain import QUESTION, Shown, Walkthrough, walkthrough
 from app.charts.prompt_charts import predictions
 from app.gallery import CONCEPTS, NEURONS, PROMPTS, WALKTHROUGH_PROMPT, WORDS
-from app.state.address import Selection
+from app.state.address import Selection, left_out
 from app.state.selections import By, NeuronSelection, Place, PromptSelection, SearchSelection
 from app.ui import navigation
 from app.ui.common import about, copying, footer, open_catalogue, progress
 from app.ui.components import Chip, chip, chips, legend, link
 from app.ui.components.charts import show
-from app.ui.navigation import fail
+from app.ui.navigation import fail, warn
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -38,6 +38,7 @@ def draw() -> None:
         "in a moment."
     )
     atlas = open_catalogue()
+    warn(left_out(navigation.params()))
     left, right = st.columns([3, 2], gap="large")
     with left:
         example = st.container(border=True)
