@@ -70,20 +70,28 @@ class Aggregate:
         frame: one row per role and neuron; see `frames.aggregate`.
         prompts: how many were analysed.
         failed: prompts that could not be analysed, and why.
-        models: whose analyses they are.
+        models: whose analyses they are: names, and identities of checkpoints, empty in files of older versions.
     """
 
     frame: pd.DataFrame
     prompts: int
     failed: tuple[tuple[str, str], ...]
-    models: tuple[str, ...]
+    models: tuple[tuple[str, str], ...]
+
+    def is_of(self, atlas: Catalogue) -> bool:
+        """Whether all are of the catalogue's model, so that its tokens are those of their neurons."""
+        own = atlas.info
+        return all(
+            checkpoint == own.checkpoint if checkpoint else name == own.model for name, checkpoint in self.models
+        )
 
 
 def aggregate_of(rows: list[dict[str, Any]]) -> Aggregate:
     """Rows as `row` and `read_upload` make them, put together."""
     failed = tuple((one["prompt"], one["error"]) for one in rows if "error" in one)
-    models = tuple(sorted({one.get("model", "") for one in rows if "error" not in one}))
-    return Aggregate(aggregate_frame(rows), len(rows) - len(failed), failed, models)
+    analysed = [one for one in rows if "error" not in one]
+    models = sorted({(one.get("model", ""), one.get("checkpoint") or "") for one in analysed})
+    return Aggregate(aggregate_frame(rows), len(analysed), failed, tuple(models))
 
 
 def row(atlas: Catalogue, asked: PromptLine) -> dict[str, Any]:
@@ -134,7 +142,7 @@ class NeuronRow:
         prompts: how many prompts have it in their list.
         score: its mean over those, nats.
         activation: its mean over those, signed; None for query neurons.
-        tokens: its strongest tokens; None where the catalogue has no such neuron, as a file may be of another model.
+        tokens: its strongest tokens; None where the catalogue has no such neuron, or the file is of another model.
     """
 
     neuron: Neuron
@@ -150,10 +158,10 @@ def narrowed(frame: pd.DataFrame, role: str, layers: tuple[int, int] | None, lea
     return rows if layers is None else rows[_layers(rows).between(*layers)]
 
 
-def neuron_rows(frame: pd.DataFrame, atlas: Catalogue) -> list[NeuronRow]:
-    """The rows of a frame with their neurons' tokens, which are read in one query."""
+def neuron_rows(frame: pd.DataFrame, atlas: Catalogue, *, own: bool = True) -> list[NeuronRow]:
+    """The rows of a frame with their neurons' tokens, which are read in one query; without where they are not `own`."""
     neurons = [Neuron.parse(label) for label in frame["neuron"]]
-    strongest = atlas.strongest_tokens([one for one in neurons if _exists(one, atlas)], _TOKENS)
+    strongest = atlas.strongest_tokens([one for one in neurons if own and _exists(one, atlas)], _TOKENS)
     figures = zip(neurons, frame["prompts"], frame["mean_score"], frame["mean_activation"], strict=True)
     return [
         NeuronRow(neuron, int(prompts), score, None if pd.isna(activation) else activation, strongest.get(neuron))
@@ -188,6 +196,7 @@ class _Row(BaseModel):
 
     prompt: str
     model: str = ""
+    checkpoint: str | None = None
     error: str | None = None
 
 

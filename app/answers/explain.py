@@ -301,6 +301,7 @@ def draft(title: str, selection: PromptSelection, analysis: Analysis, atlas: Cat
         title=title,
         model=atlas.info.model,
         build_id=atlas.info.build_id,
+        checkpoint=atlas.info.checkpoint,
         unembedding_hash=analysis.unembedding_hash,
         address=address.address("prompt", selection.params()).partition("?")[2],
         question=question_key(selection),

@@ -1,7 +1,7 @@
 """This server's workspace, and the answers that need no model: saved analyses and the gallery's, found by question.
 
-An answer made with the same build is the answer. One made with an older build of the same weights is shown too, and the
-page says so; one of other weights is none. Nothing here imports torch.
+An answer made with the same build is the answer. One made with an older build of the same checkpoint is shown too, and
+the page says so; one of another checkpoint is none, whatever its name. Nothing here imports torch.
 """
 
 import logging
@@ -22,6 +22,8 @@ from app.serving import access, resources
 from app.serving.settings import Mode, configuration
 from app.serving.worker import Reason, RefusedError
 from app.state.selections import PromptSelection, question_key
+from db.catalogue.builds import find_build
+from db.catalogue.reader import checkpoint_of
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.workspace import AnalysisEntry, Saved, Workspace
@@ -115,6 +117,7 @@ class Stored:
         top: how many neurons of each kind were asked for.
         title, build_id, created_at: of the saved analysis or the gallery's view.
         saved_id: None for the gallery's.
+        checkpoint: of the model that was analysed; empty where it was not noted, as in older versions.
     """
 
     analysis: Analysis
@@ -124,6 +127,18 @@ class Stored:
     build_id: str
     created_at: str
     saved_id: str | None
+    checkpoint: str
+
+
+def fits(one: Saved | AnalysisEntry, atlas: Catalogue) -> bool | None:
+    """Whether a stored analysis is of a catalogue's checkpoint; None where only the unembedding is known to agree."""
+    own = atlas.info
+    if one.unembedding_hash != own.unembedding_hash:
+        return False
+    noted = one.checkpoint
+    if not noted and one.build_id != own.build_id and (path := find_build(atlas.path, one.build_id)):
+        noted = checkpoint_of(path) or ""
+    return noted == own.checkpoint if noted else one.build_id == own.build_id or None
 
 
 def answer(atlas: Catalogue, selection: PromptSelection) -> Stored | None:
@@ -132,7 +147,7 @@ def answer(atlas: Catalogue, selection: PromptSelection) -> Stored | None:
     if not selection.prompt or key in _anew():
         return None
     found: list[Saved | AnalysisEntry] = [*_saved(atlas, key), *gallery.answers(atlas.info.model, key)]
-    fitting = [one for one in found if one.unembedding_hash == atlas.info.unembedding_hash]
+    fitting = [one for one in found if fits(one, atlas) is not False]
     fitting.sort(key=lambda one: one.build_id != atlas.info.build_id)  # of the same build first, else as they come
     for one in fitting:
         stored = _read(one)
@@ -223,6 +238,7 @@ def _stored(one: Saved | AnalysisEntry, result: dict[str, Any], saved_id: str | 
         one.build_id,
         one.created_at,
         saved_id,
+        one.checkpoint,
     )
 
 

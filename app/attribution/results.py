@@ -221,7 +221,7 @@ class Analysis:
     """What one prompt yields.
 
     Attributes:
-        checkpoint: the model's identity, `Checkpoint.identity`; empty in what older versions wrote.
+        checkpoint: the model's identity, `Checkpoint.identity`; None in what older versions wrote.
         heads: [L, H].
         ffn_value_neurons, attention_value_neurons: those that raised the target most.
         ffn_suppressing_neurons, attention_suppressing_neurons: those that lowered it most; empty where not asked for.
@@ -234,7 +234,7 @@ class Analysis:
 
     model: str
     family: str
-    checkpoint: str = ""
+    checkpoint: str | None = None
     unembedding_hash: str
     conventions: Conventions
     prompt: str

@@ -287,10 +287,9 @@ def views() -> tuple[View, ...]:
     return tuple(found)
 
 
-def of_model(model: str, unembedding_hash: str) -> tuple[View, ...]:
-    """The views of a model."""
-    wanted = (model, unembedding_hash)
-    return tuple(one for one in views() if (one.entry.model, one.entry.unembedding_hash) == wanted)
+def of_model(model: str, checkpoint: str) -> tuple[View, ...]:
+    """The views of a model, by its name and the identity of its checkpoint."""
+    return tuple(one for one in views() if (one.entry.model, one.entry.checkpoint) == (model, checkpoint))
 
 
 def answers(model: str, question: str) -> tuple[AnalysisEntry, ...]:

@@ -100,6 +100,7 @@ def view_file(choice: Choice, model: "LanguageModel", atlas: Catalogue) -> bytes
         title=choice.title,
         model=atlas.info.model,
         build_id=atlas.info.build_id,
+        checkpoint=analysis.checkpoint or "",
         unembedding_hash=analysis.unembedding_hash,
         address=address.address("prompt", asked.params()).partition("?")[2],
         question=question_key(asked),

@@ -157,7 +157,7 @@ def _catalogue(given: Path | None, analysis: results.Analysis) -> Catalogue:
     own = (stored.checkpoint, stored.unembedding_hash)
     if (analysis.checkpoint or stored.checkpoint, analysis.unembedding_hash) != own:
         raise AtlasError(
-            f"The analysis was made with {analysis.model}, {short_identity(analysis.checkpoint)}, and the catalogue of "
+            f"The analysis is of {analysis.model}, {short_identity(analysis.checkpoint or '')}, and the catalogue of "
             f"{stored.model} (build {stored.build_id}) from {short_identity(stored.checkpoint)}. Its tokens would be "
             "wrong. Choose the matching catalogue with --catalogue, or build one: python -m indexer build MODEL."
         )

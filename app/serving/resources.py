@@ -3,8 +3,10 @@
 Torch is not imported before a page needs the model: that takes seconds.
 """
 
+import re
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from threading import Lock
@@ -17,53 +19,64 @@ from app.serving import access, logs
 from app.serving.access import require_model
 from app.serving.settings import configuration
 from app.serving.worker import Asker, Finished, Report, Workshop
-from db.catalogue.builds import find_build, find_catalogue, models, source_of
+from db.catalogue.builds import CURRENT, find_build, find_catalogue, folders_called, models, source_of
 from db.catalogue.store import Catalogue
+from db.errors import AtlasError
+from db.files import State, state_of
 from db.lazy import lazy_import
+from db.records import short_identity
 
 if TYPE_CHECKING:
-    from app import attribution
     from app.attribution import run as prompt_run
     from app.attribution.run import PromptRun, Ranges
+    from indexer import checkpoint, language_model
+    from indexer.checkpoint import Checkpoint
     from indexer.language_model import LanguageModel
 else:
-    attribution = lazy_import("app.attribution")
     prompt_run = lazy_import("app.attribution.run")
+    checkpoint, language_model = lazy_import("indexer.checkpoint"), lazy_import("indexer.language_model")
+
+_ADDED = re.compile(r"-[0-9a-f]{8,64}$")
+"""What the name of a checkpoint's folder has more than the checkpoint's, where another has that; see `home_of`."""
 
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-class Loaded(Generic[T]):
+class Loaded(Generic[K, T]):
     """What is large and slow to load: loaded once, when first asked for, and only so many of it kept.
 
     Args:
         room: how many. What was used least recently makes room before the next is loaded, so that there are never more.
-        load: loads one by its source.
+        load: loads one by its key.
         dropped: called after one had to go and before the next is loaded, so that whoever else keeps it lets it go too.
     """
 
-    def __init__(self, room: int, load: Callable[[str], T], dropped: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, room: int, load: Callable[[K], T], dropped: Callable[[], None] = lambda: None) -> None:
         self._load, self._dropped = load, dropped
-        self._kept: LRUCache[str, T] = LRUCache(room)
+        self._kept: LRUCache[K, T] = LRUCache(room)
         self._loading = Lock()
 
-    def get(self, source: str) -> T:
-        """The thing; two who ask at once wait for one loading."""
+    def get(self, key: K, *, usable: Callable[[T], bool] = lambda _kept: True) -> T:
+        """The thing; two who ask at once wait for one loading.
+
+        usable: whether one that is kept may go on; else it is loaded anew.
+        """
         with self._loading:
-            if source not in self._kept:
+            if key in self._kept and not usable(self._kept[key]):
+                del self._kept[key]
+                self._dropped()
+            if key not in self._kept:
                 if len(self._kept) >= self._kept.maxsize:
                     self._kept.popitem()
                     self._dropped()
-                self._kept[source] = self._load(source)
-            return self._kept[source]
+                self._kept[key] = self._load(key)
+            return self._kept[key]
 
-    def has(self, source: str) -> bool:
+    def has(self, key: K) -> bool:
         """Whether it is in memory; does not count as a use."""
-        return source in self._kept
-
-
-_State = tuple[int, int, int, int]
+        return key in self._kept
 
 
 class OpenBuilds:
@@ -75,7 +88,7 @@ class OpenBuilds:
     """
 
     def __init__(self, room: int) -> None:
-        self._open: LRUCache[Path, tuple[_State, Catalogue]] = LRUCache(room)
+        self._open: LRUCache[Path, tuple[State, Catalogue]] = LRUCache(room)
         self._lock = Lock()
 
     def get(self, path: Path) -> Catalogue:
@@ -85,7 +98,7 @@ class OpenBuilds:
             AtlasError: it cannot be read.
         """
         with self._lock:
-            state = _state(path)
+            state = state_of(path)
             known = self._open.get(path)
             if known is not None:
                 if known[0] == state:
@@ -96,15 +109,6 @@ class OpenBuilds:
             if state is not None:
                 self._open[path] = (state, opened)
             return opened
-
-
-def _state(path: Path) -> _State | None:
-    """Changes when the file is written to, cut or replaced; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 _ROOM = {"analysis": 1.0, "detail": 2.0, "row": 2.0, "aggregate": 0.125, "direction": 0.5, "preview": 1.0}
@@ -145,14 +149,17 @@ def catalogue(model: str | None = None) -> Catalogue:
 
 
 def catalogue_of_build(current: Catalogue, beginning: str) -> Catalogue | None:
-    """The build of the same model whose id begins so: the current one or an older one; None where it is gone.
+    """The build of the same model whose id begins so: the current one, an older one, or one of a checkpoint of the same
+    name, which has a folder of its own; None where it is gone.
 
     Raises:
         AtlasError: it is there, but cannot be read.
     """
     if current.info.build_id.startswith(beginning):
         return current
-    path = find_build(current.path, beginning)
+    name = _ADDED.sub("", current.info.model)
+    folders = [current.path.parent, *(folders_called(catalogue_root(), name) if len(beginning) > 7 else [])]
+    path = next(filter(None, (find_build(folder / CURRENT, beginning) for folder in folders)), None)
     return None if path is None else _builds().get(path.resolve())
 
 
@@ -180,38 +187,87 @@ def _answers() -> tuple[LRUCache[Hashable, Any], Lock]:
     return LRUCache(_ANSWERS), Lock()
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A catalogue's model: the identity of its checkpoint, and where that may lie."""
+
+    checkpoint: str
+    name: str = field(compare=False)
+    sources: tuple[str, ...] = field(compare=False)
+
+    @classmethod
+    def of(cls, atlas: Catalogue) -> "Wanted":
+        """Looked for in the folder of models, and where the catalogue was built from."""
+        info, folder = atlas.info, configuration().models / atlas.info.model
+        found = [str(folder)] if folder.is_dir() else []
+        found += filter(None, [source_of(atlas.path)])
+        return cls(info.checkpoint, info.model, tuple(dict.fromkeys(found)) or (info.model,))
+
+
 def is_loaded(atlas: Catalogue) -> bool:
     """Whether the model is in memory already."""
-    return _models().has(_source(atlas))
-
-
-def _source(atlas: Catalogue) -> str:
-    """Where a catalogue's model is or was when it was loaded: in the folder of models, else where it was built from."""
-    folder = configuration().models / atlas.info.model
-    if folder.is_dir() or _models().has(str(folder)):
-        return str(folder)
-    return source_of(atlas.path) or atlas.info.model
+    return _models().has(Wanted.of(atlas))
 
 
 @st.cache_resource(show_spinner=False)
-def _models() -> "Loaded[LanguageModel]":
+def _models() -> "Loaded[Wanted, LanguageModel]":
     return Loaded(configuration().keep_models, _load, lambda: runs().clear())  # runs hold their model
 
 
-def _load(source: str) -> "LanguageModel":
+def _load(wanted: Wanted) -> "LanguageModel":
     with _shop().untimed():
-        return attribution.load(source)
+        return language_model.load_model(_located(wanted))
+
+
+def _located(wanted: Wanted) -> "Checkpoint":
+    """The checkpoint that a catalogue was made from.
+
+    Raises:
+        AtlasError: there is none, or only another one; the message names both.
+    """
+    found, problem = [], None
+    for source in wanted.sources:
+        try:
+            found.append(checkpoint.locate(source))
+        except AtlasError as error:
+            problem = problem or error
+    own = next((one for one in found if one.has(wanted.checkpoint)), None)
+    if own is not None:
+        return own
+    if not found:
+        raise problem or AtlasError(f"The model {wanted.name} is not here.")
+    first = found[0]
+    if not _is_whole(first):
+        return first  # loading it says what is wrong
+    raise AtlasError(
+        f"The catalogue of {wanted.name} was made from {short_identity(wanted.checkpoint)}, and the weights in "
+        f"{first.folder} are {short_identity(first.identity)}: the model was trained on since, or is another of the "
+        f"same name. Index it with `python -m indexer build {first.folder}`, or put the old weights back."
+    )
+
+
+def _is_whole(one: "Checkpoint") -> bool:
+    with suppress(AtlasError):
+        one.weights()
+        return True
+    return False
+
+
+def _may_go_on(model: "LanguageModel") -> bool:
+    """Whether a loaded model's files are as they were, or were harmed: then it still is what it was."""
+    loaded = model.checkpoint
+    return loaded.is_unchanged or not _is_whole(replace(loaded))
 
 
 def model_of(atlas: Catalogue) -> "LanguageModel":
-    """The model that a catalogue was built from, loaded when first needed.
+    """The model that a catalogue was built from, loaded when first needed, and anew after its files were replaced.
 
     Raises:
         RefusedError: this server has no model.
         AtlasError: the model is not here, or is another than the catalogue's.
     """
     require_model()
-    model = _models().get(_source(atlas))
+    model = _models().get(Wanted.of(atlas), usable=_may_go_on)
     prompt_run.require_same_model(model, atlas)
     return model
 

@@ -479,7 +479,10 @@ def unpack(packed: str, longest: int) -> str:
 # Links: a page's name and its state, as in ``neuron?n=L29.F1499``, with the build that was seen where they are shared.
 
 _SHORT = 8
-_STAMP = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})(?:~([0-9]{4})([0-9]{2})([0-9]{2}))?")
+_STAMP = re.compile(
+    r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})(?:~([0-9]{4})([0-9]{2})([0-9]{2}))?(?:~w([0-9a-f]{8}))?"
+)  # an id, a day, and the beginning of the hash of the weights or of the hub's commit
+_IDENTITY = re.compile(r"(?:sha256|revision) ([0-9a-f]{8})[0-9a-f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,6 +493,8 @@ class NamedBuild:
     """Of its id."""
     day: str
     """When it was made, such as 2026-01-31; empty where the link does not say."""
+    weights: str = ""
+    """Which weights it was made from, as `weights_of` names them; empty where the link does not say."""
 
     @property
     def words(self) -> str:
@@ -513,10 +518,29 @@ def shared(page: str, selection: Selection, build: BuildStamp) -> str:
 
 
 def stamp(build: BuildStamp) -> str:
-    """A build in a few characters: the beginning of its id, and its day."""
+    """A build in a few characters: the beginning of its id, its day, and the beginning of its weights' hash."""
     day = build.created_at[:10].replace("-", "")
-    short = build.build_id[:_SHORT]
-    return f"{short}~{day}" if re.fullmatch("[0-9]{8}", day) else short
+    return _stamp(build.build_id, day if re.fullmatch("[0-9]{8}", day) else "", build.checkpoint)
+
+
+def _stamp(build_id: str, day: str, checkpoint: str) -> str:
+    weights = weights_of(checkpoint)
+    return "~".join(filter(None, [build_id[:_SHORT], day, weights and f"w{weights}"]))
+
+
+def stamp_of_saved(build_id: str, checkpoint: str) -> str:
+    """The same of a build that may be gone."""
+    return _stamp(build_id, "", checkpoint)
+
+
+def weights_of(checkpoint: str) -> str:
+    """The weights of a checkpoint in a few characters; empty where its identity is of no known form.
+
+    >>> weights_of("sha256 0123456789abcdef")
+    '01234567'
+    """
+    found = _IDENTITY.fullmatch(checkpoint)
+    return "" if found is None else found[1]
 
 
 def named_build(params: Mapping[str, str]) -> NamedBuild | None:
@@ -528,5 +552,5 @@ def named_build(params: Mapping[str, str]) -> NamedBuild | None:
     found = _STAMP.fullmatch(params.get(BUILD, "")[:120])
     if found is None:
         return None
-    beginning, *day = found.groups()
-    return NamedBuild(beginning, "-".join(day) if all(day) else "")
+    beginning, *day, weights = found.groups()
+    return NamedBuild(beginning, "-".join(day) if all(day) else "", weights or "")

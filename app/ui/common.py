@@ -10,9 +10,10 @@ from urllib.parse import parse_qsl
 import pandas as pd
 import streamlit as st
 
+from app.answers import stored
 from app.serving import resources
 from app.serving.settings import configuration
-from app.state.address import BUILD, MODEL, Limits, address, stamp
+from app.state.address import BUILD, MODEL, Limits, address, stamp, stamp_of_saved, weights_of
 from app.state.selections import Place, PromptSelection, SearchSelection, Section
 from app.ui import navigation
 from app.ui.components import Chip, Step, chips, copy_link, link, trail
@@ -150,6 +151,13 @@ def _build_seen(current: Catalogue) -> Catalogue:
             found, reason = None, "which cannot be read any more"
     navigation.hold_build(found not in (None, current))
     now = f"{current.info.build_id[:8]} of {current.info.created_at[:10]}"
+    own = weights_of(current.info.checkpoint)
+    if named is not None and found is None and named.weights not in ("", own):
+        chips([link("Show the current one", navigation.to_current())], key="build", here="", label="the current build")
+        raise AtlasError(
+            f"This link was made with {named.words} of {current.info.model}, {reason}. The current one, {now}, is of "
+            f"other weights ({own or 'unknown'}…, not {named.weights}…): what it says of them is another model’s."
+        )
     if named is not None and found is None:
         warn([f"This link was made with {named.words}, {reason}. The current one is shown, {now}: figures may differ."])
     elif named is not None and found is not current:
@@ -278,10 +286,10 @@ def in_display_form(text: str) -> str:
 
 
 def saved_href(one: Saved, atlas: Catalogue) -> str:
-    """The address of a saved view, read and checked again as any address is."""
-    if one.model != atlas.info.model:
-        return f"prompt?model={one.model}&{one.address}"
+    """The address of a saved view, read and checked again as any address is. One of other weights names its build."""
     params = dict(parse_qsl(one.address, keep_blank_values=True))
+    if one.model != atlas.info.model or stored.fits(one, atlas) is False:
+        return address("prompt", params | {MODEL: one.model, BUILD: stamp_of_saved(one.build_id, one.checkpoint)})
     return navigation.href("prompt", PromptSelection.read(params, limits(atlas))[0])
 
 

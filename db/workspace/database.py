@@ -50,7 +50,7 @@ else:  # slow to import, and needed only where tables are made or migrated
     alembic_command = lazy_import("alembic.command")
     alembic_config = lazy_import("alembic.config")
 
-VERSIONS = ("0001", "0002")
+VERSIONS = ("0001", "0002", "0003")
 """Of the schema, oldest first; each is a migration in `migrations/versions`."""
 NEWEST = VERSIONS[-1]
 VERSION_TABLE = "atlas_version"
@@ -82,6 +82,7 @@ analysis = Table(
     Column("updated_at", String(32), nullable=False),
     Column("result", Text, nullable=False),
     Column("searched", Text, nullable=False),
+    Column("checkpoint", String(100), nullable=False, server_default=""),
     Index("atlas_analysis_question", "model", "question_hash"),
     Index("atlas_analysis_created", "created_at", "id"),
 )

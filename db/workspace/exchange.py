@@ -2,8 +2,8 @@
 to a colleague, and for the views that are shipped with the app.
 
     {"format": "neuron-atlas-workspace", "version": 1,
-     "analyses": [{"id", "title", "model", "build_id", "unembedding_hash", "address", "question", "created_at",
-                   "updated_at", "result": {as `python -m app.attribution --json` writes it}}],
+     "analyses": [{"id", "title", "model", "build_id", "unembedding_hash", "checkpoint", "address", "question",
+                   "created_at", "updated_at", "result": {as `python -m app.attribution --json` writes it}}],
      "neurons": [{"model", "neuron", "note", "tags": [...], "updated_at"}],
      "collections": [{"id", "name", "created_at", "analyses": [{"id", "added_at"}],
                       "neurons": [{"model", "neuron", "added_at"}]}]}

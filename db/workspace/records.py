@@ -157,7 +157,9 @@ class _Analysis(Record):
     build_id: str
     """Of the catalogue it was shown with."""
     unembedding_hash: str
-    """Of the model that was analysed: a result belongs to no other."""
+    """Of the model that was analysed."""
+    checkpoint: str = Field("", exclude_if=lambda given: not given)
+    """The identity of the same: a result belongs to no other. Older versions did not note it."""
     address: str
     """The query string of the page: what was asked, and where in the answer one was looking."""
     question: str
@@ -243,10 +245,12 @@ def columns_of(entry: AnalysisEntry) -> dict[str, Any]:
         ("model", entry.model, 200),
         ("build", entry.build_id, 100),
         ("unembedding's hash", entry.unembedding_hash, 100),
+        ("checkpoint", entry.checkpoint, 100),
     ):
         if len(text) > longest or not text.isprintable():
             raise AtlasError(f"The {name} of the analysis is longer than {longest:,} characters, or cannot be shown.")
-    columns = entry.model_dump(exclude={"result"}) | {"title": line(entry.title, "title", MAX_TITLE)}
+    columns = {name: getattr(entry, name) for name in _Analysis.model_fields}
+    columns |= {"title": line(entry.title, "title", MAX_TITLE)}
     return columns | {"prompt": _storable(prompt), "target": _storable(target), "result": _as_text(entry.result)}
 
 

@@ -186,8 +186,12 @@ class Workspace:
         with self.reading() as connection:
             return tuple(map(saved_of, connection.execute(chosen)))
 
-    def mentions(self, model: str, neuron: Neuron, *, limit: int = 50, offset: int = 0) -> tuple[Mention, ...]:
+    def mentions(
+        self, model: str, neuron: Neuron, *, checkpoint: str | None = None, limit: int = 50, offset: int = 0
+    ) -> tuple[Mention, ...]:
         """Where a neuron stands in the lists of saved analyses, the largest scores first.
+
+        checkpoint: leaves out the analyses of other checkpoints of that name, as far as they say.
 
         Raises:
             AtlasError: a page that cannot be.
@@ -196,17 +200,20 @@ class Workspace:
         chosen = (
             select(_MENTION.c.role, _MENTION.c.position, _MENTION.c.score, _MENTION.c.activation, *SAVED)
             .join(_ANALYSIS, _ANALYSIS.c.id == _MENTION.c.analysis_id)
-            .where(_MENTION.c.model == model, _MENTION.c.neuron == neuron.label)
+            .where(_MENTION.c.model == model, _MENTION.c.neuron == neuron.label, *_of_checkpoint(checkpoint))
             .order_by(func.abs(_MENTION.c.score).desc(), *_NEWEST_FIRST, _MENTION.c.role, _MENTION.c.place)
         )
         with self.reading() as connection:
             rows = connection.execute(chosen.limit(limit).offset(offset)).all()
         return tuple(Mention(saved_of(row), row.role, neuron, row.position, row.score, row.activation) for row in rows)
 
-    def count_mentions(self, model: str, neuron: Neuron) -> tuple[int, int]:
+    def count_mentions(self, model: str, neuron: Neuron, *, checkpoint: str | None = None) -> tuple[int, int]:
         """How many rows :meth:`mentions` has in all, and of how many analyses."""
         counted = select(func.count(), func.count(distinct(_MENTION.c.analysis_id)))
-        counted = counted.where(*_equal(_MENTION, {"model": model, "neuron": neuron.label}))
+        counted = counted.join(_ANALYSIS, _ANALYSIS.c.id == _MENTION.c.analysis_id)
+        counted = counted.where(
+            *_equal(_MENTION, {"model": model, "neuron": neuron.label}), *_of_checkpoint(checkpoint)
+        )
         with self.reading() as connection:
             rows, analyses = connection.execute(counted).one()
         return int(rows), int(analyses)
@@ -360,6 +367,11 @@ def _wanted(table: Table, words: str, model: str | None) -> list[ColumnElement[b
 
 def _equal(table: Table, row: dict[str, str]) -> list[ColumnElement[bool]]:
     return [table.c[name] == value for name, value in row.items()]
+
+
+def _of_checkpoint(checkpoint: str | None) -> list[ColumnElement[bool]]:
+    """Analyses of no other checkpoint; those of older versions do not say."""
+    return [] if checkpoint is None else [_ANALYSIS.c.checkpoint.in_(("", checkpoint))]
 
 
 def write_analysis(connection: Connection, entry: AnalysisEntry, *, over: bool = False) -> None:

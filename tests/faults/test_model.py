@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from indexer.build import build
+from indexer.checkpoint import Checkpoint
 from tests import models
 from tests.faults.onlooker import Onlooker, looking
 from tests.server_process import serving
@@ -16,8 +17,9 @@ from tests.server_process import serving
 def folder(tmp_path: Path) -> Path:
     """A small model, with its catalogue beside it."""
     models.save("llama", tmp_path / "models" / "llama")
-    build(models.checkpoint("llama"), tmp_path / "catalogue", depth=10)
-    return tmp_path / "models" / "llama"
+    folder = tmp_path / "models" / "llama"
+    build(Checkpoint("llama", folder), tmp_path / "catalogue", depth=10)
+    return folder
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_harm_before_it_is_loaded_is_told_of_and_mended(onlooker: Onlooker, fold
     whole = weights.read_bytes()
     folder.rename(folder.parent.parent / "away")
     (notice,) = onlooker.page("prompt", {"p": "The river"}).notices
-    assert "“llama” is neither a folder here nor" in notice
+    assert f"There is no folder “{folder}”" in notice
     assert onlooker.page().notices == [], "what needs no model goes on"
     assert onlooker.part("catalogue")["model_loaded"] is False
     (folder.parent.parent / "away").rename(folder)

@@ -100,7 +100,7 @@ def test_the_obvious_target_and_position_may_be_named():
 
 
 def test_the_views_fit_the_current_catalogue(atlas):
-    views = gallery.of_model(atlas.info.model, atlas.info.unembedding_hash)
+    views = gallery.of_model(atlas.info.model, atlas.info.checkpoint)
     assert [view.choice.name for view in views] == [choice.name for choice in CHOICES], "run python -m app.gallery"
     for view in views:
         analysis = from_json(view.entry.result)

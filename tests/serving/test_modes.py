@@ -172,7 +172,7 @@ def test_only_so_many_models_are_in_memory():
         loaded.append(source)
         return source.upper()
 
-    kept: Loaded[str] = Loaded(2, load, lambda: memory.append("made room"))
+    kept: Loaded[str, str] = Loaded(2, load, lambda: memory.append("made room"))
     assert [kept.get(one) for one in "abacab"] == list("ABACAB")
     assert loaded == ["a", "b", "c", "b"]
     assert memory == ["a after 0", "b after 1", "made room", "c after 2", "made room", "b after 3"]
@@ -188,7 +188,7 @@ def test_two_who_need_a_model_at_once_wait_for_one_loading():
         loaded.append(source)
         return source
 
-    kept: Loaded[str] = Loaded(1, load)
+    kept: Loaded[str, str] = Loaded(1, load)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(kept.get, "a")
         assert loading.wait(20)
@@ -208,7 +208,7 @@ def test_a_model_that_cannot_be_loaded_may_be_tried_again():
             raise problem
         return source
 
-    kept: Loaded[str] = Loaded(1, load)
+    kept: Loaded[str, str] = Loaded(1, load)
     with pytest.raises(AtlasError, match="not here"):
         kept.get("a")
     assert kept.get("a") == "a"

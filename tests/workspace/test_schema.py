@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -26,7 +27,7 @@ RESULT = {
 }
 TIME = "2026-11-23T04:30:00.000000Z"
 # What stood in a workspace of each version: as it was written then, so not through today's code.
-FIRST: tuple[tuple[str, dict[str, str]], ...] = (
+FIRST: tuple[tuple[str, dict[str, Any]], ...] = (
     (
         "INSERT INTO atlas_analysis VALUES (:id, 'Paris', 'small', 'b', 'h', 'p=x', 'p=x', :hash, 'The capital of "
         "France is', ' Paris', :at, :at, :result, 'paris the capital of france is  paris')",
@@ -38,7 +39,19 @@ FIRST: tuple[tuple[str, dict[str, str]], ...] = (
     ("INSERT INTO atlas_collected_analysis VALUES (:c, :a, :at)", {"c": "c" * 32, "a": "a" * 32, "at": TIME}),
     ("INSERT INTO atlas_collected_neuron VALUES (:c, 'small', 'L1.F2', :at)", {"c": "c" * 32, "at": TIME}),
 )
-RECORDED = {"0001": FIRST}
+_MENTION = "INSERT INTO atlas_mention VALUES (:id, :role, :place, 'small', :neuron, :position, :score, :activation)"
+SECOND = (
+    *FIRST,
+    *(
+        (_MENTION, {"id": "a" * 32, "place": 0, "position": None, "activation": None} | row)
+        for row in (
+            {"role": "FFN value", "neuron": "L1.F2", "score": 1.5, "activation": -2.0},
+            {"role": "attention value", "neuron": "L2.H1.N4", "score": 0.5, "position": 3, "activation": 1.0},
+            {"role": "FFN query", "neuron": "L1.F2", "score": 0.125},
+        )
+    ),
+)
+RECORDED = {"0001": FIRST, "0002": SECOND}
 
 
 def differences(database: Database) -> list[object]:
@@ -75,6 +88,7 @@ def test_an_older_workspace_is_brought_up_with_everything_in_it(workspace_url, v
     with Workspace.open(workspace_url) as workspace:
         assert differences(workspace.database) == []
         (saved,) = workspace.analyses("france")
+        assert saved.checkpoint == ""
         assert workspace.result(saved.id) == RESULT
         assert [one.role for one in workspace.mentions("small", Neuron.ffn(1, 2))] == ["FFN value", "FFN query"]
         (mention,) = workspace.mentions("small", Neuron.attention(2, 1, 4))

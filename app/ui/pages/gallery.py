@@ -21,7 +21,7 @@ def draw() -> None:
     title("Gallery", "Explanations chosen because they show something. Each opens as it was found, at once.", HERE)
     atlas = open_catalogue()
     warn(left_out(navigation.params()))
-    views = gallery.of_model(atlas.info.model, atlas.info.unembedding_hash)
+    views = gallery.of_model(atlas.info.model, atlas.info.checkpoint)
     if not views:
         st.info(
             "The gallery shows the demo model, and this catalogue belongs to another model: explain a prompt of your "

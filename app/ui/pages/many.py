@@ -25,6 +25,7 @@ from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
+from db.records import short_identity
 from db.workspace.records import ROLES
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ HERE = "many"
 _TEXT = "many_long_text"
 """Where a text that is too long for the address is kept, for the session."""
 _ROWS = 200
+_NAMED = 3  # of the models that a file is of
 
 
 def draw() -> None:
@@ -109,9 +111,10 @@ def _file() -> "UploadedFile | None":
 
 def _opened(upload: "UploadedFile", atlas: Catalogue) -> Aggregate:
     found = batches.aggregate_of(batches.read_upload(upload.name, upload.getvalue()))
-    other = [name for name in found.models if name != atlas.info.model]
-    if other:
-        warn([f"The file is about {', '.join(other)[:80]}; the tokens shown are those of {atlas.info.model}."])
+    if not found.is_of(atlas):
+        whose = ", ".join(f"{name} ({short_identity(checkpoint)})" for name, checkpoint in found.models[:_NAMED])
+        own = f"{atlas.info.model} ({short_identity(atlas.info.checkpoint)})"
+        warn([f"The file is about {whose}, and the catalogue shown is of {own}: tokens are left out."])
     return found
 
 
@@ -169,7 +172,7 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
     else:
         left, right = st.columns([5, 3], gap="medium")
         with left:
-            _table(batches.neuron_rows(rows.head(_ROWS), atlas), selection.role, most)
+            _table(batches.neuron_rows(rows.head(_ROWS), atlas, own=found.is_of(atlas)), selection.role, most)
             legend("ffn", "attention", "promotes", "suppresses")
         with right:
             _by_layer(rows, atlas)

@@ -176,11 +176,11 @@ def _notes(neuron: Neuron, atlas: Catalogue) -> None:
     """Nothing where this server keeps nothing, or there is nothing to read and nobody may write."""
     if not stored.offered():
         return
-    model, may_write = atlas.info.model, access.may_write()
+    model, own, may_write = atlas.info.model, atlas.info.checkpoint, access.may_write()
     try:
         workspace = stored.workspace()
         note = None if workspace is None else workspace.note(model, neuron)
-        found = () if workspace is None else workspace.mentions(model, neuron, limit=_MENTIONS)
+        found = () if workspace is None else workspace.mentions(model, neuron, checkpoint=own, limit=_MENTIONS)
         if note is None and not found and not may_write:
             return
         st.header("Notes", anchor=False)
@@ -225,7 +225,7 @@ def _note_form(neuron: Neuron, model: str, note: NeuronNote | None) -> None:
 
 
 def _mentions(neuron: Neuron, found: tuple[Mention, ...], workspace: Workspace, atlas: Catalogue) -> None:
-    rows, analyses = workspace.count_mentions(atlas.info.model, neuron)
+    rows, analyses = workspace.count_mentions(atlas.info.model, neuron, checkpoint=atlas.info.checkpoint)
     st.markdown(f"**Active in {analyses:,} saved explanation{'' if analyses == 1 else 's'}**")
 
     lists.table(

@@ -337,6 +337,12 @@ def _how_sure(reading: Reading) -> None:
         st.caption(f"**{lead}.** {literal(text)}.")
 
 
+_NOT_NOTED = (
+    "Older versions did not note the weights: the unembedding is the same, but if the model was trained on since, "
+    "analyse it anew."
+)
+
+
 def _origin(selection: PromptSelection, atlas: Catalogue) -> None:
     """Where a stored explanation is from; nothing where the model has just made it."""
     found = stored.answer(atlas, selection)
@@ -364,10 +370,11 @@ def _origin(selection: PromptSelection, atlas: Catalogue) -> None:
                 help="Ask the model instead of showing the stored result",
             )
     if found.build_id != atlas.info.build_id:
+        same = "The model is the same." if found.checkpoint else _NOT_NOTED
         warn(
             [
                 f"This result is from an older catalogue, {found.build_id}; the tokens of its neurons are shown from "
-                f"{atlas.info.build_id}. The model is the same."
+                f"{atlas.info.build_id}. {same}"
             ]
         )
 

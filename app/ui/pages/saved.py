@@ -137,8 +137,8 @@ def _analysis(one: Saved, collections: tuple[Collection, ...], within: Collectio
             ]
             if one.model != atlas.info.model:
                 facts.append(f"model {one.model}")
-            elif one.unembedding_hash != atlas.info.unembedding_hash:
-                facts.append("made with other weights of this model: opening it analyses the prompt anew")
+            elif stored.fits(one, atlas) is False:
+                facts.append(f"made with other weights of this model, catalogue {one.build_id}")
             elif one.build_id != atlas.info.build_id:
                 facts.append(f"from an older catalogue, {one.build_id}")
             st.caption(literal("  ·  ".join(facts)))

@@ -53,7 +53,7 @@ def _ways(atlas: Catalogue) -> None:
     """Links to each of the pages."""
     prompts = ((prompt, PromptSelection(prompt)) for prompt in PROMPTS)
     _links("Explain a prompt", "prompt", prompts, "prompts", "prompts to explain")
-    shown = gallery.of_model(atlas.info.model, atlas.info.unembedding_hash)
+    shown = gallery.of_model(atlas.info.model, atlas.info.checkpoint)
     if shown:
         views = ((view.choice.title, view.selection) for view in shown)
         _links("Open one from the gallery", "prompt", views, "gallery", "explanations of the gallery")
