@@ -15,6 +15,7 @@ rows of zeros up to a whole pyramid, d = d_model, c = neurons of a chunk, k = to
 import queue
 import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -157,6 +158,7 @@ def _bytes_an_entry(screens: bool) -> int:
     return 3 if screens else 6
 
 
+@cache
 def bf16_is_faster(d_model: int) -> bool:
     """Whether a bf16 product beats a float32 one on this CPU by enough to pay for the re-scoring; measured, in 20 ms.
 

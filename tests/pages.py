@@ -1,12 +1,19 @@
 """Running a page in the test's own process, and reading what it shows."""
 
 import json
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 MAIN = Path(__file__).resolve().parents[1] / "app" / "main.py"
+
+# At each run Streamlit would look through all that is installed for packaged components: half the time of most runs.
+manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 
 def run_page(page: str, /, **params: str) -> AppTest:
@@ -17,6 +24,16 @@ def run_page(page: str, /, **params: str) -> AppTest:
     app.switch_page(f"ui/pages/{page}.py").run()
     assert not app.exception, app.exception
     return app
+
+
+def crossed(names: Iterable[str], values: Sequence[str]) -> list[Any]:
+    """Every pair, as parameters of a test; but for one of each name and of each value they are `slow`."""
+    names = list(names)
+    return [
+        pytest.param(name, value, marks=() if at % len(values) == place % len(names) else pytest.mark.slow)
+        for at, name in enumerate(names)
+        for place, value in enumerate(values)
+    ]
 
 
 def component(app: AppTest, key: str) -> dict[str, Any]:

@@ -112,15 +112,10 @@ class RoundedRows:
 _rounded: "WeakKeyDictionary[Unembedding, RoundedRows]" = WeakKeyDictionary()
 
 
-@functools.cache
-def _pays(d_model: int) -> bool:
-    return bf16_is_faster(d_model)
-
-
 def rounded_rows(unembedding: Unembedding, megabytes: int) -> RoundedRows | None:
     """The rows of an unembedding, rounded once; None where that does not pay here, or memory lacks."""
     folded = unembedding.folded
-    if folded.device.type != "cpu" or folded.shape[0] < FEWEST_TOKENS or not _pays(folded.shape[1]):
+    if folded.device.type != "cpu" or folded.shape[0] < FEWEST_TOKENS or not bf16_is_faster(folded.shape[1]):
         return None
     if memory_needed(unembedding) > megabytes / 2:
         return None

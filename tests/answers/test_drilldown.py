@@ -18,7 +18,7 @@ from app.words import nats
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.neuron import Head, Neuron, NeuronKind, Part
-from tests.pages import component, texts
+from tests.pages import component, crossed, texts
 
 PROMPT = "The river runs to"
 DISTRACTOR = 70
@@ -160,10 +160,11 @@ def test_looking_around_analyses_nothing_anew(small_page, monkeypatch):
     assert not asked
 
 
-@pytest.mark.parametrize(
-    "value", ["nonsense", "-1", "99999999999999999999", "L99.H0", "L0.F99999", "L1.F3@2", "<b>$x$"]
-)
-@pytest.mark.parametrize("name", ["map", "layer", "head", "from", "show", "own", "read", "through", "not", "try"])
+WRONG = ["nonsense", "-1", "99999999999999999999", "L99.H0", "L0.F99999", "L1.F3@2", "<b>$x$"]
+PLACES = ["map", "layer", "head", "from", "show", "own", "read", "through", "not", "try"]
+
+
+@pytest.mark.parametrize(("name", "value"), crossed(PLACES, WRONG))
 def test_a_prompt_survives_a_wrong_place(small_page, name, value):
     for page in ("prompt", "neuron"):
         app = small_page(page, p=PROMPT, n="L1.F3", head="L1.H0", **{name: value} if name != "head" else {})

@@ -3,9 +3,12 @@
 import re
 from typing import Any
 
+import pytest
+
 from tests.readmes import CHECKOUT, README
 
 
+@pytest.mark.slow
 def test_the_example_gives_the_neuron_that_it_names(demo_model_dir, monkeypatch):
     monkeypatch.chdir(CHECKOUT)
     blocks = re.findall(r"^```python\n(.*?)^```", README.text, re.DOTALL | re.MULTILINE)

@@ -41,7 +41,7 @@ def run():
         dimensions=replace(model.dimensions, vocabulary=VOCABULARY),
     )
     patch = pytest.MonkeyPatch()
-    patch.setattr(fast, "_pays", lambda _d_model: True)
+    patch.setattr(fast, "bf16_is_faster", lambda _d_model: True)
     with torch.inference_mode():
         found = run_prompt(wide, models.PROMPT, Settings(target=TARGET))
         assert found.at_ffn.tolerance == TOLERANCE  # the rounded rows are in use

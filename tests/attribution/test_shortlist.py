@@ -188,10 +188,10 @@ def test_entries_stand_by_their_bases():
 
 def test_it_is_used_only_where_it_pays_and_fits(monkeypatch):
     unembedding = a_model(7)
-    monkeypatch.setattr(fast, "_pays", lambda width: True)
+    monkeypatch.setattr(fast, "bf16_is_faster", lambda width: True)
     assert rounded_rows(unembedding, 512) is rounded_rows(unembedding, 512)
     assert rounded_rows(unembedding, memory_needed(unembedding)) is None
     few = Unembedding(unembedding.folded[: fast.FEWEST_TOKENS - 1].contiguous(), None, None, NormKind.RMS, 0.0)
     assert rounded_rows(few, 512) is None
-    monkeypatch.setattr(fast, "_pays", lambda width: False)
+    monkeypatch.setattr(fast, "bf16_is_faster", lambda width: False)
     assert rounded_rows(unembedding, 512) is None

@@ -126,7 +126,9 @@ def test_an_svg_is_well_formed_and_holds_its_texts_as_text(name):
     assert b"rgba(" not in drawing
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize(
+    "name", ["flow", *(pytest.param(one, marks=pytest.mark.slow) for one in DRAWN if one != "flow")]
+)
 def test_a_png_is_of_twice_the_size_and_white(name):
     data = png(printed(every_chart()[name])[0], 600)
     width, height = struct.unpack(">II", data[16:24])

@@ -23,7 +23,7 @@ from tests.conftest import CHECKOUT
 
 OPEN_ALL = """
 import json, sys
-from streamlit.testing.v1 import AppTest
+from tests.pages import AppTest
 shown = {}
 app = AppTest.from_file("app/main.py", default_timeout=120)
 app.switch_page("ui/pages/gallery.py").run()
@@ -111,6 +111,7 @@ def test_the_views_fit_the_current_catalogue(atlas):
         } == {one.id: one.display for one in analysis.tokens}
 
 
+@pytest.mark.slow
 def test_all_open_without_the_model_and_without_torch(demo_catalogue_dir, tmp_path):
     settings = {
         "ATLAS_MODE": "catalogue",

@@ -27,11 +27,11 @@ from tests.serving.api_client import client, problem, shell
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def ask(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+@pytest.fixture(scope="module")
+def ask(toy_root: Path) -> Iterator[TestClient]:
     """A client on the toy catalogue."""
-    monkeypatch.setenv("ATLAS_CATALOGUE", str(toy_root))
-    with client() as queries:
+    with pytest.MonkeyPatch.context() as patch, client() as queries:
+        patch.setenv("ATLAS_CATALOGUE", str(toy_root))
         yield queries
     st.cache_resource.clear()
 

@@ -11,7 +11,7 @@ from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, Sign
 from db.questions import Filters
-from tests.pages import component, texts
+from tests.pages import component, crossed, texts
 
 PAGES = ("start", "search", "neuron", "prompt")
 PROMPT = "The river runs to"
@@ -37,8 +37,10 @@ def test_a_page_without_parameters(small_page, page):
     assert not app.warning
 
 
-@pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("value", ["", "nonsense", "-1", "99999999999999999999", "x" * 100_000, HOSTILE, "0,1,2"])
+@pytest.mark.parametrize(
+    ("page", "value"),
+    crossed(PAGES, ["", "nonsense", "-1", "99999999999999999999", "x" * 100_000, HOSTILE, "0,1,2"]),
+)
 def test_any_value_of_any_parameter_is_survived(toy_page, page, value):
     app = toy_page(page, **dict.fromkeys(PARAMETERS, value))
     assert app.title

@@ -19,7 +19,7 @@ from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind, Sign
 from db.questions import Filters
 from tests.catalogues import make_catalogue
-from tests.pages import component, run_page, texts
+from tests.pages import component, crossed, run_page, texts
 
 HOSTILE = "<script>alert(1)</script>$x$:red[a]:smile:`*_\u202e\x00'; DROP TABLE token; --"
 SEARCHED = (
@@ -80,9 +80,9 @@ def has(app, key) -> bool:
     return any(element.proto.id.endswith(f"-{key}") for element in app.get("bidi_component"))
 
 
-@pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize(
-    "value", ["", "nonsense", "-1", "1e308", "9" * 20, "x" * 100_000, HOSTILE, "0,1,2", "nan", "1"]
+    ("page", "value"),
+    crossed(PAGES, ["", "nonsense", "-1", "1e308", "9" * 20, "x" * 100_000, HOSTILE, "0,1,2", "nan", "1"]),
 )
 def test_any_value_of_any_parameter_is_survived(toy_page, page, value):
     app = toy_page(page, **dict.fromkeys(NAMES, value))
@@ -90,8 +90,9 @@ def test_any_value_of_any_parameter_is_survived(toy_page, page, value):
     assert "fault of ours" not in texts(app)
 
 
-@pytest.mark.parametrize("value", ["nonsense", "-1", "9" * 20, HOSTILE])
-@pytest.mark.parametrize("name", [name for name in NAMES if name in SEARCHED])
+@pytest.mark.parametrize(
+    ("name", "value"), crossed([name for name in NAMES if name in SEARCHED], ["nonsense", "-1", "9" * 20, HOSTILE])
+)
 def test_a_good_search_survives_wrong_company(toy_page, name, value):
     app = toy_page("search", **{"q": "Python code", "by": "concept", name: value})
     assert f"{name}=" in texts(app)
