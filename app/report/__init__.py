@@ -26,11 +26,12 @@ from db.records import BuildStamp
 if TYPE_CHECKING:
     import pandas as pd
 
-    from app.attribution import frames, results
+    from app.attribution import drilldowns, frames, results
     from app.report import contents
     from db.catalogue import export
 else:  # `--help` is to be quick
     contents, export = lazy_import("app.report.contents"), lazy_import("db.catalogue.export")
+    drilldowns = lazy_import("app.attribution.drilldowns")
     frames, results = lazy_import("app.attribution.frames"), lazy_import("app.attribution.results")
 
 ROWS = 50
@@ -95,6 +96,8 @@ class Material:
     """The logit lens (`frames.lens_frame`), where it was asked for."""
     rows: int = ROWS
     """Neurons in each of the report's tables."""
+    flow: "results.Flow | None" = None
+    """The strongest moves of heads; None where there is no model to ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,8 @@ def tables(material: Material) -> "dict[str, pd.DataFrame]":
         lists["contrast_ffn_opposing_neurons"] = contrast.ffn_opposing
         lists["contrast_attention_opposing_neurons"] = contrast.attention_opposing
     named |= {name: frames.neurons_frame(analysis, found) for name, found in lists.items()}
+    if material.flow is not None:
+        named["moves"] = frames.flow_frame(material.flow)
     if material.lens is not None:
         named["logit_lens"] = material.lens
     return named
@@ -153,8 +158,10 @@ def _report(material: Material) -> bytes:
 
 
 def _json(material: Material) -> bytes:
-    """The whole analysis, as ``python -m app.attribution --json`` writes it."""
+    """The whole analysis and its moves, as ``python -m app.attribution --json --flow`` writes them."""
     analysis = results.to_json(material.analysis)
+    if material.flow is not None:
+        analysis["flow"] = drilldowns.to_json(material.flow)
     return json.dumps(analysis, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 

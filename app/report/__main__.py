@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.attribution import results
+from app.attribution import drilldowns, results
 from app.attribution.prompt import Settings, require_prompt
 from app.report import FILES, ROWS, Material, Origin
 from app.state.selections import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
@@ -108,7 +108,7 @@ def _explained(options: argparse.Namespace) -> Material:
     with torch.inference_mode():
         analysis = analyses.explain(run, runs.stored_ranges(catalogue))
         lens = frames.lens_frame(heads.logit_lens(run)) if options.lens else None
-    return _material(analysis, catalogue, options, lens)
+        return _material(analysis, catalogue, options, lens, heads.moves(run))
 
 
 def _stored(options: argparse.Namespace) -> Material:
@@ -120,11 +120,16 @@ def _stored(options: argparse.Namespace) -> Material:
     except (OSError, ValueError) as error:
         raise AtlasError(f"{options.analysis} is no analysis that can be read: {error}") from error
     analysis = results.from_json(data)
-    return _material(analysis, _catalogue(options.catalogue, analysis), options, None)
+    flow = drilldowns.from_json("flow", data["flow"], analysis) if "flow" in data else None
+    return _material(analysis, _catalogue(options.catalogue, analysis), options, None, flow)
 
 
 def _material(
-    analysis: results.Analysis, catalogue: Catalogue, options: argparse.Namespace, lens: "pd.DataFrame | None"
+    analysis: results.Analysis,
+    catalogue: Catalogue,
+    options: argparse.Namespace,
+    lens: "pd.DataFrame | None",
+    flow: results.Flow | None,
 ) -> Material:
     last, best = len(analysis.tokens) - 1, analysis.predictions[0].token.id
     listed = max(len(analysis.ffn_value_neurons), 1) if options.analysis else options.top
@@ -138,7 +143,7 @@ def _material(
         Place(Map.LENS if options.lens else Map.HEADS),
     )
     model = options.model if options.model == "demo" else analysis.model  # as it was given, but nobody's folders
-    return Material(analysis, catalogue, Origin(question, model=model), lens, options.rows)
+    return Material(analysis, catalogue, Origin(question, model=model), lens, options.rows, flow)
 
 
 def _catalogue(given: Path | None, analysis: results.Analysis) -> Catalogue:

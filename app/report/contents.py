@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from app import charts
-from app.answers.reading import Reading, certainty_lines, most, query_sentence, reading_of
+from app.answers.reading import Reading, certainty_lines, most, moves_sentence, query_sentence, reading_of
 from app.attribution import frames
 from app.charts import Chart, Columns, prompt_charts
 from app.charts.pictures import inline_svgs, printed, visible
@@ -29,7 +29,7 @@ from db.token_text import legible, shorten
 if TYPE_CHECKING:
     import pandas as pd
 
-    from app.attribution.results import QueryNeuron, ValueNeuron
+    from app.attribution.results import Flow, QueryNeuron, ValueNeuron
 
 _HEADS = 12
 """The strongest, in a table."""
@@ -80,10 +80,11 @@ def html(material: Material) -> bytes:
         reading=reading,
         layers=layers,
         strongest_heads=_strongest(heads.frame),
-        figures=_figures(_charts(reading, layers, heads, material.lens)),
+        figures=_figures(_charts(reading, layers, heads, material)),
+        moves=() if material.flow is None else _moves(material.flow),
         tables=_value_tables(reading, catalogue, material.rows),
         query="" if query is None else query_sentence(query),
-        query_table=None if query is None else _query_table(query.ffn_neurons, catalogue, material.rows),
+        query_table=_query_table(query.ffn_neurons, catalogue, material.rows) if query else None,
         certainty=certainty_lines(reading),
         address=origin.address(info),
         command=origin.command(),
@@ -138,14 +139,15 @@ class Figure:
     alt: str
 
 
-def _charts(
-    reading: Reading, layers: Columns, heads: Chart, lens: "pd.DataFrame | None"
-) -> dict[str, tuple[Chart, str]]:
+def _charts(reading: Reading, layers: Columns, heads: Chart, material: Material) -> dict[str, tuple[Chart, str]]:
     """Each chart with what it shows."""
+    lens, flow = material.lens, material.flow
     charts: dict[str, tuple[Chart, str]] = {
         "layers": (layers, _strongest_layers(layers.frame, reading)),
         "heads": (heads, f"Every head of every layer, coloured by {reading.unit}: {' | '.join(reading.sides)}"),
     }
+    if flow is not None:
+        charts["flow"] = (prompt_charts.flow(reading, flow), moves_sentence(flow, reading).removesuffix("."))
     if lens is not None:
         chart = prompt_charts.lens(lens, reading.analysis.prompt)
         charts["lens"] = (chart, "The most probable token at every layer and position")
@@ -197,6 +199,21 @@ def _strongest(heads: "pd.DataFrame") -> list[tuple[str, float, float]]:
     scale = float(best["score"].abs().max()) or 1.0
     rows = zip(best["layer"].tolist(), best["head"].tolist(), best["score"].tolist(), strict=True)
     return [(Head(layer, head).label, score, score / scale) for layer, head, score in rows]
+
+
+def _moves(found: "Flow") -> list[tuple[str, str, float, float, float]]:
+    """Head, source position, score, share of the largest and attention weight of each move."""
+    scale = max((abs(one.score) for one in found.moves), default=1.0) or 1.0
+    return [
+        (
+            Head(one.layer, one.head).label,
+            f"{one.position} {shorten(one.token.display, _TOKEN)}",
+            one.score,
+            one.score / scale,
+            one.attention_weight,
+        )
+        for one in found.moves
+    ]
 
 
 @dataclass(frozen=True, slots=True)

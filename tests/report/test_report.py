@@ -17,11 +17,13 @@ from urllib.parse import parse_qsl, urlsplit
 import pandas as pd
 import pytest
 
+from app.answers.reading import moves_sentence, reading_of
 from app.attribution import analyse, load, run_prompt
+from app.attribution.drilldowns import to_json as to_flow_json
 from app.attribution.frames import heads_frame, layers_frame, lens_frame, neurons_frame, value_neurons_frame
-from app.attribution.heads import logit_lens
+from app.attribution.heads import logit_lens, moves
 from app.attribution.prompt import PromptToken, Settings
-from app.attribution.results import to_json
+from app.attribution.results import Certificate, Flow, Move, to_json
 from app.attribution.run import stored_ranges
 from app.report import FILES, Material, Origin, file_name, tables
 from app.report.__main__ import main, parser
@@ -116,6 +118,49 @@ def page(analysis, atlas, **more) -> bytes:
     return FILES["html"].write(Material(analysis, atlas, more.pop("origin", origin()), **more))
 
 
+def said(found) -> list[list[str]]:
+    """The rows of the report's table of moves."""
+    return [
+        [
+            f"L{one.layer}.H{one.head}",
+            f"{one.position} {one.token.display}",
+            nats(one.score),
+            percent(one.attention_weight),
+        ]
+        for one in found.moves
+    ]
+
+
+@pytest.mark.parametrize("distractor", [None, DISTRACTOR])
+def test_moves_are_the_librarys_in_a_picture_and_a_table(model, atlas, analysis, against, distractor):
+    found = moves(run_prompt(model, PROMPT, Settings(distractor=distractor)))
+    shown = analysis if distractor is None else against
+    seen = Seen(page(shown, atlas, flow=found))
+    assert seen.cells(first="head")[1] == said(found)
+    assert len(said(found)) == len(found.moves) == 40
+    assert "Where: what heads moved, and from where" in seen.text
+    assert any(moves_sentence(found, reading_of(shown)).startswith(alt[:-1]) for alt in labels(seen))
+    assert tables(Material(shown, atlas, origin(), flow=found))["moves"]["score"].tolist() == [
+        one.score for one in found.moves
+    ]
+    without = Seen(page(shown, atlas))
+    assert "what heads moved" not in without.text
+    assert len(without.tables) == len(seen.tables) - 1
+
+
+def labels(seen: Seen) -> list[str]:
+    return [values["aria-label"] for tag, values in seen.elements if tag == "svg"]
+
+
+def test_moves_that_a_json_holds_are_in_its_report(small_folders, model, analysis, atlas, tmp_path):
+    found = moves(run_prompt(model, PROMPT, Settings()))
+    stored, out = tmp_path / "analysis.json", tmp_path / "report.html"
+    stored.write_bytes(FILES["json"].write(Material(analysis, atlas, origin(), flow=found)))
+    assert json.loads(stored.read_bytes())["flow"] == to_flow_json(found)
+    assert main(["--analysis", str(stored), "--out", str(out), "--catalogue", str(small_folders[1])]) == 0
+    assert Seen(out.read_bytes()).cells(first="head")[1] == said(found)
+
+
 def test_figures_are_the_librarys(analysis, atlas, lens):
     seen = Seen(page(analysis, atlas, lens=lens))
     (predicted,) = seen.cells(first="token")
@@ -207,7 +252,12 @@ def hostile(against):
 
 def test_nothing_hostile_becomes_an_element(hostile, atlas, lens):
     nasty_lens = lens.assign(token=NASTY, top=NASTY)
-    data = page(hostile, atlas, lens=nasty_lens, origin=Origin(PromptSelection(NASTY), "https://a.example/"))
+    token = hostile.tokens[0]
+    nasty = Flow((Move(0, 1, 0, token, 0.5, 0.25),), Certificate(1, 1))
+    assert token.display == NASTY
+    data = page(
+        hostile, atlas, lens=nasty_lens, flow=nasty, origin=Origin(PromptSelection(NASTY), "https://a.example/")
+    )
     seen = Seen(data)
     assert {tag for tag, _ in seen.elements} & {"script", "img", "iframe", "object", "link", "base", "form"} == set()
     assert not [name for _, values in seen.elements for name in values if name.startswith("on")]
@@ -217,8 +267,9 @@ def test_nothing_hostile_becomes_an_element(hostile, atlas, lens):
     assert "a shell cannot be given" in seen.text
 
 
-def test_nothing_is_fetched_and_nothing_may_run(analysis, atlas, lens):
-    data = page(analysis, atlas, lens=lens, origin=origin(base="https://atlas.example/prompt")).decode()
+def test_nothing_is_fetched_and_nothing_may_run(model, analysis, atlas, lens):
+    flow = moves(run_prompt(model, PROMPT, Settings()))
+    data = page(analysis, atlas, lens=lens, flow=flow, origin=origin(base="https://atlas.example/prompt")).decode()
     seen = Seen(data.encode())
     policies = [v["content"] for tag, v in seen.elements if tag == "meta" and "http-equiv" in v]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
@@ -316,6 +367,7 @@ def test_the_shell_writes_the_report(small_folders, analysis, atlas, tmp_path, c
     assert capsys.readouterr().out == f"{out}: {out.stat().st_size:,} bytes\n"
     written, here = Seen(out.read_bytes()), Seen(page(analysis, atlas))
     assert written.cells(first="neuron") == here.cells(first="neuron")
+    assert len(written.cells(first="head")[1]) == 40
     assert str(tmp_path) not in written.text
     assert str(small_folders[0]) not in written.text
 
@@ -375,4 +427,5 @@ def test_the_prompt_page_hands_out_the_same(small_page, monkeypatch, atlas, mode
     seen = Seen(make())
     assert seen.cells(first="neuron")[0][0][0].startswith("L")
     assert "Where: logit lens" in seen.text
+    assert seen.cells(first="head")[1] == said(moves(run_prompt(model, PROMPT, Settings())))
     assert json.loads(offered["report_json"][0]())["prompt"] == PROMPT

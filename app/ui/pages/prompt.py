@@ -20,7 +20,7 @@ from app.attribution.prompt import PromptToken
 from app.attribution.results import Analysis, Prediction
 from app.charts import prompt_charts
 from app.gallery import PROMPTS
-from app.report import FILES, Material, Origin, file_name
+from app.report import FILES, FileForm, Material, Origin, file_name
 from app.serving import access
 from app.serving.settings import Mode, configuration
 from app.serving.worker import Report
@@ -398,15 +398,23 @@ def _report(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) ->
             lens = lens_frame(explain.detail(atlas, selection, "lens"))
     origin = Origin(selection, st.context.url or "", atlas.info.model)
     material = Material(analysis, atlas, origin, lens)
+
+    def written(form: FileForm) -> bytes:
+        moves = None
+        with suppress(AtlasError):  # a stored analysis on a server without the model has none
+            moves = explain.detail(atlas, selection, "flow")
+        return form.write(replace(material, flow=moves))
+
     with st.popover("Report", icon=":material/description:", help="This analysis as a file"):
         st.caption(
-            "Everything below as one page that opens offline, to read, print and share; and the same as data. It "
-            "includes the logit lens where that is shown."
+            "This explanation as one page that opens offline, to read, print and share: what comes next, layers, "
+            "heads, what they moved, neurons, and what switched them on. It includes the logit lens where that is "
+            "shown. And the same as data."
         )
         for name, form in FILES.items():
             st.download_button(
                 f"{form.name}: {form.hint}",
-                data=partial(form.write, material),
+                data=partial(written, form),
                 file_name=file_name(form, analysis.prompt),
                 mime=form.mime,
                 on_click="ignore",
