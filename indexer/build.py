@@ -39,7 +39,7 @@ from db.errors import AtlasError
 from db.records import BuildStamp, short_identity
 from indexer.checkpoint import Checkpoint
 from indexer.families import Dimensions
-from indexer.language_model import load_model
+from indexer.language_model import compare_with_loaded, load_model
 from indexer.neighbours import COUNT, nearest_tokens
 from indexer.products import give_back
 from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
@@ -149,9 +149,12 @@ def _build(
     for other in work_folders(directory):
         if other != work:
             say(f"{other} holds unfinished work of another build; `python -m indexer prune` removes it.")
+    for notice in checkpoint.notices():
+        say(notice)
     say(f"Checking that the neurons of {checkpoint.name} are where {stamp.family} keeps them")
     # One core is enough for that, and for the tokens' names; the others need not wait.
     fits = aside.submit(load_model, checkpoint, layers=2)
+    agrees = aside.submit(compare_with_loaded, checkpoint)
     tokens = aside.submit(token_table, checkpoint.tokenizer, stamp.vocabulary)
 
     work.mkdir(exist_ok=True)
@@ -163,6 +166,7 @@ def _build(
         unembedding = replace(unembedding, folded=unembedding.folded.cuda())
     neighbours = _neighbours(work, unembedding, screen, memory_mb, say)
     fits.result()
+    agrees.result()
     projector = Projector(unembedding, stamp.depth, screen=screen, memory_mb=memory_mb)
     del unembedding  # the projector has its own, centred
     how = "bf16 screening, float32 logits" if projector.screens else "float32"

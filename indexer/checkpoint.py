@@ -4,26 +4,61 @@ Weights are read from safetensors only and no code of a checkpoint is ever run.
 """
 
 import hashlib
+import json
+import logging
+import math
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from transformers import AutoConfig, AutoTokenizer
+import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    IncompleteSnapshotError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from db import settings
 from db.errors import AtlasError
 from db.files import State, sha256_of, state_of
 from indexer import demo_model
-from indexer.families import Architecture, Dimensions, architecture_of, dimensions_of
-from indexer.weights import Weights, file_weights, safetensors_files
+from indexer.families import (
+    Architecture,
+    Dimensions,
+    architecture_of,
+    dimensions_of,
+    is_named_language_model,
+    require_language_model,
+)
+from indexer.weights import (
+    PLAIN,
+    Promised,
+    Stored,
+    Weights,
+    adapter_alone,
+    adapter_files,
+    file_weights,
+    no_weights,
+    other_weights,
+    safetensors_files,
+    stored_tensors,
+)
 
 DEMO = "demo"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_READ = ("*.safetensors", "*.safetensors.index.json", "config.json", "*token*.json", "vocab.*", "merges.txt", "*.model")
+_READ = ("*.safetensors.index.json", "config.json", "*token*.json", "vocab.*", "merges.txt", "*.model")
+_NOT_THE_MODEL = ("original/*", "onnx/*", "consolidated*")
 _HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "merges.txt", "vocab.*")
 
 
@@ -43,13 +78,25 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Any:
-        """The transformers config."""
+        """The transformers config, of a language model in plain numbers and of a known family; AtlasError if not."""
+        path = self.folder / "config.json"
         try:
-            return AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise AtlasError(
-                f"The config of {self.folder} cannot be read ({first_line(error)}). A model folder holds config.json, "
-                "the tokenizer's files and *.safetensors."
+                f"{path} is not readable as JSON ({first_line(error)}). Copy the model's own there."
+            ) from error
+        if not isinstance(content, dict) or not content.get("model_type"):
+            raise AtlasError(f"{path} is no model's config: it gives no model_type. Copy the model's own there.")
+        require_language_model(content, self.folder)
+        architecture_of(SimpleNamespace(model_type=content["model_type"]))
+        try:
+            with quietly():
+                return AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # transformers' checks of a config raise their own
+            raise AtlasError(
+                f"{path} is no config of the family “{content['model_type']}” ({first_line(error)}). Copy the model's "
+                "own there."
             ) from error
 
     @cached_property
@@ -71,9 +118,61 @@ class Checkpoint:
     def dimensions(self) -> Dimensions:
         return dimensions_of(self.config)
 
+    @cached_property
+    def stored(self) -> dict[str, Stored]:
+        """Where each tensor of the model lies, from the files' headers; AtlasError unless they are what it needs."""
+        return stored_tensors(self.folder, self._promised())
+
     def weights(self) -> Weights:
         """The matrices, read tensor by tensor; the model is never instantiated."""
-        return file_weights(self.folder, self.architecture, self.dimensions)
+        return file_weights(self.stored, self.architecture, self.dimensions)
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The type of most of the files' numbers; a model loaded in it is a map of its files and takes no memory."""
+        size: dict[str, int] = {}
+        for place in self.stored.values():
+            size[place.dtype] = size.get(place.dtype, 0) + math.prod(place.shape)
+        return PLAIN[max(size, key=lambda dtype: size[dtype])]
+
+    def notices(self) -> list[str]:
+        """What of the folder is not used, in sentences."""
+        found = []
+        if others := other_weights(self.folder):
+            used = ", ".join(path.name for path in safetensors_files(self.folder)[:2])
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            found.append(f"The model is {used}, as transformers loads it; not read: {', '.join(others[:3])}{more}.")
+        if getattr(self.config, "auto_map", None):
+            found.append("The folder brings code of its own, which is never run: transformers' own class is used.")
+        return found
+
+    def config_of_first(self, layers: int) -> Any:
+        """The config of the same model with its first layers only."""
+        fewer = {**self.config.to_dict(), "num_hidden_layers": min(layers, self.config.num_hidden_layers)}
+        if fewer.get("layer_types"):  # one per layer, as the config checks
+            fewer["layer_types"] = fewer["layer_types"][: fewer["num_hidden_layers"]]
+        return type(self.config).from_dict(fewer)
+
+    def _promised(self) -> Promised:
+        """All layers have the parameters of the first, so that one tells their names and shapes."""
+        with quietly(), torch.device("meta"):
+            module = AutoModelForCausalLM.from_config(self.config_of_first(1))
+        row = self.architecture
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, parameter in module.state_dict().items():
+            first = f"{row.layers}.0."
+            every = range(self.dimensions.layers) if name.startswith(first) else (0,)
+            shapes |= {name.replace(first, f"{row.layers}.{layer}.", 1): tuple(parameter.shape) for layer in every}
+        tied = next(iter(module.all_tied_weights_keys.items()), None)
+        return Promised(
+            shapes,
+            module.base_model_prefix,
+            tied,
+            type(module).__name__,
+            is_named_language_model(self.config.to_dict()),
+            row.layers,
+            f"{row.embedding}.weight",
+        )
 
     def epsilon(self) -> float:
         return float(getattr(self.config, self.architecture.epsilon))
@@ -109,7 +208,7 @@ class Checkpoint:
     @cached_property
     def files(self) -> dict[Path, State | None]:
         """What config, tokenizer and weights are read from, with the state of each when this was first asked for."""
-        found = {path for pattern in _READ for path in self.folder.glob(pattern)}
+        found = {path for pattern in _READ for path in self.folder.glob(pattern)} | set(safetensors_files(self.folder))
         return {path: state_of(path) for path in sorted(found)}
 
     @property
@@ -144,28 +243,118 @@ def locate(model: str, *, models: Path | None = None) -> Checkpoint:
     for folder in (Path(model), models / model):
         if folder.is_dir():
             if not (folder / "config.json").is_file():
-                raise AtlasError(f"{folder} is no model folder: it has no config.json.")
+                raise _no_model(folder)
             safetensors_files(folder)
             return Checkpoint(folder.resolve().name, folder)
-    if Path(model).suffix == ".gguf" or Path(model).is_file():
+    if Path(model).suffix == ".gguf":
+        raise AtlasError(
+            f"{model} is a file for llama.cpp (GGUF), mostly quantised. Give the folder of the model it was made from, "
+            "with config.json, the tokenizer and *.safetensors."
+        )
+    if Path(model).is_file():
         raise AtlasError(f"{model} is a file; give the folder that holds config.json, the tokenizer and *.safetensors.")
     if not _HUB_ID.fullmatch(model) or ".." in model:
         raise AtlasError(f"There is no folder “{model}”, and it is no hub id (owner/name) either.")
     return _from_hub(model)
 
 
+def _no_model(folder: Path) -> AtlasError:
+    """Why a folder without config.json is none, and which folder may be meant."""
+    if adapter_files(folder):
+        return adapter_alone(folder)
+    within = sorted(path.parent for path in (*folder.glob("*/config.json"), *folder.glob("snapshots/*/config.json")))
+    if (folder / "modules.json").is_file():
+        return AtlasError(f"{folder} is no language model: it is an embedding model of sentence-transformers.")
+    if within:
+        names = ", ".join(map(str, within[:3])) + (" …" if len(within) > 3 else "")
+        return AtlasError(f"{folder} is no model folder: it has no config.json. Do you mean {names}?")
+    if any(path.is_file() and path.suffix != ".json" for path in folder.iterdir()):
+        return AtlasError(f"{folder} is no model folder: it has no config.json, and it holds {no_weights(folder)}")
+    return AtlasError(f"{folder} is no model folder: it has no config.json.")
+
+
 def _from_hub(model: str) -> Checkpoint:
+    """The hub's snapshot, fetched where it can be reached, or else from its cache where that has all of the model."""
+    problem: Exception | None = None
     try:
-        folder = Path(huggingface_hub.snapshot_download(model, allow_patterns=list(_HUB_FILES)))
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                model, allow_patterns=list(_HUB_FILES), ignore_patterns=list(_NOT_THE_MODEL)
+            )
+        )
+    except IncompleteSnapshotError as error:  # perhaps of files that do not matter
+        folder, problem = Path(error.snapshot_path), error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise AtlasError(
-            f"“{model}” is neither a folder here nor to be had from the hub ({first_line(error)}). Check the name and "
-            "the network, or give the path of a folder with config.json, the tokenizer and *.safetensors."
+            f"“{model}” is neither a folder here nor to be had from the hub: {_why_not(error)}. Check the name and the "
+            "network, or give the path of a folder with config.json, the tokenizer and *.safetensors."
         ) from error
-    safetensors_files(folder)
-    return Checkpoint(model.rpartition("/")[2], folder, revision=folder.name, hub_id=model)
+    checkpoint = Checkpoint(model.rpartition("/")[2], folder, revision=folder.name, hub_id=model)
+    try:
+        if not (folder / "config.json").is_file():
+            raise _no_model(folder)
+        safetensors_files(folder)
+        return checkpoint
+    except AtlasError as lacking:
+        if problem is None and _hub_is_there(model):
+            raise
+        raise AtlasError(
+            f"“{model}” is only partly in the hub's cache here, and the hub cannot be reached: {_why_not(problem)}. "
+            f"{lacking} Run the same command again with a network, or give a folder that holds the whole model."
+        ) from lacking
+
+
+def _hub_is_there(model: str) -> bool:
+    try:
+        huggingface_hub.model_info(model, timeout=10)
+        return True
+    except (HfHubHTTPError, OSError):
+        return False
+
+
+def _why_not(error: Exception | None) -> str:
+    """Why the hub gave nothing, in our words."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return "this process is offline (HF_HUB_OFFLINE is set)"
+    if isinstance(error, GatedRepoError):
+        return "it is gated; accept its licence there and log in (hf auth login)"
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is no such model, or it is private"
+    if isinstance(error, LocalEntryNotFoundError) or error is None:
+        return "there is no connection"
+    return first_line(error)
+
+
+class _Silence:
+    """How many want it at once, and what was set before the first of them."""
+
+    lock = threading.Lock()
+    holders = 0
+    before = (logging.WARNING, True)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """transformers prints no line and no bar of its own within; what matters of it is said in our messages."""
+    with _Silence.lock:
+        if not _Silence.holders:
+            bars = transformers_logging.is_progress_bar_enabled()
+            _Silence.before = (transformers_logging.get_verbosity(), bars)
+            transformers_logging.set_verbosity(logging.CRITICAL)
+            transformers_logging.disable_progress_bar()
+        _Silence.holders += 1
+    try:
+        yield
+    finally:
+        with _Silence.lock:
+            _Silence.holders -= 1
+            if not _Silence.holders:
+                transformers_logging.set_verbosity(_Silence.before[0])
+                if _Silence.before[1]:
+                    transformers_logging.enable_progress_bar()
 
 
 def first_line(error: BaseException) -> str:
     """What a library's error says, for a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    first, *rest = str(error).strip().splitlines() or [type(error).__name__]
+    return (f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first)[:200]

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import torch
 
-from db.errors import AtlasError
 from indexer.build import disk_needed
 from indexer.checkpoint import Checkpoint
 from indexer.families import NormKind
 from indexer.neighbours import LIMIT
 from indexer.projection import MEMORY_MB, Projector
 from indexer.unembedding import Unembedding
-from indexer.weights import safetensors_files, tensor_shapes
+from indexer.weights import safetensors_files
 
 _TRIAL_ENTRIES = 2**25  # of the random unembedding: 134 MB
 _TRIAL_NEURONS = 512  # a thread
@@ -50,19 +49,23 @@ class Estimate:
     peak_memory: float
     file_size: float
     disk_while_building: float
+    notices: list[str]
+    """What of the folder is not used."""
 
 
 def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) -> Estimate:
     """Estimate a build of `checkpoint`; no tensor is read.
 
     Raises:
-        AtlasError: the family is unknown, the files are missing or damaged, or do not hold what the config promises.
+        AtlasError: the family is unknown, the files are missing or damaged, or are no language model in plain numbers
+            as the config promises.
     """
     size = checkpoint.dimensions
     depth = min(depth, size.vocabulary)
     neurons = size.layers * (size.ffn_width + size.attention_width)
     rows = 2 * depth * neurons
-    weight_bytes = _checked_files(checkpoint)
+    _ = checkpoint.stored  # refuses what a build would refuse
+    weight_bytes = sum(path.stat().st_size for path in safetensors_files(checkpoint.folder))
 
     seconds_a_neuron, projector = _trial(size.vocabulary, size.d_model, depth, memory_mb)
     near = size.vocabulary if size.vocabulary**2 * size.d_model <= LIMIT else 0
@@ -88,20 +91,8 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
         peak_memory=_PROCESS_BYTES + max(projecting, checking, publishing_bytes),
         file_size=rows * _FILE_BYTES_A_ROW + neurons * 32 + size.vocabulary * _FILE_BYTES_A_TOKEN,
         disk_while_building=disk_needed(neurons, depth),
+        notices=checkpoint.notices(),
     )
-
-
-def _checked_files(checkpoint: Checkpoint) -> int:
-    """The weight files' bytes, after a look at their headers."""
-    size, shapes = checkpoint.dimensions, tensor_shapes(checkpoint.folder)
-    embedding = f"{checkpoint.architecture.embedding}.weight"
-    found = shapes.get(embedding) or shapes.get(embedding.partition(".")[2])
-    if found != (size.vocabulary, size.d_model):
-        raise AtlasError(
-            f"The config of {checkpoint.folder} promises an embedding of {size.vocabulary} × {size.d_model}, the files "
-            f"hold {'none' if found is None else ' × '.join(map(str, found))}. Fetch the model again."
-        )
-    return sum(path.stat().st_size for path in safetensors_files(checkpoint.folder))
 
 
 def _trial(vocabulary: int, d_model: int, depth: int, memory_mb: int) -> tuple[float, Projector]:
@@ -132,6 +123,7 @@ def described(found: Estimate, path: Path) -> list[str]:
         f"memory  about {found.peak_memory / 1e9:.1f} GB at most",
         f"disk    about {found.file_size / 1e6:,.0f} MB in {path}, {found.disk_while_building / 1e6:,.0f} MB while it "
         "is built",
+        *found.notices,
     ]
 
 

@@ -16,15 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
-from transformers.utils import logging as transformers_logging
 
 from db.errors import AtlasError
-from indexer.checkpoint import Checkpoint, first_line
+from indexer.checkpoint import Checkpoint, first_line, quietly
 from indexer.families import Architecture, Dimensions, dimensions_of
 from indexer.forward import ResidualStream, capture, output_gradients
 from indexer.tokens import TokenBytes
 from indexer.unembedding import Unembedding
-from indexer.weights import Weights, live_weights
+from indexer.weights import SAVE_AGAIN, Weights, live_weights
 
 TOLERANCE = 1e-3
 """Largest deviation, as a share of the right side's largest entry. float32 sums over some thousands of terms stay
@@ -70,15 +69,13 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
         AtlasError: the family is unknown, the files are unreadable or change meanwhile, or an identity fails.
     """
     _ = checkpoint.files
-    architecture, config = checkpoint.architecture, checkpoint.config
-    if layers is not None:
-        fewer = {**config.to_dict(), "num_hidden_layers": min(layers, config.num_hidden_layers)}
-        if fewer.get("layer_types"):  # one per layer, as the config checks
-            fewer["layer_types"] = fewer["layer_types"][: fewer["num_hidden_layers"]]
-        config = type(config).from_dict(fewer)
+    architecture = checkpoint.architecture
+    config = checkpoint.config if layers is None else checkpoint.config_of_first(layers)
     with ThreadPoolExecutor(1) as aside:
         aside.submit(lambda: checkpoint.identity)  # may have to read all weights once more
-        module = _load_module(checkpoint, config)
+        module = _load_module(checkpoint, config, torch.float32)
+        module.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+        _let_go_of_files(module)
     _ = checkpoint.identity
     if not checkpoint.is_unchanged:
         raise AtlasError(f"The files in {checkpoint.folder} changed while they were read. Wait, then try again.")
@@ -102,39 +99,55 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
     return model
 
 
-def _load_module(checkpoint: Checkpoint, config: Any) -> torch.nn.Module:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+def compare_with_loaded(checkpoint: Checkpoint) -> None:
+    """Is what a catalogue is made of, as it is read from the files, the same as in the model that transformers loads?
+
+    Bit by bit: every value vector of every layer, the final norm and the unembedding. The model is loaded as a map of
+    its files, in their own type of numbers, so that it takes no memory of its own.
+
+    Raises:
+        AtlasError: the model cannot be loaded, or differs; the message names the tensor.
+    """
+    module = _load_module(checkpoint, checkpoint.config, checkpoint.stored_dtype)
+    own = checkpoint.weights()
+    loaded = live_weights(module, own.architecture, own.dimensions)
+    for name in own.catalogued():
+        read, used = own.read(name), loaded.read(name)
+        if (read is None) != (used is None) or (read is not None and used is not None and not _same(read, used)):
+            raise AtlasError(
+                f"“{name}” as it is read from {checkpoint.folder} is not that of the model which transformers loads "
+                f"there. A catalogue of it would be wrong; save the model to a new folder: {SAVE_AGAIN}."
+            )
+
+
+def _same(read: Tensor, used: Tensor) -> bool:
+    """Bit by bit, so that NaN is itself."""
+    bits = (one.contiguous().view(torch.uint8) for one in (read.to(used.dtype), used))
+    return read.shape == used.shape and torch.equal(*bits)
+
+
+def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> torch.nn.Module:
+    _ = checkpoint.stored  # refuses, with its reason, what would not load
     try:
-        module, report = AutoModelForCausalLM.from_pretrained(
-            checkpoint.folder,
-            config=config,
-            dtype=torch.float32,
-            attn_implementation="eager",  # the only one that returns the attention weights
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        with quietly():
+            module, report = AutoModelForCausalLM.from_pretrained(
+                checkpoint.folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation="eager",  # the only one that returns the attention weights
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except Exception as error:  # transformers, safetensors and torch each raise their own
+        raise AtlasError(f"The model in {checkpoint.folder} cannot be loaded ({first_line(error)}).") from error
+    if lacking := report["missing_keys"]:
         raise AtlasError(
-            f"The model in {checkpoint.folder} cannot be loaded ({first_line(error)}). Fetch it again."
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise AtlasError(
-            f"The weights in {checkpoint.folder} are incomplete: {len(report['missing_keys'])} tensors are missing "
-            f"({missing} …) and would be random. Fetch the model again."
+            f"transformers does not find {', '.join(sorted(lacking)[:3])} in {checkpoint.folder}, and would draw it at "
+            f"random. Save the model again: {SAVE_AGAIN}."
         )
-    found: torch.nn.Module = module.eval().requires_grad_(False).to(device)
-    _let_go_of_files(found)
+    found: torch.nn.Module = module
     return found
 
 

@@ -1,7 +1,8 @@
 """Is a catalogue what its model gives? Counts and order of all rows; and a sample of neurons, derived again.
 
 The derivation here is the plainest there is, one float64 product with the whole unembedding and a comparison with
-every token, and shares nothing with the way the build was made but the reading of the weights.
+every token. It shares nothing with the way the build was made but the reading of the weights, and that is compared with
+the model as transformers loads it.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from db.errors import AtlasError
 from db.records import BuildStamp, short_identity
 from indexer.build import stamp_of, unembedding_of
 from indexer.checkpoint import Checkpoint
+from indexer.language_model import compare_with_loaded
 from indexer.unembedding import Unembedding
 
 CLOSE = 1e-5
@@ -82,6 +84,7 @@ def verify(path: Path, checkpoint: Checkpoint, *, sample: int = 200, seed: int |
         if counted and getattr(stamp, name) != getattr(expected, name):
             told, found = (str(getattr(one, name))[:60] for one in (stamp, expected))
             raise _differs(path, f"its stamp has {name} {told}, the checkpoint {found}")
+    compare_with_loaded(checkpoint)
 
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.choice(stamp.neurons, min(sample, stamp.neurons), replace=False))

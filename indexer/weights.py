@@ -5,7 +5,9 @@ V = vocabulary.
 """
 
 import json
-from collections.abc import Callable, Iterator
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,38 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from db.errors import AtlasError
-from indexer.families import Architecture, Dimensions, NormKind
+from indexer.families import Architecture, Dimensions, NormKind, as_base_model, as_other_task, as_quantised
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The kinds of numbers that are weights as they stand; all others are codes that something else makes weights of."""
+SAVE_AGAIN = "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)"
+_PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+_DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+
+_HARMLESS = re.compile(
+    r"(^|\.)(rotary_emb\.(inv_freq|(cos|sin)_cached)|attn\.(masked_)?bias|position_ids|_extra_state)$"
+)
+"""Buffers that older checkpoints hold; transformers computes them."""
+_ADAPTER = re.compile(
+    r"(lora|ia3|hada|lokr|oft|boft|vera|adalora|lokr|bone|fourierft)_|\.base_layer\.|^base_model\.model\.|modules_to_save"
+    r"|prompt_(embeddings|encoder)|(^|\.)adapters?\."
+)
+_QUANTISED = {
+    "bitsandbytes": re.compile(r"\.(SCB|weight_format|absmax|quant_map|nested_\w+|quant_state\.\w+)$"),
+    "GPTQ or AWQ": re.compile(r"\.(qweight|qzeros|g_idx|q_(weight|scale|invperm|perm|groups|group_map|scale_max))$"),
+    "FP8 with block scales": re.compile(r"_scale_inv$"),
+    "numbers with scales": re.compile(
+        r"(weight|input|output|activation|act|[qkv]|kv|bias)_(global_)?(scales?(_2)?|zero_point|packed|shape)$"
+        r"|\.(scales?|biases|zeros|codes|codebooks?|qdata|W_q|_data|_scale|zero_point)$|:(qdata|scale|zero_point)$"
+    ),
+}
+_OTHER_TASK = re.compile(
+    r"(^|\.)(score|classifier|classification_head|(v|value|reward|rm|regression|ranking)_head|qa_outputs|pooler"
+    r"|multiple_choice_head|summary)(\.|$)"
+)
+_MEDIA = re.compile(r"(^|[._])(vision|visual|image|audio|speech|video|multi_modal|multimodal|mm_projector)")
 
 
 @dataclass(frozen=True)
@@ -58,6 +91,13 @@ class Weights:
     def attention_values(self, layer: int) -> Float[Tensor, "a d"]:
         """Row h·head_dim + n is the value vector of attention neuron (layer, h, n)."""
         return self._input_major(layer, self.architecture.attention_output)
+
+    def catalogued(self) -> list[str]:
+        """The names of the tensors that a catalogue is made of."""
+        row = self.architecture
+        parts = (row.ffn_output, row.attention_output)
+        values = [self._name(layer, part, "weight") for layer in range(self.dimensions.layers) for part in parts]
+        return [*values, *(f"{part}.{leaf}" for part in (row.final_norm, row.head) for leaf in ("weight", "bias"))]
 
     def ffn_bias(self, layer: int) -> Float[Tensor, " d"] | None:
         return self.optional(self._name(layer, self.architecture.ffn_output, "bias"))
@@ -110,69 +150,328 @@ def live_weights(model: torch.nn.Module, architecture: Architecture, dimensions:
     return Weights(architecture, dimensions, read)
 
 
-def file_weights(folder: Path, architecture: Architecture, dimensions: Dimensions) -> Weights:
-    """Weights read from `folder`'s safetensors files one tensor at a time; nothing is kept.
-
-    The head is the one in the files, else the embedding: transformers keeps a head that a file holds, even where the
-    config says that the two are tied.
-
-    Raises:
-        AtlasError: no safetensors in the folder, or a damaged file.
-    """
-    where: dict[str, Path] = {}
-    for path in safetensors_files(folder):
-        with _opened(path) as file:
-            where |= dict.fromkeys(file.keys(), path)
+def file_weights(stored: Mapping[str, "Stored"], architecture: Architecture, dimensions: Dimensions) -> Weights:
+    """Weights read from their files one tensor at a time; nothing is kept."""
 
     def read(name: str) -> Tensor | None:
-        # Files saved from a bare base model lack the first part of every name: "h.0..." for "transformer.h.0...".
-        stored = name if name in where else name.partition(".")[2]
-        if stored not in where:
+        found = stored.get(name)
+        if found is None:
             return None
-        with _opened(where[stored]) as file:
-            found: Tensor = file.get_tensor(stored)
-            return found
+        with _opened(found.file) as file:
+            tensor: Tensor = file.get_tensor(found.name)
+            return tensor
 
     return Weights(architecture, dimensions, read)
 
 
+# Which files are the model
+
+
 def safetensors_files(folder: Path) -> list[Path]:
-    """The folder's weight files, in order.
+    """The files that are the model, in order: those that the pinned transformers loads, and no others.
+
+    This is the file that config.json names as ``transformers_weights``; else model.safetensors; else the shards that
+    model.safetensors.index.json names. Averages, backups and left-over shards are not the model.
 
     Raises:
-        AtlasError: there is none.
+        AtlasError: there is none, one is missing, or an adapter lies there; the message says what to do.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            files = [folder / Path(name).name for name in names]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(index, error) from error
+    config = _json(folder / "config.json")
+    named = config.get("transformers_weights") if isinstance(config, dict) else None
+    if named is not None:
+        path = _inside(folder, named, folder / "config.json")
     else:
-        files = sorted(folder.glob("*.safetensors"))
-    missing = [file.name for file in files if not file.is_file()]
-    if missing or not files:
-        lacking = "no " + ", ".join(missing[:3] or ["safetensors file"])
+        path = next((folder / name for name in (SINGLE, INDEX) if (folder / name).is_file()), folder / INDEX)
+    if adapter := adapter_files(folder):
+        raise _adapter_too(folder, adapter) if path.is_file() else adapter_alone(folder)
+    if any(_DISTRIBUTED.match(file.name) for file in folder.glob("shard-*.safetensors")):
         raise AtlasError(
-            f"{folder} holds {lacking}. Weights are read from safetensors only (.bin files can run code); fetch the "
-            "model again, or save it with save_pretrained(..., safe_serialization=True)."
+            f"{folder} holds the shards of a distributed checkpoint (shard-…), which transformers loads in place of "
+            f"all else. Load it there and save it whole: {SAVE_AGAIN}."
+        )
+    files = _shards(folder, path) if path.name.endswith(".index.json") and path.is_file() else [path]
+    missing = [str(file.relative_to(folder)) for file in files if not file.is_file()]
+    if missing == [INDEX]:
+        raise AtlasError(f"{folder} holds {no_weights(folder)}")
+    if missing:
+        names = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+        raise AtlasError(
+            f"{folder} lacks {len(missing)} of the {len(files)} files that are the model ({names}; "
+            f"{'config.json' if path in files else path.name} names them). Fetch or copy them into the folder."
         )
     return files
 
 
-def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in the folder's files, from their headers alone.
+def other_weights(folder: Path) -> list[str]:
+    """The names of weight files in the folder that are not the model."""
+    files = safetensors_files(folder)
+    found = [path for path in folder.glob("*.safetensors") if path not in files]
+    if folder / SINGLE in files:
+        found += [path for path in (folder / INDEX,) if path.is_file()]
+    return sorted(path.name for path in found)
+
+
+def _shards(folder: Path, index: Path) -> list[Path]:
+    content = _json(index)
+    try:
+        files = [_inside(folder, name, index) for name in sorted(set(content["weight_map"].values()))]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(index, error) from error
+    if not files:
+        raise _damaged(index, ValueError("it names no file"))
+    if not isinstance(content.get("metadata"), dict):
+        raise AtlasError(f'{index} lacks "metadata", and transformers does not load it so. Add "metadata": {{}} to it.')
+    return files
+
+
+def _inside(folder: Path, name: Any, namer: Path) -> Path:
+    """The file of that name, which `namer` gives; AtlasError unless it is a weight file within the folder."""
+    normal = Path(os.path.normpath(str(name)))
+    if (
+        normal.is_absolute()
+        or ".." in normal.parts
+        or not normal.name.endswith((".safetensors", ".safetensors.index.json"))
+    ):
+        raise AtlasError(f"{namer} names {name} as weights; it must be a safetensors file within {folder}.")
+    return folder / normal
+
+
+def no_weights(folder: Path) -> str:
+    """What a folder without a model's files has instead, and what to do: the rest of a sentence."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+
+    def named(found: list[Path]) -> str:
+        return ", ".join(path.name for path in found[:3]) + (" …" if len(found) > 3 else "")
+
+    if found := [path for path in paths if path.suffix == ".safetensors"]:
+        if any(re.search(r"-\d+-of-\d+$", path.stem) for path in found):
+            return (
+                f"shards ({named(found)}) without {INDEX}, which tells that they are the model. Fetch or copy that too."
+            )
+        if all(path.name.startswith("consolidated") for path in found):
+            return (
+                f"the weights in their maker's own form only ({named(found)}). Give the folder in transformers' form, "
+                f"with {SINGLE}."
+            )
+        return (
+            f"no {SINGLE}, and transformers loads no file of another name ({named(found)}). If that is the model, give "
+            f"it that name."
+        )
+    if found := [path for path in paths if path.suffix == ".gguf"]:
+        return (
+            f"GGUF files only ({named(found)}), which are quantised for llama.cpp. Give the model they were made from."
+        )
+    if found := [path for path in paths if path.suffix in _PICKLED]:
+        return (
+            f"no safetensors file, only pickled ones ({named(found)}), which can run code and are never loaded. Save "
+            f"the model as safetensors where you trust it: {SAVE_AGAIN}."
+        )
+    return (
+        "no safetensors file. Weights are read from safetensors only: copy model.safetensors, or its shards and their "
+        "index, into the folder."
+    )
+
+
+def adapter_files(folder: Path) -> list[str]:
+    return sorted(
+        path.name
+        for pattern in (ADAPTER_CONFIG, "adapter_model*.safetensors", "adapter_model*.bin")
+        for path in folder.glob(pattern)
+    )
+
+
+def _adapter_too(folder: Path, files: list[str]) -> AtlasError:
+    return AtlasError(
+        f"{folder} holds a model and an adapter ({', '.join(files)}), and nothing says whether the two belong "
+        "together. Merge them (peft: merge_and_unload) and save the result; or, for the model without it, move the "
+        "adapter's files away."
+    )
+
+
+def adapter_alone(folder: Path) -> AtlasError:
+    """Why a folder with an adapter and no model is refused."""
+    config = _json(folder / ADAPTER_CONFIG)
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    return AtlasError(
+        f"{folder} holds an adapter{f' for {base}' if base else ''} (LoRA or the like), not a model. Merge it into its "
+        "base model (peft: merge_and_unload), save the result with save_pretrained, and give that folder."
+    )
+
+
+def _json(path: Path) -> Any:
+    """The file's content; None where there is none to read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+# What is in them
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor's place, from the header of its file."""
+
+    file: Path
+    name: str
+    """In the file."""
+    shape: tuple[int, ...]
+    dtype: str
+    """As safetensors calls it, such as BF16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """What a config promises.
+
+    Attributes:
+        shapes: of every parameter, by the name that transformers' model gives it.
+        prefix: of the base model, which its own files lack.
+        tied: the head's weight and the embedding's, where they are one.
+        loader: the class that loads it.
+        named: whether the config names such a class itself.
+        layers: the name of the list of layers.
+        embedding: the name of the embedding's weight.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    prefix: str
+    tied: tuple[str, str] | None
+    loader: str
+    named: bool
+    layers: str
+    embedding: str
+
+
+def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
+    """Every tensor of the model by its name in transformers, from the files' headers alone.
+
+    The head of a tied model is the one in the files, else the embedding: transformers keeps a head that a file holds.
 
     Raises:
-        AtlasError: no safetensors in the folder, or a damaged file.
+        AtlasError: the files are missing or damaged, or are no language model in plain numbers as the config promises:
+            quantised, an adapter, another task's, incomplete, of other shapes, or with tensors that nobody would read.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in safetensors_files(folder):
+    found: dict[str, Stored] = {}
+    left: list[str] = []
+    for name, place in _headers(safetensors_files(folder)).items():
+        known = _known_name(name, promised)
+        if known is None:
+            left.append(name)
+        elif known in found:
+            raise AtlasError(
+                f"{place.file} holds “{known}” twice, as {found[known].name} and {name}, and which of them is the "
+                f"model's is chance. Save it again: {SAVE_AGAIN}."
+            )
+        else:
+            found[known] = place
+    if promised.tied:
+        for one, other in (promised.tied, promised.tied[::-1]):
+            if one not in found and other in found:
+                found[one] = found[other]
+    missing = sorted(promised.shapes.keys() - found.keys())
+    _explain_unread(folder, promised, [name for name in left if not _HARMLESS.search(name)], missing)
+    if coded := sorted({place.dtype for place in found.values()} - PLAIN.keys()):
+        raise as_quantised(folder, f"numbers of type {', '.join(coded)}")
+    if missing:
+        raise _incomplete(folder, promised, missing)
+    for name, shape in promised.shapes.items():
+        if found[name].shape != shape:
+            what = "an embedding" if name == promised.embedding else f"“{name}”"
+            raise AtlasError(
+                f"The config of {folder} promises {what} of {_sizes(shape)}, the files hold "
+                f"{_sizes(found[name].shape)}. Put the config.json beside them that they were saved with."
+            )
+    bare = not any(name.startswith(f"{promised.prefix}.") for name in (place.name for place in found.values()))
+    if bare and promised.tied and found[promised.tied[0]] is found[promised.tied[1]] and not promised.named:
+        raise as_base_model(folder, "its tensors' names", promised.loader)
+    return found
+
+
+def _headers(files: list[Path]) -> dict[str, Stored]:
+    """As transformers merges them: of tensors with one name, the last file's."""
+    found: dict[str, Stored] = {}
+    for path in files:
         with _opened(path) as file:
-            names = file.keys()
-            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    return shapes
+            for name in file.keys():  # noqa: SIM118, no mapping
+                part = file.get_slice(name)
+                found[name] = Stored(path, name, tuple(part.get_shape()), str(part.get_dtype()))
+    return found
+
+
+def _known_name(name: str, promised: Promised) -> str | None:
+    """The model's own name for a tensor: files of a bare base model lack the prefix; a head may have one too many."""
+    within, outside = f"{promised.prefix}.{name}", name.removeprefix(f"{promised.prefix}.")
+    return next((one for one in (outside, within, name) if one in promised.shapes), None)
+
+
+def _explain_unread(folder: Path, promised: Promised, left: list[str], missing: list[str]) -> None:
+    """Refuse tensors that nobody would read, by what they mean."""
+    if not left:
+        return
+
+    def some(pattern: re.Pattern[str]) -> str:
+        return _listed([name for name in left if pattern.search(name)])
+
+    if names := some(_ADAPTER):
+        raise AtlasError(
+            f"The weights in {folder} hold an adapter that is not merged into them ({names}). Merge it (peft: "
+            "merge_and_unload), save the result with save_pretrained, and give that folder."
+        )
+    for method, pattern in _QUANTISED.items():
+        if names := some(pattern):
+            raise as_quantised(folder, f"{method}: {names}")
+    if names := some(_OTHER_TASK):
+        raise as_other_task(folder, f"its files hold another task's head, {names}")
+    if names := some(_MEDIA):
+        raise as_other_task(folder, f"its files hold parts for pictures or sound, {names}")
+    if missing and (prefix := next((known for known in (_lead(name, promised) for name in left) if known), None)):
+        raise AtlasError(
+            f"The names of the tensors in {folder} begin with “{prefix}” ({_listed(left)}), as a wrapper of the model "
+            "saves them, and transformers does not know them so. Save the model within the wrapper."
+        )
+    count = len(left)
+    raise AtlasError(
+        f"The files in {folder} hold {count} tensor{'' if count == 1 else 's'} that {promised.loader} with this config "
+        f"does not read ({_listed(left)}). If the model needs them, it is of another kind than its config says; if "
+        f"not, save it without them: {SAVE_AGAIN}."
+    )
+
+
+def _lead(name: str, promised: Promised) -> str | None:
+    """What stands in front of a name that would be known without it, such as “module.”."""
+    parts = name.split(".")
+    rests = (".".join(parts[count:]) for count in range(1, len(parts)))
+    return next((name.removesuffix(rest) for rest in rests if _known_name(rest, promised)), None)
+
+
+def _incomplete(folder: Path, promised: Promised, missing: list[str]) -> AtlasError:
+    if missing == ["lm_head.weight"]:
+        advice = (
+            "Files without a head are those of a base or embedding model, or config.json is another model's: its "
+            f"tie_word_embeddings tells whether the head is the embedding. Save the whole model: {promised.loader}."
+        )
+    else:
+        advice = (
+            "Nothing of the files is cut off: the model was saved so. Save it again, or put the config.json that they "
+            "were saved with beside them."
+        )
+    return AtlasError(
+        f"The weights in {folder} are incomplete: {_tensors(missing)} missing ({_listed(missing)}). {advice}"
+    )
+
+
+def _tensors(names: list[str]) -> str:
+    return "1 tensor is" if len(names) == 1 else f"{len(names)} tensors are"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
 
 
 @contextmanager
@@ -185,4 +484,4 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _damaged(path: Path, error: Exception) -> AtlasError:
-    return AtlasError(f"{path} is damaged or cut short ({error}). Fetch the model again.")
+    return AtlasError(f"{path} is damaged or cut short ({error}). Fetch or copy that file again.")

@@ -165,8 +165,8 @@ def test_a_cache_that_cannot_be_written_does_no_harm(large, tmp_path):
 def test_weights_that_change_while_they_are_loaded_are_refused(tmp_path, monkeypatch):
     folder, load = checkpoints.save("llama", tmp_path / "llama"), language_model._load_module
 
-    def and_retrain(checkpoint, config):
-        module = load(checkpoint, config)
+    def and_retrain(*arguments):
+        module = load(*arguments)
         checkpoints.retrain(folder, 3)
         return module
 
