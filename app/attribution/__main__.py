@@ -27,7 +27,6 @@ from app.attribution.prompt import (
 from app.attribution.results import Keys, to_json
 from db import command_line
 from db.catalogue import export
-from db.catalogue.builds import folders_called
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -128,7 +127,7 @@ def _run(options: Namespace) -> str:
 
 
 def _one(options: Namespace, model: "LanguageModel", asked: drilldowns.Asked, loaded: float) -> str:
-    settings, catalogue = _settings(options), _catalogue(options.catalogue, model)
+    settings, catalogue = _settings(options), analyses.catalogue_for(options.catalogue, model)
     runs.check_question(model, options.prompt, settings)
     ranges = _ranges(catalogue, settings)
     run, analysis = analyses.run_and_explain(model, options.prompt, settings, ranges)
@@ -142,7 +141,7 @@ def _one(options: Namespace, model: "LanguageModel", asked: drilldowns.Asked, lo
 
 def _many(options: Namespace, model: "LanguageModel") -> str:
     settings = _settings(options)
-    ranges = _ranges(_catalogue(options.catalogue, model), settings)
+    ranges = _ranges(analyses.catalogue_for(options.catalogue, model), settings)
     prompts = batch.read_prompts(options.prompts)
     rows = batch.analyse_batch(
         model, prompts, settings, options.out, ranges=ranges, say=command_line.say, progress=_bar
@@ -177,7 +176,7 @@ def _compared_with(options: Namespace) -> tuple[Any, ...]:
 def _compared(options: Namespace, asked: drilldowns.Asked) -> str:
     _check_comparison(options, asked)
     model, settings = analyses.load(options.model), _settings(options)
-    catalogue = _catalogue(options.catalogue, model)
+    catalogue = analyses.catalogue_for(options.catalogue, model)
     ranges = _ranges(catalogue, settings) if catalogue else None
     prompt = options.prompt if options.against is None else options.against
     elsewhere = options.against is not None or options.against_position is not None
@@ -253,20 +252,6 @@ def _ranges(catalogue: Catalogue | None, settings: Settings) -> "Ranges | None":
             "scored. --no-suppressing leaves them out; `python -m indexer build MODEL` makes it quick."
         )
     return None
-
-
-def _catalogue(given: Path | None, model: "LanguageModel") -> Catalogue | None:
-    """The catalogue asked for, or the model's own where there is one; None without."""
-    root = command_line.catalogue_folder(given)
-    if given is not None:
-        return runs.given_catalogue(root, model)
-    found = runs.own_catalogue(root, model)
-    if found is None and folders_called(root, model.name):
-        command_line.say(
-            f"The catalogue of {model.name} in {root} is of other weights than those in {model.checkpoint.folder}, and "
-            "is left out."
-        )
-    return found
 
 
 def _line(value: Any) -> str:

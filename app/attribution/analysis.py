@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +21,11 @@ from app.attribution.results import (
     ValueNeuron,
     Within,
 )
-from app.attribution.run import PromptRun, Ranges, run_prompt
+from app.attribution.run import PromptRun, Ranges, given_catalogue, own_catalogue, run_prompt
 from app.attribution.score import array
+from db import command_line
+from db.catalogue.builds import folders_called
+from db.catalogue.store import Catalogue
 from db.neuron import NeuronKind, Part
 from indexer.checkpoint import locate
 from indexer.language_model import LanguageModel, load_model
@@ -250,3 +254,21 @@ def within(run: PromptRun, part: Part, k: int, ranges: Ranges | None) -> Within:
                 found[f"{kind}_favouring"] = shares_within(run, part, kind, k)
                 found[f"{kind}_opposing"] = shares_within(run, part, kind, k, opposing=True)
     return Within(part, found)
+
+
+def catalogue_for(given: Path | None, model: LanguageModel) -> Catalogue | None:
+    """The catalogue that a command names, or the model's own where there is one; None without.
+
+    Raises:
+        AtlasError: the one that is named is of another checkpoint, or cannot be read.
+    """
+    root = command_line.catalogue_folder(given)
+    if given is not None:
+        return given_catalogue(root, model)
+    found = own_catalogue(root, model)
+    if found is None and folders_called(root, model.name):
+        command_line.say(
+            f"The catalogue of {model.name} in {root} is of other weights than those in {model.checkpoint.folder}, and "
+            "is left out."
+        )
+    return found

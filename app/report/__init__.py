@@ -9,14 +9,14 @@ import json
 import re
 import shlex
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from app.state.address import shared
+from app.state.address import address, shared
 from app.state.selections import DEFAULT_TOP, Map, PromptSelection, Rule
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
@@ -60,9 +60,9 @@ class Origin:
         """Such as “2026-01-31 10:20 UTC”."""
         return (self.made or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
-    def address(self, build: BuildStamp) -> str:
-        """The page's address with its build; without its server where that is not known."""
-        link = shared("prompt", self.question, build)
+    def address(self, build: BuildStamp | None) -> str:
+        """The page's address with its build, where there is one; without its server where that is not known."""
+        link = address("prompt", self.question.params()) if build is None else shared("prompt", self.question, build)
         return urljoin(self.base, link) if urlsplit(self.base).scheme in ("http", "https") else link
 
     def command(self) -> str | None:
@@ -89,8 +89,8 @@ class Material:
     """What the files are made from."""
 
     analysis: "results.Analysis"
-    catalogue: Catalogue
-    """Where the neurons' tokens are; of the same model."""
+    catalogue: Catalogue | None
+    """Where the neurons' tokens are; of the same model. Without one, the tables of neurons are without them."""
     origin: Origin
     lens: "pd.DataFrame | None" = None
     """The logit lens (`frames.lens_frame`), where it was asked for."""
@@ -98,6 +98,8 @@ class Material:
     """Neurons in each of the report's tables."""
     flow: "results.Flow | None" = None
     """The strongest moves of heads; None where there is no model to ask."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What else was asked of the prompt, as ``python -m app.attribution --json`` writes it, by its keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ def _report(material: Material) -> bytes:
 
 def _json(material: Material) -> bytes:
     """The whole analysis and its moves, as ``python -m app.attribution --json --flow`` writes them."""
-    analysis = results.to_json(material.analysis)
+    analysis = {**results.to_json(material.analysis), **material.more}
     if material.flow is not None:
         analysis["flow"] = drilldowns.to_json(material.flow)
     return json.dumps(analysis, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")

@@ -5,14 +5,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.attribution import drilldowns, results
 from app.attribution.prompt import Settings, require_prompt
 from app.report import FILES, ROWS, Material, Origin
 from app.state.selections import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
 from db import command_line
-from db.catalogue.builds import build_of, find_catalogue
+from db.catalogue.builds import build_of, find_catalogue, folders_called
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -20,7 +20,6 @@ from db.records import short_identity
 from indexer.families import Conventions
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
 
     from app.attribution import analysis as analyses
@@ -95,7 +94,9 @@ def _run(options: argparse.Namespace) -> str:
 def _explained(options: argparse.Namespace) -> Material:
     """The prompt, explained now."""
     model = analyses.load(options.model)
-    catalogue = runs.given_catalogue(command_line.catalogue_folder(options.catalogue), model)
+    catalogue = analyses.catalogue_for(options.catalogue, model)
+    if catalogue is None:
+        command_line.say(f"{_NO_CATALOGUE} Finding what lowered the target takes longer, too.")
     settings = Settings(
         top=options.top,
         target=options.target if options.target_id is None else options.target_id,
@@ -106,30 +107,59 @@ def _explained(options: argparse.Namespace) -> Material:
     )
     run = runs.run_prompt(model, options.prompt, settings)
     with torch.inference_mode():
-        analysis = analyses.explain(run, runs.stored_ranges(catalogue))
-        lens = frames.lens_frame(heads.logit_lens(run)) if options.lens else None
-        return _material(analysis, catalogue, options, lens, heads.moves(run))
+        analysis = analyses.explain(run, None if catalogue is None else runs.stored_ranges(catalogue))
+        lens, flow = heads.logit_lens(run) if options.lens else None, heads.moves(run)
+    more = {} if lens is None else {drilldowns.NAMED["lens"].key: drilldowns.to_json(lens)}
+    return _material(analysis, catalogue, options, lens, flow, more)
 
 
 def _stored(options: argparse.Namespace) -> Material:
     """An analysis that was written before; needs no model."""
-    if options.lens:
-        raise AtlasError("--lens needs the prompt itself: a stored analysis does not hold the logit lens.")
+    for name in _OF_A_PROMPT:
+        if getattr(options, name) != _DEFAULTS.get(name):
+            option = f"--{name.replace('_', '-')}"
+            raise AtlasError(f"{option} does not go with --analysis, which has its own. Leave one of them out.")
     try:
-        data = json.loads(options.analysis.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        data = json.loads(options.analysis.read_text("utf-8-sig"), parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
         raise AtlasError(f"{options.analysis} is no analysis that can be read: {error}") from error
     analysis = results.from_json(data)
+    kept = (*(row.key for row in drilldowns.TABLE if row.key), drilldowns.DETAILS, drilldowns.TOP)
+    more = {name: data[name] for name in kept if name in data}
+    lens = _stored_lens(more, analysis)
+    if options.lens and lens is None:
+        raise AtlasError(
+            "--lens needs the prompt itself: this analysis was written without the logit lens, which --lens of "
+            "`python -m app.attribution` adds."
+        )
     flow = drilldowns.from_json("flow", data["flow"], analysis) if "flow" in data else None
-    return _material(analysis, _catalogue(options.catalogue, analysis), options, None, flow)
+    return _material(analysis, _catalogue(options.catalogue, analysis), options, lens, flow, more)
+
+
+_NO_CATALOGUE = "No catalogue of this model: the tokens of its neurons are not shown."
+_OF_A_PROMPT = ("target", "target_id", "distractor", "distractor_id", "position", "top", "conventions")
+_DEFAULTS = {"top": DEFAULT_TOP, "conventions": "exact"}
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}, which is no number")
+
+
+def _stored_lens(data: dict[str, Any], analysis: results.Analysis) -> "results.LogitLens | None":
+    """The logit lens, from where the shell writes it, or where it is kept beside a saved analysis."""
+    kept = data.get(drilldowns.DETAILS)
+    lenses = kept.get("lens") if isinstance(kept, dict) else None
+    given = data.get(drilldowns.NAMED["lens"].key, lenses.get("") if isinstance(lenses, dict) else None)
+    return None if given is None else drilldowns.from_json("lens", given, analysis)
 
 
 def _material(
     analysis: results.Analysis,
-    catalogue: Catalogue,
+    catalogue: Catalogue | None,
     options: argparse.Namespace,
-    lens: "pd.DataFrame | None",
+    lens: "results.LogitLens | None",
     flow: results.Flow | None,
+    more: dict[str, Any],
 ) -> Material:
     last, best = len(analysis.tokens) - 1, analysis.predictions[0].token.id
     listed = max(len(analysis.ffn_value_neurons), 1) if options.analysis else options.top
@@ -140,20 +170,24 @@ def _material(
         listed,
         Rule(str(analysis.conventions)),
         None if analysis.contrast is None else analysis.contrast.distractor.token.id,
-        Place(Map.LENS if options.lens else Map.HEADS),
+        Place(Map.HEADS if lens is None else Map.LENS),
     )
     model = options.model if options.model == "demo" else analysis.model  # as it was given, but nobody's folders
-    return Material(analysis, catalogue, Origin(question, model=model), lens, options.rows, flow)
+    frame = None if lens is None else frames.lens_frame(lens)
+    return Material(analysis, catalogue, Origin(question, model=model), frame, options.rows, flow, more)
 
 
-def _catalogue(given: Path | None, analysis: results.Analysis) -> Catalogue:
-    """The catalogue asked for, or the one of the analysis's own checkpoint.
+def _catalogue(given: Path | None, analysis: results.Analysis) -> Catalogue | None:
+    """The catalogue asked for, or the one of the analysis's own checkpoint; None where there is none.
 
     Raises:
-        AtlasError: it is of another checkpoint; the message names both.
+        AtlasError: the one asked for is of another checkpoint; the message names both.
     """
     root = command_line.catalogue_folder(given)
     path = build_of(root, analysis.model, lambda checkpoint: checkpoint == analysis.checkpoint)
+    if path is None and given is None and not folders_called(root, analysis.model):
+        command_line.say(_NO_CATALOGUE)
+        return None
     if path is None:
         alone = root.is_file() or (root / "CURRENT").exists()  # a build or one model's folder, not a folder of them
         path = find_catalogue(root, None if alone else analysis.model)
@@ -161,6 +195,9 @@ def _catalogue(given: Path | None, analysis: results.Analysis) -> Catalogue:
     stored = catalogue.info
     own = (stored.checkpoint, stored.unembedding_hash)
     if (analysis.checkpoint or stored.checkpoint, analysis.unembedding_hash) != own:
+        if given is None:
+            command_line.say(f"{_NO_CATALOGUE} The one in {root} is of other weights of that name.")
+            return None
         raise AtlasError(
             f"The analysis is of {analysis.model}, {short_identity(analysis.checkpoint or '')}, and the catalogue of "
             f"{stored.model} (build {stored.build_id}) from {short_identity(stored.checkpoint)}. Its tokens would be "

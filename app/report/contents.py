@@ -56,12 +56,15 @@ Ends = tuple[tuple[str, ...], tuple[str, ...]]
 def html(material: Material) -> bytes:
     """The report as one HTML file in UTF-8."""
     analysis, catalogue, origin = material.analysis, material.catalogue, material.origin
-    reading, info = reading_of(analysis), catalogue.info
+    reading, info = reading_of(analysis), None if catalogue is None else catalogue.info
     layers, heads = prompt_charts.layers(reading), prompt_charts.heads(reading)
     target, query = analysis.target, analysis.query
     facts = {
-        "Model": f"{analysis.model} ({analysis.family}, {info.layers} layers, d {info.d_model:,})",
-        "Catalogue": f"build {info.build_id}, made {info.created_at[:10]}",
+        "Model": f"{analysis.model} ({analysis.family}, {analysis.heads.shape[0]} layers"
+        + (")" if info is None else f", d {info.d_model:,})"),
+        "Catalogue": "none, so that the tokens of neurons are not shown"
+        if info is None
+        else f"build {info.build_id}, made {info.created_at[:10]}",
         "Conventions": _CONVENTIONS[str(analysis.conventions)],
         "Explained position": f"{analysis.position} of {len(analysis.tokens)} tokens, counted from 0",
         "Report made": origin.date,
@@ -237,6 +240,7 @@ class NeuronTable:
     Attributes:
         total: how many the analysis lists.
         on_prompt: whether activations, and the ends that they make active, are known.
+        known: whether the tokens of the ends are.
     """
 
     title: str
@@ -244,9 +248,10 @@ class NeuronTable:
     rows: tuple[NeuronRow, ...]
     total: int
     on_prompt: bool = True
+    known: bool = True
 
 
-def _value_tables(reading: Reading, catalogue: Catalogue, rows: int) -> list[NeuronTable]:
+def _value_tables(reading: Reading, catalogue: Catalogue | None, rows: int) -> list[NeuronTable]:
     tokens = reading.analysis.tokens
     tables = []
     for show in (Show.RAISED, Show.LOWERED):
@@ -259,7 +264,8 @@ def _value_tables(reading: Reading, catalogue: Catalogue, rows: int) -> list[Neu
                 for one in shown
             )
             if lines:
-                tables.append(NeuronTable(f"{name} that {reading.words[show]}", reading.unit, lines, len(listed)))
+                title, known = f"{name} that {reading.words[show]}", catalogue is not None
+                tables.append(NeuronTable(title, reading.unit, lines, len(listed), known=known))
     return tables
 
 
@@ -279,16 +285,18 @@ def _value_row(one: "ValueNeuron", ends: Ends, scale: float, token: str) -> Neur
     )
 
 
-def _query_table(listed: "Sequence[QueryNeuron]", catalogue: Catalogue, rows: int) -> NeuronTable:
+def _query_table(listed: "Sequence[QueryNeuron]", catalogue: Catalogue | None, rows: int) -> NeuronTable:
     shown = listed[:rows]
     ends = _ends([one.neuron for one in shown], catalogue)
     scale = max((abs(one.score) for one in listed), default=1.0) or 1.0
     lines = tuple(NeuronRow(one.neuron.label, one.score, one.score / scale, *ends[one.neuron]) for one in shown)
-    return NeuronTable("Query neurons", "score (nats)", lines, len(listed), on_prompt=False)
+    return NeuronTable("Query neurons", "score (nats)", lines, len(listed), False, catalogue is not None)
 
 
-def _ends(neurons: Sequence[Neuron], catalogue: Catalogue) -> dict[Neuron, Ends]:
-    """The tokens of both ends of each, shortened."""
+def _ends(neurons: Sequence[Neuron], catalogue: Catalogue | None) -> dict[Neuron, Ends]:
+    """The tokens of both ends of each, shortened; none without a catalogue."""
+    if catalogue is None:
+        return dict.fromkeys(neurons, ((), ()))
     strongest = catalogue.strongest_tokens(neurons, _DEPTH) if neurons else {}
     return {
         neuron: (

@@ -19,6 +19,7 @@ import pytest
 
 from app.answers.reading import moves_sentence, reading_of
 from app.attribution import analyse, load, run_prompt
+from app.attribution.__main__ import main as attribution
 from app.attribution.drilldowns import to_json as to_flow_json
 from app.attribution.frames import heads_frame, layers_frame, lens_frame, neurons_frame, value_neurons_frame
 from app.attribution.heads import logit_lens, moves
@@ -387,15 +388,64 @@ def test_a_stored_analysis_needs_no_model(small_folders, analysis, atlas, tmp_pa
     assert Seen(out.read_bytes()).cells(first="neuron") == Seen(page(analysis, atlas)).cells(first="neuron")
 
 
+def without_times(path: Path) -> dict[str, object]:
+    return {
+        name: value for name, value in json.loads(path.read_text()).items() if name not in ("seconds", "certificates")
+    }
+
+
+def test_without_a_catalogue_it_has_all_but_the_tokens(small_folders, analysis, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(tmp_path / "none"))
+    stored, out = tmp_path / "analysis.json", tmp_path / "report.html"
+    words = ["--model", str(small_folders[0] / "llama"), "--top", "20"]
+    assert main([PROMPT, *words, "--out", str(stored)]) == 0
+    assert "No catalogue of this model" in capsys.readouterr().err
+    assert main(["--analysis", str(stored), "--out", str(out)]) == 0
+    assert "No catalogue of this model" in capsys.readouterr().err
+    seen = Seen(out.read_bytes())
+    assert "none, so that the tokens of neurons are not shown" in seen.text
+    assert not {"tokens it raised here", "promotes"} & {cell for table in seen.tables for cell in table[0]}
+    labels = [row[0] for table in seen.cells(first="neuron") for row in table]
+    assert labels[:20] == [one.neuron.label for one in analysis.ffn_value_neurons]
+    assert len(seen.cells(first="neuron")) == 5
+
+
+def test_json_holds_the_lens_and_what_else_an_analysis_was_written_with(small_folders, tmp_path, capsys):
+    model = ["--model", str(small_folders[0] / "llama"), "--catalogue", str(small_folders[1])]
+    assert attribution([PROMPT, *model, "--top", "5", "--lens", "--head", "L1.H2", "--flow", "3", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    report, stored, again = (tmp_path / name for name in ("r.json", "stored.json", "again.json"))
+    assert shell(small_folders, PROMPT, "--top", "5", "--lens", "--out", str(report)) == 0
+    assert json.loads(report.read_text())["logit_lens"] == written["logit_lens"]
+    stored.write_text("\ufeff" + json.dumps(written), encoding="utf-8")
+    for more in ([], ["--lens"]):
+        assert shell(small_folders, "--analysis", str(stored), *more, "--out", str(again)) == 0
+        assert without_times(again) == {name: written[name] for name in without_times(again)}
+        assert {"logit_lens", "head_details", "flow"} <= without_times(again).keys()
+        assert shell(small_folders, "--analysis", str(stored), *more, "--out", str(tmp_path / "r.html")) == 0
+        assert "Where: logit lens" in Seen((tmp_path / "r.html").read_bytes()).text
+    kept = {name: value for name, value in written.items() if name != "logit_lens"}
+    stored.write_text(json.dumps(kept | {"details": {"lens": {"": written["logit_lens"]}}}))
+    assert shell(small_folders, "--analysis", str(stored), "--out", str(tmp_path / "r.html")) == 0
+    assert "Where: logit lens" in Seen((tmp_path / "r.html").read_bytes()).text
+    stored.write_text(json.dumps(kept))
+    assert shell(small_folders, "--analysis", str(stored), "--lens", "--out", str(again)) == 2
+    assert "--lens needs the prompt itself" in capsys.readouterr().err
+    stored.write_text(json.dumps(kept | {"flow": float("nan")}))
+    assert shell(small_folders, "--analysis", str(stored), "--out", str(again)) == 2
+    assert "it holds NaN" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((" ", "--out", "r.html"), "The prompt is empty"),
+        (("", "--out", "r.html"), "The prompt is empty"),
         ((PROMPT, "--out", "r.docx"), "End it in .html, .json or .zip"),
         ((PROMPT, "--out", "nowhere/r.html"), "There is no folder"),
         ((PROMPT, "--out", "r.html", "--target-id", "99999"), "There is no token 99999"),
         (("--analysis", "nothing.json", "--out", "r.html"), "is no analysis that can be read"),
-        (("--analysis", "nothing.json", "--lens", "--out", "r.html"), "--lens needs the prompt itself"),
+        (("--analysis", "nothing.json", "--target", "a", "--out", "r.html"), "--target does not go with --analysis"),
+        (("--analysis", "nothing.json", "--top", "7", "--out", "r.html"), "--top does not go with --analysis"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(small_folders, tmp_path, monkeypatch, capsys, words, said):

@@ -15,6 +15,7 @@ import streamlit as st
 
 from app.answers import explain, stored
 from app.answers.reading import Reading, certainty_lines, reading_of
+from app.attribution import drilldowns
 from app.attribution.frames import lens_frame
 from app.attribution.prompt import PromptToken
 from app.attribution.results import Analysis, Prediction
@@ -395,9 +396,10 @@ def _report(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) ->
     lens = None
     if selection.place.map is Map.LENS:
         with suppress(AtlasError):  # the map itself says why
-            lens = lens_frame(explain.detail(atlas, selection, "lens"))
+            lens = explain.detail(atlas, selection, "lens")
     origin = Origin(selection, st.context.url or "", atlas.info.model)
-    material = Material(analysis, atlas, origin, lens)
+    more = {} if lens is None else {drilldowns.NAMED["lens"].key: drilldowns.to_json(lens)}
+    material = Material(analysis, atlas, origin, None if lens is None else lens_frame(lens), more=more)
 
     def written(form: FileForm) -> bytes:
         moves = None
