@@ -18,19 +18,19 @@ import argparse
 import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from db import questions
-from db.command_line import Parser, catalogue_folder, run, table
+from db.command_line import Parser, catalogue_folder, run, say, table
 from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import NeuronKind, Sign
 from db.questions import QUESTIONS, ConceptSearch, OneNeuron, OneToken, Question, Search, Similar, Span, WholeBuild
-from db.records import Build, Hit, Token, TokenLogit
+from db.records import Build, Concept, Hit, Token, TokenLogit
 from db.token_text import legible, shorten
 
 if TYPE_CHECKING:
@@ -160,7 +160,11 @@ def _export(options: Namespace) -> str | bytes:
     if options.limit is None:
         given["limit"] = _SIMILAR_EXPORTED if kind is Similar else export.EVERYTHING
     with _open(options) as catalogue:
-        frame = export.answer_frame(catalogue, _question(kind, given))
+        question = _question(kind, given)
+        frame = export.answer_frame(catalogue, question)
+        if isinstance(question, ConceptSearch) and frame.empty:
+            for line in _unmatched(question.concept(catalogue)):
+                say(line)
     answer = export.write(frame, options.to, options.format)
     return answer if options.to else answer.encode("utf-8", "surrogatepass")
 
@@ -180,7 +184,13 @@ def search_text(catalogue: "Catalogue", question: Search) -> str:
     total = catalogue.count_hits([token.token_id for token in matched], question)
     shown = f"{len(hits)} of {total:,} hits" + (f" from {question.offset + 1}" if question.offset and hits else "")
     lines = [f"matched {named}", f"{question.describe(matched)}: {shown}"]
+    if not total:
+        lines.append(_none(catalogue))
     return "\n".join([*lines, "", _hits(hits)] if hits else lines)
+
+
+def _none(catalogue: "Catalogue") -> str:
+    return f"None with these conditions has one of them among the {catalogue.info.depth} tokens stored at each end."
 
 
 def _hits(hits: Sequence[Hit]) -> str:
@@ -199,13 +209,14 @@ def concept_text(catalogue: "Catalogue", question: ConceptSearch) -> str:
     avoided = [entry.token for entry in concept.tokens if entry.weight < 0]
     if avoided:
         lines.append("avoided " + _listed(avoided, 16))
-    for word in concept.unmatched:
-        instead = f"; taken for it: {_listed(word.beginnings, 8)}" if word.beginnings else ""
-        pieces = f", it splits into {_listed(word.pieces, 8)}" if word.pieces else ""
-        lines.append(f"“{shorten(legible(word.text))}” is not one token of this model{pieces}{instead}")
+    lines += _unmatched(concept)
     if not concept.widened:
         lines.append("This build holds no neighbours of tokens: the words are not widened.")
+    if not any(entry.weight > 0 for entry in concept.tokens):
+        return "\n".join([*lines[1:], "There is no token to search for: try another word."])
     lines += [f"{len(neurons)} of {total:,} ends of neurons that hold some of them", ""]
+    if not neurons:
+        return "\n".join([*lines, _none(catalogue)])
     rows = [
         (
             found.neuron.label,
@@ -217,6 +228,13 @@ def concept_text(catalogue: "Catalogue", question: ConceptSearch) -> str:
         for found in neurons
     ]
     return "\n".join([*lines, table(("neuron", "sign", "score", "tokens", "matched"), rows, right={2, 3})])
+
+
+def _unmatched(concept: Concept) -> Iterator[str]:
+    for word in concept.unmatched:
+        instead = f"; taken for it: {_listed(word.beginnings, 8)}" if word.beginnings else ""
+        pieces = f", it splits into {_listed(word.pieces, 8)}" if word.pieces else ""
+        yield f"“{shorten(legible(word.text))}” {word.why}{pieces}{instead}"
 
 
 def neuron_text(catalogue: "Catalogue", question: OneNeuron) -> str:
@@ -310,7 +328,8 @@ def builds_text(found: Sequence[Build]) -> str:
     for build in found:
         mark, size, stamp = "current" if build.current else "", f"{build.bytes / 1e6:,.1f} MB", build.stamp
         if stamp is None:
-            rows.append((legible(build.model), legible(build.path.name), mark, "", "", size, "unreadable"))
+            problem = "locked" if " is locked: " in (build.problem or "") else "unreadable"
+            rows.append((legible(build.model), legible(build.path.name), mark, "", "", size, problem))
             continue
         figures = (f"{stamp.neurons:,}", size, f"{stamp.depth} tokens per end")
         rows.append((legible(build.model), stamp.build_id, mark, stamp.created_at, *figures))

@@ -223,15 +223,37 @@ class TokenMatches:
     """Tokens equal to the text, or to it with or without a leading space or in another case; the exact one first."""
     pieces: tuple[Token, ...]
     """What the model's tokenizer splits the text into; empty where the build holds no tokenizer."""
+    rowless: tuple[int, ...] | None = None
+    """Ids it splits into beside them, for which the unembedding has no row; None where the build holds no tokenizer."""
 
     def no_match(self) -> str:
         """One sentence for a text that is no single token: what it splits into and what to do."""
-        shown = f"“{shorten(display(self.text.encode()), 60)}” is not one token of this model"
+        text = f"“{shorten(display(self.text.encode()), 60)}”"
+        shown = f"{text} is not one token of this model"
+        if self.rowless:
+            return f"{text} {without_rows(self.rowless, alone=not self.pieces)}. Search for another word."
+        if not self.pieces and self.rowless is not None:
+            return f"{shown}: its tokenizer makes nothing of it. Search for another word."
         if not self.pieces:
             return f"{shown}, and this catalogue holds no tokenizer that could split it: try a shorter word."
         listed = ", ".join(f"“{shorten(piece.display)}”" for piece in self.pieces[:12])
         more = f" and {len(self.pieces) - 12} more" if len(self.pieces) > 12 else ""
         return f"{shown}; it splits into {listed}{more}. Search for one of those, or for another word."
+
+
+def without_rows(ids: Sequence[int], *, alone: bool) -> str:
+    """What is to be said of a text with tokens that were added to the tokenizer, and not to the model.
+
+    >>> without_rows([323], alone=True)
+    'is token 323 of the tokenizer, for which the model has no row, so no neuron promotes or suppresses it'
+    """
+    named = f"token{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:6]))}{' …' if len(ids) > 6 else ''}"
+    them = "them" if len(ids) > 1 else "it"
+    is_or_holds = "is" if alone and len(ids) == 1 else "holds"
+    return (
+        f"{is_or_holds} {named} of the tokenizer, for which the model has no row, so no neuron promotes or suppresses "
+        f"{them}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +320,15 @@ class UnmatchedWord:
     """What the model's tokenizer splits it into."""
     beginnings: tuple[Token, ...]
     """Tokens that begin like it and stand in for it."""
+    rowless: tuple[int, ...] | None = None
+    """As of `TokenMatches`."""
+
+    @property
+    def why(self) -> str:
+        """Why it is no token, for a sentence that begins with the word."""
+        if self.rowless:
+            return without_rows(self.rowless, alone=not self.pieces)
+        return "is not one token of this model"
 
 
 @dataclass(frozen=True, slots=True)

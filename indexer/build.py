@@ -202,9 +202,10 @@ def home_of(checkpoint: Checkpoint, catalogue: Path) -> Path:
 def _owner(folder: Path) -> str | None:
     """The identity of the checkpoint of a folder's current build; None where there is none that can be read."""
     try:
-        return checkpoint_of(current_build(folder))
+        path = current_build(folder)
     except AtlasError:
         return None
+    return checkpoint_of(path)
 
 
 def _described(folder: Path) -> str:

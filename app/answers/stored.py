@@ -6,6 +6,7 @@ the page says so; one of another checkpoint is none, whatever its name. Nothing 
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,7 +138,8 @@ def fits(one: Saved | AnalysisEntry, atlas: Catalogue) -> bool | None:
         return False
     noted = one.checkpoint
     if not noted and one.build_id != own.build_id and (path := find_build(atlas.path, one.build_id)):
-        noted = checkpoint_of(path) or ""
+        with suppress(AtlasError):
+            noted = checkpoint_of(path) or ""
     return noted == own.checkpoint if noted else one.build_id == own.build_id or None
 
 

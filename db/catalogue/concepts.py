@@ -216,7 +216,8 @@ def _own_tokens(
         found.update((token.token_id, WeightedToken(token, 1.0, Origin.WORD)) for token in (*own, *others))
         if not own and not others:
             beginnings = catalogue.tokens_beginning(word)
-            lost.append(UnmatchedWord(word, catalogue.pieces(word), beginnings))
+            pieces, rowless = catalogue.split(word)
+            lost.append(UnmatchedWord(word, pieces, beginnings, rowless))
             for token in beginnings:
                 found.setdefault(token.token_id, WeightedToken(token, BEGINNING_WEIGHT, Origin.BEGINNING))
     return found, tuple(lost)

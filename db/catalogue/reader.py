@@ -1,5 +1,6 @@
 """One immutable build's file, opened read-only and checked: its stamp, and the vocabulary from text to tokens."""
 
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -73,7 +74,9 @@ def check_whole(engine: Engine, path: Path) -> None:
                 f"SELECT block_size * used_blocks + {_HEADER} FROM pragma_database_size()"
             ).scalar_one()
     except DBAPIError as error:
-        raise AtlasError(f"{path} is not a readable catalogue ({reason(error)}). {REBUILD}") from error
+        raise unreadable(
+            path, error.orig, f"{path} is not a readable catalogue ({reason(error)}). {REBUILD}"
+        ) from error
     size = path.stat().st_size
     if size < found:
         raise AtlasError(f"{path} is cut short: {size:,} of {found:,} bytes are there. {REBUILD}")
@@ -84,11 +87,35 @@ def reason(error: DBAPIError) -> str:
     return (str(error.orig).strip().splitlines() or ["no reason given"])[0][:160]
 
 
+_LOCKED = re.compile(r"Could not set lock on file|Conflicting lock")
+_HOLDER = re.compile(r"lock is held in (.+?) \(PID (\d+)\)")
+
+
+def unreadable(path: Path, error: object, otherwise: str) -> AtlasError:
+    """Why a file cannot be opened: another process writes to it, this one may not read it, or what the caller says."""
+    said = str(error)
+    if _LOCKED.search(said):
+        holder = _HOLDER.search(said)
+        who = "another process" if holder is None else f"process {holder[2]} ({Path(holder[1]).name})"
+        return AtlasError(f"{path} is locked: {who} has it open for writing. Close it there, then try again.")
+    if "Permission denied" in said:
+        return AtlasError(f"{path} may not be read by this user (permission denied). Change that, then try again.")
+    return AtlasError(otherwise)
+
+
 def checkpoint_of(path: Path) -> str | None:
-    """The identity of a build's checkpoint, whatever the build's schema; None where the file cannot tell."""
+    """The identity of a build's checkpoint, whatever the build's schema; None where the file cannot tell.
+
+    Raises:
+        AtlasError: the file is locked, or may not be read.
+    """
     try:
         with read_only_connection(path) as connection:
             found = connection.execute("SELECT checkpoint FROM build").fetchone()
+    except duckdb.IOException as error:
+        if str(problem := unreadable(path, error, "")):
+            raise problem from error
+        return None
     except duckdb.Error:
         return None
     return None if found is None else str(found[0])
@@ -137,9 +164,8 @@ class Reader:
             with self._engine.connect() as connection:
                 return connection.execute(statement).all()
         except (OperationalError, InternalError) as error:
-            raise AtlasError(
-                f"{self.path} cannot be read ({reason(error)}): the file is damaged, or the disk fails. {REBUILD}"
-            ) from error
+            words = f"{self.path} cannot be read ({reason(error)}): the file is damaged, or the disk fails. {REBUILD}"
+            raise unreadable(self.path, error.orig, words) from error
 
     def _check_schema(self) -> None:
         try:
@@ -222,21 +248,26 @@ class Tokens(Reader):
         wanted = {spelling: place for place, spelling in enumerate(spellings(checked(text)))}
         found = list(self.tokens_by_text(list(wanted)))
         found.sort(key=lambda token: (wanted[token.text], token.token_id))
-        return TokenMatches(text, tuple(found), self.pieces(text))
+        return TokenMatches(text, tuple(found), *self.split(text))
 
     def pieces(self, text: str) -> tuple[Token, ...]:
-        """What the model's tokenizer splits the text into; nothing where the build holds no tokenizer.
+        """What the model's tokenizer splits the text into; nothing where the build holds no tokenizer."""
+        return self.split(text)[0]
+
+    def split(self, text: str) -> tuple[tuple[Token, ...], tuple[int, ...] | None]:
+        """The same, and the ids among it for which the unembedding has no row; None where there is no tokenizer.
 
         White space around the text does not count, but for one leading space.
         """
         if self._tokenizer is None:
-            return ()
+            return (), None
         stripped = text.strip()
         lead = " " if text.startswith(" ") else ""
         split = self._tokenizer.encode(lead + stripped if stripped else text, add_special_tokens=False).ids
         ids = [token_id for token_id in split if token_id < self.info.vocabulary]
         known = self.tokens(ids)
-        return tuple(known[token_id] for token_id in ids)
+        rowless = tuple(token_id for token_id in split if token_id >= self.info.vocabulary)
+        return tuple(known[token_id] for token_id in ids), rowless
 
     def tokens_by_text(self, texts: Sequence[str]) -> tuple[Token, ...]:
         """The tokens that are exactly one of the texts, by id."""

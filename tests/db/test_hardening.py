@@ -1,6 +1,8 @@
 """What a catalogue lets a query do: read its own tables, and nothing else."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -8,6 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from db.__main__ import main
+from db.catalogue.reader import checkpoint_of, unreadable
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from tests.catalogues import ToyCatalogue, make_catalogue
@@ -53,6 +57,41 @@ def test_two_statements_on_two_connections(catalogue: Catalogue) -> None:
 def test_paths_with_special_characters(root: Path) -> None:
     with Catalogue.open(make_catalogue(root).path) as catalogue:
         assert catalogue.search_token([1])
+
+
+HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
+
+
+def test_who_holds_a_locked_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy = make_catalogue(tmp_path)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(toy.path)], **pipes) as holder:  # type: ignore[call-overload]
+        holder.stdout.readline()
+        for ask in (Catalogue.open, checkpoint_of):
+            with pytest.raises(AtlasError) as refusal:
+                ask(toy.path)
+            assert f"{toy.path} is locked: process {holder.pid} (python" in str(refusal.value)
+            assert "uild it again" not in str(refusal.value)
+        assert main(["builds", "--catalogue", str(tmp_path)]) == 0
+        assert "locked" in capsys.readouterr().out
+        holder.stdin.close()
+    Catalogue.open(toy.path).close()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "Could not set lock on file: Conflicting lock is held in /x y/duckdb (PID 7) by user me.",
+            "process 7 (duckdb)",
+        ),
+        ("Could not set lock on file: Conflicting lock is held", "another process has it open"),
+        ('Cannot open file "x": Permission denied', "may not be read by this user"),
+        ("anything else", "Build it again."),
+    ],
+)
+def test_why_a_file_cannot_be_read(said: str, told: str) -> None:
+    assert told in str(unreadable(Path("x"), said, "Build it again."))
 
 
 @pytest.mark.parametrize("kept", [0, 1000, 4096, 12288, 300_000, -300_000, -1])

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from db.__main__ import main
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
 from db.questions import Filters
+from db.records import TokenMatches
 from db.token_text import display
-from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue
+from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue, tokenizer_json
 
 Capture = pytest.CaptureFixture[str]
 CHECKOUT = Path(__file__).parents[2]
@@ -117,6 +119,41 @@ def test_no_hits(toy: ToyCatalogue, capsys: Capture) -> None:
     assert json.loads(capsys.readouterr().out) == []
     assert run(toy, "search", "Paris", "--min-z", "99") == 0
     assert "0 of 0 hits" in capsys.readouterr().out
+
+
+def test_a_token_that_the_model_has_no_row_for(tmp_path: Path, capsys: Capture) -> None:
+    """As where a tokenizer was given new tokens and the model was not resized."""
+    added = tokenizer_json([*TOKENS, b"[PAD]", b"gorilla"])
+    toy = make_catalogue(tmp_path, tokenizer_json=added)
+    pad = f"is token {len(TOKENS)} of the tokenizer, for which the model has no row"
+    for command in ("search", "token"):
+        assert run(toy, command, "[PAD]") == 2
+        assert capsys.readouterr().err.startswith(f"error: “[PAD]” {pad}, so no neuron promotes or suppresses it.")
+    assert run(toy, "search", "Paris gorilla") == 2
+    assert f"holds token {len(TOKENS) + 1} of the tokenizer" in capsys.readouterr().err
+    assert run(toy, "concept", "[PAD]") == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].startswith(f"“[PAD]” {pad}")
+    assert "no token to search for" in out
+    assert "neuron  sign" not in out
+    assert run(toy, "concept", "Paris [PAD]") == 0
+    out = capsys.readouterr().out
+    assert f"“[PAD]” {pad}" in out
+    assert "neuron  " in out
+    assert run(toy, "export", "concept", "[PAD]") == 0
+    assert f"“[PAD]” {pad}" in capsys.readouterr().err
+
+
+def test_an_empty_answer_says_what_was_looked_through(toy: ToyCatalogue, capsys: Capture) -> None:
+    for command in ("search", "concept"):
+        assert run(toy, command, "Paris", "--min-z", "99") == 0
+        assert "None with these conditions has one of them among the 5 tokens stored" in capsys.readouterr().out
+
+
+def test_a_text_that_the_tokenizer_makes_nothing_of(catalogue: Catalogue) -> None:
+    none = TokenMatches("x", (), ())
+    assert "holds no tokenizer" in none.no_match()
+    assert "makes nothing of it" in replace(none, rowless=()).no_match()
 
 
 @pytest.mark.parametrize(

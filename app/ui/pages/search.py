@@ -300,11 +300,12 @@ def _unmatched(concept: Concept) -> None:
     for number, word in enumerate(concept.unmatched):
         shown = shorten(display(word.text.encode()), 40)
         stands = "; tokens that begin like it stand in for it" if word.beginnings else ", and nothing stands in for it"
-        st.caption(literal(f"“{shown}” is not one token of this model{stands}. It splits into"))
+        into = " It splits into" if word.pieces or not word.rowless else ""
+        st.caption(literal(f"“{shown}” {word.why}{stands}.{into}"))
         pieces = [chip(one.display, navigation.href("token", TokenSelection(one.token_id))) for one in word.pieces[:24]]
         if pieces:
             chips(pieces, key=f"concept_pieces_{number}", here=HERE, label=f"pieces of word {number + 1}")
-        else:
+        elif into:
             st.caption("no pieces that this catalogue knows")
 
 
