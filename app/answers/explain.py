@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from app import attribution
 from app.answers import explain, stored
-from app.answers.reading import Reading, how_found
+from app.answers.reading import Reading, arranged, having, how_found
 from app.attribution import drilldowns
 from app.attribution.drilldowns import DETAILS, TOP
 from app.attribution.prompt import PromptToken, target_of
@@ -260,6 +260,17 @@ def listed(reading: Reading, selection: PromptSelection, atlas: Catalogue, watch
     """The lists for the place and the sign that are chosen. Where the model cannot be asked (a stored analysis on a
     server without it) a part's list is what the overall one holds of it, and says so.
     """
+    place = selection.place
+
+    def chosen(one: Listed) -> Listed:
+        found = having(one.neurons, place.having, atlas)
+        words = f"{len(found)} of these {len(one.neurons)}, {one.found}" if place.having.strip() else one.found
+        return replace(one, neurons=arranged(found, place.order, place.reverse), found=words)
+
+    return [chosen(one) for one in _lists(reading, selection, atlas, watch)]
+
+
+def _lists(reading: Reading, selection: PromptSelection, atlas: Catalogue, watch: Report | None) -> list[Listed]:
     show, scope = selection.place.show, scope_of(selection.place)
     if scope is None:
         return [Listed(kind, reading.lists[show, kind], "of the whole model") for kind in NeuronKind]

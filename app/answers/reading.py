@@ -1,15 +1,21 @@
 """What of an analysis is shown: the increases of the target, or with a distractor its contrast; and how sure it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
 from app.attribution.frames import positions_frame
 from app.attribution.results import Analysis, Certificate, Contrast, Flow, HeadPositions, Query, ValueNeuron
-from app.state.selections import Place, Show
+from app.state.selections import ListOrder, Place, Show
 from app.words import signed
-from db.neuron import Head, NeuronKind
+from db.catalogue.store import Catalogue
+from db.neuron import Head, Neuron, NeuronKind
+from db.token_text import display
+
+FILTER_DEPTH = 5
+"""How many of a neuron's strongest tokens of each end a list is searched by: those that it shows."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,60 @@ def _within(one: ValueNeuron, place: Place) -> bool:
 def most(found: Sequence[ValueNeuron]) -> float:
     """The largest score, to draw the others against."""
     return max((abs(one.score) for one in found), default=1.0) or 1.0
+
+
+# Lists of neurons: which of them are shown, and in what order.
+
+
+class Listable(Protocol):
+    """A neuron in a list; most kinds have figures besides, such as a score or an activation."""
+
+    @property
+    def neuron(self) -> Neuron: ...
+
+
+Row = TypeVar("Row", bound=Listable)
+_ABSENT = float("-inf")
+_RANKS: dict[ListOrder, Callable[[Any], Any]] = {
+    ListOrder.SCORE: lambda row: -row.score,
+    ListOrder.ACTIVATION: lambda row: -_figure(row, "activation"),
+    ListOrder.LAYER: lambda row: (row.neuron.layer, row.neuron.kind, row.neuron.head or 0, row.neuron.index),
+    ListOrder.SOURCE: lambda row: _figure(row, "position"),
+    ListOrder.PROMPTS: lambda row: -_figure(row, "prompts"),
+}
+"""Of each order, what comes first: the largest figure, the first layer, the first position."""
+
+
+def _figure(row: Any, name: str) -> float:
+    value = getattr(row, name, None)
+    return _ABSENT if value is None else value
+
+
+def arranged(rows: Sequence[Row], order: ListOrder | None, reverse: bool) -> tuple[Row, ...]:
+    """The rows in an order; None leaves them as they are. Equal ones stay as they were."""
+    found = list(rows) if order is None else sorted(rows, key=_RANKS[order])
+    return tuple(found[::-1] if reverse else found)
+
+
+def having(rows: Sequence[Row], text: str, atlas: Catalogue) -> tuple[Row, ...]:
+    """The rows whose neuron a text names: by its label, by the beginning of it (a layer such as L23 or 23, or a head), or
+    by a part of a token among its strongest of either end, in which case makes no difference. All where it is blank.
+    """
+    asked = text.casefold().strip()
+    if not asked:
+        return tuple(rows)
+    within = f"l{asked.removeprefix('l')}."
+    part = display(text.encode("utf-8", "replace")).casefold() if text.lstrip() != text else asked
+    known = [row.neuron for row in rows if atlas.has(row.neuron)]
+    strongest = atlas.strongest_tokens(known, FILTER_DEPTH)
+
+    def named(neuron: Neuron) -> bool:
+        if f"{neuron.label}.".casefold().startswith(within):
+            return True
+        ends = strongest.get(neuron)
+        return ends is not None and any(part in one.display.casefold() for one in (*ends.promotes, *ends.suppresses))
+
+    return tuple(row for row in rows if named(row.neuron))
 
 
 def strongest_first(frame: pd.DataFrame) -> pd.DataFrame:

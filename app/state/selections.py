@@ -82,6 +82,19 @@ class Map(StrEnum):
     LENS = "lens"
 
 
+class ListOrder(StrEnum):
+    """What orders a list of neurons; the list itself has the strongest first."""
+
+    SCORE = "score"
+    ACTIVATION = "activation"
+    LAYER = "layer"
+    SOURCE = "source"
+    PROMPTS = "prompts"
+
+
+MAX_HAVING = 60
+
+
 class Section(StrEnum):
     """What of the prompt page can be folded away."""
 
@@ -118,6 +131,11 @@ class Place(State):
     """A data table beside each chart."""
     open: tuple[Section, ...] = parameter("open", Choices(Section), (Section.FLOW, Section.LAYERS))
     """The sections that are open, in their order; see `shows`."""
+    order: ListOrder | None = parameter("sort", Choice(ListOrder))
+    """Of the lists of neurons; None has the strongest first."""
+    reverse: bool = parameter("reverse", Flag(), False)
+    having: str = parameter("has", Text(MAX_HAVING), "")
+    """Only neurons with this label, layer or token."""
 
     def shows(self, section: Section) -> bool:
         """Whether a section is open. The map is where it shows the lens, as links did before there were sections."""
@@ -351,6 +369,12 @@ class ManySelection(Selection):
     layers: tuple[int, int] | None = parameter("layers", Span())
     least: int = parameter("least", Integer(1, 1_000_000), 1)
     """Neurons that matter in fewer prompts are left out."""
+    order: ListOrder | None = parameter("sort", Choice(ListOrder))
+    """None has those of most prompts first."""
+    reverse: bool = parameter("reverse", Flag(), False)
+    having: str = parameter("has", Text(MAX_HAVING), "")
+    """Only neurons with this label, layer or token."""
+    page: int = parameter("page", PAGE, 1)
 
     @property
     def fits(self) -> bool:
