@@ -1,9 +1,8 @@
 """Many prompts: what was typed or opened from a file, each prompt's analysis, and which neurons stand in many lists."""
 
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,18 +11,21 @@ from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationEr
 
 from app import attribution
 from app.answers import explain
+from app.answers.reading import FILTER_DEPTH as _TOKENS
+from app.answers.reading import arranged, exists, having
 from app.attribution.frames import aggregate as aggregate_frame
 from app.attribution.prompt import PromptLine, lines_of
 from app.attribution.results import to_json
 from app.serving import resources
 from app.serving.access import require_allowed, require_batch
 from app.serving.worker import Reason, RefusedError, Report
-from app.state.selections import PromptSelection
+from app.state.selections import ManySelection, PromptSelection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import Neuron
 from db.records import NeuronTokens
+from db.token_text import display
 from db.workspace.records import ROLES
 
 arrow, parquet = lazy_import("pyarrow"), lazy_import("pyarrow.parquet")
@@ -33,7 +35,6 @@ MAX_PROMPTS = 50
 MAX_ROWS = 5000
 _MAX_UNPACKED = 512 * 2**20  # bytes
 _MAX_LISTED = 2000
-_TOKENS = 5
 
 
 def parse_lines(text: str, most: int = MAX_PROMPTS) -> tuple[list[PromptLine], int]:
@@ -71,12 +72,14 @@ class Aggregate:
         prompts: how many were analysed.
         failed: prompts that could not be analysed, and why.
         models: whose analyses they are: names, and identities of checkpoints, empty in files of older versions.
+        said: of each prompt that was analysed, what the model says.
     """
 
     frame: pd.DataFrame
     prompts: int
     failed: tuple[tuple[str, str], ...]
     models: tuple[tuple[str, str], ...]
+    said: tuple["Said", ...] = ()
 
     def is_of(self, atlas: Catalogue) -> bool:
         """Whether all are of the catalogue's model, so that its tokens are those of their neurons."""
@@ -86,12 +89,45 @@ class Aggregate:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the model says after one prompt.
+
+    Attributes:
+        prompt: as it was given.
+        top: the most probable next token, in display form; None where a file does not say.
+        top_probability: its probability.
+        target: the explained token, in display form; None where a file does not say.
+        target_id: its id.
+        target_probability: its probability.
+    """
+
+    prompt: str
+    top: str | None
+    top_probability: float | None
+    target: str | None
+    target_id: int | None
+    target_probability: float | None
+
+
+def said_of(row: dict[str, Any]) -> Said:
+    """What a row of one prompt says; see `row`."""
+    first, target = (row.get("predictions") or [{}])[0], row.get("target") or {}
+
+    def shown(one: dict[str, Any]) -> str | None:
+        return None if one.get("text") is None else display(one["text"].encode("utf-8", "replace"))
+
+    probability = first.get("probability")
+    return Said(row["prompt"], shown(first), probability, shown(target), target.get("id"), target.get("probability"))
+
+
 def aggregate_of(rows: list[dict[str, Any]]) -> Aggregate:
     """Rows as `row` and `read_upload` make them, put together."""
     failed = tuple((one["prompt"], one["error"]) for one in rows if "error" in one)
     analysed = [one for one in rows if "error" not in one]
     models = sorted({(one.get("model", ""), one.get("checkpoint") or "") for one in analysed})
-    return Aggregate(aggregate_frame(rows), len(analysed), failed, tuple(models))
+    said = tuple(map(said_of, analysed))
+    return Aggregate(aggregate_frame(rows), len(said), failed, tuple(models), said)
 
 
 def row(atlas: Catalogue, asked: PromptLine) -> dict[str, Any]:
@@ -152,32 +188,27 @@ class NeuronRow:
     tokens: NeuronTokens | None
 
 
-def narrowed(frame: pd.DataFrame, role: str, layers: tuple[int, int] | None, least: int) -> pd.DataFrame:
-    """The rows of one role, of neurons in some layers and in at least so many prompts; in the frame's order."""
-    rows = frame[(frame["role"] == role) & (frame["prompts"] >= least)]
-    return rows if layers is None else rows[_layers(rows).between(*layers)]
-
-
-def neuron_rows(frame: pd.DataFrame, atlas: Catalogue, *, own: bool = True) -> list[NeuronRow]:
-    """The rows of a frame with their neurons' tokens, which are read in one query; without where they are not `own`."""
-    neurons = [Neuron.parse(label) for label in frame["neuron"]]
-    strongest = atlas.strongest_tokens([one for one in neurons if own and _exists(one, atlas)], _TOKENS)
-    figures = zip(neurons, frame["prompts"], frame["mean_score"], frame["mean_activation"], strict=True)
-    return [
-        NeuronRow(neuron, int(prompts), score, None if pd.isna(activation) else activation, strongest.get(neuron))
-        for neuron, prompts, score, activation in figures
+def neurons(frame: pd.DataFrame, asked: ManySelection, atlas: Catalogue | None) -> tuple[NeuronRow, ...]:
+    """All neurons of a role that fulfil what is asked, in its order; without their tokens, by which they are searched
+    where there is a catalogue of their own model.
+    """
+    frame = frame[(frame["role"] == asked.role) & (frame["prompts"] >= asked.least)]
+    figures = zip(frame["neuron"], frame["prompts"], frame["mean_score"], frame["mean_activation"], strict=True)
+    rows = [
+        NeuronRow(Neuron.parse(label), int(prompts), score, None if pd.isna(activation) else activation, None)
+        for label, prompts, score, activation in figures
     ]
+    if asked.layers is not None:
+        rows = [one for one in rows if asked.layers[0] <= one.neuron.layer <= asked.layers[1]]
+    return arranged(having(rows, asked.having, atlas), asked.order, asked.reverse)
 
 
-def _layers(frame: pd.DataFrame) -> "pd.Series[int]":
-    return frame["neuron"].map(lambda label: Neuron.parse(label).layer).astype(int)
-
-
-def _exists(neuron: Neuron, atlas: Catalogue) -> bool:
-    with suppress(AtlasError):
-        atlas.layout.neuron_id(neuron)
-        return True
-    return False
+def with_tokens(rows: Sequence[NeuronRow], atlas: Catalogue | None) -> list[NeuronRow]:
+    """The rows with their neurons' tokens, which are read in one query; without a catalogue as they are."""
+    if atlas is None:
+        return list(rows)
+    strongest = atlas.strongest_tokens([one.neuron for one in rows if exists(one.neuron, atlas)], _TOKENS)
+    return [replace(one, tokens=strongest.get(one.neuron)) for one in rows]
 
 
 # A file of analyses, which may come from anywhere.
@@ -191,6 +222,14 @@ class _Entry(BaseModel):
     activation: FiniteFloat | None = None
 
 
+class _Token(BaseModel):
+    """What the model says, or could."""
+
+    id: Annotated[int, Field(ge=0)]
+    text: Annotated[str, Field(max_length=1000)]
+    probability: FiniteFloat
+
+
 class _Row(BaseModel):
     """One prompt, without its lists of neurons."""
 
@@ -198,6 +237,8 @@ class _Row(BaseModel):
     model: str = ""
     checkpoint: str | None = None
     error: str | None = None
+    target: _Token | None = None
+    predictions: list[_Token] | None = None
 
 
 _LISTS: Any = dict.fromkeys(ROLES.values(), (Annotated[list[_Entry], Field(max_length=_MAX_LISTED)] | None, None))

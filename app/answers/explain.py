@@ -19,6 +19,7 @@ from app.attribution.results import (
     Found,
     KeySide,
     Prediction,
+    Query,
     QueryNeuron,
     Seconds,
     ValueNeuron,
@@ -268,6 +269,12 @@ def listed(reading: Reading, selection: PromptSelection, atlas: Catalogue, watch
         return replace(one, neurons=arranged(found, place.order, place.reverse), found=words)
 
     return [chosen(one) for one in _lists(reading, selection, atlas, watch)]
+
+
+def query_listed(found: Query, place: Place, atlas: Catalogue) -> tuple[QueryNeuron, ...]:
+    """The query neurons of a layer, or all of them, as they are searched and ordered."""
+    within = [one for one in found.ffn_neurons if place.layer in (None, one.neuron.layer)]
+    return arranged(having(within, place.having, atlas), place.order, place.reverse)
 
 
 def _lists(reading: Reading, selection: PromptSelection, atlas: Catalogue, watch: Report | None) -> list[Listed]:

@@ -1,6 +1,7 @@
 """What of an analysis is shown: the increases of the target, or with a distractor its contrast; and how sure it is."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -11,7 +12,9 @@ from app.attribution.results import Analysis, Certificate, Contrast, Flow, HeadP
 from app.state.selections import ListOrder, Place, Show
 from app.words import signed
 from db.catalogue.store import Catalogue
+from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronKind
+from db.records import NeuronTokens
 from db.token_text import display
 
 FILTER_DEPTH = 5
@@ -138,17 +141,27 @@ def arranged(rows: Sequence[Row], order: ListOrder | None, reverse: bool) -> tup
     return tuple(found[::-1] if reverse else found)
 
 
-def having(rows: Sequence[Row], text: str, atlas: Catalogue) -> tuple[Row, ...]:
-    """The rows whose neuron a text names: by its label, by the beginning of it (a layer such as L23 or 23, or a head), or
-    by a part of a token among its strongest of either end, in which case makes no difference. All where it is blank.
+def exists(neuron: Neuron, atlas: Catalogue) -> bool:
+    """Whether the catalogue has it; a file of analyses may be of another model."""
+    with suppress(AtlasError):
+        atlas.layout.neuron_id(neuron)
+        return True
+    return False
+
+
+def having(rows: Sequence[Row], text: str, atlas: Catalogue | None) -> tuple[Row, ...]:
+    """The rows whose neuron a text names: by its label, by the beginning of it (a layer such as L23 or 23, or a head),
+    or by a part of one of its strongest tokens of either end, whatever the case. All where the text is blank; without a catalogue, no token.
     """
     asked = text.casefold().strip()
     if not asked:
         return tuple(rows)
     within = f"l{asked.removeprefix('l')}."
     part = display(text.encode("utf-8", "replace")).casefold() if text.lstrip() != text else asked
-    known = [row.neuron for row in rows if atlas.has(row.neuron)]
-    strongest = atlas.strongest_tokens(known, FILTER_DEPTH)
+    strongest: dict[Neuron, NeuronTokens] = {}
+    if atlas is not None:
+        known = [row.neuron for row in rows if exists(row.neuron, atlas)]
+        strongest = atlas.strongest_tokens(known, FILTER_DEPTH)
 
     def named(neuron: Neuron) -> bool:
         if f"{neuron.label}.".casefold().startswith(within):

@@ -188,11 +188,6 @@ class Page(Generic[Row]):
         """The number of its first row, from 1."""
         return PAGE_ROWS * (self.number - 1) + 1
 
-    @property
-    def nearby(self) -> list[int]:
-        """The numbers of the first page, the last one, and those next to this one."""
-        return sorted({1, self.number - 1, self.number, self.number + 1, self.pages} & set(range(1, self.pages + 1)))
-
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[Row]):

@@ -2,14 +2,22 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import streamlit as st
 
-from app.state.selections import CompareSelection, NeuronSelection, OverviewSelection, PromptSelection, SearchSelection
+from app.state.selections import (
+    MAX_HAVING,
+    CompareSelection,
+    ListOrder,
+    NeuronSelection,
+    OverviewSelection,
+    PromptSelection,
+    SearchSelection,
+)
 from app.ui import navigation
 from app.ui.common import choice, sync
-from app.ui.components import Cell, Chip, Column, TableRow, Tone, chip, link, neuron_table
+from app.ui.components import Cell, Chip, Column, TableRow, Tone, chip, chips, link, neuron_table
 from app.words import nats, signed
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronAt, NeuronKind, Part, Sign
@@ -75,9 +83,9 @@ def text(title: str, role: str, words: Callable[[Row], str], hint: str = "") -> 
     return Column(title, role, hint), lambda row: Cell(words(row))
 
 
-def chips_of(title: str, role: str, chips: Callable[[Row], tuple[Chip, ...]], hint: str = "") -> ColumnOf[Row]:
+def chips_of(title: str, role: str, tokens: Callable[[Row], tuple[Chip, ...]], hint: str = "") -> ColumnOf[Row]:
     """Tokens or links."""
-    return Column(title, role, hint), lambda row: Cell(chips=chips(row))
+    return Column(title, role, hint), lambda row: Cell(chips=tokens(row))
 
 
 def bar(
@@ -127,6 +135,113 @@ def raised_first(strongest: NeuronTokens, activation: float) -> tuple[Chip, ...]
     return (*promoted, *suppressed[:2]) if activation > 0 else (*suppressed, *promoted[:2])
 
 
+# Lists that can be ordered and searched: by their headings, and by fields where there are none, as on a phone.
+
+
+class Arranged(Protocol):
+    """What of a page's state says how its list is arranged."""
+
+    @property
+    def order(self) -> ListOrder | None: ...
+    @property
+    def reverse(self) -> bool: ...
+    @property
+    def having(self) -> str: ...
+
+
+_ORDERS = {
+    ListOrder.SCORE: ("strongest first", "weakest first"),
+    ListOrder.ACTIVATION: ("highest activation first", "lowest activation first"),
+    ListOrder.LAYER: ("first layers first", "last layers first"),
+    ListOrder.SOURCE: ("first source positions first", "last source positions first"),
+    ListOrder.PROMPTS: ("in most prompts first", "in fewest prompts first"),
+}
+
+
+def sortable(
+    columns: Sequence[ColumnOf[Row]],
+    orders: Sequence[ListOrder | None],
+    now: Arranged,
+    best: ListOrder,
+    at: Callable[[ListOrder | None, bool], str],
+) -> list[ColumnOf[Row]]:
+    """The columns with links in their headings: a click orders by one, a second click turns that round.
+
+    Args:
+        columns: as they are.
+        orders: what each of them orders by; None for one that does not.
+        now: the state of the page.
+        best: the order of the list itself.
+        at: the address of an order, None for `best`, and of the same reversed.
+    """
+
+    def heading(column: Column, order: ListOrder | None) -> Column:
+        if order is None:
+            return column
+        here = order is (now.order or best)
+        to = at(None if order is best else order, here and not now.reverse)
+        upwards = (order in (ListOrder.LAYER, ListOrder.SOURCE)) != now.reverse
+        return replace(column, href=to, sorted="" if not here else "ascending" if upwards else "descending")
+
+    return [(heading(column, order), cell) for (column, cell), order in zip(columns, orders, strict=True)]
+
+
+def order_fields(
+    page: str, now: Arranged, orders: Sequence[ListOrder], changed: Callable[[], None], *, hidden: bool = False
+) -> None:
+    """What a list is searched for, and its order; the first of `orders` is that of the list itself.
+
+    hidden: the labels are for screen readers only.
+    """
+    labels: Literal["collapsed", "visible"] = "collapsed" if hidden else "visible"
+    sync(f"{page}_has", now.having)
+    sync(f"{page}_sort", f"{now.order or orders[0]}{'-' if now.reverse else ''}")
+    names = {f"{order}{end}": _ORDERS[order][bool(end)] for order in orders for end in ("", "-")}
+    st.text_input(
+        "Only",
+        key=f"{page}_has",
+        max_chars=MAX_HAVING,
+        placeholder="only with a token, layer, label",
+        label_visibility=labels,
+        on_change=changed,
+        width=260,
+        help="Neurons with this among the tokens listed, or of this layer (23), head (L23.H4) or label",
+    )
+    st.selectbox(
+        "Order",
+        list(names),
+        key=f"{page}_sort",
+        format_func=names.__getitem__,
+        on_change=changed,
+        width=230,
+        label_visibility=labels,
+    )
+
+
+def chosen_order(page: str, orders: Sequence[ListOrder]) -> dict[str, Any]:
+    """What these fields stand for."""
+    chosen = st.session_state[f"{page}_sort"] or orders[0]
+    order = ListOrder(chosen.rstrip("-"))
+    return {
+        "order": None if order is orders[0] else order,
+        "reverse": chosen.endswith("-"),
+        "having": st.session_state[f"{page}_has"] or "",
+    }
+
+
+def pager(number: int, pages: int, to: Callable[[int], str], *, here: str) -> None:
+    """The way to the page before, to the next one and to some others; nothing where there is one page."""
+    if pages < 2:
+        return
+    nearby = sorted({1, number - 1, number, number + 1, pages} & set(range(1, pages + 1)))
+    items = [link(f"{one}", to(one), one == number) for one in nearby]
+    if number > 1:
+        items.insert(0, link("← Previous", to(number - 1)))
+    if number < pages:
+        items.append(link("Next →", to(number + 1)))
+    chips(items, key="pages", here=here, label="pages of the result")
+
+
 # The neurons of an explanation: value neurons and query neurons.
 
 _DEPTH = 5
@@ -160,6 +275,10 @@ def value_table(
             Chip("zero", "link", href=zero, hint=f"what if {label} were zero"),
         )
 
+    def at(order: ListOrder | None, reverse: bool) -> str:
+        place = replace(selection.place, order=order, reverse=reverse)
+        return navigation.href("prompt", replace(selection, place=place))
+
     columns: list[ColumnOf[ValueNeuron]] = [
         NEURON,
         bar(unit, found, lambda one: one.score, nats, f"{hint}; around zero"),
@@ -167,11 +286,13 @@ def value_table(
         chips_of(RAISED, "tokens", lambda one: raised_first(strongest[one.neuron], one.activation)),
         chips_of("", "action", actions),
     ]
+    orders: list[ListOrder | None] = [ListOrder.LAYER, ListOrder.SCORE, ListOrder.ACTIVATION, None, None]
     if kind is NeuronKind.ATTENTION:
         columns.insert(1, (Column("from", "source", "source position and its token"), source))
+        orders.insert(1, ListOrder.SOURCE)
     table(
         found,
-        columns,
+        sortable(columns, orders, selection.place, ListOrder.SCORE, at),
         lambda one: neuron_link(one.neuron, selection),
         key=f"neurons_{kind}",
         here="prompt",

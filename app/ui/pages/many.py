@@ -1,31 +1,31 @@
 """Many prompts: which neurons matter over all of them, by role."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import streamlit as st
 
 from app.answers import batches
-from app.answers.batches import MAX_PROMPTS, Aggregate, NeuronRow
+from app.answers.batches import MAX_PROMPTS, Aggregate, NeuronRow, Said
 from app.answers.search import count_by_layer
 from app.attribution.prompt import PromptLine
 from app.charts import catalogue_charts
 from app.gallery import READY
 from app.serving.settings import configuration
-from app.state.selections import MAX_MANY, ManySelection
+from app.state.selections import MAX_MANY, ListOrder, ManySelection, PromptSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import footer, limits, open_catalogue, sync, title
+from app.ui.common import footer, in_display_form, limits, open_catalogue, sync, title
 from app.ui.components import Chip, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
-from app.words import literal, nats, signed
+from app.words import literal, nats, percent, signed
 from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Neuron
 from db.records import short_identity
+from db.token_text import shorten
 from db.workspace.records import ROLES
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 HERE = "many"
 _TEXT = "many_long_text"
 """Where a text that is too long for the address is kept, for the session."""
-_ROWS = 200
+_ROWS = 100
+_ORDERS = (ListOrder.PROMPTS, ListOrder.SCORE, ListOrder.ACTIVATION, ListOrder.LAYER)
 _NAMED = 3  # of the models that a file is of
 
 
@@ -57,6 +58,7 @@ def draw() -> None:
         found = None
     if found is not None:
         _failures(found)
+        _said(found)
         _neurons(found, selection, atlas)
     footer(atlas, HERE)
 
@@ -150,6 +152,33 @@ def _failures(found: Aggregate) -> None:
             st.markdown(f"**{literal(prompt[:80])}**: {literal(reason)}")
 
 
+def _said(found: Aggregate) -> None:
+    """What the model says after each prompt, and the way to its explanation."""
+    if not any(one.top for one in found.said):
+        return
+    st.header("What the model says", anchor=False)
+
+    def token(words: str | None) -> tuple[Chip, ...]:
+        return () if words is None else (chip(words),)
+
+    def share(probability: float | None) -> str:
+        return "" if probability is None else percent(probability)
+
+    columns: list[lists.ColumnOf[Said]] = [
+        lists.text("prompt", "name", lambda one: shorten(in_display_form(one.prompt), 60), "a click explains it alone"),
+        lists.chips_of("says", "token", lambda one: token(one.top), "the most probable next token"),
+        lists.text("probability", "number", lambda one: share(one.top_probability)),
+        lists.chips_of("explained", "source", lambda one: token(one.target), "the token that the neurons below raised"),
+        lists.text("its probability", "number", lambda one: share(one.target_probability)),
+    ]
+
+    def opens(one: Said) -> str:
+        target = None if one.target == one.top else one.target_id
+        return navigation.href("prompt", PromptSelection(one.prompt, target))
+
+    lists.table(found.said, columns, opens, key="said", here=HERE, label="what the model says")
+
+
 def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> None:
     """Filters, the table, the layers that its neurons are in, and all of it as data."""
     if found.frame.empty:
@@ -164,16 +193,21 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
     )
     st.header(f"Neurons over {found.prompts} prompts", anchor=False)
     _filters(selection, roles, most, atlas.info.layers - 1)
-    rows = batches.narrowed(found.frame, selection.role, selection.layers, selection.least)
-    only = f", the first {_ROWS} of them shown" if len(rows) > _ROWS else ""
+    own = atlas if found.is_of(atlas) else None
+    rows = batches.neurons(found.frame, selection, own)
+    pages = max(1, -(-len(rows) // _ROWS))
+    number = min(selection.page, pages)
+    shown = rows[_ROWS * (number - 1) : _ROWS * number]
+    only = f", {_ROWS * (number - 1) + 1} to {_ROWS * (number - 1) + len(shown)} of them here" if pages > 1 else ""
     st.caption(literal(f"{len(rows):,} neurons{only}. A row opens its neuron."))
-    if rows.empty:
-        st.info("No neuron is left. Widen the layers, or ask for fewer prompts.")
+    if not rows:
+        st.info("No neuron is left. Widen the layers, ask for fewer prompts, or look for something else.")
     else:
         left, right = st.columns([5, 3], gap="medium")
         with left:
-            _table(batches.neuron_rows(rows.head(_ROWS), atlas, own=found.is_of(atlas)), selection.role, most)
+            _table(batches.with_tokens(shown, own), selection, most)
             legend("ffn", "attention", "promotes", "suppresses")
+            lists.pager(number, pages, lambda page: navigation.href(HERE, replace(selection, page=page)), here=HERE)
         with right:
             _by_layer(rows, atlas)
     st.download_button(
@@ -201,6 +235,8 @@ def _filters(selection: ManySelection, roles: list[str], most: int, last: int) -
                 role=state["many_role"] or roles[0],
                 layers=None if layers == whole else layers,
                 least=int(state["many_least"] or 1),
+                page=1,
+                **lists.chosen_order(HERE, _ORDERS),
             )
         )
 
@@ -209,39 +245,40 @@ def _filters(selection: ManySelection, roles: list[str], most: int, last: int) -
         if last:
             st.slider("Layers", 0, last, key="many_layers", on_change=changed, width=240)
         st.number_input("In at least this many prompts", 1, most, key="many_least", on_change=changed, width=220)
+        lists.order_fields(HERE, selection, _ORDERS, changed)
 
 
-def _table(rows: list[NeuronRow], role: str, most: int) -> None:
+def _table(rows: list[NeuronRow], selection: ManySelection, most: int) -> None:
     def tokens(one: NeuronRow) -> tuple[Chip, ...]:
         if one.tokens is None:
             return (chip("not in this catalogue"),)
         return lists.raised_first(one.tokens, 1.0 if one.activation is None else one.activation)
 
-    lists.table(
-        rows,
-        [
-            lists.NEURON,
-            lists.bar(
-                "prompts", rows, lambda one: one.prompts, "{:.0f}".format, "how many have it in their list", full=most
-            ),
-            lists.text("mean score (nats)", "number", lambda one: nats(one.score), "over the prompts that have it"),
-            lists.text(
-                "mean activation",
-                "number extra",
-                lambda one: "" if one.activation is None else signed(one.activation),
-                "over the same prompts; signed",
-            ),
-            lists.chips_of(lists.RAISED, "tokens", tokens),
-        ],
-        lambda one: lists.neuron_link(one.neuron),
-        key="aggregate",
-        here=HERE,
-        label=f"{role} neurons",
-    )
+    def at(order: ListOrder | None, reverse: bool) -> str:
+        return navigation.href(HERE, replace(selection, order=order, reverse=reverse, page=1))
+
+    columns: list[lists.ColumnOf[NeuronRow]] = [
+        lists.NEURON,
+        lists.bar(
+            "prompts", rows, lambda one: one.prompts, "{:.0f}".format, "how many have it in their list", full=most
+        ),
+        lists.text("mean score (nats)", "number", lambda one: nats(one.score), "over the prompts that have it"),
+        lists.text(
+            "mean activation",
+            "number extra",
+            lambda one: "" if one.activation is None else signed(one.activation),
+            "over the same prompts; signed",
+        ),
+        lists.chips_of(lists.RAISED, "tokens", tokens),
+    ]
+    orders = (ListOrder.LAYER, ListOrder.PROMPTS, ListOrder.SCORE, ListOrder.ACTIVATION, None)
+    headed = lists.sortable(columns, orders, selection, ListOrder.PROMPTS, at)
+    label = f"{selection.role} neurons"
+    lists.table(rows, headed, lambda one: lists.neuron_link(one.neuron), key="aggregate", here=HERE, label=label)
 
 
-def _by_layer(rows: pd.DataFrame, atlas: Catalogue) -> None:
-    counts = count_by_layer([Neuron.parse(label) for label in rows["neuron"]])
+def _by_layer(rows: Sequence[NeuronRow], atlas: Catalogue) -> None:
+    counts = count_by_layer([one.neuron for one in rows])
     show(catalogue_charts.layer_distribution(counts, atlas.info.layers, name="many_by_layer"))
 
 

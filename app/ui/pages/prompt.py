@@ -304,12 +304,12 @@ def _settings(selection: PromptSelection) -> None:
 def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:
     reading = reading_of(analysis)
     _tools(analysis, selection, atlas)
-    _origin(selection, atlas)
     _held_against(reading, selection)
     if selection.place.layer is not None:
         where_you_are(analysis, selection, key="trail")
         looked_into(reading, selection, atlas)
     neurons(reading, selection, atlas)
+    _tables_switch(selection)
     section(
         "Where: what heads moved, and from where", Section.FLOW, selection, partial(flow, reading, selection, atlas)
     )
@@ -330,7 +330,8 @@ def _tools(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> 
         _report(analysis, selection, atlas)
         _save(analysis, selection, atlas)
         chips(items, key="compare", here=HERE, label="compare this prompt", width="content")
-        _tables_switch(selection)
+        _origin(selection, atlas)
+    _older(selection, atlas)
 
 
 def _how_sure(reading: Reading) -> None:
@@ -345,7 +346,7 @@ _NOT_NOTED = (
 
 
 def _origin(selection: PromptSelection, atlas: Catalogue) -> None:
-    """Where a stored explanation is from; nothing where the model has just made it."""
+    """Where a stored explanation is from, in a row of things; nothing where the model has just made it."""
     found = stored.answer(atlas, selection)
     if found is None:
         return
@@ -358,19 +359,22 @@ def _origin(selection: PromptSelection, atlas: Catalogue) -> None:
     else:
         words = f"Saved on {day} as “{found.title}”"
         back = link("Saved", navigation.href("saved", SavedSelection(found.title[:100])))
-    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.caption(f":material/bookmark: {literal(words)}.", width="content")
-        chips([back], key="stored_from", here=HERE, label="where it is kept", width="content")
-        if configuration().mode is not Mode.CATALOGUE:
-            st.button(
-                "Analyse anew",
-                type="tertiary",
-                key="stored_anew_button",
-                on_click=stored.make_anew,
-                args=(selection,),
-                help="Ask the model instead of showing the stored result",
-            )
-    if found.build_id != atlas.info.build_id:
+    st.caption(f":material/bookmark: {literal(words)}.", width="content")
+    chips([back], key="stored_from", here=HERE, label="where it is kept", width="content")
+    if configuration().mode is not Mode.CATALOGUE:
+        st.button(
+            "Analyse anew",
+            type="tertiary",
+            key="stored_anew_button",
+            on_click=stored.make_anew,
+            args=(selection,),
+            help="Ask the model instead of showing the stored result",
+        )
+
+
+def _older(selection: PromptSelection, atlas: Catalogue) -> None:
+    found = stored.answer(atlas, selection)
+    if found is not None and found.build_id != atlas.info.build_id:
         same = "The model is the same." if found.checkpoint else _NOT_NOTED
         warn(
             [

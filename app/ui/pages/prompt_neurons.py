@@ -14,13 +14,13 @@ from app.attribution.prompt import PromptToken
 from app.attribution.results import OwnQuery, Query, ThroughHead, overlap
 from app.charts import catalogue_charts
 from app.charts.prompt_charts import query_charts
-from app.state.selections import NeuronSelection, Place, PromptSelection, Section, Show
+from app.state.selections import ListOrder, NeuronSelection, Place, PromptSelection, Section, Show
 from app.ui import navigation
 from app.ui.common import choice, data_table, folded, progress, section, sync
 from app.ui.components import Tone, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail
-from app.ui.neuron_lists import neuron_link, query_table, value_table
+from app.ui.neuron_lists import chosen_order, neuron_link, order_fields, query_table, value_table
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -29,6 +29,7 @@ from db.neuron import Head, Neuron, NeuronAt, NeuronKind
 HERE = "prompt"
 _OVERLAP = {"both": "in both lists", "query_only": "query only", "value_only": "value only"}
 _OVERLAP_CHIPS = 40
+_ORDERS = (ListOrder.SCORE, ListOrder.ACTIVATION, ListOrder.LAYER, ListOrder.SOURCE)
 
 
 def neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
@@ -38,6 +39,7 @@ def neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> N
         words = "Why: what switched them on" if place.show is Show.QUERY else "What: neurons"
         st.header(words, anchor=False, width="content")
         _switch(reading, selection)
+        _order(selection)
     if place.show is Show.QUERY:
         _query_neurons(reading, selection, atlas)
     else:
@@ -77,6 +79,16 @@ def _switch(reading: Reading, selection: PromptSelection) -> None:
     choice("Neurons", names, str(selection.place.show), key="prompt_show", changed=changed, hidden=True)
 
 
+def _order(selection: PromptSelection) -> None:
+    """What the lists are searched for, and their order."""
+
+    def changed() -> None:
+        place = replace(selection.place, **chosen_order(HERE, _ORDERS))
+        navigation.show(replace(selection, place=place))
+
+    order_fields(HERE, selection.place, _ORDERS, changed, hidden=True)
+
+
 # Value neurons.
 
 
@@ -104,7 +116,7 @@ def _listed(part: Listed, reading: Reading, selection: PromptSelection, atlas: C
     if part.neurons:
         value_table(part.neurons, part.kind, reading.analysis, selection, atlas, reading.unit)
     else:
-        st.info("There are none here. Look at the other list above, or go back a step.")
+        st.info("There are none here. Look at the other list above, go back a step, or look for something else.")
 
 
 def _by_layer(reading: Reading, atlas: Catalogue) -> None:
@@ -135,11 +147,11 @@ def _query_neurons(reading: Reading, selection: PromptSelection, atlas: Catalogu
     left, right = st.columns([1, 1], gap="medium")
     with left:
         legend("ffn", "promotes", "suppresses")
-        listed = [one for one in found.ffn_neurons if place.layer in (None, one.neuron.layer)]
+        listed = explain.query_listed(found, place, atlas)
         if listed:
             query_table(listed, "query_neurons", "query neurons", selection, atlas)
         elif found.ffn_neurons:
-            st.info(f"None of the {len(found.ffn_neurons)} is in layer {place.layer}. Show all layers.")
+            st.info(f"None of the {len(found.ffn_neurons)} is here. Show all layers, or look for something else.")
         else:
             st.info("No FFN neuron stands before the value neurons.")
         st.caption("A row opens its neuron. Shallow ones often say nothing by themselves: read them through a head.")

@@ -85,15 +85,15 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
     )
     with right:
         choice("Look for", _BYS, str(by), key="search_by", changed=changed)
-    with st.container(horizontal=True, gap="medium"):
+    with st.container(horizontal=True, vertical_alignment="bottom", key="search_filters"):
         lists.kind_fields(HERE, selection, changed)
         names = {str(order): ORDERS[order].label for order in orders(selection, by)}
         sync("search_order", str(order_of(selection, by)))
         st.selectbox(
             "Ranked by", list(names), key="search_order", format_func=names.__getitem__, on_change=changed, width=170
         )
-        lists.layer_slider(HERE, selection, atlas, changed, width=260)
-    _more_conditions(selection, by, atlas, changed)
+        lists.layer_slider(HERE, selection, atlas, changed, width=220)
+        _more_conditions(selection, by, atlas, changed)
     if by is By.CONCEPT:
         sync("search_exact", selection.exact)
         st.toggle(
@@ -109,8 +109,8 @@ def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, chang
     for name, value in values.items():
         sync(f"search_{name}", value)
     count = sum(value is not None and value is not False for value in values.values())
-    label = "More conditions: head, least z, depth, reversed" + (f" · {count} set" if count else "")
-    with st.expander(label, expanded=False), st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
+    label = "More conditions" + (f" · {count} set" if count else "")
+    with st.popover(label, help="Head, least z, depth, reversed order"):
         st.selectbox(
             "Head",
             [None, *range(atlas.info.heads)],
@@ -197,10 +197,11 @@ def _token_chips(selection: SearchSelection, tokens: list[Token]) -> None:
         )
         for token in tokens
     ]
-    chips(items, key="tokens", here=HERE, label="tokens searched for")
     page = link(f"About “{tokens[0].display}” →", navigation.href("token", TokenSelection(ids[0])))
     concept = link("Search as a concept →", navigation.href(HERE, selection.plus(() if selection.text else ids)))
-    chips([page, concept], key="about", here=HERE, label="more about the token")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        chips(items, key="tokens", here=HERE, label="tokens searched for", width="content")
+        chips([page, concept], key="about", here=HERE, label="more about the token", width="content")
 
 
 def _by_concept(selection: SearchSelection, atlas: Catalogue) -> None:
@@ -227,7 +228,7 @@ def _examples(lead: str) -> None:
 
 # A concept's tokens as chips: the words' own, those near them, those to avoid. Each can be left out.
 
-_SHOWN = 16
+_SHOWN = 8
 _ORIGINS = {
     Origin.WORD: "the word itself",
     Origin.BEGINNING: "begins like a word that is no token",
@@ -246,12 +247,12 @@ def _concept_chips(concept: Concept, selection: SearchSelection, atlas: Catalogu
         if own:
             st.caption("The words’ own tokens, with their weights. A click leaves one out.")
             chips([_chip(one, selection) for one in own], key="concept_own", here=HERE, label="own tokens")
-        _near(near, selection, concept)
         if avoided:
             st.caption("To be avoided: they count against a neuron")
             chips([_chip(one, selection) for one in avoided], key="concept_avoided", here=HERE, label="avoided tokens")
         _dropped(selection, atlas)
         _unmatched(concept)
+        _near(near, selection, concept)
         _add(selection, atlas)
 
 
@@ -281,7 +282,7 @@ def _near(near: Sequence[WeightedToken], selection: SearchSelection, concept: Co
     items = [_chip(entry, selection) for entry in near]
     chips([*items[:_SHOWN], narrow], key="concept_near", here=HERE, label="near tokens")
     if items[_SHOWN:]:
-        with st.expander(f"{len(items) - _SHOWN} more tokens near them"):
+        with st.popover(f"{len(items) - _SHOWN} more tokens near them"):
             chips(items[_SHOWN:], key="concept_further", here=HERE, label="further tokens")
 
 
@@ -381,12 +382,7 @@ def _results(
             page.rows, headed, lambda row: lists.neuron_link(row.neuron), key="hits", here=HERE, label="found neurons"
         )
         legend("ffn", "attention", "promotes", "suppresses")
-        if page.pages > 1:
-            items = [
-                link(f"{number}", navigation.href(HERE, replace(selection, page=number)), number == page.number)
-                for number in page.nearby
-            ]
-            chips(items, key="pages", here=HERE, label="pages of the result")
+        lists.pager(page.number, page.pages, lambda at: navigation.href(HERE, replace(selection, page=at)), here=HERE)
     with right:
         title = "Found neurons by layer" if hits else f"The best {min(search.BEST, page.total)} by layer"
         name = "found_by_layer" if hits else "best_by_layer"

@@ -310,7 +310,7 @@ function grid(data, open) {
   roam(cells, data.places.length);
   scroll.append(cells);
   if (!cells.querySelector("a")) scrolling(scroll, `${data.label}, to be scrolled`); // nothing inside takes the focus
-  whole.append(key(data.scale), scroll, make("div", "axis", along));
+  whole.append(key(data.scale), sideways(scroll), scroll, make("div", "axis", along));
   return whole;
 }
 
@@ -324,6 +324,20 @@ function coloured(data) {
   }
   whole.append(text, key(data.scale));
   return whole;
+}
+
+// What is wider than its room says at which side there is more, and fades there.
+function sideways(sheet) {
+  const hint = make("div", "hint");
+  const look = () => {
+    const [left, right] = [sheet.scrollLeft > 2, sheet.scrollLeft + sheet.clientWidth < sheet.scrollWidth - 2];
+    sheet.classList.toggle("left", left);
+    sheet.classList.toggle("right", right);
+    hint.textContent = left && right ? "← more on both sides →" : left ? "← more to the left" : right ? "more to the right →" : "";
+  };
+  sheet.addEventListener("scroll", look);
+  new ResizeObserver(look).observe(sheet);
+  return hint;
 }
 
 // A grid wider than its room begins with what is chosen, else with its end: late layers and the explained position.

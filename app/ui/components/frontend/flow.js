@@ -112,7 +112,7 @@ function flow(data, open) {
   sheet.append(drawn, feet);
   const plain = make("div", "stage");
   plain.append(floors, sheet);
-  whole.append(plain, make("div", "axis", data.axis));
+  whole.append(sideways(sheet), plain, make("div", "axis", data.axis));
   // Drawn anew where the room is another than thought; what is focused is left alone.
   let known = 0;
   const watching = new ResizeObserver(() => {
