@@ -21,7 +21,8 @@ _STYLE = (
     '[class*="st-key-picture_"] button { min-height: 1.5rem; padding: 0 0.4rem; pointer-events: auto }'
     # On a phone the search's conditions lie in one line, to be pushed sideways: what was found is to be seen.
     "@media (max-width: 640px) { .st-key-search_filters { flex-wrap: nowrap; overflow-x: auto; padding-bottom: 0.3rem; "
-    "mask-image: linear-gradient(to left, transparent, black 2.5rem) } .st-key-search_filters > * { flex: none } }"
+    "mask-image: linear-gradient(to left, transparent, black 2.5rem) } .st-key-search_filters > * { flex: none } "
+    ".st-key-concept_box { max-height: 13rem; overflow-y: auto } }"
     '[data-testid="stHeading"] h2 { padding: 0.4rem 0 }'
     # A panel that is scrolled to stops below the bar at the top.
     ".stElementContainer { scroll-margin-top: 5.5rem }"

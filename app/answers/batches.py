@@ -114,8 +114,11 @@ def said_of(row: dict[str, Any]) -> Said:
     """What a row of one prompt says; see `row`."""
     first, target = (row.get("predictions") or [{}])[0], row.get("target") or {}
 
+    displays = {one["id"]: one["display"] for one in row.get("displays") or ()}
+
     def shown(one: dict[str, Any]) -> str | None:
-        return None if one.get("text") is None else display(one["text"].encode("utf-8", "replace"))
+        text = one.get("text")
+        return None if text is None else displays.get(one["id"], display(text.encode("utf-8", "replace")))
 
     probability = first.get("probability")
     return Said(row["prompt"], shown(first), probability, shown(target), target.get("id"), target.get("probability"))
@@ -230,6 +233,13 @@ class _Token(BaseModel):
     probability: FiniteFloat
 
 
+class _Display(BaseModel):
+    """The display form of a token."""
+
+    id: int
+    display: Annotated[str, Field(max_length=1000)]
+
+
 class _Row(BaseModel):
     """One prompt, without its lists of neurons."""
 
@@ -239,6 +249,7 @@ class _Row(BaseModel):
     error: str | None = None
     target: _Token | None = None
     predictions: list[_Token] | None = None
+    displays: list[_Display] | None = None
 
 
 _LISTS: Any = dict.fromkeys(ROLES.values(), (Annotated[list[_Entry], Field(max_length=_MAX_LISTED)] | None, None))

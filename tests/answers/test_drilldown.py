@@ -195,3 +195,63 @@ def test_questions_are_told_apart(small_page, small_folders):
         assert explain.analysis(atlas, PromptSelection(PROMPT, place=Place(layer=1))) is first
         assert explain.analysis(atlas, PromptSelection(PROMPT, distractor=5)) is not first
         assert first.certificates[NeuronKind.FFN].scored
+
+
+def strongest(small_folders, neurons):
+    with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
+        return atlas.strongest_tokens(neurons, 5)
+
+
+@pytest.mark.parametrize(
+    ("order", "key"),
+    [
+        ("activation", lambda one: -one.activation),
+        ("layer", lambda one: (one.neuron.layer, one.neuron.head, one.neuron.index)),
+        ("source", lambda one: one.position),
+    ],
+)
+def test_the_lists_are_ordered_as_asked(small_page, analysis, order, key):
+    expected = sorted(analysis.attention_value_neurons, key=key)
+    app = small_page("prompt", p=PROMPT, sort=order)
+    assert labels(app, "neurons_attention") == [one.neuron.label for one in expected]
+    (sorted_by,) = [column for column in component(app, "neurons_attention")["columns"] if column.get("sorted")]
+    assert params_of(sorted_by["href"]) == {"p": PROMPT, "sort": order, "reverse": "1"}
+    app = small_page("prompt", **params_of(sorted_by["href"]))
+    assert labels(app, "neurons_attention") == [one.neuron.label for one in expected[::-1]]
+
+
+def test_the_lists_are_searched_by_layer_head_label_and_token(small_page, small_folders, analysis):
+    ffn, attention = analysis.ffn_value_neurons, analysis.attention_value_neurons
+    for text in ("1", "l1", "L1"):
+        app = small_page("prompt", p=PROMPT, has=text)
+        ends = strongest(small_folders, [one.neuron for one in ffn])
+        tokens = {one for one, end in ends.items() if text.lower() in said(end)}
+        found = [one.neuron for one in ffn if one.neuron.layer == 1 or one.neuron in tokens]
+        assert labels(app, "neurons_ffn") == [one.label for one in found]
+    first = attention[0].neuron
+    app = small_page("prompt", p=PROMPT, has=f"L{first.layer}.H{first.head}")
+    assert set(labels(app, "neurons_attention")) >= {first.label}
+    assert {label.rpartition(".")[0] for label in labels(app, "neurons_attention")} == {f"L{first.layer}.H{first.head}"}
+    ends = strongest(small_folders, [one.neuron for one in ffn])
+    word = ends[ffn[0].neuron].promotes[0].display.strip("␣")
+    app = small_page("prompt", p=PROMPT, has=word.upper())
+    expected = [one.neuron.label for one in ffn if word.lower() in said(ends[one.neuron])]
+    assert labels(app, "neurons_ffn") == expected
+    assert f"{len(expected)} of these {len(ffn)}" in all_text(app)
+
+
+def said(ends):
+    return " ".join(token.display.lower() for token in (*ends.promotes, *ends.suppresses))
+
+
+def test_what_is_searched_for_goes_into_the_address(small_page):
+    app = small_page("prompt", p=PROMPT)
+    app.text_input(key="prompt_has").set_value("L2").run()
+    app.selectbox(key="prompt_sort").set_value("layer-").run()
+    assert {name: app.query_params[name] for name in ("has", "sort", "reverse")} == {
+        "has": "L2",
+        "sort": "layer",
+        "reverse": "1",
+    }
+    app = small_page("prompt", p=PROMPT, has="no such thing")
+    assert "There are none here" in texts(app)

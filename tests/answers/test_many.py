@@ -2,16 +2,20 @@
 
 import io
 import json
+from dataclasses import replace
 from random import Random
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.answers.batches import MAX_PROMPTS, parse_lines, read_upload
+from app.answers.batches import MAX_PROMPTS, aggregate_of, neurons, parse_lines, read_upload
 from app.attribution import Settings, analyse, load
 from app.attribution.frames import aggregate
 from app.attribution.results import to_json
 from app.attribution.run import stored_ranges
 from app.gallery import READY
+from app.state.selections import ListOrder, ManySelection
+from app.words import percent
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -128,3 +132,48 @@ def test_any_other_file_is_refused_in_words(name, data):
     with pytest.raises(AtlasError) as refused:
         read_upload(name, data)
     assert "/tmp" not in str(refused.value)
+
+
+def test_each_prompt_says_what_the_model_says(small_page, small_folders):
+    model = load(str(small_folders[0] / "llama"))
+    found = [analyse(model, "The river runs to"), analyse(model, "The hill is", Settings(target=" the"))]
+    rows = component(small_page("many", ps="The river runs to\nThe hill is\t the"), "said")["rows"]
+    assert [row["cells"][0]["text"] for row in rows] == ["The river runs to", "The hill is"]
+    for row, one in zip(rows, found, strict=True):
+        top, target = one.predictions[0], one.target
+        chips = [row["cells"][place]["chips"][0] for place in (1, 2)]
+        assert [chip["text"] for chip in chips] == [top.token.display, target.token.display]
+        assert [chip["note"] for chip in chips] == [percent(top.probability), percent(target.probability)]
+    asked = [parse_qs(urlsplit(row["href"]).query) for row in rows]
+    assert asked == [{"p": ["The river runs to"]}, {"p": ["The hill is"], "target": [str(found[1].target.token.id)]}]
+
+
+def test_what_a_file_does_not_say_is_not_shown():
+    row = ROW | {"predictions": [{"id": 3, "text": " a", "probability": 0.25}], "target": {"id": 3}}
+    with pytest.raises(AtlasError, match="target"):
+        read_upload("x.jsonl", json.dumps(row).encode())
+    (one,) = aggregate_of(read_upload("x.jsonl", json.dumps(ROW).encode())).said
+    assert (one.prompt, one.top, one.target) == ("a", None, None)
+    del row["target"]
+    (one,) = aggregate_of(read_upload("x.jsonl", json.dumps(row).encode())).said
+    assert (one.top, one.top_probability, one.target) == ("␣a", 0.25, None)
+
+
+@pytest.mark.parametrize(
+    ("order", "column", "ascending"),
+    [("score", "mean_score", False), ("activation", "mean_activation", False), ("layer", "layer", True)],
+)
+def test_the_neurons_are_ordered_and_searched_as_asked(small_folders, order, column, ascending):
+    rows = [
+        ROW | {"ffn_value_neurons": [{"neuron": label, "score": score, "activation": activation}]}
+        for label, score, activation in (("L1.F2", 0.5, -1.0), ("L0.F3", 0.7, 2.0), ("L2.F1", 0.1, 0.5))
+    ]
+    found = aggregate_of(rows)
+    asked = ManySelection(role="FFN value", order=ListOrder(order))
+    frame = found.frame.assign(layer=found.frame["neuron"].str[1].astype(int))
+    expected = frame.sort_values(column, ascending=ascending)["neuron"].tolist()
+    with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
+        assert [one.neuron.label for one in neurons(found.frame, asked, atlas)] == expected
+        backwards = replace(asked, reverse=True)
+        assert [one.neuron.label for one in neurons(found.frame, backwards, atlas)] == expected[::-1]
+        assert [one.neuron.label for one in neurons(found.frame, replace(asked, having="L2"), atlas)] == ["L2.F1"]

@@ -81,8 +81,20 @@ def test_a_text_of_several_tokens_offers_its_pieces(small_page):
 def test_the_pages_of_a_result_go_on_where_the_last_one_ended(small_page, catalogue):
     every = catalogue.search_token([70, 71, 72], limit=1000)
     assert len(every) > 50, "the example has to have a second page"
-    rows = component(small_page("search", t="70,71,72", page="2"), "hits")["rows"]
-    assert [row["cells"][0]["text"] for row in rows] == [hit.neuron.label for hit in every[50:100]]
+    app = small_page("search", t="70,71,72", page="2")
+    assert [row["cells"][0]["text"] for row in component(app, "hits")["rows"]] == [
+        hit.neuron.label for hit in every[50:100]
+    ]
+    first, *_ = pages = component(app, "pages")["items"]
+    assert first["text"] == "← Previous"
+    assert "page" not in parse_qs(urlsplit(first["href"]).query)
+    last = -(-len(every) // 50)
+    assert [page["text"] for page in pages if page["text"].isdecimal()][-1] == str(last)
+    assert ("Next →" in [page["text"] for page in pages]) == (last > 2)
+    (onwards,) = [
+        page for page in component(small_page("search", t="70,71,72"), "pages")["items"] if "Next" in page["text"]
+    ]
+    assert parse_qs(urlsplit(onwards["href"]).query)["page"] == ["2"]
 
 
 def test_a_condition_goes_into_the_address(small_page):

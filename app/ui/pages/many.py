@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HERE = "many"
 _TEXT = "many_long_text"
 """Where a text that is too long for the address is kept, for the session."""
-_ROWS = 100
+_ROWS = 200
 _ORDERS = (ListOrder.PROMPTS, ListOrder.SCORE, ListOrder.ACTIVATION, ListOrder.LAYER)
 _NAMED = 3  # of the models that a file is of
 
@@ -93,7 +93,7 @@ def _prompts(selection: ManySelection) -> None:
         st.text_area(
             f"One prompt per line, at most {configuration().max_prompts}; a target may follow after a tab",
             key="many_text",
-            height=170,
+            height=130,
             max_chars=MAX_MANY,
             placeholder="The capital of France is\nThe capital of Germany is",
         )
@@ -158,18 +158,20 @@ def _said(found: Aggregate) -> None:
         return
     st.header("What the model says", anchor=False)
 
-    def token(words: str | None) -> tuple[Chip, ...]:
-        return () if words is None else (chip(words),)
-
-    def share(probability: float | None) -> str:
-        return "" if probability is None else percent(probability)
+    def token(words: str | None, probability: float | None) -> tuple[Chip, ...]:
+        return () if words is None else (chip(words, note="" if probability is None else percent(probability)),)
 
     columns: list[lists.ColumnOf[Said]] = [
-        lists.text("prompt", "name", lambda one: shorten(in_display_form(one.prompt), 60), "a click explains it alone"),
-        lists.chips_of("says", "token", lambda one: token(one.top), "the most probable next token"),
-        lists.text("probability", "number", lambda one: share(one.top_probability)),
-        lists.chips_of("explained", "source", lambda one: token(one.target), "the token that the neurons below raised"),
-        lists.text("its probability", "number", lambda one: share(one.target_probability)),
+        lists.text(
+            "prompt",
+            "name",
+            lambda one: shorten(in_display_form(one.prompt).replace("␣", " "), 60),
+            "a click explains it alone",
+        ),
+        lists.chips_of("says", "list", lambda one: token(one.top, one.top_probability), "the most probable next token"),
+        lists.chips_of(
+            "explained", "list", lambda one: token(one.target, one.target_probability), "what the neurons below raised"
+        ),
     ]
 
     def opens(one: Said) -> str:

@@ -243,7 +243,7 @@ def _concept_chips(concept: Concept, selection: SearchSelection, atlas: Catalogu
     own = [entry for entry in wanted if entry.origin is not Origin.NEIGHBOUR]
     near = [entry for entry in wanted if entry.origin is Origin.NEIGHBOUR]
     avoided = [entry for entry in concept.tokens if entry.weight <= 0]
-    with st.container(border=True, gap="xsmall"):
+    with st.container(border=True, gap="xsmall", key="concept_box"):
         if own:
             st.caption("The words’ own tokens, with their weights. A click leaves one out.")
             chips([_chip(one, selection) for one in own], key="concept_own", here=HERE, label="own tokens")
@@ -253,7 +253,9 @@ def _concept_chips(concept: Concept, selection: SearchSelection, atlas: Catalogu
         _dropped(selection, atlas)
         _unmatched(concept)
         _near(near, selection, concept)
-        _add(selection, atlas)
+        with st.container(horizontal=True):
+            _further(near[_SHOWN:], selection)
+            _add(selection, atlas)
 
 
 def _chip(entry: WeightedToken, selection: SearchSelection) -> Chip:
@@ -279,11 +281,15 @@ def _near(near: Sequence[WeightedToken], selection: SearchSelection, concept: Co
         return
     narrow = link("leave all of these out", navigation.href(HERE, replace(selection, narrow=True, page=1)))
     st.caption("Near them in the model’s own unembedding, weighted by how near")
-    items = [_chip(entry, selection) for entry in near]
-    chips([*items[:_SHOWN], narrow], key="concept_near", here=HERE, label="near tokens")
-    if items[_SHOWN:]:
-        with st.popover(f"{len(items) - _SHOWN} more tokens near them"):
-            chips(items[_SHOWN:], key="concept_further", here=HERE, label="further tokens")
+    items = [_chip(entry, selection) for entry in near[:_SHOWN]]
+    chips([*items, narrow], key="concept_near", here=HERE, label="near tokens")
+
+
+def _further(near: Sequence[WeightedToken], selection: SearchSelection) -> None:
+    if near:
+        with st.popover(f"{len(near)} more tokens near them"):
+            items = [_chip(entry, selection) for entry in near]
+            chips(items, key="concept_further", here=HERE, label="further tokens")
 
 
 def _dropped(selection: SearchSelection, atlas: Catalogue) -> None:

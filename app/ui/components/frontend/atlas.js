@@ -336,7 +336,8 @@ function sideways(sheet) {
     hint.textContent = left && right ? "← more on both sides →" : left ? "← more to the left" : right ? "more to the right →" : "";
   };
   sheet.addEventListener("scroll", look);
-  new ResizeObserver(look).observe(sheet);
+  const watching = new ResizeObserver(look);
+  for (const one of [sheet, ...sheet.children]) watching.observe(one);
   return hint;
 }
 
