@@ -151,7 +151,8 @@ def exists(neuron: Neuron, atlas: Catalogue) -> bool:
 
 def having(rows: Sequence[Row], text: str, atlas: Catalogue | None) -> tuple[Row, ...]:
     """The rows whose neuron a text names: by its label, by the beginning of it (a layer such as L23 or 23, or a head),
-    or by a part of one of its strongest tokens of either end, whatever the case. All where the text is blank; without a catalogue, no token.
+    or by a part of one of its strongest tokens of either end, whatever the case. All where the text is blank; without a
+    catalogue no tokens are known.
     """
     asked = text.casefold().strip()
     if not asked:

@@ -15,7 +15,7 @@ from app.attribution import analyse
 from app.attribution.results import Analysis, to_json
 from app.serving import resources
 from app.state.address import shared
-from app.state.selections import NeuronSelection, PromptSelection
+from app.state.selections import NeuronSelection, ManySelection, PromptSelection
 from app.ui.common import saved_href
 from db.catalogue.builds import remember_source, set_current
 from db.catalogue.store import Catalogue
@@ -185,7 +185,9 @@ def test_a_file_of_the_others_analyses_gets_no_tokens(made, served):
     for path, own in zip(made.builds, (True, False), strict=True):
         atlas = resources.catalogue(path.parent.name)
         assert found.is_of(atlas) == own
-        shown = batches.neuron_rows(found.frame, atlas, own=found.is_of(atlas))
+        known = atlas if found.is_of(atlas) else None
+        shown = batches.with_tokens(batches.neurons(found.frame, ManySelection(role="FFN value"), known), known)
+        assert shown
         assert all((one.tokens is not None) == own for one in shown)
     older = batches.aggregate_of([{name: value for name, value in row.items() if name != "checkpoint"} for row in rows])
     assert older.is_of(resources.catalogue("final"))
