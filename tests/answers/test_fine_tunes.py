@@ -15,7 +15,7 @@ from app.attribution import analyse
 from app.attribution.results import Analysis, to_json
 from app.serving import resources
 from app.state.address import shared
-from app.state.selections import NeuronSelection, ManySelection, PromptSelection
+from app.state.selections import ManySelection, NeuronSelection, PromptSelection
 from app.ui.common import saved_href
 from db.catalogue.builds import remember_source, set_current
 from db.catalogue.store import Catalogue
