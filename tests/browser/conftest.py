@@ -10,10 +10,11 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests import server_process
 from tests.browser.watching import still
@@ -67,6 +68,23 @@ def browser(chromium_executable: str) -> Iterator[Browser]:
         browser.close()
 
 
+Contexts = Callable[[str], BrowserContext]
+
+
+@pytest.fixture(scope="module")
+def contexts(browser: Browser) -> Contexts:
+    """A context for each size of the window. It outlives a page: to fetch and compile Streamlit's scripts anew takes as
+    long as to draw most pages.
+    """
+
+    @cache
+    def context(viewport: str) -> BrowserContext:
+        width, height = VIEWPORTS[viewport]
+        return browser.new_context(viewport={"width": width, "height": height}, is_mobile=viewport == "phone")
+
+    return context
+
+
 @pytest.fixture
 def viewport() -> str:
     """The name of the window's size in ``VIEWPORTS``."""
@@ -74,10 +92,9 @@ def viewport() -> str:
 
 
 @pytest.fixture
-def page(browser: Browser, viewport: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+def page(contexts: Contexts, viewport: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A fresh window without history or storage."""
-    width, height = VIEWPORTS[viewport]
-    context = browser.new_context(viewport={"width": width, "height": height}, is_mobile=viewport == "phone")
+    context = contexts(viewport)
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     failed = request.session.testsfailed
@@ -86,7 +103,12 @@ def page(browser: Browser, viewport: str, request: pytest.FixtureRequest) -> Ite
         if TAKE_PICTURES or request.session.testsfailed > failed:
             _picture(page, _file_name(request))
     finally:
-        context.close()
+        if not page.is_closed():
+            page.evaluate("() => { try { localStorage.clear() } catch { /* on no page of ours */ } }")
+        for one in context.pages:
+            one.close()
+        context.clear_cookies()
+        context.clear_permissions()
 
 
 @pytest.fixture
