@@ -155,8 +155,15 @@ class Checkpoint:
 
     def _promised(self) -> Promised:
         """All layers have the parameters of the first, so that one tells their names and shapes."""
-        with quietly(), torch.device("meta"):
-            module = AutoModelForCausalLM.from_config(self.config_of_first(1))
+        config = self.config_of_first(1)
+        try:
+            with quietly(), torch.device("meta"):
+                module = AutoModelForCausalLM.from_config(config)
+        except Exception as error:  # each model checks its config in its own way
+            raise AtlasError(
+                f"transformers makes no model of {self.folder / 'config.json'} ({type(error).__name__}: "
+                f"{first_line(error)}). Copy the model's own there."
+            ) from error
         row = self.architecture
         shapes: dict[str, tuple[int, ...]] = {}
         for name, parameter in module.state_dict().items():

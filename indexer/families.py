@@ -162,7 +162,7 @@ def require_language_model(config: Mapping[str, Any], folder: Path) -> None:
         raise as_other_task(folder, "it is an embedding model of sentence-transformers")
     names = names_of_classes(config)
     if names and not is_named_language_model(config):
-        if names[0].endswith("Model") and "Reward" not in names[0] and config.get("model_type") in ARCHITECTURES:
+        if names[0].lower() == f"{config.get('model_type')}model":
             ending = _LANGUAGE_MODELS[config["model_type"] == "gpt2"]
             raise as_base_model(folder, f"its config, “{names[0]}”,", names[0].removesuffix("Model") + ending)
         raise as_other_task(folder, f"its config names {names[0]}")
@@ -174,8 +174,8 @@ def require_language_model(config: Mapping[str, Any], folder: Path) -> None:
 
 def names_of_classes(config: Mapping[str, Any]) -> list[str]:
     """Of the model classes that a config names."""
-    given = config.get("architectures")
-    return [str(name) for name in given] if isinstance(given, list) else []
+    given = config.get("architectures") or []
+    return [str(name) for name in given] if isinstance(given, list) else [str(given)]
 
 
 def is_named_language_model(config: Mapping[str, Any]) -> bool:

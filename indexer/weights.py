@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -239,10 +239,15 @@ def _inside(folder: Path, name: Any, namer: Path) -> Path:
 def no_weights(folder: Path) -> str:
     """What a folder without a model's files has instead, and what to do: the rest of a sentence."""
     paths = sorted(path for path in folder.iterdir() if path.is_file())
+    lost = [
+        path for path in folder.iterdir() if path.suffix == ".safetensors" and path.is_symlink() and not path.exists()
+    ]
 
     def named(found: list[Path]) -> str:
         return ", ".join(path.name for path in found[:3]) + (" …" if len(found) > 3 else "")
 
+    if lost:
+        return f"links to weights that are no longer there ({named(sorted(lost))}). Fetch or copy the files."
     if found := [path for path in paths if path.suffix == ".safetensors"]:
         if any(re.search(r"-\d+-of-\d+$", path.stem) for path in found):
             return (
@@ -484,4 +489,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _damaged(path: Path, error: Exception) -> AtlasError:
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(11) == b"version htt":  # as a clone without LFS leaves it
+            return AtlasError(f"{path} only points to the file, which Git LFS keeps. Run `git lfs pull` in its folder.")
     return AtlasError(f"{path} is damaged or cut short ({error}). Fetch or copy that file again.")
