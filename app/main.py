@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.serving import access, logs
 from app.serving.settings import configuration
-from app.ui.navigation import guarded, params
+from app.ui.navigation import NAME, guarded, name_tab, params
 from app.ui.pages import ACCOUNT, PAGES
 
 # A named icon would be fetched from another site.
@@ -30,6 +30,11 @@ _STYLE = (
     '[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { color: inherit; opacity: 1 }'
     '[data-testid="stCaptionContainer"] { opacity: 0.78 }'
     '[data-testid^="stBaseButton-primary"] { background: #1d6a86; border-color: #1d6a86; color: #fff }'
+    # What only tells buttons of one look apart (`app.ui.components.button_label`) is read out and not seen.
+    "button .stMarkdownColoredText { position: absolute; width: 1px; height: 1px; overflow: hidden; "
+    "clip-path: inset(50%); white-space: nowrap }"
+    # Streamlit's theme has no colour for these; Vega's own is black.
+    '[data-testid="stVegaLiteChart"] .role-title-subtitle text { fill: currentColor }'
     # Data frames' own export writes tokens such as =1+1 as formulas; app/ui/common.py has one that does not.
     '[data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]) { display: none }'
 )
@@ -37,7 +42,7 @@ _STYLE = (
 
 def main() -> None:
     """Draw the page that the address names."""
-    st.set_page_config(page_title="Neuron Atlas", page_icon=_ICON, layout="wide")
+    st.set_page_config(page_title=NAME, page_icon=_ICON, layout="wide")
     shown = [*PAGES.values()]
     if access.sign_in_offered():
         title = "Sign in" if access.person() is None else ACCOUNT.title
@@ -46,6 +51,7 @@ def main() -> None:
         st.Page(one.file, title=one.title, icon=one.icon, url_path=one.path, default=not one.path) for one in shown
     ]
     page = st.navigation(pages, position="top")
+    name_tab(page.title)
     # Streamlit leaves much of a wide page empty; the tables need the room.
     st.html(f"<style>{_STYLE}</style>")
     with logs.page_view(page.url_path or "start", session=access.short_name(), **_typed()), guarded():

@@ -46,6 +46,11 @@ def component(app: AppTest, key: str) -> dict[str, Any]:
     raise AssertionError(f"no component {key!r} on the page")
 
 
+def components_of(app: AppTest) -> list[str]:
+    """The keys of our components on the page, as far as they hold no dash."""
+    return [element.proto.id.rpartition("-")[2] for element in app.get("bidi_component")]
+
+
 def texts(app: AppTest) -> str:
     """All that the notices say."""
     return " ".join(element.value for element in (*app.error, *app.warning, *app.info)).replace("\\", "")

@@ -442,7 +442,7 @@ def _query(atlas: Catalogue, one: Shown, watch: Report | None) -> tuple[Shown | 
         if not behind:
             return None, ()
         found = behind[0]
-        _, active = explain.activations(atlas, QUESTION.prompt, found.neuron, watch)
+        active: Activations = explain.detail(atlas, QUESTION, "active", found.neuron, watch)
         through = explain.detail(atlas, QUESTION, "through", (found.neuron, Head(neuron.layer, neuron.head)))
     except AtlasError:
         return None, ()

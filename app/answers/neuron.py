@@ -135,7 +135,14 @@ def most_active(tokens: Sequence[str], activation: Sequence[float]) -> str:
 
 
 def reads_what_it_writes(cosine: float) -> str:
-    """Whether a neuron's value vector points the way that it reads, from the cosine of the two vectors."""
-    if abs(cosine) < 0.1:
-        return f"its value vector points elsewhere (cosine {signed(cosine)})"
-    return f"its value vector points {'the same' if cosine > 0 else 'the opposite'} way (cosine {signed(cosine)})"
+    """How alike what a neuron reads and what it writes are, from the cosine of the two vectors.
+
+    >>> reads_what_it_writes(-0.25)
+    'what it writes (its value vector) is partly the opposite of what it reads here (cosine −0.25)'
+    """
+    alike = "the same as" if cosine > 0 else "the opposite of"
+    size = abs(cosine)
+    how = f"nearly {alike}" if size >= 0.7 else f"largely {alike}" if size >= 0.4 else f"partly {alike}"
+    if size < 0.1:
+        how = "unrelated to"
+    return f"what it writes (its value vector) is {how} what it reads here (cosine {signed(cosine)})"

@@ -6,6 +6,7 @@ the page says so; one of another checkpoint is none, whatever its name. Nothing 
 
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -172,6 +173,19 @@ def detail(atlas: Catalogue, selection: PromptSelection, name: str, what: Any) -
     except AtlasError as error:
         _log.warning("a stored answer is passed over: %s", error)
         return MISSING
+
+
+def answers_to(atlas: Catalogue, questions: Iterable[PromptSelection]) -> list[PromptSelection]:
+    """Those of the questions that this server answers: its model may be asked, or the answer is stored."""
+    return [one for one in questions if _allowed(one) or answer(atlas, one) is not None]
+
+
+def _allowed(question: PromptSelection) -> bool:
+    try:
+        access.require_allowed(question.prompt, question.top)
+    except RefusedError:
+        return False
+    return True
 
 
 def require_model_for_more(atlas: Catalogue, selection: PromptSelection) -> None:

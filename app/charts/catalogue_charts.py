@@ -21,10 +21,12 @@ _NUMBERED = 16
 _EMBEDDING = -1  # its place before layer 0
 _FIGURE_SPACE = "\u2007"
 _STANDING_WIDTH = 420
+_ATTENDING, _SOURCE = "attending position (query)", "source position (key)"
 
 
 def attention_pattern(frame: pd.DataFrame) -> Plot:
-    """One head's attention from every position (downwards) to every earlier one; positions are labelled by tokens.
+    """How much each position of a prompt (downwards) attends, by one head, to the source positions it takes from;
+    positions are labelled by tokens. As in the flow, what is moved comes from the source.
 
     Columns: query, key, query_token, key_token, weight (0 to 1).
     """
@@ -45,17 +47,17 @@ def attention_pattern(frame: pd.DataFrame) -> Plot:
         alt.Chart(frame, title=_title("Attention pattern"))
         .mark_rect()
         .encode(
-            x=alt.X("key:O", title="to position", axis=axis, scale=alt.Scale(domain=places)),
-            y=alt.Y("query:O", title="from position", axis=axis, scale=alt.Scale(domain=places)),
+            x=alt.X("key:O", title=_SOURCE, axis=axis, scale=alt.Scale(domain=places)),
+            y=alt.Y("query:O", title=_ATTENDING, axis=axis, scale=alt.Scale(domain=places)),
             color=alt.Color(
                 "weight:Q",
                 scale=alt.Scale(domain=[0, 1], range=["#88888814", ATTENTION], interpolate="rgb"),
                 legend=alt.Legend(title="attention weight", orient="top", gradientLength=160, gradientThickness=10),
             ),
             tooltip=[
-                alt.Tooltip("query:O", title="from position"),
+                alt.Tooltip("query:O", title=_ATTENDING),
                 alt.Tooltip("query_token:N", title="its token"),
-                alt.Tooltip("key:O", title="to position"),
+                alt.Tooltip("key:O", title=_SOURCE),
                 alt.Tooltip("key_token:N", title="its token"),
                 alt.Tooltip("weight:Q", title="weight", format=".3f"),
             ],

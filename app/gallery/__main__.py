@@ -151,6 +151,7 @@ def _asked(choice: Choice, analysis: "Analysis") -> Iterator[tuple[str, Any]]:
         head_above = analysis.head_after(query.neuron)
         if head_above is not None:
             yield "through", (query.neuron, head_above)
+        yield "active", query.neuron
 
 
 if __name__ == "__main__":

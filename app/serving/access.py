@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
 
-from app.gallery import EXAMPLES, PROMPTS, READY, WALKTHROUGH_PROMPT
+from app.gallery import CHOICES, EXAMPLES, PROMPTS, READY, TRIALS, WALKTHROUGH_PROMPT
 from app.serving.settings import Mode, configuration
 from app.serving.worker import Asker, Reason, RefusedError
 
@@ -117,10 +117,20 @@ def short_name() -> str:
 # What this server explains.
 
 _COMPARED = (side.prompt for _, one in EXAMPLES for side in (one.question.first, one.question.second))
-CURATED = frozenset(
-    (WALKTHROUGH_PROMPT, *PROMPTS, *(prompt for ready in READY.values() for prompt, _ in ready), *_COMPARED)
-)
+_READY = (prompt for ready in READY.values() for prompt, _ in ready)
+_GALLERY = (one.selection.prompt for one in CHOICES)
+CURATED = frozenset((WALKTHROUGH_PROMPT, *PROMPTS, *TRIALS, *_GALLERY, *_READY, *_COMPARED))
 """The prompts that a demonstration explains."""
+
+
+def has_model() -> bool:
+    """Whether this server has a model to ask."""
+    return configuration().mode is not Mode.CATALOGUE
+
+
+def takes_any_prompt() -> bool:
+    """Whether this server explains whatever is typed."""
+    return configuration().mode is Mode.FULL
 
 
 def require_model() -> None:
@@ -129,7 +139,7 @@ def require_model() -> None:
     Raises:
         RefusedError: this server has none.
     """
-    if configuration().mode is Mode.CATALOGUE:
+    if not has_model():
         raise RefusedError(
             Reason.MODE,
             "This server has no model, so it explains no new prompts. Search its catalogue, open a saved analysis or "

@@ -4,6 +4,7 @@ Nothing else in `app` reads the environment. Knows neither Streamlit nor models,
 check the settings first.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -64,6 +65,9 @@ class Configuration(Paths):
         description="with sign-in: only verified addresses of these domains may write; empty is every domain",
     )
     cors_origins: Listed = Field(default=(), description="other sites whose pages may read the HTTP API; empty is none")
+    source_url: str = Field(
+        default="", description="where this server's source is: pages link to this `https://` address; empty is no link"
+    )
 
     auth_redirect_uri: str = Field(default="", description="sign-in: this server's address and `/oauth2callback`")
     auth_cookie_secret: SecretStr = Field(default=SecretStr(""), description="sign-in: a long random text of your own")
@@ -87,6 +91,13 @@ class Configuration(Paths):
             scheme, _, host = one.partition("://")
             if scheme not in ("http", "https") or not host or "/" in host:
                 raise ValueError("must be origins such as https://example.org, separated by commas, without a path")
+        return given
+
+    @field_validator("source_url")
+    @classmethod
+    def _is_address(cls, given: str) -> str:
+        if given and re.fullmatch(r"https?://[^\s\"'<>()\[\]\\`]+", given) is None:
+            raise ValueError("must be the address of a page, such as https://example.org/neuron-atlas")
         return given
 
     @model_validator(mode="after")

@@ -11,12 +11,19 @@ import pandas as pd
 import streamlit as st
 
 from app.answers import stored
-from app.serving import resources
+from app.serving import access, resources
 from app.serving.settings import configuration
 from app.state.address import BUILD, MODEL, Limits, address, stamp, stamp_of_saved, weights_of
-from app.state.selections import Place, PromptSelection, SearchSelection, Section
+from app.state.selections import (
+    GallerySelection,
+    Place,
+    PromptSelection,
+    SavedSelection,
+    SearchSelection,
+    Section,
+)
 from app.ui import navigation
-from app.ui.components import Chip, Step, chips, copy_link, link, trail
+from app.ui.components import Chip, Step, button_label, chips, copy_link, link, trail
 from app.ui.navigation import fail, warn
 from app.ui.pages import PAGES
 from app.words import TERMS, literal
@@ -76,7 +83,7 @@ def data_table(frame: pd.DataFrame, name: str) -> None:
     """
     st.dataframe(frame, hide_index=True, key=f"table_{name}")
     st.download_button(
-        "CSV",
+        button_label("CSV", f"of {name.replace('_', ' ')}"),
         data=lambda: as_bytes(frame, "csv"),
         file_name=f"{name.replace('_', '-')}.csv",
         mime="text/csv",
@@ -263,8 +270,22 @@ def attempt(make: Callable[[Callable[[str], None]], T]) -> T | None:
         return None
 
 
+def without_model(here: str) -> None:
+    """What stands in place of what only a model could do: why it is not there, and what is."""
+    try:
+        access.require_model()
+    except AtlasError as error:
+        fail(error)
+    items = [
+        link("Open one from the gallery", navigation.href("gallery", GallerySelection())),
+        link("Open what was saved", navigation.href("saved", SavedSelection())),
+        link("Search the neurons", navigation.href("search", SearchSelection())),
+    ]
+    chips(items, key="without_model", here=here, label="what there is without a model")
+
+
 def footer(atlas: Catalogue, here: str) -> None:
-    """Which model and which build; the others, where there are several."""
+    """Which model and which build, and what else there is to read; the other models, where there are several."""
     info = atlas.info
     st.divider()
     parts = (
@@ -274,6 +295,11 @@ def footer(atlas: Catalogue, here: str) -> None:
         f"catalogue {info.build_id}, built {info.created_at[:10]}",
     )
     st.caption(literal("  ·  ".join(parts)))
+    # Relative, since the server may stand under a path.
+    links = [("HTTP API", "api/"), ("The paper, arXiv 2312.12141", "https://arxiv.org/abs/2312.12141")]
+    if configuration().source_url:
+        links.append(("Source", configuration().source_url))
+    st.caption("  ·  ".join(f"[{words}]({to})" for words, to in links))
     names = resources.catalogue_names()
     if len(names) > 1:
         links = [Chip(name, href=address(here, {MODEL: name}), current=name == info.model) for name in names]

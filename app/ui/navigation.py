@@ -19,8 +19,11 @@ from app.state.address import Selection
 from app.ui.pages import PAGES
 from app.words import literal
 from db.errors import AtlasError
+from db.token_text import display, shorten
 
+NAME = "Neuron Atlas"
 _MOST_PARAMETERS = 60
+_LONGEST_NAME = 200
 _HELD = "navigation_held_build"
 
 
@@ -50,6 +53,27 @@ def follow(link: str, here: str) -> None:
         st.query_params.from_dict(params)
         st.rerun()
     st.switch_page(PAGES[page].file, query_params=params)
+
+
+def name_tab(page: str, *shown: str) -> None:
+    """Name the browser's tab, its history and its bookmarks: what the page shows, the page, and the app.
+
+    Args:
+        page: its name; empty where what it shows says enough.
+        shown: what it shows, as people typed it.
+    """
+    words = [shorten(in_a_line(one), _LONGEST_NAME) for one in shown if one]
+    st.set_page_config(page_title=" — ".join(one for one in (*words, page, NAME * (page != NAME)) if one))
+
+
+def in_a_line(text: str) -> str:
+    r"""A text as a name: what is invisible is shown, but for spaces between words.
+
+    >>> in_a_line(" Paris is\n")
+    '␣Paris is↵'
+    """
+    shown = display(text.encode("utf-8", "replace"))
+    return shown[:1] + shown[1:].replace("␣", " ")
 
 
 def params() -> dict[str, str]:

@@ -271,8 +271,8 @@ def value_table(
         why = navigation.href("prompt", replace(selection, place=place))
         zero = navigation.href("compare", CompareSelection.of(selection, (Part.of(one.neuron),)))
         return (
-            Chip("why", "link", href=why, hint=f"what switched {label} on"),
-            Chip("zero", "link", href=zero, hint=f"what if {label} were zero"),
+            Chip("why", "link", href=why, hint=f"what switched {label} on", name=f"why {label}"),
+            Chip("zero", "link", href=zero, hint=f"what if {label} were zero", name=f"zero {label}"),
         )
 
     def at(order: ListOrder | None, reverse: bool) -> str:
@@ -312,7 +312,8 @@ def query_table(
 
     def through(one: "QueryNeuron") -> tuple[Chip, ...]:
         place = replace(selection.place, read=one.neuron, through=None)
-        return (link("through a head", navigation.href("prompt", replace(selection, place=place))),)
+        href, name = navigation.href("prompt", replace(selection, place=place)), f"{one.neuron.label} through a head"
+        return (link("through a head", href, name=name),)
 
     columns: list[ColumnOf[QueryNeuron]] = [
         NEURON,

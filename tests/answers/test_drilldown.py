@@ -14,6 +14,8 @@ from app.attribution.prompt import Settings
 from app.attribution.query import activations, own_query
 from app.attribution.results import overlap
 from app.attribution.run import stored_ranges
+from app.ui.components import Typed
+from app.ui.pages import neuron_activity
 from app.words import nats
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
@@ -172,7 +174,7 @@ def test_a_prompt_survives_a_wrong_place(small_page, name, value):
         assert app.title
 
 
-def test_a_neuron_is_tried_on_a_text(small_page, model):
+def test_a_neuron_is_tried_on_a_text(small_page, model, monkeypatch):
     for label in ("L1.F3", "L1.H2.N3"):
         app = small_page("neuron", n=label, p=PROMPT, **{"try": "The hill is blue"})
         found = activations(run_prompt(model, "The hill is blue", Settings()), Neuron.parse(label))
@@ -180,7 +182,9 @@ def test_a_neuron_is_tried_on_a_text(small_page, model):
         most = max(map(abs, found.activation))
         assert [piece["share"] for piece in pieces] == pytest.approx([value / most for value in found.activation])
     assert component(app, "trial_arriving")["pieces"]
-    app.text_area(key="neuron_trial").set_value("A road").run()
+    sent = iter(["A road"])
+    monkeypatch.setattr(neuron_activity, "prompt_box", lambda text, **_: Typed(text, next(sent, None)))
+    app.run()
     assert app.query_params["try"] == "A road"
     assert app.query_params["n"] == "L1.H2.N3"
 

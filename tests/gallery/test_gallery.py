@@ -37,6 +37,10 @@ for view in gallery.views():
     assert not app.exception, (view.choice.name, app.exception)
     assert not app.error, (view.choice.name, [one.value for one in app.error])
     shown[view.choice.name] = [element.proto.id.rpartition("-")[2] for element in app.get("bidi_component")]
+app = AppTest.from_file("app/main.py", default_timeout=120)
+app.switch_page("ui/pages/start.py").run()
+assert not app.exception and not app.error, (app.exception, app.error)
+shown["start"] = [element.proto.id.rpartition("-")[2] for element in app.get("bidi_component")]
 json.dump({"shown": shown, "torch": "torch" in sys.modules}, sys.stdout)
 """
 
@@ -132,6 +136,10 @@ def test_all_open_without_the_model_and_without_torch(demo_catalogue_dir, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert found["torch"] is False
+    start = found["shown"].pop("start")
+    assert {"example", "neuron_first", "neuron_carrying", "neuron_query", "neuron_through"} <= set(start)
+    assert "start_prompt" not in start
+    assert "start_search" in start
     assert set(found["shown"]) == {choice.name for choice in CHOICES}
     assert all("predictions" in keys and "tokens" in keys for keys in found["shown"].values())
     assert "positions" in found["shown"]["capital"]

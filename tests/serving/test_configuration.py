@@ -63,6 +63,8 @@ def test_settings_cannot_be_changed():
         ("ATLAS_LOG_FORMAT", "xml", "ATLAS_LOG_FORMAT is 'xml', but must be text or json."),
         ("ATLAS_EMAIL_DOMAINS", "me@x.org", "must be domains such as example.org"),
         ("ATLAS_CORS_ORIGINS", "https://x.org/page", "must be origins such as"),
+        ("ATLAS_SOURCE_URL", "javascript:alert(1)", "must be the address of a page, such as https://"),
+        ("ATLAS_SOURCE_URL", "https://x.org/a)[b](c", "must be the address of a page, such as https://"),
         ("ATLAS_CORS_ORIGINS", "*", "must be origins such as"),
         ("ATLAS_MODLE", "x", "ATLAS_MODLE is no setting of Neuron Atlas; ATLAS_MODE is."),
         ("ATLAS_READONLY", "true", "ATLAS_READONLY is no setting of Neuron Atlas; ATLAS_READ_ONLY is."),

@@ -7,12 +7,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import streamlit as st
 
-from app.gallery import PROMPTS, READY
+from app.answers import stored
+from app.gallery import CHOICES, EXAMPLES, PROMPTS, READY, TRIALS, WALKTHROUGH_PROMPT
 from app.serving import access, resources
 from app.serving.resources import Loaded
 from app.serving.settings import configuration
@@ -20,7 +22,7 @@ from app.serving.worker import Reason, RefusedError, Workshop
 from db.errors import AtlasError
 from indexer.build import build
 from tests import models
-from tests.pages import component, run_page, texts
+from tests.pages import component, components_of, run_page, texts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROMPT = "The river"
@@ -60,6 +62,30 @@ def test_pages_that_would_ask_the_model_say_that_there_is_none(page, monkeypatch
     app = small_page(page, ps=PROMPT, n="L0.F3", **{"try": PROMPT})
     assert "This server has no model" in texts(app)
     assert not app.error
+
+
+def test_a_catalogue_server_offers_only_what_it_can_answer(monkeypatch, small_page):
+    """No field, example or link that ends at “this server has no model”; what is stored is offered."""
+    entry = SimpleNamespace(unembedding_hash="", build_id="")
+    monkeypatch.setattr(stored, "answer", lambda _, asked: entry if asked.prompt == PROMPTS[2] else None)
+    set_to(monkeypatch, mode="catalogue")
+    start = small_page("start")
+    assert [one["text"] for one in component(start, "prompts")["items"]] == [PROMPTS[2]]
+    offered = {"start": start} | {
+        page: small_page(page, n="L0.F3", q="river") for page in ("compare", "many", "neuron")
+    }
+    keys = {key for app in offered.values() for key in components_of(app)}
+    assert keys.isdisjoint({"start_prompt", "comparisons", "ready", "neuron_trial", "trials", "ask_keys", "whole"})
+    assert not [one.key for page in ("compare", "many") for one in (*offered[page].text_area, *offered[page].button)]
+    assert "without_model" in components_of(offered["compare"])
+    assert not small_page("search", q="river", by="concept").toggle
+
+
+def test_a_demonstration_explains_all_that_its_pages_offer(monkeypatch):
+    set_to(monkeypatch, mode="demo")
+    gallery = (choice.selection.prompt for choice in CHOICES)
+    for prompt in (WALKTHROUGH_PROMPT, *PROMPTS, *TRIALS, *gallery, *(one.prompt for _, one in EXAMPLES)):
+        access.require_allowed(prompt)
 
 
 def test_a_catalogue_server_never_loads_a_model(monkeypatch, small_folders):

@@ -77,6 +77,10 @@ def test_the_example_is_the_analysis_own(small_page, small_folders):
     from app.attribution import analyse, load
 
     found = analyse(load(str(small_folders[0] / "llama")), WALKTHROUGH_PROMPT, top=10)
+    assert (
+        component(small_page("start"), "whole")["items"][0]["text"] == WALKTHROUGH_PROMPT
+    )  # nothing waits for the model
+    small_page("prompt", p="The river")  # loads it
     app = small_page("start")
     first = component(app, "neuron_first")["items"]
     assert first[0]["text"] == found.ffn_value_neurons[0].neuron.label
@@ -88,7 +92,7 @@ def test_the_example_is_the_analysis_own(small_page, small_folders):
 
 def test_without_a_model_the_start_page_leads_on_all_the_same(toy_page):
     app = toy_page("start")
-    assert len(app.error) == 1
+    assert not app.error
     assert len(component(app, "prompts")["items"]) == len(PROMPTS)
     assert len(component(app, "concepts")["items"]) == len(CONCEPTS)
 

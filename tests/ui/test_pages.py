@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from app.attribution import analyse, load
+from app.serving.settings import configuration
 from app.ui import components
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
@@ -53,6 +54,46 @@ def test_a_prompt_survives_wrong_company(small_page, name, value):
     app = small_page("prompt", p=PROMPT, **{name: value})
     assert f"{name}=" in texts(app)
     assert component(app, "predictions")["items"]
+
+
+@pytest.mark.parametrize(
+    ("page", "params", "named"),
+    [
+        ("start", {}, "llama — Neuron Atlas"),
+        ("search", {}, "Search — Neuron Atlas"),
+        ("search", {"q": " river"}, "␣river — Search — Neuron Atlas"),
+        ("search", {"q": "river, road\u202e", "by": "concept"}, "river, road⟨U+202E⟩ — Search — Neuron Atlas"),
+        ("search", {"t": "70,71"}, "{70}, {71} — Search — Neuron Atlas"),
+        ("token", {}, "Token — Neuron Atlas"),
+        ("token", {"t": "70"}, "Token {70} — Neuron Atlas"),
+        ("neuron", {"n": "l1.f3"}, "L1.F3 — Neuron Atlas"),
+        ("neuron", {"n": "nonsense"}, "Neuron — Neuron Atlas"),
+        ("prompt", {}, "Prompt — Neuron Atlas"),
+        ("prompt", {"p": PROMPT, "target": "70"}, "The river runs to →{70 as text} — Neuron Atlas"),
+        ("compare", {"p": PROMPT, "zero": "L1.H2"}, "The river runs to | without L1.H2 — Compare — Neuron Atlas"),
+        ("many", {"set": "imports"}, "imports — Many prompts — Neuron Atlas"),
+        ("saved", {"q": "geography"}, "geography — Saved — Neuron Atlas"),
+        ("gallery", {}, "Gallery — Neuron Atlas"),
+        ("overview", {}, "llama — Overview — Neuron Atlas"),
+    ],
+)
+def test_the_tab_says_what_the_page_shows(small_page, catalogue, monkeypatch, page, params, named):
+    seen = []
+    monkeypatch.setattr("streamlit.set_page_config", lambda page_title, **_: seen.append(page_title))
+    small_page(page, **params)
+    for number, token in catalogue.tokens([70, 71]).items():
+        named = named.replace(f"{{{number} as text}}", token.display.replace("␣", " "))
+        named = named.replace(f"{{{number}}}", token.display)
+    assert seen[-1] == named
+
+
+@pytest.mark.parametrize("page", ["start", "search", "token", "neuron", "prompt", "saved", "overview"])
+def test_every_page_links_to_the_api_the_paper_and_the_source(small_page, monkeypatch, page):
+    links = "[HTTP API](api/)  ·  [The paper, arXiv 2312.12141](https://arxiv.org/abs/2312.12141)"
+    assert links in [one.value for one in small_page(page).caption]  # nobody has said where the source is
+    monkeypatch.setenv("ATLAS_SOURCE_URL", "https://example.org/atlas")
+    configuration.cache_clear()
+    assert f"{links}  ·  [Source](https://example.org/atlas)" in [one.value for one in small_page(page).caption]
 
 
 def test_search_lists_what_the_catalogue_finds(small_page, catalogue):

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from app.charts import LEGEND, STRENGTH, TONES
 from app.ui.navigation import follow
+from app.words import literal
 from db.token_text import shorten
 
 FOLDER = "drawn"
@@ -44,6 +45,8 @@ class Chip:
     """Following the link takes the token away."""
     note: str = ""
     """A small figure after the text."""
+    name: str = ""
+    """What is read out in place of the text, where several links have the same text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,16 @@ def chip(display: str, href: str = "", *, tone: Tone = "plain", hint: str = "", 
     return Chip(shorten(display, 28), tone, href=href, hint=f"{display}  {hint}".strip(), note=note, **more)
 
 
-def link(text: str, href: str, current: bool = False) -> Chip:
+def link(text: str, href: str, current: bool = False, *, name: str = "") -> Chip:
     """A link that is no token."""
-    return Chip(shorten(text, 60), "link", href=href, hint=text, current=current)
+    return Chip(shorten(text, 60), "link", href=href, hint=text, current=current, name=name)
+
+
+def button_label(shown: str, of: str) -> str:
+    """The label of one of several buttons that look alike: what is seen, and for those who listen also what it is of.
+    The style sheet of :mod:`app.main` hides the rest from sight.
+    """
+    return f"{shown}:gray[ {literal(of)}]"
 
 
 Width = Literal["stretch", "content"]
@@ -121,12 +131,14 @@ def trail(steps: Sequence[Step], *, key: str, here: str) -> None:
     mount("trail", {"label": "where you are", "steps": [as_data(step) for step in steps]}, key, here)
 
 
-def legend(*names: str) -> None:
-    """What the colours of the part above or below mean."""
+def legend(*names: str, **own: str) -> None:
+    """What the colours of the part above or below mean; `own` has other words for some of them."""
     entries = (
         f'<span style="white-space:nowrap;margin-right:1.1em"><span aria-hidden="true" style="display:inline-block;'
-        f'width:.7em;height:.7em;border-radius:.2em;background:{colour};margin-right:.4em"></span>{escape(words)}</span>'
-        for colour, words in map(LEGEND.__getitem__, names)
+        f'width:.7em;height:.7em;border-radius:.2em;background:{colour};margin-right:.4em"></span>'
+        f"{escape(own.get(name, words))}</span>"
+        for name in (*names, *own)
+        for colour, words in [LEGEND[name]]
     )
     st.html(f'<div style="font-size:.8rem;opacity:.8">{"".join(entries)}</div>')
 
@@ -222,7 +234,17 @@ class Option:
     hint: str
 
 
-def prompt_box(value: str, *, longest: int, placeholder: str, key: str, here: str) -> Typed:
+def prompt_box(
+    value: str,
+    *,
+    longest: int,
+    placeholder: str,
+    key: str,
+    here: str,
+    label: str = "Prompt",
+    button: str = "Explain",
+    **more: Any,
+) -> Typed:
     """A box that grows with its text. Enter or the button sends it, Shift+Enter begins a line.
 
     Args:
@@ -231,8 +253,12 @@ def prompt_box(value: str, *, longest: int, placeholder: str, key: str, here: st
         placeholder: shown while it is empty.
         key: unique on the page.
         here: the page.
+        label: what it is for.
+        button: what the button says.
+        more: `quiet`, where nobody waits for what is typed before it is sent; `rows`, where two are too many; `leads`,
+            the address of another page and the parameter that a short text becomes there.
     """
-    data = {"label": "Prompt", "button": "Explain", "value": value, "longest": longest, "placeholder": placeholder}
+    data = {"label": label, "button": button, "value": value, "longest": longest, "placeholder": placeholder, **more}
     result = mount("promptBox", data, key, here)
     typed = _typed(result.typed, value)
     return Typed(value if typed is None else typed[:longest], _text(result.sent, longest))

@@ -12,7 +12,7 @@ import streamlit as st
 
 from app.charts import Chart, ColouredText, Columns, Flow, Grid, Plot, Predictions
 from app.charts.pictures import png, printed, svg
-from app.ui.components import as_data, chip, mount
+from app.ui.components import as_data, button_label, chip, mount
 from app.words import nats, percent, signed
 from db.catalogue.export import as_bytes
 from db.token_text import shorten
@@ -51,7 +51,7 @@ def _downloads(chart: Chart) -> None:
     with st.container(horizontal=True, horizontal_alignment="right", gap="small", key=f"picture_{chart.name}"):
         for label, ending, mime, make, hint in files:
             st.download_button(
-                label,
+                button_label(label, f"of {chart.title}"),
                 data=make,
                 file_name=f"{chart.name.replace('_', '-')}.{ending}",
                 mime=mime,

@@ -74,8 +74,9 @@ _ROWS = (
         selections.SearchSelection,
         Needs(("TextInput", *_FILTERS), (*_CHARTS, "Checkbox"), ("q", "t")),
         about=(
-            "Each row is one end of one neuron. A search for a token ranks the neurons by how far it stands out at "
-            "that end (z); a search for a concept, by how many of its tokens are there and how strongly.",
+            "Each row is one end of one neuron: the tokens it promotes, or those it suppresses. A search for a token "
+            "ranks the neurons by how far it stands out at that end (z); a search for a concept, by how many of its "
+            "tokens are there and how strongly.",
             "The catalogue alone answers; no prompt is involved. Only a prompt can tell whether a neuron was active.",
         ),
         terms=("FFN neuron", "attention neuron", "promotes, suppresses", "z", "concept"),

@@ -9,6 +9,7 @@ import streamlit as st
 from app.answers import compare, explain
 from app.charts import KIND_NAMES, KINDS, prompt_charts
 from app.gallery import EXAMPLES
+from app.serving.access import has_model
 from app.state.selections import MAX_PROMPT, MAX_ZERO, ComparePlace, CompareSelection, Place, PromptSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
@@ -25,6 +26,7 @@ from app.ui.common import (
     sync,
     title,
     whole_files,
+    without_model,
 )
 from app.ui.components import Chip, chip, chips, legend, link
 from app.ui.components.charts import show
@@ -55,6 +57,17 @@ def draw() -> None:
     atlas = open_catalogue()
     selection, notices = CompareSelection.read(navigation.params(), limits(atlas))
     warn(notices)
+    without = f"without {labels(selection.zero)}" if selection.zero else ""
+    sides = " | ".join(one for one in (selection.prompt, selection.other, without) if one)
+    navigation.name_tab("Compare", sides)
+    if has_model():
+        _asked(selection, atlas)
+    else:
+        without_model(HERE)
+    footer(atlas, HERE)
+
+
+def _asked(selection: CompareSelection, atlas: Catalogue) -> None:
     _form(selection)
     if selection.prompt and selection.compares:
         _compared(selection, atlas)
@@ -64,7 +77,6 @@ def draw() -> None:
         st.caption("Type two prompts, or one and what to zero; or start from one of these:")
         links = [link(words, navigation.href(HERE, example)) for words, example in EXAMPLES]
         chips(links, key="comparisons", here=HERE, label="comparisons to try")
-    footer(atlas, HERE)
 
 
 def _form(selection: CompareSelection) -> None:

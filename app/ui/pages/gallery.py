@@ -53,7 +53,11 @@ def _card(view: gallery.View) -> None:
         words += f", not {_shown(other)}: {nats(contrast['logit_difference'])} nats between them"
     st.markdown(literal(words))
     st.caption(literal(choice.sentence))
-    opened = link("Open the explanation →", navigation.href("prompt", view.selection))
+    opened = link(
+        "Open the explanation →",
+        navigation.href("prompt", view.selection),
+        name=f"Open the explanation: {choice.title}",
+    )
     chips([opened], key=f"open_{choice.name}", here=HERE, label=f"open {choice.title}")
 
 

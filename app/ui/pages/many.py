@@ -12,11 +12,12 @@ from app.answers.search import count_by_layer
 from app.attribution.prompt import PromptLine
 from app.charts import catalogue_charts
 from app.gallery import READY
+from app.serving.access import has_model
 from app.serving.settings import configuration
 from app.state.selections import MAX_MANY, ListOrder, ManySelection, PromptSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import footer, in_display_form, limits, open_catalogue, sync, title
+from app.ui.common import footer, in_display_form, limits, open_catalogue, sync, title, without_model
 from app.ui.components import Chip, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
@@ -48,8 +49,12 @@ def draw() -> None:
         notices.append(f"In the address, the set {selection.ready[:40]} is unknown: there are {', '.join(READY)}.")
         selection = replace(selection, ready="")
     warn(notices)
-    _ready_sets(selection)
-    _prompts(selection)
+    navigation.name_tab("Many prompts", selection.ready)
+    if has_model():
+        _ready_sets(selection)
+        _prompts(selection)
+    else:
+        without_model(HERE)
     upload = _file()
     try:
         found = _analysed(_text(selection), atlas) if upload is None else _opened(upload, atlas)
@@ -122,6 +127,8 @@ def _opened(upload: "UploadedFile", atlas: Catalogue) -> Aggregate:
 
 def _analysed(text: str, atlas: Catalogue) -> Aggregate | None:
     most = configuration().max_prompts
+    if not has_model():
+        return None
     asked, beyond = batches.parse_lines(text, most)
     if beyond:
         warn([f"Only the first {most} of {most + beyond} prompts are explained. The shell has no such limit."])

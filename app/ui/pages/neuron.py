@@ -14,6 +14,7 @@ from app.answers.neuron import FIGURES, LayerRank, NeuronPeak
 from app.charts import KIND_NAMES, catalogue_charts
 from app.gallery import NEURONS
 from app.serving import access
+from app.serving.access import has_model
 from app.state.selections import NeuronSelection, SavedSelection, SimilarBy
 from app.ui import navigation
 from app.ui import neuron_lists as lists
@@ -83,6 +84,7 @@ def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str
     neuron = card.neuron
     where = f"layer {neuron.layer}" if neuron.head is None else f"head {neuron.head} in layer {neuron.layer}"
     title(f"{neuron.label} · {KIND_NAMES[neuron.kind]} neuron of {where}", _SIGN_RULE, HERE)
+    navigation.name_tab("", neuron.label)
     warn(notices)
     layer = atlas.layer_statistics(neuron.layer, neuron.kind)
     rank = answers.rank_in_layer(neuron, layer)
@@ -263,6 +265,10 @@ def _similar(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> No
         chosen = SimilarBy(st.session_state["neuron_similar_by"] or SimilarBy.TOKENS)
         navigation.show(replace(selection, similar_by=chosen))
 
+    if not has_model():  # which vectors point the same way is for the model's weights to say
+        _by_tokens(neuron, selection, atlas)
+        legend("ffn", "attention")
+        return
     choice("Similar", _WAYS, str(selection.similar_by), key="neuron_similar_by", changed=changed, hidden=True)
     if selection.similar_by is SimilarBy.VALUE:
         _by_value(neuron, selection, atlas)

@@ -16,10 +16,11 @@ from app.attribution.frames import keys_frame
 from app.charts import prompt_charts
 from app.gallery import TRIALS
 from app.serving import resources
+from app.serving.access import has_model
 from app.state.selections import MAX_TRIAL, NeuronSelection, PromptSelection, TokenSelection
 from app.ui import navigation
-from app.ui.common import attempt, data_table, folded, progress, sync, where_you_are
-from app.ui.components import Chip, chip, chips, link
+from app.ui.common import attempt, data_table, folded, progress, where_you_are
+from app.ui.components import Chip, chip, chips, link, prompt_box
 from app.ui.components.charts import show
 from app.ui.navigation import fail
 from app.words import literal, signed
@@ -63,23 +64,25 @@ def on_prompt(neuron: Neuron, origin: PromptSelection, atlas: Catalogue) -> Sign
 def tried_on_text(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
     """A box for a text, and the text coloured."""
     st.header("Try it on a text", anchor=False)
+    if not has_model():
+        st.info("This server has no model, so it cannot tell how active the neuron is on a text.")
+        return
     text = selection.trial or selection.origin.prompt
-    sync("neuron_trial", text)
-
-    def changed() -> None:
-        navigation.show(replace(selection, trial=st.session_state["neuron_trial"] or ""))
-
-    st.text_area(
-        "Text",
-        key="neuron_trial",
-        height=80,
-        max_chars=MAX_TRIAL,
+    typed = prompt_box(
+        text,
+        longest=MAX_TRIAL,
         placeholder="She moved from London to Paris and learned French.",
-        on_change=changed,
-        label_visibility="collapsed",
+        key="neuron_trial",
+        here=HERE,
+        label="Text to try it on",
+        button="Try it",
+        quiet=True,
     )
+    if typed.sent is not None:
+        navigation.show(replace(selection, trial=typed.sent))
+        st.rerun()
     if not text:
-        st.caption("Type a text and leave the field, or take one of these: how active is the neuron at each token?")
+        st.caption("Type a text and press Enter, or take one of these: how active is the neuron at each token?")
         links = [link(one, navigation.href(HERE, replace(selection, trial=one))) for one in TRIALS]
         chips(links, key="trials", here=HERE, label="texts to try it on")
         return
@@ -129,6 +132,9 @@ _GATED = " The gate decides how far the neuron opens, and the up row the sign of
 def switched_on_by(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
     """Both ends of every row that the neuron reads with, where they are asked for or the model is loaded anyway."""
     st.header("What switches it on", anchor=False)
+    if not has_model():
+        st.info("This server has no model, so it cannot tell which tokens switch the neuron on.")
+        return
     if not (selection.keys or resources.is_loaded(atlas)):
         st.caption("Which tokens’ embeddings the neuron reads the most from, by its key vector. This needs the model.")
         asked = link("Show what switches it on", navigation.href(HERE, replace(selection, keys=True)))

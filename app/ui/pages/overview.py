@@ -1,5 +1,6 @@
 """Overview: what a model's neurons are like by layer, which stand out, and which tokens most of them favour."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import streamlit as st
@@ -38,6 +39,7 @@ def draw() -> None:
         "a vector of its own to the answer: how long those vectors are, and how sharply they point to single tokens.",
         HERE,
     )
+    navigation.name_tab("Overview", info.model)
     selection, notices = OverviewSelection.read(navigation.params(), limits(atlas))
     warn(notices)
     _layers(atlas)
@@ -106,27 +108,40 @@ def _peaked(selection: OverviewSelection, atlas: Catalogue) -> None:
 
 def _favoured(atlas: Catalogue) -> None:
     st.header("Tokens that most neurons favour", anchor=False)
-    st.caption("Often fragments that the model hardly ever saw: their rows lie far out, and many neurons reach them.")
     found = search.favourites(atlas)
+    st.caption(literal(_favoured_words(found, atlas.info.depth)))
 
     def end(one: TokenFavour) -> Cell:
         words = "promoted" if one.sign is Sign.PROMOTES else "suppressed"
         return Cell(tone=one.sign.value, chips=(chip(words, tone=one.sign.value),))
 
-    hint = "neurons where it is the first token of that end"
-    stored = "neurons where it is among the stored tokens of that end"
+    first = "neurons for which it is the very first token of that list"
+    stored = f"neurons that have it among the {atlas.info.depth} stored tokens of that list"
     lists.table(
         found,
         [
             lists.text("token", "name", lambda one: shorten(one.token.display, 20)),
-            (Column("end", "token"), end),
-            lists.bar("first token of", found, lambda one: one.first, lambda count: f"{count:,}", hint),
-            lists.text("stored for", "number", lambda one: f"{one.stored:,}", stored),
+            (Column("list", "token", "tokens that neurons promote, or that they suppress"), end),
+            lists.bar("neurons: first", found, lambda one: one.first, lambda count: f"{count:,}", first),
+            lists.text(f"in the first {atlas.info.depth}", "number", lambda one: f"{one.stored:,}", stored),
         ],
         lambda one: navigation.href("token", TokenSelection(one.token.token_id)),
         key="favoured",
         here=HERE,
         label="favoured tokens",
+    )
+
+
+def _favoured_words(found: Sequence[TokenFavour], depth: int) -> str:
+    """The first row of the table as a sentence, and why such tokens are there."""
+    why = "Often fragments that the model hardly ever saw: their rows lie far out, and many neurons reach them."
+    if not found:
+        return why
+    one = found[0]
+    verb = "promote" if one.sign is Sign.PROMOTES else "suppress"
+    return (
+        f"“{one.token.display}” is the token that {one.first:,} neurons {verb} most, and {one.stored:,} have it among "
+        f"the {depth} they {verb} most. {why}"
     )
 
 

@@ -48,6 +48,7 @@ from app.ui.common import (
     sync,
     title,
     where_you_are,
+    without_model,
 )
 from app.ui.components import Option, chip, chips, link, prompt_box, token_field
 from app.ui.components.charts import show
@@ -81,6 +82,7 @@ def draw() -> None:
     warn(notices)
     analysis = _prompt_box(selection, atlas)
     if analysis is not None:
+        navigation.name_tab("", explain.suggested_title(selection, analysis))
         _explained(analysis, selection, atlas)
     section("How many neurons, and by which conventions", Section.SETTINGS, selection, partial(_settings, selection))
     footer(atlas, HERE)
@@ -92,6 +94,8 @@ def draw() -> None:
 @st.fragment
 def _prompt_box(selection: PromptSelection, atlas: Catalogue) -> Analysis | None:
     """Returns the analysis of the explained text, None where there is none (yet)."""
+    if not access.has_model():
+        return _stored_only(selection, atlas)
     left, right = st.columns([3, 2], gap="medium")
     with left, st.container(gap="xsmall"):
         typed = prompt_box(
@@ -107,9 +111,36 @@ def _prompt_box(selection: PromptSelection, atlas: Catalogue) -> Analysis | None
             _shown(_with_text(typed.text, selection), selection, analysis, status, atlas, right)
         else:
             status.caption(f"Type the beginning of a text, or start from one of these. {_KEYS}")
-            links = [link(prompt, navigation.href(HERE, PromptSelection(prompt))) for prompt in PROMPTS]
-            chips(links, key="prompts", here=HERE, label="prompts to try")
+            _prompts_to_try(atlas)
     return analysis
+
+
+def _stored_only(selection: PromptSelection, atlas: Catalogue) -> Analysis | None:
+    """The same on a server without a model: a stored analysis, or which there are."""
+    found = stored.answer(atlas, selection) if selection.prompt else None
+    if found is None:
+        without_model(HERE)
+        _prompts_to_try(atlas)
+        return None
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        _tokens(found.analysis.tokens, found.analysis.position, selection, atlas)
+    with right, st.container(gap="xsmall"):
+        st.header("What comes next", anchor=False)
+        _next_tokens(found.analysis.predictions, selection, found.analysis, atlas)
+    return found.analysis
+
+
+def _prompts_to_try(atlas: Catalogue) -> None:
+    asked = stored.answers_to(atlas, map(PromptSelection, PROMPTS))
+    links = [link(one.prompt, navigation.href(HERE, one)) for one in asked]
+    if links:
+        chips(links, key="prompts", here=HERE, label="prompts to try")
+
+
+def _answered(atlas: Catalogue, asked: PromptSelection) -> str:
+    """The address of a question, where this server answers it."""
+    return navigation.href(HERE, asked) if access.has_model() or stored.answers_to(atlas, [asked]) else ""
 
 
 def _with_text(text: str, selection: PromptSelection) -> PromptSelection:
@@ -165,23 +196,23 @@ def _shown(
         words = f"Not explained yet: {_KEYS}"
     count = len(found.tokens)
     status.caption(f"{count} token{'' if count == 1 else 's'}. {words}")
-    _tokens(found.tokens, position, asked)
+    _tokens(found.tokens, position, asked, atlas)
     _token_fields(asked, atlas)
     if analysis is None:
         st.info("Press Enter, or click a token or a prediction, to see the layers, heads and neurons behind it.")
     with beside, st.container(gap="xsmall"):
         st.header("What comes next", anchor=False)
-        _next_tokens(found.predictions, asked, explained)
+        _next_tokens(found.predictions, asked, explained, atlas)
 
 
-def _tokens(found: Sequence[PromptToken], position: int, asked: PromptSelection) -> None:
+def _tokens(found: Sequence[PromptToken], position: int, asked: PromptSelection, atlas: Catalogue) -> None:
     """The prompt's tokens; a click moves the explained position."""
     last = len(found) - 1
     moved = replace(asked, target=None, distractor=None, place=asked.place.at_start())
     items = [
         chip(
             token.display,
-            navigation.href(HERE, replace(moved, position=None if place == last else place)),
+            _answered(atlas, replace(moved, position=None if place == last else place)),
             hint=f"position {place}, token {token.id}",
             current=place == position,
         )
@@ -190,7 +221,9 @@ def _tokens(found: Sequence[PromptToken], position: int, asked: PromptSelection)
     chips(items, key="tokens", here=HERE, label="tokens of the prompt")
 
 
-def _next_tokens(predictions: Sequence[Prediction], asked: PromptSelection, explained: Analysis | None) -> None:
+def _next_tokens(
+    predictions: Sequence[Prediction], asked: PromptSelection, explained: Analysis | None, atlas: Catalogue
+) -> None:
     """The most probable next tokens; a click explains one."""
     if explained is None:
         st.caption("The most probable next tokens. Click one to explain it.")
@@ -198,12 +231,13 @@ def _next_tokens(predictions: Sequence[Prediction], asked: PromptSelection, expl
         target = explained.target
         st.caption(
             literal(f"Explained: “{target.token.display}”, {percent(target.probability)}, ")
-            + f"log-probability {literal(nats(target.log_probability))} nats. Click another to explain that."
+            + f"log-probability {literal(nats(target.log_probability))} nats."
+            + " Click another to explain that." * access.has_model()
         )
     chart = prompt_charts.predictions(
         predictions,
         None if explained is None else explained.target.token.id,
-        lambda token: navigation.href(HERE, _with_token(asked, "target", token)),
+        lambda token: _answered(atlas, _with_token(asked, "target", token)),
         subject="" if explained is None else f"{prompt_charts.subject(asked.prompt)}, {explained.model}",
     )
     show(chart, HERE, downloads=explained is not None)
@@ -329,7 +363,8 @@ def _tools(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> 
     with st.container(horizontal=True, vertical_alignment="center", key="tools"):
         _report(analysis, selection, atlas)
         _save(analysis, selection, atlas)
-        chips(items, key="compare", here=HERE, label="compare this prompt", width="content")
+        if access.has_model():
+            chips(items, key="compare", here=HERE, label="compare this prompt", width="content")
         _origin(selection, atlas)
     _older(selection, atlas)
 

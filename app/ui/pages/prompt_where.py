@@ -95,7 +95,11 @@ def flow(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None
     chart = prompt_charts.flow(reading, found, selection.place, partial(_looking, selection))
     left, right = st.columns([13, 7], gap="large")
     with left:
-        legend("raises", "lowers")
+        lowers, raises = reading.sides
+        if reading.analysis.contrast is None:
+            legend("raises", "lowers")
+        else:
+            legend(raises=raises, lowers=lowers)
         show(chart, HERE)
     with right:
         st.markdown("**Strongest moves**, by head and source position")

@@ -60,6 +60,8 @@ def _page(workspace: Workspace | None, selection: SavedSelection, atlas: Catalog
         st.caption(literal(refusal))
     collections = () if workspace is None else workspace.collections()
     _search(selection, collections)
+    within = next((one.name for one in collections if one.id == selection.collection), "")
+    navigation.name_tab("Saved", " ".join(one for one in (within, selection.tag, selection.text) if one))
     if workspace is None:
         _nothing()
     else:
@@ -109,7 +111,9 @@ def _analyses(
     offset = (selection.page - 1) * SAVED_ROWS
     st.header(f"{total:,} explanation{'' if total == 1 else 's'}", anchor=False)
     if not total and selection.text:
-        st.info("None has all these words. Try fewer of them.")
+        st.info("No saved explanation has all these words. Try fewer of them.")
+    elif not total and workspace.count_notes():
+        st.info("No explanation is saved yet. Explain a prompt and press Save there.")
     elif not total:
         _nothing()
     for one in workspace.analyses(selection.text, limit=SAVED_ROWS, offset=offset):

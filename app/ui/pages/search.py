@@ -11,6 +11,7 @@ from app.answers import search
 from app.answers.search import ORDERS, Result, Row, command, order_of, orders
 from app.charts import catalogue_charts
 from app.gallery import CONCEPTS, WORDS
+from app.serving.access import has_model
 from app.state.address import MAX_TOKENS
 from app.state.selections import MAX_RANK, MAX_TEXT, MAX_Z, By, PageOrder, SearchSelection, TokenSelection
 from app.ui import navigation
@@ -57,6 +58,8 @@ def draw() -> None:
     atlas = open_catalogue()
     selection, notices = SearchSelection.read(navigation.params(), limits(atlas))
     warn(notices)
+    named = selection.text or ", ".join(one.display for one in atlas.tokens(selection.tokens or ()).values())
+    navigation.name_tab("Search", named)
     matches = atlas.resolve(selection.text) if selection.text else None
     by = search.searches_by(selection, matches)
     _form(selection, by, atlas)
@@ -94,7 +97,7 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
         )
         lists.layer_slider(HERE, selection, atlas, changed, width=220)
         _more_conditions(selection, by, atlas, changed)
-    if by is By.CONCEPT:
+    if by is By.CONCEPT and has_model():
         sync("search_exact", selection.exact)
         st.toggle(
             f"Exact: rank all {atlas.info.neurons:,} neurons by the concept’s direction (needs the model)",
@@ -378,11 +381,12 @@ def _results(
         )
         return
     hits = result.by is By.TOKEN
-    what = "hits" if hits else "best ends" if selection.exact else "ends of neurons"
+    what = "hits" if hits else "rows, the best of all" if selection.exact else "rows"
     left, right = st.columns([2 if hits else 3, 1], gap="medium")
     with left:
         last = page.first + len(page.rows) - 1
-        st.caption(f"{page.first:,} to {last:,} of {page.total:,} {what}. A row opens its neuron.")
+        each = "" if hits else " Each is one end of a neuron: the tokens it promotes, or those it suppresses."
+        st.caption(f"{page.first:,} to {last:,} of {page.total:,} {what}.{each} A row opens its neuron.")
         headed = _headed(columns, selection, result.by)
         lists.table(
             page.rows, headed, lambda row: lists.neuron_link(row.neuron), key="hits", here=HERE, label="found neurons"

@@ -1,18 +1,21 @@
-"""Start: what this is, one example explained live, and where to go from here."""
+"""Start: what this is, fields to type in, one example explained, and where to go from here."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import streamlit as st
 
 from app import gallery
+from app.answers import stored
 from app.answers.explain import QUESTION, Shown, Walkthrough, walkthrough
 from app.charts.prompt_charts import predictions
 from app.gallery import CONCEPTS, NEURONS, PROMPTS, WALKTHROUGH_PROMPT, WORDS
+from app.serving import access, resources
 from app.state.address import Selection, left_out
-from app.state.selections import By, NeuronSelection, Place, PromptSelection, SearchSelection
+from app.state.selections import MAX_PROMPT, MAX_TEXT, By, NeuronSelection, Place, PromptSelection, SearchSelection
 from app.ui import navigation
 from app.ui.common import about, copying, footer, open_catalogue, progress
-from app.ui.components import Chip, chip, chips, legend, link
+from app.ui.components import Chip, Typed, chip, chips, legend, link, prompt_box
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
 from app.words import literal, nats, signed
@@ -26,7 +29,7 @@ _TOKENS = 7
 
 
 def draw() -> None:
-    """The page. The example is drawn last, since it may wait for the model."""
+    """The page. Nothing on it waits for the model: the example's result is stored."""
     with st.container(horizontal=True, vertical_alignment="center", key="title"):
         st.title("Neuron Atlas", anchor=False, width="content")
         copying()
@@ -38,51 +41,90 @@ def draw() -> None:
         "in a moment."
     )
     atlas = open_catalogue()
+    navigation.name_tab("", atlas.info.model)
     warn(left_out(navigation.params()))
+    prompts = stored.answers_to(atlas, map(PromptSelection, PROMPTS))
+    left, right = st.columns(2, gap="large")
+    with left:
+        _prompt(prompts)
+    with right:
+        _search()
     left, right = st.columns([3, 2], gap="large")
     with left:
-        example = st.container(border=True)
+        _example(atlas)
     with right:
         _ways(atlas)
     footer(atlas, HERE)
-    with example:
-        _example(atlas)
+
+
+def _prompt(prompts: Iterable[PromptSelection]) -> None:
+    st.header("Explain a prompt", anchor=False)
+    if access.takes_any_prompt():
+        typed = _field("prompt", PromptSelection(), "p", longest=MAX_PROMPT, placeholder=PROMPTS[0])
+        if typed.sent:
+            navigation.follow(navigation.href("prompt", PromptSelection(typed.sent)), HERE)
+    elif not access.has_model():
+        st.info("This server has no model, so it explains no new prompts." + " These are stored:" * bool(prompts))
+    if prompts:
+        _links("prompt", ((one.prompt, one) for one in prompts), "prompts", "prompts to explain")
+
+
+def _search() -> None:
+    st.header("Search the neurons", anchor=False)
+    words, more = "Token or concept", {"label": "Token or concept", "button": "Search"}
+    typed = _field("search", SearchSelection(), "q", longest=MAX_TEXT, placeholder=f"{words}: Paris", **more)
+    if typed.sent:
+        navigation.follow(navigation.href("search", SearchSelection(typed.sent)), HERE)
+    concepts = ((words, SearchSelection(words, by=By.CONCEPT)) for words in CONCEPTS)
+    _links("search", concepts, "concepts", "concepts to search for")
+    _links("search", ((word, SearchSelection(word)) for word in WORDS), "words", "words to search for")
+
+
+def _field(page: str, empty: Selection, parameter: str, **more: Any) -> Typed:
+    """A field that leads to another page, with what was typed as its parameter."""
+    leads = {"href": navigation.href(page, empty), "parameter": parameter}
+    return prompt_box("", key=f"start_{page}", here=HERE, rows=1, quiet=True, leads=leads, **more)
 
 
 def _ways(atlas: Catalogue) -> None:
-    """Links to each of the pages."""
-    prompts = ((prompt, PromptSelection(prompt)) for prompt in PROMPTS)
-    _links("Explain a prompt", "prompt", prompts, "prompts", "prompts to explain")
+    """Links to what else there is."""
     shown = gallery.of_model(atlas.info.model, atlas.info.checkpoint)
     if shown:
+        st.header("Open one from the gallery", anchor=False)
         views = ((view.choice.title, view.selection) for view in shown)
-        _links("Open one from the gallery", "prompt", views, "gallery", "explanations of the gallery")
-    concepts = ((words, SearchSelection(words, by=By.CONCEPT)) for words in CONCEPTS)
-    _links("Search a concept", "search", concepts, "concepts", "concepts to search for")
-    words = ((word, SearchSelection(word)) for word in WORDS)
-    _links("Search a token", "search", words, "words", "words to search for")
+        _links("prompt", views, "gallery", "explanations of the gallery")
+    st.header("Look at a neuron", anchor=False)
     neurons = ((label, NeuronSelection(label)) for label in NEURONS)
-    _links("Look at a neuron", "neuron", neurons, "neurons", "neurons to look at")
-    st.caption(
-        literal(f"Or type your own: on the pages above, over {atlas.info.neurons:,} neurons of {atlas.info.model}.")
-    )
+    _links("neuron", neurons, "neurons", "neurons to look at")
+    st.caption(literal(f"One of {atlas.info.neurons:,} in {atlas.info.model}; any other by its label."))
 
 
-def _links(heading: str, page: str, items: Iterable[tuple[str, Selection]], key: str, label: str) -> None:
-    st.header(heading, anchor=False)
+def _links(page: str, items: Iterable[tuple[str, Selection]], key: str, label: str) -> None:
     links = [link(words, navigation.href(page, selection)) for words, selection in items]
     chips(links, key=key, here=HERE, label=label)
 
 
 def _example(atlas: Catalogue) -> None:
-    st.header("One prompt, explained", anchor=False)
-    try:
-        with progress() as watch:
-            found = walkthrough(atlas, watch)
-    except AtlasError as error:
-        st.markdown(literal(f"The example: “{WALKTHROUGH_PROMPT}”"))
-        fail(error)
+    """The example, where it is stored or the model is in memory anyway; else a link to it, or nothing."""
+    if stored.answer(atlas, QUESTION) is None and not resources.is_loaded(atlas):
+        if stored.answers_to(atlas, [QUESTION]):
+            st.header("One prompt, explained", anchor=False)
+            st.caption("The model is loaded when it is first asked, which takes a moment.")
+            _links("prompt", [(WALKTHROUGH_PROMPT, QUESTION)], "whole", "the example")
         return
+    with st.container(border=True):
+        st.header("One prompt, explained", anchor=False)
+        try:
+            with progress() as watch:
+                found = walkthrough(atlas, watch)
+        except AtlasError as error:
+            st.markdown(literal(f"The example: “{WALKTHROUGH_PROMPT}”"))
+            fail(error)
+            return
+        _walk(found)
+
+
+def _walk(found: Walkthrough) -> None:
     _answer(found)
     _value_neurons(found)
     if found.query is not None:

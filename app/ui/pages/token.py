@@ -38,6 +38,7 @@ def draw() -> None:
         title("Token", "One row of the unembedding: what is near it, and which neurons raise and lower it.", HERE)
     else:
         title(f"Token {shorten(token.display, 40)}", _figures(token, atlas), HERE)
+        navigation.name_tab("", f"Token {token.display}")
     warn(notices)
     if token is None:
         _field(selection)

@@ -29,9 +29,11 @@ function link(element, href, open) {
   return onPlainClick(element, href, open);
 }
 
+const isPlain = (event) => !(event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
+
 function onPlainClick(element, href, open) {
   element.addEventListener("click", (event) => {
-    if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    if (!isPlain(event)) return;
     event.preventDefault();
     open(href);
   });
@@ -44,6 +46,7 @@ function chip(item, open) {
   element.append(make("span", "", item.text));
   if (item.note) element.append(make("small", "note", item.note));
   if (item.hint) element.title = item.hint;
+  if (item.name) element.setAttribute("aria-label", item.name);
   if (item.current) element.setAttribute("aria-current", "true");
   if (item.removes) {
     element.append(make("span", "cross", "✕"));
@@ -86,7 +89,8 @@ function bars(data, open) {
   list.style.setProperty("--half", Math.ceil(data.items.length / 2));
   for (const item of data.items) {
     const { href, ...plain } = item.chip;
-    const row = link(make("a", plain.current ? "current" : ""), href, open);
+    const row = make("a", plain.current ? "current" : "");
+    if (href) link(row, href, open);
     if (plain.current) row.setAttribute("aria-current", "true");
     const token = make("span");
     token.append(chip({ ...plain, href: "", current: false }, open));
@@ -356,10 +360,41 @@ function reveal(fresh) {
 function toOtherPage(href) {
   const target = new URL(href, window.location.href);
   if (target.pathname === window.location.pathname) return false;
+  remember();
   window.history.pushState({}, "", target);
   window.dispatchEvent(new PopStateEvent("popstate", { state: {} }));
   return true;
 }
+
+// Streamlit's navigation leads to each page's beginning. Here it leads back to where the page was left, as long as the model and the build are
+// the same; with others, to its beginning with those. The entry of the page that is shown begins it anew.
+const NAVIGATION = "[data-testid=stTopNavLink], [data-testid=stTopNavDropdownLink], [data-testid=stSidebarNavLink]";
+const left = new Map();
+
+function shared() {
+  const all = new URLSearchParams(window.location.search);
+  const same = ["model", "b"].filter((name) => all.has(name)).map((name) => [name, all.get(name)]);
+  return same.length ? `?${new URLSearchParams(same)}` : "";
+}
+
+const remember = () => left.set(window.location.pathname + shared(), window.location.search);
+
+function entryOf(event) {
+  const entry = event.target.closest?.(NAVIGATION);
+  if (!entry || entry.target === "_blank" || entry.pathname === window.location.pathname) return null;
+  entry.search = left.get(entry.pathname + shared()) ?? shared(); // for a new tab, too
+  return entry;
+}
+
+for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, entryOf, true);
+document.addEventListener("click", (event) => {
+  const entry = entryOf(event);
+  if (!entry || !entry.search || !isPlain(event)) return;
+  event.preventDefault();
+  event.stopPropagation();
+  toOtherPage(entry.href);
+  document.querySelector("[data-testid=stSidebarCollapseButton] button")?.click(); // on a phone it lies over the page
+}, true);
 
 const VIEWS = { chips, bars, table, columns, grid, coloured, trail, flow, promptBox, tokenField, copyLink };
 
@@ -368,6 +403,7 @@ const sheet = new CSSStyleSheet();
 sheet.replaceSync(STYLE);
 
 export default function ({ data, parentElement, setTriggerValue, setStateValue }) {
+  remember();
   if (!parentElement.adoptedStyleSheets.includes(sheet)) parentElement.adoptedStyleSheets = [sheet];
   const kept = parentElement.querySelector(".atlas")?.firstChild;
   if (kept?.renew) {

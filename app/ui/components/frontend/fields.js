@@ -1,6 +1,7 @@
 // Fields that tell what is typed while it is typed: Streamlit's own wait for Enter. A field that stands already is never replaced, so that focus
 // and caret stay where they are; it is only told what is new (`renew`).
 
+const LONGEST = 600; // characters of an address that are worth reading; see app/state/address.py
 const PAUSE = 280; // milliseconds without a key before what was typed is told
 
 function later(tell) {
@@ -13,19 +14,25 @@ function promptBox(data, open, api) {
   const box = make("textarea");
   const button = make("button", "primary", data.button);
   button.type = "submit";
-  Object.assign(box, { rows: 2, maxLength: data.longest, placeholder: data.placeholder, spellcheck: false, value: data.value });
+  Object.assign(box, { rows: data.rows ?? 2, maxLength: data.longest, placeholder: data.placeholder, spellcheck: false, value: data.value });
   box.setAttribute("aria-label", data.label);
   box.setAttribute("enterkeyhint", "go");
+  if (data.rows) box.style.minHeight = 0;
   const grow = () => {
     box.style.height = "auto";
     box.style.height = `${box.scrollHeight + 2}px`;
   };
   let origin = data.value; // the text that the page explains
   const typing = later(() => api.setStateValue("typed", { text: box.value, origin }));
-  box.addEventListener("input", () => { grow(); typing.soon(); });
+  box.addEventListener("input", () => { grow(); if (!data.quiet) typing.soon(); });
   const send = () => {
     typing.never();
-    api.setTriggerValue("sent", box.value);
+    if (data.leads && !box.value) return undefined;
+    if (!data.leads) return api.setTriggerValue("sent", box.value);
+    const address = new URL(data.leads.href, window.location.href);
+    address.searchParams.set(data.leads.parameter, box.value);
+    // What is long is packed by the server, so that the address can be passed on.
+    return address.search.length <= LONGEST && toOtherPage(address.href) ? undefined : api.setTriggerValue("sent", box.value);
   };
   box.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
