@@ -93,7 +93,7 @@ class Step:
     href: str
 
 
-def chip(display: str, href: str = "", *, tone: Tone = "plain", hint: str = "", note: str = "", **more: bool) -> Chip:
+def chip(display: str, href: str = "", *, tone: Tone = "plain", hint: str = "", note: str = "", **more: Any) -> Chip:
     """A chip for a token's display text, shortened; the hint holds it in full."""
     return Chip(shorten(display, 28), tone, href=href, hint=f"{display}  {hint}".strip(), note=note, **more)
 
