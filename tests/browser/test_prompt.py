@@ -183,3 +183,50 @@ def test_twice_back_at_once_keeps_the_search(served_app: str, page: Page, pause:
     settled(page)
     assert in_address(page) == {"q": "Paris"}
     expect(rows.first).to_be_visible()
+
+
+NOT_CUT = """
+(region) => {
+  const room = region.getBoundingClientRect();
+  const inside = (one) => {
+    const at = one.getBoundingClientRect();
+    return at.left >= room.left && at.right <= room.right;
+  };
+  const whole = (cell) => cell.scrollWidth <= cell.clientWidth + 1 && [...cell.querySelectorAll(".chip")].every(inside);
+  const cells = [...region.querySelectorAll("td.tokens")];
+  return region.scrollWidth <= region.clientWidth && cells.length > 0
+    && cells.every(whole)
+    && [...region.querySelectorAll("thead th")].filter((head) => head.checkVisibility()).every(inside);
+}
+"""
+
+
+@both_sizes
+def test_what_a_neuron_says_is_never_cut(served_app: str, page: Page, viewport: str) -> None:
+    opened(page, served_app)
+    for name in ("ffn neurons", "attention neurons"):
+        region = page.get_by_role("region", name=name)
+        assert region.evaluate(NOT_CUT)
+        above = region.bounding_box()
+        assert above is not None
+        assert above["y"] < {"desktop": 900, "phone": 2 * 844 + 500}[viewport]
+
+
+def test_a_section_stays_as_it_was_left_and_a_layer_brings_its_detail_into_view(served_app: str, page: Page) -> None:
+    opened(page, served_app)
+    page.get_by_text("Where: heads and logit lens").click()
+    heads = page.get_by_role("group", name="attention heads", exact=True)
+    expect(heads).to_be_visible()
+    settled(page)
+    assert in_address(page) == {"p": PROMPT, "open": "flow,layers,map"}
+    page.reload()
+    expect(heads).to_be_visible()
+    settled(page)
+    page.get_by_role("group", name="layers", exact=True).get_by_role("link", name=re.compile("layer 23:")).click()
+    expect(page.get_by_role("group", name="heads of layer 23", exact=True)).to_be_in_viewport()
+    settled(page)
+    assert in_address(page) == {"p": PROMPT, "layer": "23", "open": "flow,layers,map"}
+    page.get_by_text("Where: heads and logit lens").click()
+    expect(heads).to_have_count(0)
+    settled(page)
+    assert "open" not in in_address(page)
