@@ -166,6 +166,11 @@ class Query:
     skipped: int = field(metadata=described(name="query_skipped"))
     readers: tuple[int, ...] = field(metadata=described(name="query_readers"))
 
+    @staticmethod
+    def check(found: dict[str, Any]) -> None:
+        """Leave out what did nothing: earlier versions filled the list up with it, later layers' neurons included."""
+        found["ffn_neurons"] = tuple(one for one in found["ffn_neurons"] if one.score)
+
     @property
     def attention_layers(self) -> QueryShares:
         """Sub-layers behind the top attention value neurons."""
@@ -483,6 +488,8 @@ class OwnQuery:
     layers: QueryShares = field(metadata=described(name="query_layers"))
     skipped: int = field(metadata=described(name="query_skipped"))
     layers_up: QueryShares | None = field(default=None, metadata=described(name="query_layers_up"))
+
+    check = staticmethod(Query.check)
 
     @property
     def query(self) -> Query:

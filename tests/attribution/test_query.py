@@ -1,18 +1,20 @@
 """Query neurons and layers, target against distractor, and the certified bottom k: each against plain loops."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from app.attribution import Conventions, Settings, analyse, run_prompt
+from app.attribution import Conventions, Settings, analyse, drilldowns, run_prompt
 from app.attribution.analysis import explain
 from app.attribution.compare import compare
 from app.attribution.frames import query_layers_frame
 from app.attribution.heads import contrast_flow, flow
 from app.attribution.prompt import Method
 from app.attribution.query import own_query, readers
+from app.attribution.results import from_json, to_json
 from db.neuron import Neuron, NeuronAt, NeuronKind
 from tests import models, oracle
 
@@ -108,6 +110,21 @@ def test_only_neurons_of_earlier_layers_switched_a_neuron_on(label):
     own = at.neuron.kind is NeuronKind.FFN  # which reads after its own layer's attention
     assert set(frame[frame["part"] == "attention"]["layer"]) == set(range(before + own))
     assert set(frame[frame["part"] == "ffn"]["layer"]) == set(range(before))
+
+
+def test_lists_of_earlier_versions_lose_what_did_nothing():
+    model = models.language_model("llama")
+    run = run_prompt(model, models.PROMPT, Settings(target=TARGET))
+    analysis, own = analyse(model, models.PROMPT, top=6), own_query(run, Neuron.parse("L1.F5"), k=6)
+    forms: tuple[tuple[dict[str, Any], Callable[[Any], Any]], ...] = (
+        (to_json(analysis), lambda data: from_json(data).query),
+        (drilldowns.to_json(own), lambda data: drilldowns.from_json("own", data, analysis)),
+    )
+    for written, read in forms:
+        assert len(written["query_ffn_neurons"]) == 6
+        kept = read(written).ffn_neurons
+        written["query_ffn_neurons"] += [{"neuron": "L2.F7", "score": 0.0}, {"neuron": "L2.F9", "score": -0.0}]
+        assert read(written).ffn_neurons == kept
 
 
 def test_what_was_silent_stands_in_no_list():
