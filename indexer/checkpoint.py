@@ -221,7 +221,10 @@ class Checkpoint:
     @property
     def is_unchanged(self) -> bool:
         """Whether the files are still those that `files` found."""
-        return Checkpoint(self.name, self.folder).files == self.files
+        try:
+            return Checkpoint(self.name, self.folder).files == self.files
+        except (AtlasError, OSError):  # some of them are gone
+            return False
 
     @cached_property
     def tokenizer_json(self) -> str | None:

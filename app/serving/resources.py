@@ -247,7 +247,7 @@ def _located(wanted: Wanted) -> "Checkpoint":
 
 
 def _is_whole(one: "Checkpoint") -> bool:
-    with suppress(AtlasError):
+    with suppress(AtlasError, OSError):
         one.weights()
         return True
     return False

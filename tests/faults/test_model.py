@@ -52,7 +52,7 @@ def test_harm_before_it_is_loaded_is_told_of_and_mended(onlooker: Onlooker, fold
     (folder.parent.parent / "away").rename(folder)
     os.truncate(weights, len(whole) // 2)
     (notice,) = onlooker.page("prompt", {"p": "The river"}).notices
-    assert "cannot be loaded" in notice
+    assert "is damaged or cut short" in notice
     weights.write_bytes(whole)
     assert explains(onlooker, "The river")
     assert onlooker.part("catalogue")["model_loaded"] is True
