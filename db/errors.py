@@ -9,5 +9,11 @@ class AtlasError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, for a sentence."""
+    first, *rest = str(error).strip().splitlines() or [type(error).__name__]
+    return (f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first)[:200]
+
+
 class NotFoundError(AtlasError):
     """What was asked for does not exist: no such neuron, no such token."""

@@ -11,6 +11,7 @@ are shown by their code points.
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _MARKS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 _BASE = "◌"
@@ -70,6 +71,59 @@ def legible(text: str) -> str:
     'The capital↵⟨U+001B⟩[31m'
     """
     return display(text.encode("utf-8", "replace")).replace("␣", " ") if text else ""
+
+
+# The other way round: what someone may mean who types or pastes a token.
+
+BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+"""How SentencePiece vocabularies write the token of a single byte."""
+_SHOWN = re.compile(r"⟨U\+(?P<code>[0-9A-Fa-f]{4,6})⟩|⟨(?P<byte>[0-9A-Fa-f]{2})⟩|(?P<mark>[␣↵⇥␍◌])")
+_ESCAPES = {"\\n": b"\n", "\\t": b"\t", "\\r": b"\r"}
+_MEANT = {mark: character for character, mark in _MARKS.items()} | {_BASE: ""}
+
+
+@lru_cache(maxsize=1)
+def byte_level_alphabet() -> dict[str, int]:
+    """The character that byte-level BPE (GPT-2's) writes for each byte: printable ones stand for themselves."""
+    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    alphabet = {chr(byte): byte for byte in kept}
+    moved = [byte for byte in range(256) if byte not in kept]
+    alphabet.update({chr(256 + place): byte for place, byte in enumerate(moved)})
+    return alphabet
+
+
+def readings(text: str) -> tuple[bytes, ...]:
+    r"""The bytes that a typed or pasted text may stand for, the likeliest first: the text as it is; what it means as a
+    display form; and as vocabularies (byte-level ones and SentencePiece) or programs write it.
+
+    >>> [readings(text)[-1] for text in ("Paris", "␣Paris", "ĠParis", "▁Paris", "⟨0A⟩", "<0x0A>", "\\n")]
+    [b'Paris', b' Paris', b' Paris', b' Paris', b'\n', b'\n', b'\n']
+    """
+    found = [text.encode()]
+    if _SHOWN.search(text):
+        # Bytes are taken along as surrogates, as `display` does.
+        found.append(_SHOWN.sub(_meant, text).encode("utf-8", "surrogateescape"))
+    alphabet = byte_level_alphabet()
+    if any(ord(one) > 0xFF for one in text) and all(one in alphabet for one in text):
+        found.append(bytes(alphabet[one] for one in text))
+    if "▁" in text:
+        found.append(text.replace("▁", " ").encode())
+    single = BYTE_PIECE.fullmatch(text)
+    if single:
+        found.append(bytes.fromhex(single[1]))
+    if text in _ESCAPES:
+        found.append(_ESCAPES[text])
+    return tuple(dict.fromkeys(found))
+
+
+def _meant(shown: "re.Match[str]") -> str:
+    if shown["mark"]:
+        return _MEANT[shown["mark"]]
+    if shown["byte"]:
+        value = int(shown["byte"], 16)
+        return chr(value if value < 0x80 else 0xDC00 + value)
+    code = int(shown["code"], 16)
+    return chr(code) if code <= 0x10FFFF and not 0xD800 <= code < 0xE000 else shown[0]
 
 
 def readable(data: bytes) -> str:

@@ -26,11 +26,11 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from db import settings
-from db.errors import AtlasError
+from db.errors import AtlasError, first_line
 from db.files import State, sha256_of, state_of
 from indexer import demo_model
 from indexer.families import (
@@ -41,6 +41,7 @@ from indexer.families import (
     is_named_language_model,
     require_language_model,
 )
+from indexer.tokens import load_tokenizer
 from indexer.weights import (
     PLAIN,
     Promised,
@@ -101,14 +102,9 @@ class Checkpoint:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The transformers tokenizer."""
-        try:
-            return AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise AtlasError(
-                f"The tokenizer of {self.folder} cannot be read ({first_line(error)}). Copy the tokenizer's files "
-                "(tokenizer.json, tokenizer_config.json) beside the weights."
-            ) from error
+        """The transformers tokenizer; see `indexer.tokens.load_tokenizer`."""
+        with quietly():
+            return load_tokenizer(self.folder)
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -362,9 +358,3 @@ def quietly() -> Iterator[None]:
                 transformers_logging.set_verbosity(_Silence.before[0])
                 if _Silence.before[1]:
                     transformers_logging.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """What a library's error says, for a sentence."""
-    first, *rest = str(error).strip().splitlines() or [type(error).__name__]
-    return (f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first)[:200]

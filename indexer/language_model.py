@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from db.errors import AtlasError
-from indexer.checkpoint import Checkpoint, first_line, quietly
+from db.errors import AtlasError, first_line
+from indexer.checkpoint import Checkpoint, quietly
 from indexer.families import Architecture, Dimensions, dimensions_of
 from indexer.forward import ResidualStream, capture, output_gradients
 from indexer.tokens import TokenBytes

@@ -12,10 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
-from db.token_text import display
+from db.token_text import byte_level_alphabet, display
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
-from indexer.tokens import _byte_level_alphabet
 
 MODEL = "nasty"
 CANARY = "document.title='PWNED';alert(1);fetch('http://canary.invalid/x')"
@@ -159,7 +158,7 @@ NASTY_DISPLAYS: tuple[str, ...] = tuple(map(display, NASTY))
 
 def nasty_tokenizer() -> PreTrainedTokenizerFast:
     """Splits text into as few of the nasty tokens as it can, and what is none of them into bytes."""
-    alphabet = {byte: character for character, byte in _byte_level_alphabet().items()}
+    alphabet = {byte: character for character, byte in byte_level_alphabet().items()}
 
     def piece(data: bytes) -> str:
         return "".join(alphabet[byte] for byte in data)
