@@ -119,6 +119,13 @@ def _take_any_character() -> None:
             stream.reconfigure(errors="atlas.escape")
 
 
+def add_token(parser: argparse.ArgumentParser, name: str, about: str) -> None:
+    """Add ``--NAME TEXT`` and ``--NAME-id N``, of which one may be given."""
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(f"--{name}", metavar="TEXT", help=about)
+    either.add_argument(f"--{name}-id", type=whole_number(0), metavar="N", help="the same by its token id")
+
+
 def add_catalogue(parser: argparse.ArgumentParser) -> None:
     """Add ``--catalogue``; where it is not given, :func:`catalogue_folder` says which folder is meant."""
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +11,7 @@ from app.answers import explain, stored
 from app.answers.reading import Reading, arranged, having, how_found
 from app.attribution import drilldowns
 from app.attribution.drilldowns import DETAILS, TOP
-from app.attribution.prompt import PromptToken, target_of
+from app.attribution.prompt import Named, PromptToken, read_token
 from app.attribution.results import (
     Activations,
     Analysis,
@@ -94,6 +93,7 @@ def settings_of(question: PromptSelection) -> attribution.Settings:
         target=question.target,
         distractor=question.distractor,
         position=question.position,
+        bos=not question.bare,
         conventions=attribution.Conventions(question.rule.value),
         suppressing=True,
         max_tokens=configuration().max_tokens,
@@ -107,9 +107,10 @@ class Preview:
 
     tokens: tuple[PromptToken, ...]
     predictions: tuple[Prediction, ...]
+    notices: tuple[str, ...]
 
 
-def preview(atlas: Catalogue, text: str, watch: Report | None = None) -> Preview:
+def preview(atlas: Catalogue, text: str, watch: Report | None = None, *, bare: bool = False) -> Preview:
     """The tokens of a text that is being typed, and what may come next. Its run is not kept: the next letter needs
     another.
     """
@@ -118,10 +119,10 @@ def preview(atlas: Catalogue, text: str, watch: Report | None = None) -> Preview
     def make(report: Report) -> Preview:
         model = resources.ready(atlas, report)
         with torch.inference_mode():
-            found = attribution.run_prompt(model, text, settings_of(PromptSelection(text)))
-            return Preview(found.tokens, found.predictions())
+            found = attribution.run_prompt(model, text, settings_of(PromptSelection(text, bare=bare)))
+            return Preview(found.tokens, found.predictions(), found.notices)
 
-    return resources.workshop().result("preview", (atlas.info.build_id, text), make, watch)
+    return resources.workshop().result("preview", (atlas.info.build_id, text, bare), make, watch)
 
 
 # One step further.
@@ -171,17 +172,15 @@ def _asked(
     return resources.workshop().result("detail", (atlas.info.build_id, question.question, *key), make, watch)
 
 
-def _target_id(found: "PromptRun", text: str) -> int:
-    """The token that a typed target stands for: of “London” and “ London” the one more probable here."""
-    ids = {target_of(found.model, text)}
-    with suppress(AtlasError):
-        ids.add(target_of(found.model, f" {text}"))
-    return max(ids, key=lambda token_id: float(found.log_probabilities[token_id]))
+def named(atlas: Catalogue, question: PromptSelection, what: str, text: str) -> Named:
+    """The token that was typed as the target or the distractor, read as the shell reads it."""
+    found: Named = detail(atlas, question, "named", (what, text))
+    return found
 
 
 _STEPS: dict[str, Callable[["PromptRun", Any], Any]] = {
     "beginning": lambda found, text: run.tokens_beginning(found, text),
-    "target": _target_id,
+    "named": lambda found, what: read_token(found.model, what[1], what[0]),
 }
 """Steps besides those of `drilldowns.TABLE`; these are not stored."""
 

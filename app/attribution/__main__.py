@@ -68,9 +68,11 @@ def parser() -> ArgumentParser:
     out = "with --prompts: .jsonl or .parquet, one row per prompt; with a comparison: .json, .csv or .parquet"
     add("--out", type=Path, metavar="FILE", help=out)
     add("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)")
-    add("--target", metavar="TEXT", help="the token to explain (default: the top prediction)")
-    add("--distractor", metavar="TEXT", help="a token to hold the target against: why this and not that")
+    command_line.add_token(arguments, "target", "the token to explain (default: the top prediction)")
+    command_line.add_token(arguments, "distractor", "a token to hold the target against: why this and not that")
     add("--position", type=int, metavar="N", help="token position, from 0 or from the end (default: last)")
+    bos = "leave out what the tokenizer puts before a text, such as <s>"
+    add("--no-bos", dest="bos", action="store_false", help=bos)
     add("--top", type=count, default=TOP, metavar="K", help=f"neurons of each kind; 0 for none (default: {TOP})")
     feeding = f"value neurons that feed the query step (default: {QUERY_TOP})"
     add("--query-top", type=count, default=QUERY_TOP, metavar="K", help=feeding)
@@ -87,7 +89,7 @@ def parser() -> ArgumentParser:
     command_line.add_catalogue(arguments)
     drilldowns.add_options(add)
     add("--against", metavar="PROMPT", help="compare with another prompt: what changed, neuron by neuron")
-    add("--against-target", metavar="TEXT", help="compare with another target (default: its top prediction)")
+    command_line.add_token(arguments, "against-target", "compare with another target (default: its top prediction)")
     add("--against-position", type=int, metavar="N", help="compare with another position (default: last)")
     zero = "compare with the model without these parts: L23.H4,L29.F864,L12.ffn, or ffn:10 for the ten strongest"
     add("--zero", metavar="PARTS", help=zero)
@@ -170,7 +172,7 @@ def _keys(options: Namespace) -> str:
 
 
 def _compared_with(options: Namespace) -> tuple[Any, ...]:
-    return options.against, options.against_target, options.against_position, options.zero
+    return options.against, _token(options, "against_target"), options.against_position, options.zero
 
 
 def _compared(options: Namespace, asked: drilldowns.Asked) -> str:
@@ -182,7 +184,7 @@ def _compared(options: Namespace, asked: drilldowns.Asked) -> str:
     elsewhere = options.against is not None or options.against_position is not None
     position = options.against_position if elsewhere else settings.position
     first = (options.prompt, settings)
-    second = (prompt, replace(settings, target=options.against_target, position=position))
+    second = (prompt, replace(settings, target=_token(options, "against_target"), position=position))
     for question in (first, second):
         runs.check_question(model, *question)
     zero = parse_list(options.zero or "")
@@ -200,6 +202,7 @@ def _check_comparison(options: Namespace, asked: drilldowns.Asked) -> None:
         AtlasError: an option that does not go with it, an empty prompt, no part, or an unknown ending.
     """
     given = [name for name in ("prompts", "distractor") if getattr(options, name)]
+    given += ["distractor-id"] if options.distractor_id is not None else []
     for name in [*given, *(row.option for row, _ in asked)]:
         raise AtlasError(f"--{name} does not go with a comparison. Leave one of them out.")
     if options.against is not None:
@@ -226,14 +229,22 @@ def _written(found: "Comparison", path: Path) -> str:
 # What the ways of asking share.
 
 
+def _token(options: Namespace, name: str) -> str | int | None:
+    """A token that was named by its text or its id; None where it was not named."""
+    token_id: int | None = getattr(options, f"{name}_id")
+    text: str | None = getattr(options, name)
+    return text if token_id is None else token_id
+
+
 def _settings(options: Namespace) -> Settings:
     return Settings(
         top=options.top,
         query_top=options.query_top,
-        target=options.target,
-        distractor=options.distractor,
+        target=_token(options, "target"),
+        distractor=_token(options, "distractor"),
         suppressing=options.suppressing,
         position=options.position,
+        bos=options.bos,
         conventions=Conventions(options.conventions),
         max_tokens=options.max_tokens,
         memory_mb=options.memory_mb,

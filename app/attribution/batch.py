@@ -27,7 +27,8 @@ ENDINGS = (".jsonl", ".parquet")
 
 
 def read_prompts(path: Path) -> list[PromptLine]:
-    """Prompts of a text file (one a line) or a JSONL file (``{"prompt": …, "target": …}``, the rest optional).
+    """Prompts of a text file (one a line) or a JSONL file: ``{"prompt": …}``, optionally with target, distractor (or
+    target_id, distractor_id), position and bos.
 
     A line ends with a line feed, or a carriage return and a line feed; see `prompt.lines_of`. Lines of nothing but
     white space are passed over: a prompt of white space stands in a JSON line.
@@ -69,16 +70,28 @@ def _parsed(path: Path, number: int, line: str) -> PromptLine:
         found = json.loads(line)
         if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
             raise TypeError("no object with a prompt")
-        for name in ("target", "distractor"):
-            if not isinstance(found.get(name), str | int | None) or isinstance(found.get(name), bool):
-                raise TypeError(f"the {name} is neither a text nor a token id")
+        named = {name: _token(found, name) for name in ("target", "distractor")}
         if any(isinstance(text, str) and not valid_unicode(text) for text in found.values()):
             raise TypeError("a text is not valid Unicode (half a surrogate pair)")
         if not isinstance(found.get("position"), int | None) or isinstance(found.get("position"), bool):
             raise TypeError("the position is no whole number")
+        if not isinstance(found.get("bos"), bool | None):
+            raise TypeError("bos is neither true nor false")
     except (ValueError, TypeError) as error:
         raise AtlasError(f"{path}, line {number}: {error}. Expected a JSON object such as {_EXAMPLE}.") from error
-    return PromptLine(found["prompt"], found.get("target"), found.get("distractor"), found.get("position"))
+    return PromptLine(found["prompt"], **named, position=found.get("position"), bos=found.get("bos"))
+
+
+def _token(found: dict[str, Any], name: str) -> str | int | None:
+    """A token, by its text or its id as `target`, or by its id as `target_id`."""
+    text, number = found.get(name), found.get(f"{name}_id")
+    if not isinstance(text, str | int | None) or isinstance(text, bool):
+        raise TypeError(f"the {name} is neither a text nor a token id")
+    if not isinstance(number, int | None) or isinstance(number, bool):
+        raise TypeError(f"the {name}_id is no token id")
+    if text is not None and number is not None:
+        raise TypeError(f"{name} and {name}_id are both given")
+    return text if number is None else number
 
 
 def analyse_batch(

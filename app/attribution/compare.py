@@ -137,6 +137,7 @@ class Comparison:
             |Δ score| first.
         complete_above: by kind; every neuron whose |Δ score| is larger is listed, which the certified lists prove.
             None where the lowest were not looked for.
+        notices: see `Analysis`; of both runs.
     """
 
     model: str
@@ -148,6 +149,7 @@ class Comparison:
     predictions: tuple[PredictionChange, ...]
     neurons: dict[NeuronKind, tuple[Change, ...]]
     complete_above: dict[NeuronKind, float | None]
+    notices: tuple[str, ...] = ()
 
     @property
     def layers(self) -> SublayerScores:
@@ -223,6 +225,7 @@ def compare(first: PromptRun, second: PromptRun, k: int = TOP, *, ranges: Ranges
         predictions=_predictions(first, second),
         neurons={kind: _changes(first, second, kind, lists[kind]) for kind in NeuronKind},
         complete_above={kind: _complete_above(*lists[kind]) for kind in NeuronKind},
+        notices=tuple(dict.fromkeys((*first.notices, *second.notices))),
     )
 
 

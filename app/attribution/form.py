@@ -279,7 +279,14 @@ def _text(value: Any) -> str:
     return value
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{str(value)[:40]} is neither true nor false")
+    return value
+
+
 _LEAVES: dict[Any, Callable[[Any], Any]] = {
+    bool: _flag,
     float: _number,
     int: _whole,
     str: _text,

@@ -1,11 +1,14 @@
 """Text -> token ids, and a target -> one token id, with errors a person can act on."""
 
+import os
+import re
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from db.catalogue.concepts import spellings
 from db.errors import AtlasError
-from db.token_text import readable
+from db.token_text import display, readable, readings, shorten
 from indexer.families import Conventions
 
 if TYPE_CHECKING:
@@ -22,13 +25,14 @@ class PromptToken:
 
 
 def token_of(model: "LanguageModel", token_id: int) -> PromptToken:
-    data = model.tokens.bytes_of(token_id)
-    display = model.tokens.display(token_id)
-    return PromptToken(token_id, readable(data) if data else display, display)
+    data, shown = model.tokens.bytes_of(token_id), model.tokens.display(token_id)
+    return PromptToken(token_id, readable(data) if data else shown, shown)
 
 
-def tokenise(model: "LanguageModel", prompt: str, limit: int) -> list[int]:
-    """The prompt's token ids, with what the tokenizer puts in front (a BOS token, in Llama).
+def tokenise(model: "LanguageModel", prompt: str, limit: int, *, bos: bool = True) -> list[int]:
+    """The prompt's token ids, with what the tokenizer puts before a text (a BOS token, in Llama) unless `bos` is False.
+
+    What it puts after one (an EOS token) is left out: the text's own last token is the last.
 
     Raises:
         AtlasError: the prompt is empty, or longer than `limit` tokens or than the model's positions.
@@ -42,15 +46,17 @@ def tokenise(model: "LanguageModel", prompt: str, limit: int) -> list[int]:
         raise TooLongError(
             f"The prompt has {len(prompt):,} characters, far more than {limit} tokens{whose}.", whose == ""
         )
-    ids = [int(token_id) for token_id in model.tokenizer(prompt, verbose=False)["input_ids"]]
+    typed = _split(model, prompt)
+    if not typed:
+        raise AtlasError("The prompt has no tokens. Type some text whose next token is to be explained.")
+    ids = [*(model.tokens.added[0] if bos else ()), *typed]
     unknown = [token_id for token_id in ids if token_id >= model.dimensions.vocabulary]
     if unknown:
         raise AtlasError(
-            f"The tokenizer of {model.name} makes token {unknown[0]} of this prompt, but the model has only "
-            f"{model.dimensions.vocabulary}. Tokenizer and weights do not belong together; fetch the model again."
+            f"The tokenizer makes {_offer(model, unknown[0])} of this prompt, but {model.name} has only "
+            f"{model.dimensions.vocabulary} tokens. Either it was added and the model was not resized: leave it out of "
+            "the text. Or tokenizer and weights do not belong together."
         )
-    if not ids:
-        raise AtlasError("The prompt has no tokens. Type some text whose next token is to be explained.")
     if len(ids) > limit:
         raise TooLongError(f"The prompt has {len(ids):,} tokens; the limit is {limit:,}{whose}.", whose == "")
     return ids
@@ -93,6 +99,38 @@ def valid_unicode(text: str) -> bool:
     return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
+def _split(model: "LanguageModel", text: str) -> list[int]:
+    """The ids of the text alone."""
+    return [int(token_id) for token_id in model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+
+
+def notices_of(model: "LanguageModel", prompt: str, ids: list[int], *, bos: bool = True) -> list[str]:
+    """What the tokenizer made of a text that the text does not show, a sentence each. ids: as `tokenise` gave them."""
+    before, after = model.tokens.added
+    found = []
+    if before and bos:
+        found.append(f"The tokenizer put {_quoted(model, before)} before the text.")
+        if ids[len(before)] == before[-1]:
+            found.append(
+                f"The text itself begins with {_quoted(model, before[-1:])}, which now stands there twice, as models "
+                "rarely see it: leave one out."
+            )
+    elif before:
+        found.append(f"{_quoted(model, before)}, which the tokenizer puts before a text, was left out.")
+    if after:
+        found.append(f"{_quoted(model, after)}, which the tokenizer puts after a text, was left out.")
+    text, spelt = prompt.encode(), b"".join(map(model.tokens.bytes_of, ids[len(before) if bos else 0 :]))
+    if spelt not in (text, b" " + text):
+        same = len(os.path.commonprefix([spelt, text]))
+        part = display(spelt[max(0, same - 12) :].decode("utf-8", "ignore").encode())
+        found.append(f"The tokenizer changed the text before splitting it: its tokens read “{shorten(part, 30)}”.")
+    return found
+
+
+def _quoted(model: "LanguageModel", ids: tuple[int, ...]) -> str:
+    return " ".join(f"“{model.tokens.display(one)}”" for one in ids)
+
+
 def _require_text(text: str, what: str) -> None:
     """A shell may hand over bytes that are no UTF-8, as lone surrogates; no tokenizer takes those."""
     try:
@@ -113,30 +151,96 @@ def position_of(position: int | None, tokens: int, name: str = "position") -> in
     return place
 
 
+@dataclass(frozen=True)
+class Named:
+    """A token that was named: its id, and a sentence on how the name was read where it could be read otherwise."""
+
+    id: int
+    said: str = ""
+
+
 def target_of(model: "LanguageModel", target: str | int) -> int:
-    """The token id of a target given as text (as it is, or else with a space before it) or as an id.
+    """The id of the token that a target names; see `read_token`."""
+    return read_token(model, target).id
+
+
+def read_token(model: "LanguageModel", given: str | int, what: str = "target") -> Named:
+    """The token that is named by a text or an id.
+
+    A token whose bytes are exactly the text wins; then one that is displayed so (␣Paris, ⟨0A⟩), or that vocabularies
+    write so (ĠParis, ▁Paris, <0x0A>); then #259, the token of that id; then the text with a space before it. What was
+    not typed in so many words is said.
 
     Raises:
-        AtlasError: the text is no single token, or the id is outside the vocabulary.
+        AtlasError: it is no single token, or one that the unembedding has no row for; near ones are offered.
     """
-    if isinstance(target, int):
-        if not 0 <= target < model.dimensions.vocabulary:
-            raise AtlasError(f"There is no token {target}: ids go from 0 to {model.dimensions.vocabulary - 1}.")
-        return target
-    _require_text(target, "target")
-    if not target:
-        raise AtlasError("The target is empty. Give one token, such as “ Paris”.")
-    pieces: list[int] = []
-    for text in (target, f" {target}"):
-        split = [int(token_id) for token_id in model.tokenizer(text, add_special_tokens=False)["input_ids"]]
-        if len(split) == 1:
-            return split[0]
-        pieces = pieces or split
-    shown = " ".join(model.tokens.display(piece) for piece in pieces[:12])
+    if isinstance(given, int):
+        return Named(_with_row(model, given))
+    _require_text(given, what)
+    if not given:
+        raise AtlasError(f"The {what} is empty. Give one token, such as “ Paris”.")
+    tokens, shown = model.tokens, shorten(display(given.encode()))
+    for data in readings(given):
+        found = tokens.exactly(data)
+        if found:
+            return _read_as(model, found, data, given)
+    piece = tokens.called(given)
+    if piece is not None:
+        return Named(_with_row(model, piece), f"“{shown}” was read as {_offer(model, piece)}.")
+    if _ID.fullmatch(given):
+        return Named(_with_row(model, int(given[1:])))
+    spaced, split = tokens.exactly(f" {given}".encode()), _split(model, given)
+    if spaced:
+        return Named(_with_row(model, spaced[0]), f"“{shown}” is no token: {_offer(model, spaced[0])} was taken.")
+    if len(split) == 1 and not tokens.is_special(split[0]):
+        return Named(_with_row(model, split[0]), f"The tokenizer writes “{shown}” as {_offer(model, split[0])}.")
+    raise AtlasError(_no_token(model, given, split, what))
+
+
+_ID = re.compile(r"#[0-9]{1,9}")
+
+
+def _read_as(model: "LanguageModel", found: list[int], data: bytes, given: str) -> Named:
+    """The first of the tokens that stand for some bytes, and what else might have been meant."""
+    rows, text = model.dimensions.vocabulary, given.encode()
+    chosen = _with_row(model, next((one for one in found if one < rows), found[0]))
+    if data != text:
+        same = model.tokens.display(chosen) == given
+        return Named(chosen, "" if same else f"“{shorten(display(text))}” was read as {_offer(model, chosen)}.")
+    near = found + (model.tokens.exactly(b" " + data) if given[0].isalnum() else [])
+    offers = [_offer(model, one) for one in near if one < rows and one != chosen]
+    also = f"; there is also {', '.join(offers)}" if offers else ""
+    return Named(chosen, f"{_offer(model, chosen)} was taken, as typed{also}." if offers else "")
+
+
+def _offer(model: "LanguageModel", token_id: int) -> str:
+    return f"“{shorten(model.tokens.display(token_id))}” (#{token_id})"
+
+
+def _with_row(model: "LanguageModel", token_id: int) -> int:
+    rows = model.dimensions.vocabulary
+    if 0 <= token_id < rows:
+        return token_id
+    if not model.tokens.bytes_of(token_id):
+        raise AtlasError(f"There is no token {token_id}: ids go from 0 to {rows - 1}.")
     raise AtlasError(
-        f"The target “{target[:40]}” is not one token but {len(pieces)}: {shown}. Choose one token, for instance the "
-        "first."
+        f"{_offer(model, token_id)} is a token of the tokenizer, but the model has rows for 0 to {rows - 1} only: it "
+        "was added and the model was not resized, so it can never come next. Name another."
     )
+
+
+def _no_token(model: "LanguageModel", given: str, split: list[int], what: str) -> str:
+    """Why a text is no token, with what it splits into and tokens that are nearly it."""
+    near = dict.fromkeys(
+        one for text in spellings(given.strip() or given) for one in model.tokens.exactly(text.encode())
+    )
+    offers = [_offer(model, one) for one in near if one < model.dimensions.vocabulary][:4]
+    also = f" Near it: {', '.join(offers)}." if offers else ""
+    name = f"The {what} “{shorten(display(given.encode()))}”"
+    if len(split) < 2:
+        return f"{name} is no token of this model.{also} Name another, or one by its id, as #259."
+    shown = " ".join(shorten(model.tokens.display(piece)) for piece in split[:12])
+    return f"{name} is not one token but {len(split)}: {shown}.{also} Choose one token, for instance the first."
 
 
 # What to analyse.
@@ -171,9 +275,10 @@ class Settings:
     Attributes:
         top: how many value neurons of each kind and sign, and query neurons; 0 leaves neurons out.
         query_top: how many attention value neurons feed the query step.
-        target: the token to explain, as text or id; None is the top prediction.
-        distractor: a token to hold it against, as text or id; None for no contrast.
+        target: the token to explain, as text or id (`read_token`); None is the top prediction.
+        distractor: a token to hold it against, likewise; None for no contrast.
         position: the token whose prediction is explained, counted from 0 or from the end; None is the last.
+        bos: put before the text what the tokenizer puts there (Llama's <s>); False leaves it out.
         conventions: see README's two conventions.
         suppressing: also find the neurons that lower the target most; without a catalogue this scores most neurons.
         max_tokens: longest prompt accepted, in tokens.
@@ -188,6 +293,7 @@ class Settings:
     target: str | int | None = None
     distractor: str | int | None = None
     position: int | None = None
+    bos: bool = True
     conventions: Conventions = Conventions.EXACT
     suppressing: bool = False
     max_tokens: int = MAX_TOKENS
@@ -198,12 +304,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class PromptLine:
-    """One of many prompts, with the target, distractor and position it names; None leaves the settings' own."""
+    """One of many prompts, with what else it names, as in `Settings`; None leaves the settings' own."""
 
     prompt: str
     target: str | int | None = None
     distractor: str | int | None = None
     position: int | None = None
+    bos: bool | None = None
 
     def applied(self, settings: Settings) -> Settings:
         """The settings with what this line names."""

@@ -235,6 +235,8 @@ class Analysis:
         contrast: None without a distractor.
         method: by which neurons, heads and sub-layers were scored.
         head_effects, layer_effects: measured as `ValueNeuron.effect` is; None where nothing was to be measured.
+        bos: whether what the tokenizer puts before a text was put there.
+        notices: how the text and the tokens that were named were read, where that is not plain; a sentence each.
     """
 
     model: str
@@ -262,6 +264,8 @@ class Analysis:
     method: Method = Method.ADDED
     head_effects: Float[np.ndarray, "L H"] | None = None
     layer_effects: SublayerScores | None = None
+    bos: bool = True
+    notices: tuple[str, ...] = ()
     seconds: Seconds
 
     def head_after(self, neuron: Neuron) -> Head | None:

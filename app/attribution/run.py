@@ -10,7 +10,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from app.attribution.fast import memory_needed, rounded_rows
-from app.attribution.prompt import Method, PromptToken, Settings, position_of, target_of, token_of, tokenise
+from app.attribution.prompt import (
+    Method,
+    Named,
+    PromptToken,
+    Settings,
+    notices_of,
+    position_of,
+    read_token,
+    token_of,
+    tokenise,
+)
 from app.attribution.query import Readers, query_ffn_scores, query_layers, readers
 from app.attribution.results import (
     Certificate,
@@ -72,6 +82,7 @@ class PromptRun:
         stream: the forward pass.
         target_id: w.
         distractor_id: w′, or None.
+        notices: how the text and the tokens that were named were read, where that is not plain.
         frozen_scale: another run's scale to use in place of one's own, for comparisons.
     """
 
@@ -82,6 +93,7 @@ class PromptRun:
     stream: ResidualStream
     target_id: int
     distractor_id: int | None = None
+    notices: tuple[str, ...] = ()
     frozen_scale: float | None = None
 
     @cached_property
@@ -452,12 +464,15 @@ class _Span:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and settings found sound. target and distractor: token ids; a target of None is the top prediction."""
+    """A prompt and settings found sound. target and distractor: token ids; a target of None is the top prediction.
+    notices: how text and tokens were read, where that is not plain.
+    """
 
     token_ids: tuple[int, ...]
     position: int
     target: int | None
     distractor: int | None
+    notices: tuple[str, ...]
 
 
 def check_question(model: LanguageModel, prompt: str, settings: Settings) -> Question:
@@ -466,12 +481,19 @@ def check_question(model: LanguageModel, prompt: str, settings: Settings) -> Que
     Raises:
         AtlasError: the prompt, the position, the target or the distractor is unusable; the message says why.
     """
-    ids = tokenise(model, prompt, settings.max_tokens)
+    ids = tokenise(model, prompt, settings.max_tokens, bos=settings.bos)
+    named: dict[str, Named] = {
+        what: read_token(model, given, what)
+        for what, given in (("target", settings.target), ("distractor", settings.distractor))
+        if given is not None
+    }
+    said = [one.said for one in named.values() if one.said]
     return Question(
         token_ids=tuple(ids),
         position=position_of(settings.position, len(ids)),
-        target=None if settings.target is None else target_of(model, settings.target),
-        distractor=None if settings.distractor is None else target_of(model, settings.distractor),
+        target=named["target"].id if "target" in named else None,
+        distractor=named["distractor"].id if "distractor" in named else None,
+        notices=tuple(notices_of(model, prompt, ids, bos=settings.bos) + said),
     )
 
 
@@ -480,7 +502,7 @@ def run_prompt(model: LanguageModel, prompt: str, settings: Settings) -> PromptR
     question = check_question(model, prompt, settings)
     stream = model.forward(list(question.token_ids[: question.position + 1]))
     target = int(stream.logits.argmax()) if question.target is None else question.target
-    return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor)
+    return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor, question.notices)
 
 
 # A model and its catalogue: joined only where they are of one checkpoint, else tokens and bounds would be another's.

@@ -28,6 +28,7 @@ def text_report(analysis: Analysis, catalogue: Catalogue | None) -> str:
         f"{analysis.model}  “{legible(analysis.prompt)}”",
         "tokens       " + "  ".join(f"{place}:{token.display}" for place, token in enumerate(analysis.tokens)),
         "predictions  " + "  ".join(f"{one.token.display} {one.probability:.3f}" for one in analysis.predictions),
+        *(f"note         {notice}" for notice in analysis.notices),
         f"target       {target.token.display}  at position {analysis.position}, probability {target.probability:.4f}, "
         f"log-probability {target.log_probability:.3f} nats",
         "",
@@ -88,6 +89,7 @@ def _raised(tokens: NeuronTokens | None, activation: float) -> str:
 def comparison_text(comparison: Comparison, catalogue: Catalogue | None) -> str:
     """The same for a terminal, the largest changes first; with a catalogue, the tokens that each neuron raises."""
     lines = [*_side_lines("1", comparison.first), *_side_lines("2", comparison.second)]
+    lines += [f"note: {notice}" for notice in comparison.notices]
     if comparison.zeroed:
         shown = "  ".join(f"{one.part.label} {one.score:+.3f}" for one in comparison.zeroed[:ROWS])
         more = f"  … {len(comparison.zeroed) - ROWS} more" if len(comparison.zeroed) > ROWS else ""

@@ -79,6 +79,7 @@ class Origin:
             "--conventions": None if asked.rule is Rule.EXACT else asked.rule,
         }
         words = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+        words += ["--no-bos"] if asked.bare else []
         words += ["--lens"] if asked.place.map is Map.LENS else []
         words = ["python", "-m", "app.report", *words, "--out", "report.html", "--", asked.prompt]
         return " ".join(map(shlex.quote, words))

@@ -55,12 +55,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)")
     command_line.add_catalogue(arguments)
-    tokens = {"target": "the token to explain (default: the top prediction)", "distractor": "why not this"}
-    for name, what in tokens.items():
-        either = arguments.add_mutually_exclusive_group()
-        either.add_argument(f"--{name}", metavar="TEXT", help=what)
-        either.add_argument(f"--{name}-id", type=count, metavar="N", help="the same by its token id")
+    command_line.add_token(arguments, "target", "the token to explain (default: the top prediction)")
+    command_line.add_token(arguments, "distractor", "why not this")
     add("--position", type=int, metavar="N", help="token position, from 0 or from the end (default: last)")
+    bos = "leave out what the tokenizer puts before a text, such as <s>"
+    add("--no-bos", dest="bos", action="store_false", help=bos)
     top = command_line.whole_number(1, MAX_TOP)
     add("--top", type=top, default=DEFAULT_TOP, metavar="K", help=f"neurons of each kind (default: {DEFAULT_TOP})")
     rules = [str(rule) for rule in Rule]
@@ -102,6 +101,7 @@ def _explained(options: argparse.Namespace) -> Material:
         target=options.target if options.target_id is None else options.target_id,
         distractor=options.distractor if options.distractor_id is None else options.distractor_id,
         position=options.position,
+        bos=options.bos,
         conventions=Conventions(options.conventions),
         suppressing=True,
     )
@@ -171,6 +171,7 @@ def _material(
         Rule(str(analysis.conventions)),
         None if analysis.contrast is None else analysis.contrast.distractor.token.id,
         Place(Map.HEADS if lens is None else Map.LENS),
+        bare=not analysis.bos,
     )
     model = options.model if options.model == "demo" else analysis.model  # as it was given, but nobody's folders
     frame = None if lens is None else frames.lens_frame(lens)

@@ -188,6 +188,8 @@ class PromptSelection(Selection):
     distractor: int | None = parameter("not", TOKEN)
     """A token id that the target is held against; None for none."""
     place: Place = nested(Place)
+    bare: bool = parameter("bos", Flag(on=0), False)
+    """Without what the tokenizer puts before a text."""
 
     @property
     def question(self) -> "PromptSelection":
@@ -201,8 +203,8 @@ class PromptSelection(Selection):
 
 def question_key(selection: PromptSelection) -> str:
     """What was asked, as it is looked up: all that changes a result but the number of neurons."""
-    asked = (selection.prompt, selection.target, selection.position, str(selection.rule), selection.distractor)
-    return json.dumps(asked, ensure_ascii=True)
+    asked = [selection.prompt, selection.target, selection.position, str(selection.rule), selection.distractor]
+    return json.dumps(asked + ["bare"] * selection.bare, ensure_ascii=True)
 
 
 # The search page, the token page and the overview.
@@ -427,11 +429,13 @@ class CompareSelection(Selection):
     top: int = parameter("k", TOP, COMPARE_TOP)
     rule: Rule = parameter("rule", Choice(Rule), Rule.EXACT)
     place: ComparePlace = nested(ComparePlace)
+    bare: bool = parameter("bos", Flag(on=0), False)
+    """Both without what the tokenizer puts before a text."""
 
     @classmethod
     def of(cls, asked: PromptSelection, zero: tuple[Wanted, ...] = ()) -> "CompareSelection":
         """A question of the prompt page, with and without some parts; without parts, what to compare is still open."""
-        return cls(asked.prompt, asked.target, asked.position, zero=zero, rule=asked.rule)
+        return cls(asked.prompt, asked.target, asked.position, zero=zero, rule=asked.rule, bare=asked.bare)
 
     @property
     def question(self) -> "CompareSelection":
@@ -446,18 +450,18 @@ class CompareSelection(Selection):
     @property
     def first(self) -> PromptSelection:
         """The first question, for the prompt page."""
-        return PromptSelection(self.prompt, self.target, self.position, rule=self.rule)
+        return PromptSelection(self.prompt, self.target, self.position, rule=self.rule, bare=self.bare)
 
     @property
     def second(self) -> PromptSelection:
         """The second question, on the whole model."""
         if self.other:
-            return PromptSelection(self.other, self.other_target, self.other_position, rule=self.rule)
+            return PromptSelection(self.other, self.other_target, self.other_position, rule=self.rule, bare=self.bare)
         position = self.position if self.other_position is None else self.other_position
         target = self.other_target
         if target is None and position == self.position:
             target = self.target
-        return PromptSelection(self.prompt, target, position, rule=self.rule)
+        return PromptSelection(self.prompt, target, position, rule=self.rule, bare=self.bare)
 
     def normalised(self, reader: Reader) -> Self:
         """A second prompt that is the first is none; no more neurons than the server lists."""

@@ -139,6 +139,8 @@ def _compared(selection: CompareSelection, atlas: Catalogue) -> None:
         return
     said = compare.sentence(found, selection.zero)
     st.markdown(f"**{literal(said)}**  \n{literal(compare.measured(found))}")
+    for notice in found.notices:
+        st.caption(f":material/info: {literal(notice)}")
     _zeroed(found, selection)
     left, right = st.columns(2, gap="large")
     with left:
@@ -247,12 +249,14 @@ def _side(side: "Side", which: _Which, selection: CompareSelection, atlas: Catal
 def _target_field(which: _Which, question: PromptSelection, selection: CompareSelection, atlas: Catalogue) -> None:
     key = f"compare_target_{which}"
 
-    def changed() -> None:
+    def changed() -> str:
         typed = st.session_state[key]
         if typed:
-            target = explain.detail(atlas, question, "target", typed)
-            navigation.show(_explaining(selection, which, target))
+            target = explain.named(atlas, question, "target", typed)
+            navigation.show(_explaining(selection, which, target.id))
             st.session_state[key] = ""
+            return target.said
+        return ""
 
     st.text_input(
         f"Another target for the {which}",

@@ -17,7 +17,7 @@ from app.answers import explain, stored
 from app.answers.reading import Reading, certainty_lines, reading_of
 from app.attribution import drilldowns
 from app.attribution.frames import lens_frame
-from app.attribution.prompt import PromptToken
+from app.attribution.prompt import Named, PromptToken
 from app.attribution.results import Analysis, Prediction
 from app.charts import prompt_charts
 from app.gallery import PROMPTS
@@ -148,7 +148,7 @@ def _with_text(text: str, selection: PromptSelection) -> PromptSelection:
     if text == selection.prompt:
         return selection
     place = replace(selection.place.at_start(), show=selection.place.show)
-    return PromptSelection(text, top=selection.top, rule=selection.rule, place=place)
+    return PromptSelection(text, top=selection.top, rule=selection.rule, place=place, bare=selection.bare)
 
 
 def _analysis(selection: PromptSelection, atlas: Catalogue, status: "DeltaGenerator") -> Analysis | None:
@@ -187,7 +187,7 @@ def _shown(
         return
     else:
         try:
-            found = explain.preview(atlas, asked.prompt, _telling(status))
+            found = explain.preview(atlas, asked.prompt, _telling(status), bare=asked.bare)
         except AtlasError as error:
             status.caption(_KEYS)
             st.info(literal(str(error)))
@@ -197,6 +197,8 @@ def _shown(
     count = len(found.tokens)
     status.caption(f"{count} token{'' if count == 1 else 's'}. {words}")
     _tokens(found.tokens, position, asked, atlas)
+    for notice in found.notices:
+        st.caption(f":material/info: {literal(notice)}")
     _token_fields(asked, atlas)
     if analysis is None:
         st.info("Press Enter, or click a token or a prediction, to see the layers, heads and neurons behind it.")
@@ -256,6 +258,7 @@ def _token_fields(asked: PromptSelection, atlas: Catalogue) -> None:
 
 def _token_field(label: str, name: str, asked: PromptSelection, atlas: Catalogue) -> None:
     """Typed or chosen, the token leads to the same text with it."""
+    say_what_was_done(key=f"prompt_{name}", icon=":material/info:")
     given = token_field(
         label,
         placeholder="one token, such as London",
@@ -267,11 +270,12 @@ def _token_field(label: str, name: str, asked: PromptSelection, atlas: Catalogue
     if given is None:
         return
     try:
-        chosen = given if isinstance(given, int) else explain.detail(atlas, asked, "target", given)
+        chosen = Named(given) if isinstance(given, int) else explain.named(atlas, asked, name, given)
     except AtlasError as error:
         warn([str(error)])
         return
-    navigation.show(_with_token(asked, name, chosen))
+    st.session_state[f"prompt_{name}_done"] = chosen.said
+    navigation.show(_with_token(asked, name, chosen.id))
     st.rerun()
 
 
@@ -317,11 +321,15 @@ def _held_against(reading: Reading, selection: PromptSelection) -> None:
 def _settings(selection: PromptSelection) -> None:
     """How the prompt is analysed."""
     sync("prompt_top", selection.top)
+    sync("prompt_bos", not selection.bare)
 
     def changed() -> None:
         state = st.session_state
         top, rule = int(state["prompt_top"] or selection.top), Rule(state["prompt_rule"] or selection.rule)
-        navigation.show(replace(selection, top=top, rule=rule))
+        moved = replace(selection, top=top, rule=rule, bare=not state["prompt_bos"])
+        if moved.bare != selection.bare:  # each position is another token's now
+            moved = replace(moved, position=None, place=selection.place.at_start())
+        navigation.show(moved)
 
     st.number_input("Neurons of each kind", 1, configuration().max_top, key="prompt_top", on_change=changed)
     rules = {str(rule): str(rule) for rule in Rule}
@@ -330,6 +338,7 @@ def _settings(selection: PromptSelection) -> None:
         "exact agrees with the model's own probabilities; notebook drops constants of the final norm, as the method's "
         "published notebooks do. For models without biases the two are the same."
     )
+    st.toggle("Put before the text what the tokenizer puts there, such as <s>", key="prompt_bos", on_change=changed)
 
 
 # Below it: where the explanation is from, what can be done with all of it, and its parts.
