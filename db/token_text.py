@@ -113,7 +113,7 @@ def readings(text: str) -> tuple[bytes, ...]:
         found.append(bytes.fromhex(single[1]))
     if text in _ESCAPES:
         found.append(_ESCAPES[text])
-    return tuple(dict.fromkeys(found))
+    return tuple(one for one in dict.fromkeys(found) if one)
 
 
 def _meant(shown: "re.Match[str]") -> str:

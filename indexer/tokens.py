@@ -136,7 +136,7 @@ class TokenBytes:
     def _by_bytes(self) -> dict[bytes, list[int]]:
         """Ids by what they stand for: ordinary tokens first, then single bytes (<0x0A>), then control tokens."""
         found: dict[bytes, list[int]] = {}
-        for token_id in sorted(self._pieces, key=lambda one: (self.is_special(one), self._is_byte(one), one)):
+        for token_id in sorted(self._pieces, key=lambda one: (self.is_special(one), self.is_byte(one), one)):
             found.setdefault(self.bytes_of(token_id), []).append(token_id)
         return found
 
@@ -152,9 +152,6 @@ class TokenBytes:
     def _by_piece(self) -> dict[str, int]:
         return {piece: token_id for token_id, piece in self._pieces.items()}
 
-    def _is_byte(self, token_id: int) -> bool:
-        return not self._byte_level and BYTE_PIECE.fullmatch(self._pieces[token_id]) is not None
-
     def is_special(self, token_id: int) -> bool:
         """A control token, or an id that no token uses."""
         return token_id in self._special or token_id not in self._pieces
@@ -162,6 +159,10 @@ class TokenBytes:
     def unused(self, vocabulary: int) -> list[int]:
         """The ids below `vocabulary` that no token has: padding of the unembedding, and holes."""
         return [token_id for token_id in range(vocabulary) if token_id not in self._pieces]
+
+    def is_byte(self, token_id: int) -> bool:
+        """A SentencePiece token for a single byte, such as <0x0A>."""
+        return not self._byte_level and BYTE_PIECE.fullmatch(self._pieces.get(token_id, "")) is not None
 
     def bytes_of(self, token_id: int) -> bytes:
         piece = self._pieces.get(token_id, "")

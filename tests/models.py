@@ -235,17 +235,44 @@ def byte_level_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>")
 
 
-def sentencepiece_tokenizer(extra: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+def sentencepiece_tokenizer(
+    extra: tuple[str, ...] = (), *, prepend: str = "first", fallback: bool = True, template: str = "$A"
+) -> PreTrainedTokenizerFast:
     """Llama-2's kind: BPE with “▁” for the space and <0x0A> for the bytes of what has no piece.
 
-    `extra`: further pieces, as a large vocabulary has them.
+    `extra`: further pieces, as a large vocabulary has them. `prepend`: where a space is put before a text: "first",
+    "always" or "never". `fallback`: what has no piece becomes bytes, else <unk>. `template`: such as "<s> $A </s>".
     """
     single = sorted({character for sentence in SENTENCES for character in sentence.replace(" ", "▁")})
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *single]
     merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("s", "e"), ("se", "a"), ("▁", "sea")]
     pieces += ["".join(merge) for merge in merges] + list(extra)
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=fallback, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend, split=False)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=prepend)])
+    tokenizer.post_processor = _template(template)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def unigram_tokenizer(*, prepend: str = "always", template: str = "$A </s>") -> PreTrainedTokenizerFast:
+    """T5's kind: Unigram with “▁” for the space, here with bytes for what has no piece."""
+    single = sorted({character for sentence in SENTENCES for character in sentence.replace(" ", "▁")})
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((f"<0x{byte:02X}>", -9.0) for byte in range(256))]
+    pieces += [(piece, -5.0) for piece in single] + [(piece, -2.0) for piece in ("▁the", "▁sea", "sea")]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend, split=True)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=prepend)])
+    tokenizer.post_processor = _template(template)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def _template(single: str) -> Any:
+    return processors.TemplateProcessing(single=single, special_tokens=[("<s>", 1), ("</s>", 2)])
+
+
+def with_tokenizer(tokenizer: PreTrainedTokenizerFast, into: Path, name: str = "llama") -> Path:
+    """A copy of a checkpoint that has another tokenizer."""
+    shutil.copytree(folder(name), into, ignore=shutil.ignore_patterns("*token*"))
+    tokenizer.save_pretrained(into)
+    return into

@@ -1,6 +1,5 @@
 """Text -> token ids, and a target -> one token id, with errors a person can act on."""
 
-import os
 import re
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -121,7 +120,8 @@ def notices_of(model: "LanguageModel", prompt: str, ids: list[int], *, bos: bool
         found.append(f"{_quoted(model, after)}, which the tokenizer puts after a text, was left out.")
     text, spelt = prompt.encode(), b"".join(map(model.tokens.bytes_of, ids[len(before) if bos else 0 :]))
     if spelt not in (text, b" " + text):
-        same = len(os.path.commonprefix([spelt, text]))
+        pairs = enumerate(zip(spelt, text, strict=False))
+        same = next((place for place, (one, other) in pairs if one != other), len(text))
         part = display(spelt[max(0, same - 12) :].decode("utf-8", "ignore").encode())
         found.append(f"The tokenizer changed the text before splitting it: its tokens read “{shorten(part, 30)}”.")
     return found
@@ -167,9 +167,9 @@ def target_of(model: "LanguageModel", target: str | int) -> int:
 def read_token(model: "LanguageModel", given: str | int, what: str = "target") -> Named:
     """The token that is named by a text or an id.
 
-    A token whose bytes are exactly the text wins; then one that is displayed so (␣Paris, ⟨0A⟩), or that vocabularies
-    write so (ĠParis, ▁Paris, <0x0A>); then #259, the token of that id; then the text with a space before it. What was
-    not typed in so many words is said.
+    A token whose bytes are exactly the text wins; then one that this vocabulary writes so (<0x0A>); one that is
+    displayed so (␣Paris, ⟨0A⟩) or that other vocabularies write so (ĠParis, ▁Paris); then #259, the token of that id;
+    then the text with a space before it. What was not typed in so many words is said.
 
     Raises:
         AtlasError: it is no single token, or one that the unembedding has no row for; near ones are offered.
@@ -180,11 +180,11 @@ def read_token(model: "LanguageModel", given: str | int, what: str = "target") -
     if not given:
         raise AtlasError(f"The {what} is empty. Give one token, such as “ Paris”.")
     tokens, shown = model.tokens, shorten(display(given.encode()))
+    piece = tokens.called(given)
     for data in readings(given):
         found = tokens.exactly(data)
-        if found:
+        if found and (piece is None or data == given.encode()):
             return _read_as(model, found, data, given)
-    piece = tokens.called(given)
     if piece is not None:
         return Named(_with_row(model, piece), f"“{shown}” was read as {_offer(model, piece)}.")
     if _ID.fullmatch(given):
@@ -214,7 +214,8 @@ def _read_as(model: "LanguageModel", found: list[int], data: bytes, given: str) 
 
 
 def _offer(model: "LanguageModel", token_id: int) -> str:
-    return f"“{shorten(model.tokens.display(token_id))}” (#{token_id})"
+    byte = "the byte " if model.tokens.is_byte(token_id) else ""
+    return f"{byte}“{shorten(model.tokens.display(token_id))}” (#{token_id})"
 
 
 def _with_row(model: "LanguageModel", token_id: int) -> int:

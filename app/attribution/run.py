@@ -602,12 +602,14 @@ def tokens_beginning(run: PromptRun, text: str, count: int = SHOWN) -> tuple[Pre
     wanted = text.casefold()
     if not wanted:
         return ()
+    try:
+        first = [read_token(run.model, text).id]
+    except AtlasError:
+        first = []
     found = [token_id for token_id, name in _names(run.model) if name.startswith((wanted, f" {wanted}"))]
-    if not found:
-        return ()
-    ids = torch.tensor(found)
-    best = ids[run.log_probabilities[ids].topk(min(count, len(found))).indices].tolist()
-    named = [run.token_probability(token_id) for token_id in best]
+    ids = torch.tensor([one for one in found if one not in first], dtype=torch.long)
+    best = ids[run.log_probabilities[ids].topk(min(count - len(first), len(ids))).indices].tolist()
+    named = [run.token_probability(token_id) for token_id in first + best]
     return tuple(Prediction(one.token, one.probability) for one in named)
 
 

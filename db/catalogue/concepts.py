@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from db.errors import AtlasError
 from db.records import Concept, Origin, UnmatchedWord, WeightedToken
-from db.token_text import MINUSES, SEPARATORS
+from db.token_text import MINUSES, SEPARATORS, readings
 
 if TYPE_CHECKING:
     from db.catalogue.store import Catalogue
@@ -205,14 +205,20 @@ def _own_tokens(
     catalogue: "Catalogue", words: Sequence[str]
 ) -> tuple[dict[int, WeightedToken], tuple[UnmatchedWord, ...]]:
     """Tokens of each word in its spellings and simplest forms; for a word without any, tokens that begin like it."""
-    wanted = {word: {spelling for form in forms(word) for spelling in spellings(form)} for word in words}
+    meant = {word: _texts(word) for word in words}
+    wanted = {
+        word: {spelling for text in texts for form in forms(text) for spelling in spellings(form)}
+        for word, texts in meant.items()
+    }
     everything = sorted({spelling for texts in wanted.values() for spelling in texts})
     tokens = catalogue.tokens_by_text(everything)
     found: dict[int, WeightedToken] = {}
     lost = []
     for word, texts in wanted.items():
-        own = [token for text in spellings(word) for token in tokens if token.text == text]
+        own = [token for one in meant[word] for text in spellings(one) for token in tokens if token.text == text]
         others = [token for token in tokens if token.text in texts and token not in own]
+        if not own and not others:
+            own = [token for data in readings(word)[1:] for token in catalogue.tokens_by_bytes(data)]
         found.update((token.token_id, WeightedToken(token, 1.0, Origin.WORD)) for token in (*own, *others))
         if not own and not others:
             beginnings = catalogue.tokens_beginning(word)
@@ -221,6 +227,12 @@ def _own_tokens(
             for token in beginnings:
                 found.setdefault(token.token_id, WeightedToken(token, BEGINNING_WEIGHT, Origin.BEGINNING))
     return found, tuple(lost)
+
+
+def _texts(word: str) -> list[str]:
+    """What a word may stand for, as far as that is text."""
+    decoded = [data.decode("utf-8", "ignore") for data in readings(word)]
+    return [text for text, data in zip(decoded, readings(word), strict=True) if text.encode() == data]
 
 
 def _widened(

@@ -20,6 +20,7 @@ from db.catalogue.statements import Answer, Statement
 from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.records import BuildStamp, Token, TokenMatches
+from db.token_text import readings
 
 if TYPE_CHECKING:
     import tokenizers
@@ -200,6 +201,7 @@ class Reader:
 # The vocabulary.
 
 _SHORTEST_BEGINNING = 3
+_ID = re.compile("#[0-9]{1,9}")
 
 
 class Tokens(Reader):
@@ -222,12 +224,15 @@ class Tokens(Reader):
         if self.info.tokenizer_json is None:
             return None
         try:
-            return tokenizers.Tokenizer.from_str(self.info.tokenizer_json)
+            found = tokenizers.Tokenizer.from_str(self.info.tokenizer_json)
         except Exception as error:  # the library raises nothing narrower
             raise AtlasError(
                 f"The tokenizer in this catalogue cannot be read ({str(error)[:120]}): "
                 "install the pinned version of `tokenizers`, or build the catalogue again."
             ) from error
+        found.no_truncation()
+        found.no_padding()
+        return found
 
     @cached_property
     def _seen(self) -> dict[int, Token]:
@@ -240,15 +245,29 @@ class Tokens(Reader):
         return bool(self.rows(statements.any_neighbour()))
 
     def resolve(self, text: str) -> TokenMatches:
-        """The tokens a text stands for, whatever its leading space and case, and what the tokenizer splits it into.
+        """The tokens a text stands for, whatever its leading space and case, and what the tokenizer splits it into. It
+        may be a display form (␣Paris), written as in a vocabulary (ĠParis), or an id (#259).
 
         Raises:
             AtlasError: the text is empty, too long or not valid Unicode.
         """
-        wanted = {spelling: place for place, spelling in enumerate(spellings(checked(text)))}
-        found = list(self.tokens_by_text(list(wanted)))
-        found.sort(key=lambda token: (wanted[token.text], token.token_id))
-        return TokenMatches(text, tuple(found), *self.split(text))
+        for reading in readings(checked(text)):
+            found = self._spelt(reading)
+            if found:
+                return TokenMatches(text, found, *self.split(text))
+        if _ID.fullmatch(text) and int(text[1:]) < self.info.vocabulary:
+            return TokenMatches(text, (self.token(int(text[1:])),), *self.split(text))
+        return TokenMatches(text, (), *self.split(text))
+
+    def _spelt(self, data: bytes) -> tuple[Token, ...]:
+        """The tokens that are some bytes; of a text in any spelling, the exact one first."""
+        try:
+            wanted = {spelling: place for place, spelling in enumerate(spellings(data.decode()))}
+        except UnicodeDecodeError:
+            return self.tokens_by_bytes(data)
+        found = self.tokens_by_text(list(wanted))
+        # A text that holds a NUL is stored as bytes alone.
+        return tuple(sorted(found, key=lambda token: wanted[token.text])) or self.tokens_by_bytes(data)
 
     def pieces(self, text: str) -> tuple[Token, ...]:
         """What the model's tokenizer splits the text into; nothing where the build holds no tokenizer."""
@@ -276,6 +295,10 @@ class Tokens(Reader):
         )
         self._seen.update((token.token_id, token) for token in found)
         return tuple(found)
+
+    def tokens_by_bytes(self, data: bytes) -> tuple[Token, ...]:
+        """The tokens that are exactly some bytes, by id."""
+        return tuple(token_of(row) for row in self.rows(statements.tokens_by_bytes(data)))
 
     def tokens_beginning(self, word: str) -> tuple[Token, ...]:
         """The few shortest tokens that begin with a word of three letters or more, whatever their case."""

@@ -98,6 +98,11 @@ def tokens_by_text(texts: Sequence[str]) -> Statement:
     return select(*TOKEN_COLUMNS).where(token.c.text.in_(texts))
 
 
+def tokens_by_bytes(data: bytes) -> Statement:
+    """Columns: TOKEN_COLUMNS."""
+    return select(*TOKEN_COLUMNS).where(token.c.bytes == data).order_by(token.c.token_id)
+
+
 def tokens_beginning(word: str) -> Statement:
     """Columns: TOKEN_COLUMNS; the shortest tokens that begin with the word, whatever the case."""
     lower = func.lower(token.c.text)

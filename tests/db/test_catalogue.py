@@ -1,8 +1,10 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from db.catalogue.export import card_frame, frame_of
 from db.catalogue.store import Catalogue
@@ -10,7 +12,7 @@ from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Sign
 from db.questions import Filters, Order
 from db.records import Hit
-from tests.catalogues import SPECIAL, TOKENS, ToyCatalogue
+from tests.catalogues import SPECIAL, TOKENS, ToyCatalogue, tokenizer_json
 
 
 def brute_force(toy: ToyCatalogue, token_ids: list[int], filters: Filters) -> list[tuple[str, str, int, int]]:
@@ -172,6 +174,41 @@ def test_resolve_matches_every_spelling_once_exact_first(catalogue: Catalogue) -
     assert texts(catalogue, "'; DROP TABLE token; --") == ["'; DROP TABLE token; --"]
     assert texts(catalogue, "\x00") == ["\x00"]
     assert texts(catalogue, "absent") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("␣Paris", b" Paris"),
+        ("ĠParis", b" Paris"),
+        ("▁Paris", b" Paris"),
+        ("↵", b"\n"),
+        ("⟨0A⟩", b"\n"),
+        ("<0x0A>", b"\n"),
+        ("⟨E4⟩", b"\xe4"),
+        ("⟨E4⟩⟨BD⟩", b"\xe4\xbd"),
+        ("ok⟨FF⟩", b"ok\xff"),
+        ("◌\u0301", "\u0301".encode()),
+        ("⟨U+0000⟩", b"\0"),
+        ("␣", "␣".encode()),  # a token of its own here, and what is typed exactly wins
+        ("⟨U+200B⟩", "⟨U+200B⟩".encode()),
+        ("#7", TOKENS[7]),
+    ],
+)
+def test_resolve_reads_what_was_pasted(catalogue: Catalogue, text: str, data: bytes) -> None:
+    first = catalogue.resolve(text).matched[0]
+    assert TOKENS[first.token_id] == data
+    if "#" not in text and data not in (b"\n", b"\0"):  # white space and NUL are no words
+        assert data in [TOKENS[entry.token.token_id] for entry in catalogue.concept(text, widen=0).tokens]
+
+
+def test_a_tokenizer_s_truncation_and_padding_do_not_count(toy: ToyCatalogue) -> None:
+    tokenizer = Tokenizer.from_str(tokenizer_json())
+    tokenizer.enable_truncation(1)
+    tokenizer.enable_padding(length=5)
+    with Catalogue.open(toy.path) as opened:
+        opened.__dict__["info"] = replace(opened.info, tokenizer_json=tokenizer.to_str())
+        assert [token.text for token in opened.pieces("Paris codex")] == ["Paris", " code", "x"]
 
 
 def test_resolve_splits_with_the_model_s_tokenizer(catalogue: Catalogue) -> None:

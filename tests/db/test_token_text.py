@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.token_text import display, readable, shorten
+from db.token_text import display, readable, readings, shorten
 
 NASTY = st.sampled_from("␣↵⇥␍⟨⟩◌ \n\t\r\u200b\u0301\u202e\ufe0fU+E4…é").map(str.encode)
 DATA = st.one_of(
@@ -36,6 +36,37 @@ DATA = st.one_of(
 )
 def test_display(data: bytes, shown: str) -> None:
     assert display(data) == shown
+
+
+@given(DATA.filter(bool))
+def test_a_display_form_can_be_read_back(data: bytes) -> None:
+    """Of what has no marks the text itself is the first reading; else the display form is among them."""
+    assert data in readings(display(data))
+
+
+@pytest.mark.parametrize(
+    ("text", "also"),
+    [
+        ("Paris", ()),
+        ("␣Paris", (b" Paris",)),
+        ("ĠParis", (b" Paris",)),
+        ("▁New▁York", (b" New York",)),
+        ("Ċ", (b"\n",)),
+        ("↵", (b"\n",)),
+        ("⟨0A⟩", (b"\n",)),
+        ("<0x0A>", (b"\n",)),
+        ("<0xe4>", (b"\xe4",)),
+        ("⟨E4⟩⟨BD⟩", (b"\xe4\xbd",)),
+        ("⟨D800⟩", ()),
+        ("⟨U+D800⟩", ("⟨U+D800⟩".encode(),)),  # no character
+        ("⟨U+110000⟩", ("⟨U+110000⟩".encode(),)),
+        ("Ġ日", ()),  # no byte-level vocabulary writes that
+        ("\\n", (b"\n",)),
+        ("◌", ()),
+    ],
+)
+def test_what_a_pasted_token_may_mean(text: str, also: tuple[bytes, ...]) -> None:
+    assert readings(text) == tuple(dict.fromkeys((text.encode(), *also)))
 
 
 @given(DATA)

@@ -1,13 +1,17 @@
 """Token ids to bytes: byte-level and SentencePiece-like vocabularies, special tokens, and ids that no token uses."""
 
+import json
+import re
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 
-from indexer.tokens import TokenBytes, token_table
+from db.errors import AtlasError
+from indexer.checkpoint import Checkpoint
+from indexer.tokens import TokenBytes, load_tokenizer, token_table
 from tests import models
 
 BYTE_LEVEL = models.byte_level_tokenizer()
@@ -28,14 +32,134 @@ def test_byte_level_tokens_join_to_the_text_s_bytes(text):
         assert b"".join(reader.bytes_of(token_id) for token_id in ids) == text.encode()
 
 
+SPACE_BEFORE = [
+    (SENTENCEPIECE, True),
+    (models.sentencepiece_tokenizer(prepend="always", template="<s> $A"), True),
+    (models.sentencepiece_tokenizer(prepend="never", template="<s> $A </s>"), False),
+    (models.unigram_tokenizer(prepend="first"), True),
+    (models.unigram_tokenizer(prepend="always", template="<s> $A </s>"), True),
+    (models.unigram_tokenizer(prepend="never"), False),
+]
+
+
+@pytest.mark.parametrize(("tokenizer", "space"), SPACE_BEFORE)
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="▁<"), min_size=1, max_size=40))
-@settings(max_examples=200, deadline=None)
-def test_sentencepiece_tokens_join_to_the_text_s_bytes(text):
-    reader = TokenBytes(SENTENCEPIECE)
-    ids = SENTENCEPIECE(text, add_special_tokens=False)["input_ids"]
-    # it puts one space in front of a text that begins with none
-    expected = text if text.startswith(" ") else f" {text}"
-    assert b"".join(reader.bytes_of(token_id) for token_id in ids) == expected.encode()
+@settings(max_examples=60, deadline=None)
+def test_sentencepiece_tokens_join_to_the_text_s_bytes(tokenizer, space, text):
+    reader = TokenBytes(tokenizer)
+    before, after = reader.added
+    ids = tokenizer(text)["input_ids"]
+    assert ids == [*before, *tokenizer(text, add_special_tokens=False)["input_ids"], *after]
+    joined = b"".join(map(reader.bytes_of, ids[len(before) : len(ids) - len(after)]))
+    # some put one space before a text that begins with none
+    assert joined == (f" {text}" if space and not text.startswith(" ") else text).encode()
+
+
+@given(text=st.text("Ther ivunsota ,.blue▁<>/0x", min_size=1, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_without_byte_fallback_what_is_lost_is_unknown_tokens(text):
+    tokenizer = models.sentencepiece_tokenizer(fallback=False)
+    reader, unknown = TokenBytes(tokenizer), tokenizer.unk_token_id
+    joined = b"".join(map(reader.bytes_of, tokenizer(text)["input_ids"])).decode()
+    spelt = re.escape(joined.replace("▁", " ")).replace(re.escape(reader.bytes_of(unknown).decode()), ".+")
+    assert re.fullmatch(spelt, " " + text.replace("▁", " ").removeprefix(" "), re.DOTALL)
+
+
+def test_what_a_tokenizer_adds():
+    assert TokenBytes(BYTE_LEVEL).added == ((), ())
+    assert TokenBytes(models.byte_level_tokenizer(bos=True)).added == ((0,), ())
+    assert TokenBytes(models.sentencepiece_tokenizer(template="<s> $A </s>")).added == ((1,), (2,))
+    assert TokenBytes(models.sentencepiece_tokenizer(template="<s> <s> $A")).added == ((1, 1), ())
+
+
+def test_tokens_by_their_bytes():
+    reader, pieces = TokenBytes(SENTENCEPIECE), SENTENCEPIECE.get_vocab()
+    assert reader.exactly(b" the") == [pieces["▁the"]]
+    assert reader.exactly(b"\n") == [pieces["<0x0A>"]]
+    assert reader.exactly(b"s") == [pieces["s"], pieces["<0x73>"]]  # what a text is split into comes first
+    assert reader.exactly(b"") == reader.exactly(b"hydrogen") == []
+    assert reader.called("▁the") == pieces["▁the"]
+    assert reader.called(" the") is None
+
+
+# What tokenizer.json says is how text is split.
+
+NASTY_TEXTS = (
+    "é sea, e\u0301 sea",
+    " the  sea\n\n 12345\t",
+    "ﬁ Ａ▁b ĠĊ <s>x</s>",
+    "日本 🙂",
+    "I'LL it's",
+    "the " * 600,
+)
+
+
+def changed(folder, **parts):
+    """A change of tokenizer.json."""
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | parts), "utf-8")
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "gpt2"])
+@pytest.mark.parametrize(
+    "named",
+    ["Qwen2Tokenizer", "GPT2Tokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizerFast", "NoSuchTokenizer", None],
+)
+@pytest.mark.parametrize("sentencepiece", [False, True])
+def test_text_is_split_as_the_file_says(tmp_path, kind, named, sentencepiece):
+    tokenizer = models.sentencepiece_tokenizer(template="<s> $A") if sentencepiece else models.byte_level_tokenizer()
+    folder = models.with_tokenizer(tokenizer, tmp_path / "model", kind)
+    config = {"tokenizer_class": named, "bos_token": "<s>", "pad_token": "[PAD]", "additional_special_tokens": ["the"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    parts = {"normalizer": {"type": "NFD"}, "truncation": TRUNCATION}
+    if not sentencepiece:
+        digits = {"type": "Digits", "individual_digits": True}
+        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        parts["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, level]}
+    changed(folder, **parts)
+    stored = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    stored.no_truncation()
+    found = Checkpoint("x", folder).tokenizer
+    for text in NASTY_TEXTS:
+        for special in (True, False):
+            expected = stored.encode(text, add_special_tokens=special).ids
+            assert found(text, add_special_tokens=special)["input_ids"] == expected
+    assert TokenBytes(found).is_special(stored.token_to_id("<s>") or 0)
+
+
+TRUNCATION = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+
+
+def test_dropout_of_merges_is_for_training_alone(tmp_path):
+    folder = models.with_tokenizer(models.byte_level_tokenizer(), tmp_path / "model")
+    expected = load_tokenizer(folder)(models.PROMPT)["input_ids"]
+    changed(folder, model=json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"] | {"dropout": 0.9})
+    assert load_tokenizer(folder)(models.PROMPT)["input_ids"] == expected
+
+
+@pytest.mark.parametrize("harm", ["no object", "broken", "missing", "config"])
+@pytest.mark.parametrize("named", ["CodeLlamaTokenizerFast", "Qwen2Tokenizer", "PreTrainedTokenizerFast"])
+def test_a_tokenizer_that_cannot_be_read_is_one_line(tmp_path, harm, named):
+    """Without its vocabulary transformers makes an empty tokenizer of some classes, and says nothing."""
+    folder = models.with_tokenizer(models.byte_level_tokenizer(), tmp_path / "model", "qwen2")
+    (folder / "tokenizer_config.json").write_text("[" if harm == "config" else json.dumps({"tokenizer_class": named}))
+    file = folder / "tokenizer.json"
+    if harm == "missing":
+        file.unlink()
+    elif harm != "config":
+        file.write_text("[]" if harm == "no object" else file.read_text("utf-8")[:-20], "utf-8")
+    with pytest.raises(AtlasError, match="cannot be read") as refusal:
+        load_tokenizer(folder)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_class_that_splits_otherwise_than_the_file_is_refused(tmp_path, monkeypatch):
+    folder = models.with_tokenizer(models.byte_level_tokenizer(), tmp_path / "model")
+    other = models.sentencepiece_tokenizer()
+    monkeypatch.setattr("indexer.tokens.PreTrainedTokenizerFast", lambda **_: other)
+    monkeypatch.setattr("indexer.tokens._control_tokens", lambda _: ({}, []))
+    with pytest.raises(AtlasError, match=r"splits “.*” otherwise than its tokenizer\.json says"):
+        load_tokenizer(folder)
 
 
 def test_every_byte_has_a_token_of_its_own():
