@@ -22,6 +22,7 @@ from app.attribution.prompt import (
     Method,
     Settings,
     TooLongError,
+    check_question,
     require_prompt,
 )
 from app.attribution.results import Keys, to_json
@@ -130,7 +131,7 @@ def _run(options: Namespace) -> str:
 
 def _one(options: Namespace, model: "LanguageModel", asked: drilldowns.Asked, loaded: float) -> str:
     settings, catalogue = _settings(options), analyses.catalogue_for(options.catalogue, model)
-    runs.check_question(model, options.prompt, settings)
+    check_question(model, options.prompt, settings)
     ranges = _ranges(catalogue, settings)
     run, analysis = analyses.run_and_explain(model, options.prompt, settings, ranges)
     analysis = replace(analysis, seconds=replace(analysis.seconds, load=loaded))
@@ -186,7 +187,7 @@ def _compared(options: Namespace, asked: drilldowns.Asked) -> str:
     first = (options.prompt, settings)
     second = (prompt, replace(settings, target=_token(options, "against_target"), position=position))
     for question in (first, second):
-        runs.check_question(model, *question)
+        check_question(model, *question)
     zero = parse_list(options.zero or "")
     wanted = ranges if settings.suppressing else None
     found = comparing.compare_prompts(model, first, second, settings.top, zero=zero, ranges=wanted)

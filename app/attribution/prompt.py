@@ -317,3 +317,38 @@ class PromptLine:
         """The settings with what this line names."""
         named = {name: value for name, value in asdict(self).items() if name != "prompt" and value is not None}
         return replace(settings, **named)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and settings found sound. target and distractor: token ids; a target of None is the top prediction.
+    notices: how text and tokens were read, where that is not plain.
+    """
+
+    token_ids: tuple[int, ...]
+    position: int
+    target: int | None
+    distractor: int | None
+    notices: tuple[str, ...]
+
+
+def check_question(model: "LanguageModel", prompt: str, settings: Settings) -> Question:
+    """Everything that can be wrong with what a person typed, before the model runs.
+
+    Raises:
+        AtlasError: the prompt, the position, the target or the distractor is unusable; the message says why.
+    """
+    ids = tokenise(model, prompt, settings.max_tokens, bos=settings.bos)
+    named: dict[str, Named] = {
+        what: read_token(model, given, what)
+        for what, given in (("target", settings.target), ("distractor", settings.distractor))
+        if given is not None
+    }
+    said = [one.said for one in named.values() if one.said]
+    return Question(
+        token_ids=tuple(ids),
+        position=position_of(settings.position, len(ids)),
+        target=named["target"].id if "target" in named else None,
+        distractor=named["distractor"].id if "distractor" in named else None,
+        notices=tuple(notices_of(model, prompt, ids, bos=settings.bos) + said),
+    )
