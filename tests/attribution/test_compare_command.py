@@ -78,7 +78,7 @@ def test_a_person_can_read_it(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--against", " "], "The prompt to compare with is empty"),
+        (["--against", ""], "The prompt to compare with is empty"),
         (["--zero", "H4"], "“H4” names no part of a model"),
         (["--zero", " , "], "No part is named"),
         (["--zero", "L9.H0"], "There is no head L9.H0"),

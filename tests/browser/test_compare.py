@@ -75,3 +75,31 @@ def test_from_the_prompt_page_in_one_click(served_app: str, page: Page) -> None:
     assert in_address(page) == {"p": PROMPT, "zero": "L23.H4"}
     page.get_by_role("link", name="remove L23.H4").click()
     expect(page.get_by_role("group", name="what to zero")).to_be_visible()
+
+
+def test_enter_in_either_box_compares(served_app: str, page: Page) -> None:
+    page.goto(f"{served_app}/compare?p={quote(PROMPT)}")
+    second = page.get_by_label("Second prompt; empty: the same")
+    second.fill("The capital of")
+    second.press("Shift+Enter")
+    second.press_sequentially("Germany is")
+    second.press("Enter")
+    expect(page).to_have_url(re.compile("p2="))
+    assert in_address(page) == {"p": PROMPT, "p2": "The capital of\nGermany is"}
+    first = page.get_by_label("First prompt")
+    first.press("Enter")  # nothing new was typed
+    first.fill("The capital of Spain is")
+    first.press("Enter")
+    expect(page).to_have_url(re.compile("Spain"))
+
+
+def test_a_text_too_long_to_explain_is_neither_cut_nor_lost(served_app: str, page: Page) -> None:
+    page.goto(f"{served_app}/prompt")
+    box, long = page.get_by_label("Prompt", exact=True), "word " * 1801
+    box.fill(long)
+    expect(page.get_by_text("The text has 9,005 characters; at most 8,000 are explained. Shorten it.")).to_be_visible()
+    box.press("Enter")
+    settled(page)
+    expect(page.get_by_text("The text has 9,005 characters; at most 8,000 are explained.")).to_be_visible()
+    expect(box).to_have_value(long)
+    assert in_address(page) == {}

@@ -10,7 +10,7 @@ from app.attribution.compare import compare_prompts
 from app.attribution.run import stored_ranges
 from app.gallery import EXAMPLES
 from app.state.address import Limits
-from app.state.selections import ComparePlace, CompareSelection, PromptSelection, Rule
+from app.state.selections import MAX_PROMPT, ComparePlace, CompareSelection, PromptSelection, Rule
 from app.words import nats, percent
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
@@ -179,6 +179,7 @@ def test_the_form_asks_and_what_is_wrong_is_said(small_page):
     app.button[0].click().run()
     assert "“H9” names no part of a model" in texts(app)
     assert app.query_params["zero"] == "L1.H2"
+    assert app.text_input(key="compare_zero").value == "H9"
     app.text_input(key="compare_zero").set_value("")
     app.text_area(key="compare_other").set_value(OTHER)
     app.button[0].click().run()
@@ -191,7 +192,6 @@ def test_the_form_asks_and_what_is_wrong_is_said(small_page):
     [
         ({"zero": "L9.H0"}, "There is no head L9.H0"),
         ({"at2": "99"}, "There is no position 99"),
-        ({"p2": "  \n"}, "The prompt is empty"),
         ({"p2": "the " * 100}, "the limit is 64"),
     ],
 )
@@ -199,6 +199,23 @@ def test_a_question_that_makes_no_sense_gets_one_notice(small_page, params, said
     app = small_page("compare", p=PROMPT, **params)
     assert said in texts(app)
     assert len(app.error) == 1
+
+
+def test_what_is_too_long_is_said_and_stays(small_page):
+    app = small_page("compare", p=PROMPT)
+    long = "a" * (MAX_PROMPT + 1)
+    app.text_area(key="compare_prompt").set_value("another")
+    app.text_area(key="compare_other").set_value(long)
+    app.button[0].click().run()
+    assert "The second prompt has 8,001 characters; at most 8,000 are explained." in texts(app)
+    assert [app.text_area(key=f"compare_{one}").value for one in ("prompt", "other")] == ["another", long]
+    assert dict(app.query_params.items()) == {"p": PROMPT}
+
+
+def test_white_space_is_a_prompt_like_any_other(small_page):
+    app = small_page("compare", p=PROMPT, p2=" ")
+    assert not app.error
+    assert "Second run" in [one.value for one in app.header]
 
 
 def test_without_a_model_the_page_says_so(toy_page):

@@ -208,10 +208,33 @@ def test_what_was_typed_for_another_text_is_not_taken(monkeypatch):
         assert (typed.text, typed.sent) == (text, None)
 
 
-@pytest.mark.parametrize("prompt", ["   ", "word " * 400])
-def test_an_unusable_prompt_is_one_notice(small_page, prompt):
-    app = small_page("prompt", p=prompt)
+def test_a_text_that_is_too_long_is_said_and_not_cut(monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(components, "warn", said.extend)
+    for state, sent in (({"text": "a" * 101, "origin": PROMPT}, None), (None, "a" * 101)):
+        answer = SimpleNamespace(opened=None, typed=state, sent=sent)
+        monkeypatch.setattr(components, "mount", lambda *_, answer=answer: answer)
+        typed = components.prompt_box(PROMPT, longest=100, placeholder="", key="k", here="prompt")
+        assert (typed.text, typed.sent) == (PROMPT, None)
+    assert said == ["The text has 101 characters; at most 100 are explained. Shorten it."] * 2
+
+
+def test_an_unusable_prompt_is_one_notice_without_options_of_the_shell(small_page):
+    app = small_page("prompt", p="word " * 400)
     assert len(app.error) == 1
+    assert "Shorten it." in texts(app)
+    assert "--" not in texts(app)
+
+
+def test_white_space_is_explained(small_page):
+    assert not small_page("prompt", p=" ").error
+
+
+def test_what_the_address_holds_and_no_page_reads_is_said(small_page):
+    for page in ("", "gallery", "prompt"):
+        assert "prmpt was left out: this page has no parameter of that name" in texts(
+            small_page(page or "start", prmpt="x")
+        )
 
 
 def test_without_its_model_a_catalogue_still_serves(toy_page):

@@ -17,7 +17,7 @@ import streamlit as st
 from pydantic import TypeAdapter
 
 from app.charts import LEGEND, STRENGTH, TONES
-from app.ui.navigation import follow
+from app.ui.navigation import follow, warn
 from app.words import literal
 from db.token_text import shorten
 
@@ -249,7 +249,7 @@ def prompt_box(
 
     Args:
         value: the text that the page explains; until it changes, what is being typed stays.
-        longest: characters that may be typed.
+        longest: characters that may be sent; a longer text stays in the box, and a notice says so.
         placeholder: shown while it is empty.
         key: unique on the page.
         here: the page.
@@ -260,8 +260,12 @@ def prompt_box(
     """
     data = {"label": label, "button": button, "value": value, "longest": longest, "placeholder": placeholder, **more}
     result = mount("promptBox", data, key, here)
-    typed = _typed(result.typed, value)
-    return Typed(value if typed is None else typed[:longest], _text(result.sent, longest))
+    typed, sent = _typed(result.typed, value), _text(result.sent, None)
+    most = max(len(typed or ""), len(sent or ""))
+    if most > longest:
+        warn([f"The text has {most:,} characters; at most {longest:,} are explained. Shorten it."])
+        return Typed(value, None)
+    return Typed(value if typed is None else typed, sent)
 
 
 def token_field(

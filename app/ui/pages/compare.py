@@ -10,7 +10,7 @@ from app.answers import compare, explain
 from app.charts import KIND_NAMES, KINDS, prompt_charts
 from app.gallery import EXAMPLES
 from app.serving.access import has_model
-from app.state.selections import MAX_PROMPT, MAX_ZERO, ComparePlace, CompareSelection, Place, PromptSelection
+from app.state.selections import MAX_PROMPT, ComparePlace, CompareSelection, Place, PromptSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
@@ -33,6 +33,7 @@ from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
+from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import Head, NeuronKind, Part, labels, parse_list
 from db.token_text import shorten
@@ -44,6 +45,8 @@ else:
     comparison = lazy_import("app.attribution.compare")
 
 HERE = "compare"
+_REFUSED = "compare_refused"
+"""Where the selection is kept beside which something was typed that could not be used."""
 
 
 def draw() -> None:
@@ -81,20 +84,28 @@ def _asked(selection: CompareSelection, atlas: Catalogue) -> None:
 
 def _form(selection: CompareSelection) -> None:
     """Both prompts and what the second run does without. A new prompt forgets its target and position."""
-    sync("compare_prompt", selection.prompt)
-    sync("compare_other", selection.other)
-    sync("compare_zero", labels(selection.zero).replace(",", ", "))
+    if st.session_state.get(_REFUSED) != selection:  # else what was typed stays
+        sync("compare_prompt", selection.prompt)
+        sync("compare_other", selection.other)
+        sync("compare_zero", labels(selection.zero).replace(",", ", "))
 
     def submitted() -> None:
         state = st.session_state
         prompt, other = state["compare_prompt"] or "", state["compare_other"] or ""
+        state[_REFUSED] = selection
+        for name, text in (("first", prompt), ("second", other)):
+            if len(text) > MAX_PROMPT:
+                found = f"The {name} prompt has {len(text):,} characters"
+                raise AtlasError(f"{found}; at most {MAX_PROMPT:,} are explained. Shorten it.")
+        zero = parse_list(state["compare_zero"] or "")
+        state[_REFUSED] = None
         moved = replace(selection, place=ComparePlace(kind=selection.place.kind))
         if prompt != selection.prompt:
             moved = replace(moved, prompt=prompt, target=None, position=None)
         other = "" if other == prompt else other
         if other != selection.other or (not other and prompt != selection.prompt):
             moved = replace(moved, other=other, other_target=None, other_position=None)
-        on_click(lambda: navigation.show(replace(moved, zero=parse_list(state["compare_zero"] or ""))), "compare")
+        navigation.show(replace(moved, zero=zero))
 
     with st.form("compare_form", border=False):
         fields = (
@@ -102,16 +113,16 @@ def _form(selection: CompareSelection) -> None:
             ("Second prompt; empty: the same", "compare_other", "The capital of Germany is"),
         )
         for column, (label, key, example) in zip(st.columns(2, gap="medium"), fields, strict=True):
-            column.text_area(label, key=key, height=80, max_chars=MAX_PROMPT, placeholder=example)
+            column.text_area(label, key=key, height=80, placeholder=example)
         st.text_input(
             "Zeroed in the second run",
             key="compare_zero",
-            max_chars=MAX_ZERO,
             placeholder="nothing; or L23.H4, L29.F864, L12.ffn, ffn:10",
             help="Heads (L23.H4), neurons (L29.F864, L29.H1.N46), whole sub-layers (L23.attention, L12.ffn), or the "
             "strongest value neurons of a kind (ffn:10, attention:200). They are zeroed at every position.",
         )
-        st.form_submit_button("Compare", type="primary", on_click=submitted)
+        st.caption("Enter compares, Shift+Enter begins a new line.")
+        st.form_submit_button("Compare", type="primary", on_click=partial(on_click, submitted, "compare"))
     say_what_was_done(key="compare")
 
 

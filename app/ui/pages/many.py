@@ -14,7 +14,7 @@ from app.charts import catalogue_charts
 from app.gallery import READY
 from app.serving.access import has_model
 from app.serving.settings import configuration
-from app.state.selections import MAX_MANY, ListOrder, ManySelection, PromptSelection
+from app.state.selections import ListOrder, ManySelection, PromptSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import footer, in_display_form, limits, open_catalogue, sync, title, without_model
@@ -99,7 +99,6 @@ def _prompts(selection: ManySelection) -> None:
             f"One prompt per line, at most {configuration().max_prompts}; a target may follow after a tab",
             key="many_text",
             height=130,
-            max_chars=MAX_MANY,
             placeholder="The capital of France is\nThe capital of Germany is",
         )
         st.form_submit_button("Explain them all", type="primary", on_click=submitted)

@@ -14,7 +14,7 @@ function promptBox(data, open, api) {
   const box = make("textarea");
   const button = make("button", "primary", data.button);
   button.type = "submit";
-  Object.assign(box, { rows: data.rows ?? 2, maxLength: data.longest, placeholder: data.placeholder, spellcheck: false, value: data.value });
+  Object.assign(box, { rows: data.rows ?? 2, placeholder: data.placeholder, spellcheck: false, value: data.value });
   box.setAttribute("aria-label", data.label);
   box.setAttribute("enterkeyhint", "go");
   if (data.rows) box.style.minHeight = 0;
@@ -51,6 +51,19 @@ function promptBox(data, open, api) {
   };
   return form;
 }
+
+// Streamlit's boxes send their form with Ctrl+Enter, once something was typed. Those of Compare do as the prompt's box: Enter sends, Shift+Enter
+// begins a new line.
+document.addEventListener("keydown", (event) => {
+  const box = event.target;
+  if (event.key !== "Enter" || event.shiftKey || event.ctrlKey || event.metaKey || event.isComposing || box.tagName !== "TEXTAREA") return;
+  const form = box.closest("[class*=st-key-compare_]") && box.closest("[data-testid=stForm]");
+  if (!form) return;
+  event.preventDefault();
+  event.stopPropagation();
+  const sends = { key: "Enter", ctrlKey: true, bubbles: true, cancelable: true };
+  if (box.dispatchEvent(new KeyboardEvent("keydown", sends))) form.querySelector("[data-testid=stFormSubmitButton] button").click();
+}, true);
 
 // One token: typed, or chosen from those that begin so. The pattern is WAI-ARIA's combobox with a list.
 let boxes = 0;
