@@ -4,7 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const LANE = 9; // pixels between two heads that move from the same place
 const ROW = 17; // pixels a layer
 const MARKS = 74; // room to the right of the analysed position for its FFN bars
-const PLACE = { least: 48, most: 150 };
+const PLACE = { least: 42, most: 150 };
 
 function shape(name, attributes, className) {
   const element = document.createElementNS(SVG, name);
