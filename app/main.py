@@ -33,8 +33,8 @@ _STYLE = (
     # What only tells buttons of one look apart (`app.ui.components.button_label`) is read out and not seen.
     "button .stMarkdownColoredText { position: absolute; width: 1px; height: 1px; overflow: hidden; "
     "clip-path: inset(50%); white-space: nowrap }"
-    # Streamlit's theme has no colour for these; Vega's own is black.
-    '[data-testid="stVegaLiteChart"] .role-title-subtitle text { fill: currentColor }'
+    # Vega's own colour of subtitles is black, on either page; Streamlit's of axes is too light on the light one.
+    '[data-testid="stVegaLiteChart"] svg text { fill: currentColor }'
     # Data frames' own export writes tokens such as =1+1 as formulas; app/ui/common.py has one that does not.
     '[data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]) { display: none }'
 )

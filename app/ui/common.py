@@ -299,7 +299,7 @@ def footer(atlas: Catalogue, here: str) -> None:
     further = [("HTTP API", "api/"), ("The paper, arXiv 2312.12141", "https://arxiv.org/abs/2312.12141")]
     if configuration().source_url:
         further.append(("Source", configuration().source_url))
-    st.caption("  ·  ".join(f"[{words}]({to})" for words, to in further))
+    st.markdown("  ·  ".join(f"[{words}]({to})" for words, to in further))
     names = resources.catalogue_names()
     if len(names) > 1:
         links = [Chip(name, href=address(here, {MODEL: name}), current=name == info.model) for name in names]

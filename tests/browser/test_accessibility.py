@@ -8,6 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import VIEWPORTS
+from tests.browser.contrast import faint, same_names, skipped_headings, texts
 from tests.browser.visits import VISITS, visit
 from tests.browser.watching import fits, settled, still
 
@@ -38,10 +39,14 @@ def _is_streamlits(rule: str, node: dict[str, Any]) -> bool:
 def test_nothing_grave_on_any_page(served_app: str, page: Page, name: str) -> None:
     visit(page, served_app, name)
     assert grave_violations(page) == []
+    assert faint(page) == []
+    assert skipped_headings(page) == []
+    assert same_names(page) == []
     page.emulate_media(color_scheme="dark")
     expect(page.get_by_test_id("stApp")).to_have_css("background-color", "rgb(19, 21, 23)")
     still(page)
     assert grave_violations(page) == []
+    assert faint(page) == []
     page.emulate_media(color_scheme="light")
     width, height = VIEWPORTS["phone"]
     page.set_viewport_size({"width": width, "height": height})
@@ -49,6 +54,17 @@ def test_nothing_grave_on_any_page(served_app: str, page: Page, name: str) -> No
     still(page)
     assert grave_violations(page) == []
     assert fits(page)
+
+
+def test_faint_text_in_a_chart_and_in_a_component_would_be_found(served_app: str, page: Page) -> None:
+    visit(page, served_app, "overview")
+    assert sum(one["drawn"] for one in texts(page)) > 20  # the charts' own, which axe-core does not see
+    page.add_style_tag(content="[data-testid=stVegaLiteChart] .role-title-subtitle text { fill: #ddd !important }")
+    assert any(line.startswith("line: median") for line in faint(page))
+    page.evaluate("document.querySelector('h1').insertAdjacentHTML('afterend', '<h4>x</h4><button>SVG of a</button>')")
+    assert skipped_headings(page)
+    page.evaluate("document.querySelector('h1').insertAdjacentHTML('afterend', '<button>SVG of a</button>')")
+    assert same_names(page) == ["SVG of a"]
 
 
 def test_a_violation_would_be_found(served_app: str, page: Page) -> None:

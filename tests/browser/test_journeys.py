@@ -155,6 +155,44 @@ def test_a_broken_address_is_survived(served_app: str, page: Page, address: str)
     expect(page.get_by_text(re.compile("Traceback|uncaught"))).to_have_count(0)
 
 
+def test_the_navigation_comes_back_to_where_a_page_was_left(served_app: str, page: Page) -> None:
+    page.goto(f"{served_app}/search")
+    field = page.get_by_label("Token or concept")
+    field.fill(" Paris")
+    field.press("Enter")
+    expect(page.get_by_role("region", name="found neurons")).to_be_visible()
+    found = labels(page, "found neurons")
+    page.get_by_test_id("stTopNavLink").filter(has_text="Gallery").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Gallery")
+    page.get_by_test_id("stTopNavLink").filter(has_text="Search").click()
+    expect(page.get_by_role("region", name="found neurons")).to_be_visible()
+    settled(page)
+    assert (in_address(page), labels(page, "found neurons")) == ({"q": " Paris"}, found)
+    page.go_back()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Gallery")
+
+
+def test_what_is_typed_on_the_start_page_is_explained_and_tried_with_enter(served_app: str, page: Page) -> None:
+    page.goto(served_app)
+    box = page.get_by_label("Prompt", exact=True)
+    box.fill(PROMPT)
+    box.press("Enter")
+    expect(page.get_by_role("region", name="ffn neurons")).to_be_visible()
+    assert in_address(page) == {"p": PROMPT}
+    page.go_back()
+    box = page.get_by_label("Token or concept")
+    box.fill("Paris")
+    box.press("Enter")
+    expect(page.get_by_role("region", name="found neurons")).to_be_visible()
+    assert in_address(page) == {"q": "Paris"}
+    page.goto(f"{served_app}/neuron?n=L29.F1499")
+    box = page.get_by_label("Text to try it on")
+    box.fill("import numpy")
+    box.press("Enter")
+    expect(page.get_by_role("group", name="the text, coloured by activation")).to_be_visible()
+    assert in_address(page) == {"n": "L29.F1499", "try": "import numpy"}
+
+
 def test_the_start_page_explains_its_example(served_app: str, page: Page) -> None:
     """How soon it is there is measured by tests/benchmarks/pages.py, where nothing else runs."""
     page.goto(served_app)

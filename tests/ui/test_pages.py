@@ -90,10 +90,10 @@ def test_the_tab_says_what_the_page_shows(small_page, catalogue, monkeypatch, pa
 @pytest.mark.parametrize("page", ["start", "search", "token", "neuron", "prompt", "saved", "overview"])
 def test_every_page_links_to_the_api_the_paper_and_the_source(small_page, monkeypatch, page):
     links = "[HTTP API](api/)  ·  [The paper, arXiv 2312.12141](https://arxiv.org/abs/2312.12141)"
-    assert links in [one.value for one in small_page(page).caption]  # nobody has said where the source is
+    assert links in [one.value for one in small_page(page).markdown]  # nobody has said where the source is
     monkeypatch.setenv("ATLAS_SOURCE_URL", "https://example.org/atlas")
     configuration.cache_clear()
-    assert f"{links}  ·  [Source](https://example.org/atlas)" in [one.value for one in small_page(page).caption]
+    assert f"{links}  ·  [Source](https://example.org/atlas)" in [one.value for one in small_page(page).markdown]
 
 
 def test_search_lists_what_the_catalogue_finds(small_page, catalogue):
