@@ -252,3 +252,14 @@ def test_a_defect_of_ours_is_one_notice_and_a_line_in_the_log(toy_page, monkeypa
     app = toy_page("search")
     assert "fault of ours" in texts(app)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_the_tokenizer_added_is_said_and_can_be_left_out(small_page):
+    shown = small_page("prompt", p=PROMPT)
+    assert any("put “\\<s\\>” before the text" in one.value for one in shown.caption), [
+        one.value for one in shown.caption
+    ]
+    without = small_page("prompt", p=PROMPT, bos="0")
+    assert any("was left out" in one.value for one in without.caption)
+    tokens = [[item["text"] for item in component(app, "tokens")["items"]] for app in (shown, without)]
+    assert tokens[1] == tokens[0][1:]
