@@ -1,8 +1,8 @@
 """Results as JSON and back, derived from the fields of their dataclasses. Exact, and without torch.
 
-A field is written under its own name, arrays and tuples as lists, None and what is empty by default not at all. What
-differs is said where the field is described, by :func:`described`; a type with the methods `named` and `unnamed` has an
-object of its own.
+A field is written under its own name, arrays and tuples as lists, None and what is empty by default not at all, nor a
+choice that is the default. What differs is said where the field is described, by :func:`described`; a type with the
+methods `named` and `unnamed` has an object of its own.
 
     name      another name in JSON
     inline    the fields of the value stand among those of the object that holds it; of a dict, its entries
@@ -75,7 +75,7 @@ def _write_fields(value: Any, displays: dict[int, str]) -> dict[str, Any]:
     for one in fields(value):
         held, said = getattr(value, one.name), one.metadata
         name = said.get("name") or one.name
-        if said.get("tokens") or held is None or (_has_default(one) and _is_empty(held)):
+        if said.get("tokens") or held is None or (_has_default(one) and _is_empty(held, one.default)):
             continue
         if said.get("prompt"):
             found[name] = held.text
@@ -99,8 +99,8 @@ def _has_default(one: "Field[Any]") -> bool:
     return one.default is not MISSING or one.default_factory is not MISSING
 
 
-def _is_empty(held: Any) -> bool:
-    return isinstance(held, tuple | Mapping) and not held
+def _is_empty(held: Any, default: Any) -> bool:
+    return (isinstance(held, tuple | Mapping) and not held) or (isinstance(held, StrEnum | bool) and held == default)
 
 
 def _first(held: Any) -> Any:

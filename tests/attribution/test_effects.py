@@ -263,7 +263,9 @@ def test_from_the_shell(capsys):
     assert main(asked) == 0
     assert capsys.readouterr().out.count("  measured ") == 8
     assert main([*asked[:-2], "--json"]) == 0
-    assert "effect" not in capsys.readouterr().out
+    plain = json.loads(capsys.readouterr().out)
+    assert "method" not in plain  # as before there was a choice
+    assert "effect" not in json.dumps(plain)
 
 
 def test_removals_from_the_shell(capsys):
