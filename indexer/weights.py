@@ -191,6 +191,8 @@ def safetensors_files(folder: Path) -> list[Path]:
         )
     files = _shards(folder, path) if path.name.endswith(".index.json") and path.is_file() else [path]
     missing = [str(file.relative_to(folder)) for file in files if not file.is_file()]
+    if not folder.is_dir():
+        raise AtlasError(f"There is no folder “{folder}” any more.")
     if missing == [INDEX]:
         raise AtlasError(f"{folder} holds {no_weights(folder)}")
     if missing:

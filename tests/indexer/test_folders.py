@@ -564,3 +564,14 @@ def test_a_folder_of_runs_names_the_one_that_may_be_meant(tmp_path):
     copy("gpt2", tmp_path / "run" / "checkpoint-500")
     with pytest.raises(AtlasError, match=r"no config\.json\. Do you mean .*checkpoint-500"):
         locate(str(tmp_path / "run"))
+
+
+def test_a_loaded_model_whose_folder_is_gone_has_changed(tmp_path):
+    checkpoint = locate(str(copy("llama", tmp_path / "model")))
+    before, changed = checkpoint.files, not checkpoint.is_unchanged
+    assert before
+    assert not changed
+    (tmp_path / "model").rename(tmp_path / "away")
+    assert not checkpoint.is_unchanged
+    with pytest.raises(AtlasError, match="no folder"):
+        weights.safetensors_files(checkpoint.folder)
