@@ -38,8 +38,8 @@ TEXTS = """
     const box = element.getBoundingClientRect();
     if (box.width < 2 || box.height < 2) return;
     if (!element.checkVisibility({ visibilityProperty: true, opacityProperty: true })) return;
-    // What is disabled, and what Streamlit shows only while the pointer is there.
-    const exempt = "[disabled], [aria-disabled=true], [data-testid=stElementToolbar], [data-testid=stSliderTickBar]";
+    // What is disabled or shown only under the pointer; a slider's figures, which hang out of their coloured thumbs.
+    const exempt = "[disabled], [aria-disabled=true], [data-testid=stElementToolbar], [data-testid=stSlider] *";
     if (element.closest(exempt)) return;
     const drawn = element instanceof SVGElement;
     const ink = rgba(drawn ? style.fill : style.color);
