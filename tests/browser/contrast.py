@@ -16,11 +16,7 @@ TEXTS = """
   const over = (top, below) => below.map((one, at) => top[at] * opaque(top) + one * (1 - opaque(top)));
   const groundOf = (element) => {
     const layers = [];
-    const { left, top, width, height } = element.getBoundingClientRect();
-    const [x, y] = [left + width / 2, top + height / 2];
     for (let at = element; at; at = above(at)) {
-      const box = at.getBoundingClientRect();
-      if (x < box.left || x > box.right || y < box.top || y > box.bottom) continue; // it hangs out of it
       const colour = rgba(getComputedStyle(at).backgroundColor);
       if (colour.length && colour[3] !== 0) layers.push(colour);
       if (colour.length && (colour[3] ?? 1) === 1) break;
