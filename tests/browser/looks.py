@@ -12,8 +12,8 @@ SCALE = 8
 """Pixels of the page to one of its thumbnail, either way."""
 CELL = 5
 """Pixels of a thumbnail to a cell: 40 of the page."""
-DRIFT = 4
-"""Cells by which a row may have moved: 160 pixels of the page."""
+DRIFT = 3
+"""Cells by which a row may have moved: 120 pixels of the page."""
 PATCH = 4
 """Cells either way: a patch of 160 pixels of the page, about half a small chart."""
 FULL, EMPTY = 0.10, 0.018
