@@ -185,6 +185,29 @@ _TERMS = (
         "those with the lowest",
     ),
     Term(
+        "removed",
+        "A score that asks what the answer would lose if one contribution were taken out of the final hidden state. "
+        "It says nothing of what later layers make of it.",
+        "the second score (--method removed): log p(w given h) − log p(w given h − c), what the answer loses when c "
+        "is taken out of the final hidden state. Concave as well, so both ends are certified: from below by c·g at h, "
+        "from above with the catalogue's extremes",
+    ),
+    Term(
+        "gradient",
+        "A score that asks how the answer changes with a small change of a contribution, through all later layers. "
+        "Large changes may do something else.",
+        "the third score (--method gradient), attribution patching: c · ∂ log p(w) / ∂(the sub-layer's output), by "
+        "one pass back through the whole model. First order only, and so known of every neuron at once",
+    ),
+    Term(
+        "measured effect",
+        "What the answer really lost when the model was run again without one part, at the explained position only. "
+        "It often contradicts the scores.",
+        "log p(w) − log p(w) of the model run with the part taken out at the analysed position only: positive where "
+        "the part helped. Not a score: it includes what all later layers make of it, and it often contradicts both "
+        "scores. Effects do not add up",
+    ),
+    Term(
         "query neurons",
         "Earlier FFN neurons whose output switched the value neurons on, through their key vectors. They raise the "
         "answer indirectly.",

@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from db import settings
 from db.errors import AtlasError
 
 
@@ -127,8 +128,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _hash_file() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "neuron-atlas" / "hashes.json"
+    return settings.cache_folder() / "hashes.json"
 
 
 def _stored_hashes() -> dict[str, tuple[State, str]]:

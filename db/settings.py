@@ -141,3 +141,9 @@ def _problem(settings: type[BaseSettings], error: Any) -> str:
     given = "" if secret else f" is {os.environ.get(variable(name), '')!r}, but"
     expected = own if error["type"] == "value_error" else f"must be {expected_value(field)}"
     return f"{variable(name)}{given} {expected}."
+
+
+def cache_folder() -> Path:
+    """Where what can be worked out again is kept between processes: under XDG_CACHE_HOME, or ~/.cache."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "neuron-atlas"

@@ -87,7 +87,10 @@ class Effects:
             AtlasError: the clean token does not end as in the clean run, so no figure would mean anything.
         """
         order = layers.argsort(stable=True)
-        rows = rows_for(self.run.settings.memory_mb, self.run.model.dimensions.vocabulary)
+        size, tokens = self.run.model.dimensions, len(self.run.token_ids)
+        # A row has its own copy of a layer's keys and values, once as they are and once for every head.
+        attended = (size.kv_heads + size.heads) * size.head_dim * tokens // 2
+        rows = rows_for(self.run.settings.memory_mb, max(size.vocabulary, attended))
         for some in order.split(rows):
             yield some, self._batch(kind, layers[some], contributions(some))
 

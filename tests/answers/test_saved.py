@@ -73,6 +73,13 @@ def test_an_empty_title_is_refused(small_page, workspace):
     assert workspace.count_analyses() == 0
 
 
+def without_links(data):
+    """The same data with nowhere to go."""
+    if isinstance(data, dict):
+        return {name: without_links(one) for name, one in data.items() if name != "href"}
+    return [without_links(one) for one in data] if isinstance(data, list) else data
+
+
 def test_a_stored_view_is_the_same_without_the_model(small_page, workspace, atlas, monkeypatch):
     """Every component of the page, to the last figure."""
     keys = (
@@ -91,7 +98,12 @@ def test_a_stored_view_is_the_same_without_the_model(small_page, workspace, atla
     seen = {key: component(first, key) for key in keys if key != "neurons_attention"}
     settings(monkeypatch, MODE="catalogue", MODELS="/nowhere")
     again = small_page("prompt", **view)
-    assert {key: component(again, key) for key in seen} == seen
+    offered = ("tokens", "predictions")  # links to other explanations, which this server cannot make
+    assert {key: component(again, key) for key in seen if key not in offered} == {
+        key: one for key, one in seen.items() if key not in offered
+    }
+    for key in offered:
+        assert without_links(component(again, key)) == without_links(seen[key])
     assert kept.title in whole(again)
     assert component(again, "neurons_attention")["rows"]
 

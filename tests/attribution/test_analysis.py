@@ -175,7 +175,6 @@ def test_no_hook_stays_behind_after_a_failure(part, monkeypatch):
     ("prompt", "changes", "said"),
     [
         ("", {}, "The prompt is empty"),
-        ("  \n\t", {}, "The prompt is empty"),
         ("the " * 40, {"max_tokens": 20}, "the limit is 20"),
         ("the " * 400, {}, "the limit is 64"),  # the model's own, below the default of 256
         ("x" * 1_000_000, {}, "1,000,000 characters"),
