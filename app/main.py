@@ -35,6 +35,8 @@ _STYLE = (
     "clip-path: inset(50%); white-space: nowrap }"
     # Vega's own colour of subtitles is black, on either page; Streamlit's of axes is too light on the light one.
     '[data-testid="stVegaLiteChart"] svg text { fill: currentColor }'
+    # What is about to be drawn anew still has the links of the view before, which lack what was chosen since.
+    '[data-stale="true"] [data-testid^="stBidiComponent"] { pointer-events: none }'
     # Data frames' own export writes tokens such as =1+1 as formulas; app/ui/common.py has one that does not.
     '[data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]) { display: none }'
 )
