@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from app.attribution.effects import Effects
+from app.attribution.ablation import Effects
 from app.attribution.prompt import FFN_READERS, Settings
 from app.attribution.results import (
     Analysis,

@@ -35,12 +35,12 @@ from db.lazy import lazy_import
 from db.neuron import Head, Neuron, NeuronAt, Part
 
 if TYPE_CHECKING:
+    from app.attribution import ablation, heads, query
     from app.attribution import analysis as analyses
-    from app.attribution import effects, heads, query
     from app.attribution.run import PromptRun, Ranges
 else:
     analyses, heads = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.heads")
-    effects, query = lazy_import("app.attribution.effects"), lazy_import("app.attribution.query")
+    ablation, query = lazy_import("app.attribution.ablation"), lazy_import("app.attribution.query")
 
 DETAILS = "details"
 """The key beside an analysis' own under which answers one step further are kept."""
@@ -232,7 +232,7 @@ TABLE = (
     DrillDown(
         "effects",
         Measured,
-        lambda run, count, ranges: effects.most_effective(run, count, ranges),
+        lambda run, count, ranges: ablation.most_effective(run, count, ranges),
         parse_measured,
         option="effects",
         key="effects",

@@ -7,9 +7,8 @@ import torch
 
 from app.attribution import Settings, run_prompt
 from app.attribution.__main__ import main
-from app.attribution.ablation import without
+from app.attribution.ablation import Effects, most_effective, without
 from app.attribution.analysis import LISTS
-from app.attribution.effects import Effects, effects_everywhere, most_effective
 from app.attribution.form import read
 from app.attribution.prompt import Method
 from app.attribution.results import Analysis, ValueNeuron
@@ -123,17 +122,6 @@ def test_listed_neurons_whatever_their_order_and_the_size_of_batches(name):
         alone = Effects.of(run).entries(one.neuron.kind, torch.tensor([number]))
         assert effect == pytest.approx(float(alone[0]), abs=CLOSE)
     assert Effects.of(run).neurons([]) == []
-
-
-@pytest.mark.parametrize("name", models.FAMILIES)
-def test_everywhere_is_more_than_at_one_position(name):
-    run = run_of(name)
-    parts = [Part.parse(label) for label in ("L0.F3", "L1.H2", "L0.ffn")]
-    before = run.log_probabilities[TARGET]
-    expected = [float(before - without(run, [part]).log_probabilities[TARGET]) for part in parts]
-    assert effects_everywhere(run, parts) == pytest.approx(expected, abs=1e-6)
-    at_last = plain_effect(run, NeuronKind.FFN, 0, silence(3))
-    assert abs(expected[0] - at_last) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from app.attribution import Settings, load, run_prompt
-from app.attribution.effects import Effects
+from app.attribution.ablation import Effects
 from app.attribution.prompt import Method
 from app.attribution.run import PromptRun
 from db.neuron import NeuronKind

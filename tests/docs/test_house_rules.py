@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tests.readmes import CHECKOUT, ROOMS
 
-MOST_FILES = 127
-"""Of Python; this number only falls."""
-MOST_LINES = 31_850
-"""Of Python, JavaScript, CSS and HTML. The aim is 24,000; this number only falls."""
+MOST_FILES = 126
+"""Of Python; 125 without the latest migration, which has to be a file of its own."""
+MOST_LINES = 31_766
+"""Of Python, JavaScript, CSS and HTML. The aim is 24,000."""
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 70
 SAY_NOTHING = {"asking", "finding", "finds", "plain", "standing", "beside", "worked", "alike"}
