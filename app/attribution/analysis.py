@@ -270,7 +270,7 @@ def catalogue_for(given: Path | None, model: LanguageModel) -> Catalogue | None:
     found = own_catalogue(root, model)
     if found is None and folders_called(root, model.name):
         command_line.say(
-            f"The catalogue of {model.name} in {root} is of other weights than those in {model.checkpoint.folder}, and "
-            "is left out."
+            f"The catalogue of {model.name} in {root} was made from other weights than those in "
+            f"{model.checkpoint.folder}, and is left out."
         )
     return found

@@ -27,7 +27,7 @@ ENDINGS = (".jsonl", ".parquet")
 
 
 def read_prompts(path: Path) -> list[PromptLine]:
-    """Prompts of a text file (one a line) or a JSONL file: ``{"prompt": …}``, optionally with target, distractor (or
+    """Prompts of a text file (one per line) or a JSONL file: ``{"prompt": …}``, optionally with target, distractor (or
     target_id, distractor_id), position and bos.
 
     A line ends with a line feed, or a carriage return and a line feed; see `prompt.lines_of`. Lines of nothing but
@@ -37,11 +37,11 @@ def read_prompts(path: Path) -> list[PromptLine]:
         AtlasError: the file cannot be read, is empty, or a line is no such object; the message names the line.
     """
     if path.suffix.lower() == ".json":
-        raise AtlasError(f"{path}: prompts are text, one a line, or JSON lines in a file that ends in .jsonl.")
+        raise AtlasError(f"{path}: prompts are text, one per line, or JSON lines in a file that ends in .jsonl.")
     lines = lines_of(_text_of(path))
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
-        raise AtlasError(f"{path} holds no prompts. Write one a line, or JSON lines such as {_EXAMPLE}.")
+        raise AtlasError(f"{path} holds no prompts. Write one per line, or JSON lines such as {_EXAMPLE}.")
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         return [_parsed(path, number, line) for number, line in numbered]
     if len(lines) == 1 and "\r" in lines[0].rstrip("\r"):

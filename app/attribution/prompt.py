@@ -104,7 +104,10 @@ def _split(model: "LanguageModel", text: str) -> list[int]:
 
 
 def notices_of(model: "LanguageModel", prompt: str, ids: list[int], *, bos: bool = True) -> list[str]:
-    """What the tokenizer made of a text that the text does not show, a sentence each. ids: as `tokenise` gave them."""
+    """What the tokenizer made of a text that the text does not show, one sentence each.
+
+    ids: as `tokenise` gave them.
+    """
     before, after = model.tokens.added
     found = []
     if before and bos:

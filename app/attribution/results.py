@@ -236,7 +236,7 @@ class Analysis:
         method: by which neurons, heads and sub-layers were scored.
         head_effects, layer_effects: measured as `ValueNeuron.effect` is; None where nothing was to be measured.
         bos: whether what the tokenizer puts before a text was put there.
-        notices: how the text and the tokens that were named were read, where that is not plain; a sentence each.
+        notices: how the text and the tokens that were named were read, where that is not plain; one sentence each.
     """
 
     model: str

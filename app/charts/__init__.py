@@ -38,8 +38,8 @@ LEGEND = {
 }
 """What a legend can explain: name -> (colour, words)."""
 
-STRENGTH = 0.78
-"""How opaque the strongest colour of a map is, in the browser as well."""
+STRENGTH = 0.66
+"""How opaque the strongest colour of a map is, in the browser as well; text on it has a contrast of 4.5 or more."""
 BEND = 8.0
 """Of the logarithm by which colours grow: the larger, the sooner they are strong."""
 

@@ -197,7 +197,7 @@ def _catalogue(given: Path | None, analysis: results.Analysis) -> Catalogue | No
     own = (stored.checkpoint, stored.unembedding_hash)
     if (analysis.checkpoint or stored.checkpoint, analysis.unembedding_hash) != own:
         if given is None:
-            command_line.say(f"{_NO_CATALOGUE} The one in {root} is of other weights of that name.")
+            command_line.say(f"{_NO_CATALOGUE} The one in {root} was made from other weights of that name.")
             return None
         raise AtlasError(
             f"The analysis is of {analysis.model}, {short_identity(analysis.checkpoint or '')}, and the catalogue of "

@@ -111,7 +111,7 @@ def test_an_analysis_is_reported_with_its_own_build_only(runs, loaded, tmp_path,
     build(Checkpoint("final", runs[0]), tmp_path / "catalogue", depth=6)
     arguments = ["--analysis", str(tmp_path / "analysis.json"), "--out", str(tmp_path / "report.html")]
     assert report(arguments) == 0
-    assert "is of other weights of that name" in capsys.readouterr().err
+    assert "was made from other weights of that name" in capsys.readouterr().err
     assert "so that the tokens of neurons are not shown" in (tmp_path / "report.html").read_text()
     line = refusal(capsys, report, *arguments, "--catalogue", str(tmp_path / "catalogue"))
     for model in loaded:

@@ -165,7 +165,7 @@ def test_a_map_has_the_colours_of_the_page():
     ]
     assert len(cells) == len(scores)
     for score, cell in zip(scores, cells, strict=True):
-        strength = 0.78 * abs(shade(score, 4.0))  # as app/ui/components/frontend/atlas.css mixes it
+        strength = 0.66 * abs(shade(score, 4.0))  # as app/ui/components/frontend/atlas.css mixes it
         colour = charts.PROMOTES if score > 0 else charts.SUPPRESSES
         mixed = [255 + (int(colour[at : at + 2], 16) - 255) * strength for at in (1, 3, 5)]
         found = [int(part) for part in cell.removeprefix("rgb(").removesuffix(")").split(",")]
