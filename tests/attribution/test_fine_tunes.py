@@ -82,7 +82,7 @@ def test_without_a_build_of_its_own_it_is_explained_without_one(runs, tmp_path, 
     arguments = [models.PROMPT, "--model", str(runs[1]), "--top", "4"]
     assert main([*arguments, "--json"]) == 0
     out, err = capsys.readouterr()
-    assert f"of other weights than those in {runs[1]}, and is left out" in err
+    assert f"other weights than those in {runs[1]}, and is left out" in err
     assert {one["bound"] for one in json.loads(out)["suppressing_certificate"].values()} == {"norms"}
     for catalogue in (tmp_path, built.path.parent, built.path):  # named: it must be the right one
         line = refusal(capsys, main, *arguments, "--catalogue", str(catalogue))
