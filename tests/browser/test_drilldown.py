@@ -118,7 +118,7 @@ def test_the_head_map_by_keyboard(served_app: str, page: Page) -> None:
 def test_another_token_to_hold_the_target_against(served_app: str, page: Page) -> None:
     page.goto(f"{served_app}/prompt?p={quote(PROMPT)}")
     field = page.get_by_label("Why not")
-    field.fill("London")
+    field.fill("␣London")  # as the page shows it; without the space it would be another token
     field.press("Enter")
     expect(page.get_by_text("Why “␣Paris” and not “␣London”")).to_be_visible()
     expect(page.get_by_text("favoured “␣Paris” over “␣London” most")).to_be_visible()

@@ -96,7 +96,7 @@ def test_its_text_can_be_read_in_either_theme(opened: Page):
 
 
 def test_a_chart_comes_as_svg_png_and_data(page: Page, served_app: str, tmp_path: Path):
-    page.goto(f"{served_app}/prompt?{urlencode({'p': 'The capital of France is'})}")
+    page.goto(f"{served_app}/prompt?{urlencode({'p': 'The capital of France is', 'open': 'map'})}")
     settled(page)
     beside = page.locator(".st-key-picture_heads")
     expect(beside.get_by_role("button")).to_have_count(3)

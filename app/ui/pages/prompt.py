@@ -261,7 +261,7 @@ def _token_field(label: str, name: str, asked: PromptSelection, atlas: Catalogue
     say_what_was_done(key=f"prompt_{name}", icon=":material/info:")
     given = token_field(
         label,
-        placeholder="one token, such as London",
+        placeholder="a token, as ␣London",
         options=partial(_options, asked, atlas),
         origin=navigation.href(HERE, asked.question),
         key=f"prompt_{name}",
