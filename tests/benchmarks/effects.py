@@ -12,8 +12,9 @@ from torch import Tensor
 
 from app.attribution import Settings, load, run_prompt
 from app.attribution.ablation import Effects
+from app.attribution.analysis import catalogue_for
 from app.attribution.prompt import Method
-from app.attribution.run import PromptRun
+from app.attribution.run import PromptRun, Ranges, stored_ranges
 from db.neuron import NeuronKind
 from indexer.language_model import LanguageModel
 from tests.benchmarks.attribution import BATCH_PROMPTS
@@ -84,19 +85,17 @@ def rank_correlation(one: Tensor, other: Tensor) -> float:
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-def foretold(run: PromptRun, effects: Tensor) -> dict[str, float]:
+def foretold(run: PromptRun, effects: Tensor, ranges: Ranges | None) -> dict[str, float]:
     """How well each score foretells the effects, and how many of the ten largest the candidates hold."""
     found, candidates = {}, set[int]()
     for method in Method:
         scored = replace(run, settings=replace(run.settings, method=method))
         with torch.inference_mode():
-            best = [
-                scored.entries(NeuronKind.FFN).numbers(one.neuron)[0] for one in scored.raising(NeuronKind.FFN, TOP)[0]
+            ends = [
+                scored.raising(NeuronKind.FFN, TOP, None, ranges)[0],
+                scored.lowering(NeuronKind.FFN, TOP, ranges)[0],
             ]
-            worst = [
-                scored.entries(NeuronKind.FFN).numbers(one.neuron)[0]
-                for one in scored.lowering(NeuronKind.FFN, TOP, None)[0]
-            ]
+            best, worst = ([run.ffn.numbers(one.neuron)[0] for one in end] for end in ends)
             parts = [
                 scored.scores(scored.ffn.contributions(some), [NeuronKind.FFN], [scored.ffn.layer(some)])
                 for some in torch.arange(len(effects)).split(4096)
@@ -119,10 +118,12 @@ def main() -> None:
     print(f"{model.name}, {torch.get_num_threads()} threads")
     for prompt in (BATCH_PROMPTS[0], LONG):
         seconds_of_lists(model, prompt, 3)
+    catalogue = catalogue_for(None, model)
+    ranges = None if catalogue is None else stored_ranges(catalogue)
     rows = []
     for prompt in BATCH_PROMPTS[: options.prompts]:
         run = run_prompt(model, prompt, Settings())
-        rows.append(foretold(run, every_neuron(run)))
+        rows.append(foretold(run, every_neuron(run), ranges))
     for name in rows[0] if rows else ():
         values = [row[name] for row in rows]
         spread = f" ± {1.96 * statistics.stdev(values) / len(values) ** 0.5:.2f}" if len(values) > 1 else ""
