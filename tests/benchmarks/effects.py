@@ -5,7 +5,9 @@
 import argparse
 import statistics
 import time
+from collections import Counter
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from app.attribution.prompt import Method
 from app.attribution.run import PromptRun, Ranges, stored_ranges
 from db.neuron import NeuronKind
 from indexer.language_model import LanguageModel
+from tests.benchmarks.answers import kept
 from tests.benchmarks.attribution import BATCH_PROMPTS
 
 TOP = 300
@@ -85,49 +88,102 @@ def rank_correlation(one: Tensor, other: Tensor) -> float:
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-def foretold(run: PromptRun, effects: Tensor, ranges: Ranges | None) -> dict[str, float]:
-    """How well each score foretells the effects, and how many of the ten largest the candidates hold."""
-    found, candidates = {}, set[int]()
+def scored_by(run: PromptRun, method: Method) -> PromptRun:
+    """The run with another method's scores."""
+    return replace(run, settings=replace(run.settings, method=method))
+
+
+def scores_of(run: PromptRun, numbers: Tensor) -> Tensor:
+    """Scores of FFN neurons by number, nats."""
+    with torch.inference_mode():
+        return torch.cat(
+            [
+                run.scores(run.ffn.contributions(some), [NeuronKind.FFN], [run.ffn.layer(some)])
+                for some in numbers.split(4096)
+            ]
+        )
+
+
+def candidates(run: PromptRun, ranges: Ranges | None) -> dict[Method, tuple[list[int], list[int]]]:
+    """The first neurons at both ends of each method's list, by number."""
+    found = {}
     for method in Method:
-        scored = replace(run, settings=replace(run.settings, method=method))
-        with torch.inference_mode():
-            ends = [
-                scored.raising(NeuronKind.FFN, TOP, None, ranges)[0],
-                scored.lowering(NeuronKind.FFN, TOP, ranges)[0],
-            ]
-            best, worst = ([run.ffn.numbers(one.neuron)[0] for one in end] for end in ends)
-            parts = [
-                scored.scores(scored.ffn.contributions(some), [NeuronKind.FFN], [scored.ffn.layer(some)])
-                for some in torch.arange(len(effects)).split(4096)
-            ]
-        candidates |= {*best, *worst}
-        found[f"{method} (all)"] = rank_correlation(torch.cat(parts), effects)
-        found[f"{method} (its first {TOP})"] = rank_correlation(torch.cat(parts)[best], effects[best])
-    largest = effects.abs().topk(10).indices.tolist()
-    found["ten largest effects among candidates"] = len(candidates & set(largest)) / 10
+        scored = scored_by(run, method)
+        ends = (scored.raising(NeuronKind.FFN, TOP, None, ranges)[0], scored.lowering(NeuronKind.FFN, TOP, ranges)[0])
+        best, worst = ([run.ffn.numbers(one.neuron)[0] for one in end] for end in ends)
+        found[method] = (best, worst)
     return found
+
+
+def foretold_first(run: PromptRun, chosen: dict[Method, tuple[list[int], list[int]]]) -> dict[str, float]:
+    """How well each score foretells the effects of the first neurons of its own list, and how often their sign."""
+    found, effects = {}, Effects.of(run)
+    for method, (best, _) in chosen.items():
+        numbers = torch.tensor(best)
+        measured = effects.entries(NeuronKind.FFN, numbers)
+        found[f"{method}: its first {TOP}"] = rank_correlation(scores_of(scored_by(run, method), numbers), measured)
+        found[f"{method}: share of these that helped"] = float((measured > 0).double().mean())
+    return found
+
+
+def foretold_all(
+    run: PromptRun, effects: Tensor, chosen: dict[Method, tuple[list[int], list[int]]]
+) -> dict[str, float]:
+    """How well each score foretells the effects of all FFN neurons, and how many of the largest the candidates hold."""
+    every = torch.arange(len(effects))
+    found = {
+        f"{method}: all FFN neurons": rank_correlation(scores_of(scored_by(run, method), every), effects)
+        for method in Method
+    }
+    largest = set(effects.abs().topk(10).indices.tolist())
+    for method, ends in chosen.items():
+        found[f"ten largest effects among the {TOP} at both ends by {method}"] = (
+            len({*ends[0], *ends[1]} & largest) / 10
+        )
+    union = {number for ends in chosen.values() for end in ends for number in end}
+    found["ten largest effects among the union of these"] = len(union & largest) / 10
+    return found
+
+
+def summary(rows: list[dict[str, float]]) -> None:
+    """Mean and 95 % interval of each figure."""
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows]
+        spread = f" ± {1.96 * statistics.stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+        print(f"{name:70} {statistics.mean(values):6.3f}{spread}", flush=True)
+
+
+def compared_with_exact(model: LanguageModel, prompts: int, exhaustive: int) -> None:
+    """Scores against measured effects on prompts of six answer types: the first of each list on all `prompts`, all FFN
+    neurons on the first `exhaustive`.
+    """
+    catalogue = catalogue_for(None, model)
+    ranges = None if catalogue is None else stored_ranges(catalogue)
+    first, whole, kinds = [], [], Counter[str]()
+    for number, (kind, run) in enumerate(islice(kept(model, Settings()), prompts)):
+        chosen = candidates(run, ranges)
+        first.append(foretold_first(run, chosen))
+        if number < exhaustive:
+            whole.append(foretold_all(run, every_neuron(run), chosen))
+        kinds[kind] += 1
+    print(f"{len(first)} prompts: {dict(kinds)}")
+    summary(first)
+    print(f"all FFN neurons measured on {len(whole)} of them:")
+    summary(whole)
 
 
 def main() -> None:
     """Measure, compare and print."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--model", default="demo")
-    arguments.add_argument("--prompts", type=int, default=1, help="prompts whose FFN neurons are all measured")
+    arguments.add_argument("--prompts", type=int, default=6, help="prompts whose listed neurons are measured")
+    arguments.add_argument("--exhaustive", type=int, default=1, help="of these, prompts whose FFN neurons all are")
     options = arguments.parse_args()
     model = load(options.model)
     print(f"{model.name}, {torch.get_num_threads()} threads")
     for prompt in (BATCH_PROMPTS[0], LONG):
         seconds_of_lists(model, prompt, 3)
-    catalogue = catalogue_for(None, model)
-    ranges = None if catalogue is None else stored_ranges(catalogue)
-    rows = []
-    for prompt in BATCH_PROMPTS[: options.prompts]:
-        run = run_prompt(model, prompt, Settings())
-        rows.append(foretold(run, every_neuron(run), ranges))
-    for name in rows[0] if rows else ():
-        values = [row[name] for row in rows]
-        spread = f" ± {1.96 * statistics.stdev(values) / len(values) ** 0.5:.2f}" if len(values) > 1 else ""
-        print(f"{name:45} {statistics.mean(values):5.2f}{spread}")
+    compared_with_exact(model, options.prompts, options.exhaustive)
 
 
 if __name__ == "__main__":
