@@ -13,6 +13,7 @@ from app import attribution
 from app.answers import explain
 from app.answers.reading import FILTER_DEPTH as _TOKENS
 from app.answers.reading import arranged, exists, having
+from app.attribution.frames import Said, said_of
 from app.attribution.frames import aggregate as aggregate_frame
 from app.attribution.prompt import PromptLine, lines_of
 from app.attribution.results import to_json
@@ -25,7 +26,6 @@ from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import Neuron
 from db.records import NeuronTokens
-from db.token_text import display
 from db.workspace.records import ROLES
 
 arrow, parquet = lazy_import("pyarrow"), lazy_import("pyarrow.parquet")
@@ -79,7 +79,7 @@ class Aggregate:
     prompts: int
     failed: tuple[tuple[str, str], ...]
     models: tuple[tuple[str, str], ...]
-    said: tuple["Said", ...] = ()
+    said: tuple[Said, ...] = ()
 
     def is_of(self, atlas: Catalogue) -> bool:
         """Whether all are of the catalogue's model, so that its tokens are those of their neurons."""
@@ -87,41 +87,6 @@ class Aggregate:
         return all(
             checkpoint == own.checkpoint if checkpoint else name == own.model for name, checkpoint in self.models
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What the model says after one prompt.
-
-    Attributes:
-        prompt: as it was given.
-        top: the most probable next token, in display form; None where a file does not say.
-        top_probability: its probability.
-        target: the explained token, in display form; None where a file does not say.
-        target_id: its id.
-        target_probability: its probability.
-    """
-
-    prompt: str
-    top: str | None
-    top_probability: float | None
-    target: str | None
-    target_id: int | None
-    target_probability: float | None
-
-
-def said_of(row: dict[str, Any]) -> Said:
-    """What a row of one prompt says; see `row`."""
-    first, target = (row.get("predictions") or [{}])[0], row.get("target") or {}
-
-    displays = {one["id"]: one["display"] for one in row.get("displays") or ()}
-
-    def shown(one: dict[str, Any]) -> str | None:
-        text = one.get("text")
-        return None if text is None else displays.get(one["id"], display(text.encode("utf-8", "replace")))
-
-    probability = first.get("probability")
-    return Said(row["prompt"], shown(first), probability, shown(target), target.get("id"), target.get("probability"))
 
 
 def aggregate_of(rows: list[dict[str, Any]]) -> Aggregate:
@@ -223,6 +188,7 @@ class _Entry(BaseModel):
     neuron: Annotated[str, AfterValidator(lambda label: Neuron.parse(label[:40]).label)]
     score: FiniteFloat
     activation: FiniteFloat | None = None
+    effect: FiniteFloat | None = None
 
 
 class _Token(BaseModel):

@@ -36,16 +36,21 @@ from db.token_text import legible, shorten
 from indexer.families import Conventions
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
     from app.attribution import analysis as analyses
-    from app.attribution import batch, frames, query, text
+    from app.attribution import batch, frames, query, sets, text
     from app.attribution import compare as comparing
     from app.attribution import run as runs
     from app.attribution.compare import Comparison
     from app.attribution.run import Ranges
     from indexer.language_model import LanguageModel
 else:
+    np = lazy_import("numpy")
     analyses, runs = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.run")
     batch, frames = lazy_import("app.attribution.batch"), lazy_import("app.attribution.frames")
+    sets = lazy_import("app.attribution.sets")
     comparing = lazy_import("app.attribution.compare")
     query, text = lazy_import("app.attribution.query"), lazy_import("app.attribution.text")
 
@@ -66,6 +71,8 @@ def parser() -> ArgumentParser:
     asked.add_argument("--prompts", type=Path, metavar="FILE", help="many: a text file, or JSONL with optional targets")
     keys = "no prompt: the tokens whose embeddings switch a neuron on, by its key vectors"
     asked.add_argument("--keys", action="append", metavar="L11.F1229", help=keys)
+    second = "with --prompts: a second set, and which neurons are particular to the first"
+    add("--against-prompts", type=Path, metavar="FILE", help=second)
     out = "with --prompts: .jsonl or .parquet, one row per prompt; with a comparison: .json, .csv or .parquet"
     add("--out", type=Path, metavar="FILE", help=out)
     add("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)")
@@ -116,6 +123,8 @@ def _run(options: Namespace) -> str:
         return _keys(options)
     if options.prompts is None:
         require_prompt(options.prompt)
+        if options.against_prompts is not None:
+            raise AtlasError("--against-prompts holds a second set against --prompts FILE. Name both.")
     asked = drilldowns.asked_for(vars(options))
     if any(one is not None for one in _compared_with(options)):
         return _compared(options, asked)
@@ -124,6 +133,8 @@ def _run(options: Namespace) -> str:
     started = time.perf_counter()
     model = analyses.load(options.model)
     loaded = time.perf_counter() - started
+    if options.against_prompts is not None:
+        return _sets(options, model)
     if options.prompts is not None:
         return _many(options, model)
     return _one(options, model, asked, loaded)
@@ -149,15 +160,67 @@ def _many(options: Namespace, model: "LanguageModel") -> str:
     rows = batch.analyse_batch(
         model, prompts, settings, options.out, ranges=ranges, say=command_line.say, progress=_bar
     )
-    failed = [row for row in rows if "error" in row]
-    for row in failed[:5]:
-        command_line.say(f"not analysed: “{shorten(legible(row['prompt']), 60)}”: {row['error']}")
-    command_line.say(f"{options.out}: {len(rows) - len(failed)} of {len(rows)} prompts analysed.")
+    said = _said(rows, options.out)
     table = frames.aggregate(rows)
     if options.json:
         return table.to_json(orient="records", force_ascii=False) or "[]"
     best = table.groupby("role", sort=False).head(10)
-    return best.to_string(index=False, float_format=lambda number: f"{number:.3f}") if len(best) else "no neurons"
+    return f"{_shown(said)}\n\n{_shown(best)}" if len(best) else "no neurons"
+
+
+def _said(rows: list[dict[str, Any]], out: Path) -> "pd.DataFrame":
+    """What the model says after each prompt; which could not be analysed goes to standard error."""
+    failed = [row for row in rows if "error" in row]
+    for row in failed[:5]:
+        command_line.say(f"not analysed: “{shorten(legible(row['prompt']), 60)}”: {row['error']}")
+    command_line.say(f"{out}: {len(rows) - len(failed)} of {len(rows)} prompts analysed.")
+    return frames.said_frame(frames.said_of(row) for row in rows if "error" not in row)
+
+
+def _shown(frame: "pd.DataFrame") -> str:
+    """A frame for a terminal."""
+    if "prompt" in frame:
+        prompts = [shorten(legible(one), 60) for one in frame["prompt"]]
+        frame = frame.assign(prompt=prompts).drop(columns="target_id")
+    return frame.to_string(index=False, float_format=lambda number: f"{number:.3f}")
+
+
+def _sets(options: Namespace, model: "LanguageModel") -> str:
+    if options.out.suffix.lower() not in ENDINGS:
+        raise AtlasError(f"Two sets are written to a file that ends in {', '.join(ENDINGS)}: not {options.out.name}.")
+    settings = _settings(options)
+    ranges = _ranges(analyses.catalogue_for(options.catalogue, model), settings)
+    first, second = batch.read_prompts(options.prompts), batch.read_prompts(options.against_prompts)
+    analysed = options.out.with_name(f"{options.out.name}.analyses.jsonl")
+    rows, count, figures = batch.analyse_sets(
+        model, first, second, settings, analysed, ranges=ranges, say=command_line.say, progress=_bar
+    )
+    said = _said(rows, analysed)
+    others = len(said) - count
+    table = sets.specificity(figures, np.arange(len(said)) < count)
+    least = sets.least_p(count, others)
+    if options.out.suffix.lower() == ".json" or options.json:
+        said["set"] = ["first"] * count + ["second"] * others
+        found = {"first": count, "second": others, "least_p": least}
+        found |= {"prompts": json.loads(export.to_json(said)), "neurons": json.loads(export.to_json(table))}
+    if options.out.suffix.lower() != ".json":
+        export.write(table, options.out, None)
+    else:
+        _write_line(found, options.out)
+    if options.json:
+        return _line(found)
+    return "\n".join(
+        [
+            _shown(said),
+            "",
+            f"{len(table):,} neurons, scored on all {len(said)} prompts, are in {options.out}. Of these sets ({count} "
+            f"and {others} prompts) p can be no less than {least:.2g}.",
+            "Most particular to the first set:",
+            _shown(table.head(10)),
+            "to the second set:",
+            _shown(table.tail(10)[::-1]),
+        ]
+    )
 
 
 def _keys(options: Namespace) -> str:
@@ -220,10 +283,7 @@ def _written(found: "Comparison", path: Path) -> str:
     """JSON holds all of it, CSV and Parquet the table of neurons."""
     if path.suffix.lower() != ".json":
         return export.write(comparing.neurons_frame(found), path, None)
-    try:
-        path.write_text(f"{_line(form.written(found))}\n", encoding="utf-8")
-    except OSError as error:
-        raise AtlasError(f"{path} could not be written ({error.strerror or error}).") from error
+    _write_line(form.written(found), path)
     return f"The comparison was written to {path}."
 
 
@@ -268,6 +328,13 @@ def _ranges(catalogue: Catalogue | None, settings: Settings) -> "Ranges | None":
 
 def _line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _write_line(value: Any, path: Path) -> None:
+    try:
+        path.write_text(f"{_line(value)}\n", encoding="utf-8")
+    except OSError as error:
+        raise AtlasError(f"{path} could not be written ({error.strerror or error}).") from error
 
 
 def _bar(places: Iterable[int], done: int, total: int) -> Iterable[int]:

@@ -366,6 +366,21 @@ class Effects:
                     found[place] = effect
         return found
 
+    def parts(self, parts: Sequence[Part]) -> list[float]:
+        """Effect of all that each part adds at the analysed position, of an attention neuron from every source position
+        together, nats; the measured counterpart of `part_scores`.
+        """
+        found = [0.0] * len(parts)
+        for kind in NeuronKind:
+            places = [place for place, part in enumerate(parts) if part.kind is kind]
+            if places:
+                contributions = torch.stack([_contribution(self.run, parts[place]) for place in places])
+                layers = torch.tensor([parts[place].layer for place in places])
+                for some, effects in self.measure(kind, layers, contributions.__getitem__):
+                    for number, effect in zip(some.tolist(), effects.tolist(), strict=True):
+                        found[places[number]] = effect
+        return found
+
     def heads(self) -> Float[np.ndarray, "L H"]:
         """Effect of every head at the analysed position, nats."""
         contributions = self.run.head_contributions

@@ -11,15 +11,21 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from app.attribution.ablation import Effects, part_scores
 from app.attribution.analysis import analyse
 from app.attribution.prompt import PromptLine, Settings, lines_of, valid_unicode
 from app.attribution.results import to_json
-from app.attribution.run import Ranges
+from app.attribution.run import Ranges, run_prompt
+from app.attribution.sets import Figures, listed_figures
 from db.errors import AtlasError
+from db.neuron import Neuron, Part
 from db.records import short_identity
 from indexer.language_model import LanguageModel
 
@@ -94,6 +100,14 @@ def _token(found: dict[str, Any], name: str) -> str | int | None:
     return text if number is None else number
 
 
+Progress = Callable[[Iterable[int], int, int], Iterable[int]]
+"""Wraps the places still to do, given how many are done and how many there are."""
+
+
+def _silent(places: Iterable[int], _done: int, _total: int) -> Iterable[int]:
+    return places
+
+
 def analyse_batch(
     model: LanguageModel,
     prompts: list[PromptLine],
@@ -102,7 +116,7 @@ def analyse_batch(
     *,
     ranges: Ranges | None = None,
     say: Callable[[str], None] = lambda _line: None,
-    progress: Callable[[Iterable[int], int, int], Iterable[int]] = lambda places, _done, _total: places,
+    progress: Progress = _silent,
 ) -> list[dict[str, Any]]:
     """Analyse every prompt and write `out`; a prompt that cannot be analysed becomes ``{"prompt": …, "error": …}``.
 
@@ -113,7 +127,7 @@ def analyse_batch(
         out: the file to write; its ending, .jsonl or .parquet, chooses the form.
         ranges: see `analyse`.
         say: told where rows of another question are thrown away.
-        progress: wraps the places still to do, given how many are done and how many there are.
+        progress: see `Progress`.
 
     Returns:
         The rows, one a prompt.
@@ -150,6 +164,71 @@ def _row(model: LanguageModel, line: PromptLine, settings: Settings, ranges: Ran
         return to_json(analyse(model, line.prompt, line.applied(settings), ranges=ranges))
     except AtlasError as error:
         return {"prompt": line.prompt, "error": str(error)}
+
+
+# A set of prompts against another.
+
+
+def figures_on(
+    model: LanguageModel, line: PromptLine, settings: Settings, neurons: Iterable[Neuron]
+) -> tuple[list[float], list[float] | None]:
+    """The score of each neuron on one prompt and, where `settings.measure` is not 0, its measured effect, nats; of an
+    attention neuron what it wrote from all source positions together.
+
+    Raises:
+        AtlasError: the prompt cannot be explained.
+    """
+    parts = [Part.of(one) for one in neurons]
+    with torch.inference_mode():
+        run = run_prompt(model, line.prompt, line.applied(settings))
+        return part_scores(run, parts), Effects.of(run).parts(parts) if settings.measure else None
+
+
+def figures_of(found: Iterable[tuple[list[float], list[float] | None]], neurons: tuple[Neuron, ...]) -> Figures:
+    """What `figures_on` says of each prompt, put together."""
+    scores, effects = zip(*found, strict=True)
+    measured = None if None in effects else np.array(effects)
+    return Figures(neurons, np.array(scores), measured, everywhere=True)
+
+
+def analyse_sets(
+    model: LanguageModel,
+    first: list[PromptLine],
+    second: list[PromptLine],
+    settings: Settings,
+    out: Path,
+    *,
+    ranges: Ranges | None = None,
+    say: Callable[[str], None] = lambda _line: None,
+    progress: Progress = _silent,
+) -> tuple[list[dict[str, Any]], int, Figures]:
+    """Two sets of prompts: each prompt analysed, then the neurons whose scores vary most over all of them scored on
+    every prompt, and measured there where `settings.measure` is not 0.
+
+    Args:
+        model: the model.
+        first: one set.
+        second: the other.
+        settings: for all of them, as in `analyse_batch`, which also describes what is not said here.
+        out: a .jsonl or .parquet file, which gets the analyses, the first set's before the second's.
+        ranges: see `analyse`.
+        say: told where rows of another question are thrown away.
+        progress: see `Progress`.
+
+    Returns:
+        The rows of all prompts, how many of the first set could be analysed, and the figures of the prompts that could.
+
+    Raises:
+        AtlasError: the file cannot be written.
+    """
+    lines, lists = first + second, replace(settings, measure=0, query_top=0)
+    rows = analyse_batch(model, lines, lists, out, ranges=ranges, say=say, progress=progress)
+    usable = [place for place, row in enumerate(rows) if "error" not in row]
+    neurons = listed_figures([rows[place] for place in usable]).neurons
+    found = [
+        figures_on(model, lines[usable[at]], settings, neurons) for at in progress(range(len(usable)), 0, len(usable))
+    ]
+    return rows, sum(place < len(first) for place in usable), figures_of(found, neurons)
 
 
 def _fingerprint(model: LanguageModel, prompts: list[PromptLine], settings: Settings) -> str:

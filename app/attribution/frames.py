@@ -1,6 +1,7 @@
 """Results as data frames: the figures of the charts, the tables and the exports. Column names stand here alone."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from app.attribution.results import (
     value_layer_counts,
 )
 from db.neuron import NeuronKind
+from db.token_text import display
 from db.workspace.records import ROLES
 
 
@@ -170,7 +172,7 @@ def keys_frame(sides: tuple[KeySide, ...]) -> pd.DataFrame:
 
 # Which neurons matter over many prompts: how often each stands in a prompt's top k, and with what score.
 
-COLUMNS = ["role", "neuron", "prompts", "share", "mean_score", "mean_activation"]
+COLUMNS = ["role", "neuron", "prompts", "share", "mean_score", "mean_activation", "mean_effect", "measured"]
 
 
 def aggregate(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -181,20 +183,23 @@ def aggregate(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
     Returns:
         Columns: role, neuron, prompts (in how many prompts' list), share (of all prompts analysed), mean_score (nats,
-            over those prompts), mean_activation (signed, over those prompts; absent for query neurons).
+            over those prompts), mean_activation (signed, over those prompts; absent for query neurons). Where
+            effects were measured also mean_effect (nats) and measured (in how many of those prompts).
     """
     analysed = 0
-    found: list[tuple[int, str, str, float, float | None]] = []
+    found: list[tuple[int, str, str, float, float | None, float | None]] = []
     for row in rows:
         if row.get("error"):
             continue
         for role, name in ROLES.items():
             for one in row.get(name) or ():
-                found.append((analysed, role, one["neuron"], one["score"], one.get("activation")))
+                found.append((analysed, role, one["neuron"], one["score"], one.get("activation"), one.get("effect")))
         analysed += 1
-    every = pd.DataFrame(found, columns=["prompt", "role", "neuron", "score", "activation"])
+    every = pd.DataFrame(found, columns=["prompt", "role", "neuron", "score", "activation", "effect"])
+    every = every.astype({"effect": float})
+    columns = COLUMNS if every["effect"].notna().any() else COLUMNS[:-2]
     if every.empty:
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=columns)
     every["size"] = every["score"].abs()
     strongest = every.sort_values("size", ascending=False).drop_duplicates(["prompt", "role", "neuron"])
     grouped = strongest.groupby(["role", "neuron"], sort=False)
@@ -202,10 +207,57 @@ def aggregate(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
         prompts=("prompt", "size"),
         mean_score=("score", "mean"),
         mean_activation=("activation", "mean"),
+        mean_effect=("effect", "mean"),
+        measured=("effect", "count"),
         size=("size", "mean"),
     ).reset_index()
     result["share"] = result["prompts"] / analysed
     order = {role: place for place, role in enumerate(ROLES)}
     result["place"] = result["role"].map(order)
     result = result.sort_values(["place", "prompts", "size", "neuron"], ascending=[True, False, False, True])
-    return result[COLUMNS].reset_index(drop=True)
+    return result[columns].reset_index(drop=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the model says after one prompt.
+
+    Attributes:
+        prompt: as it was given.
+        top: the most probable next token, in display form; None where a file does not say.
+        top_probability: its probability.
+        target: the explained token, in display form; None where a file does not say.
+        target_id: its id.
+        target_probability: its probability.
+    """
+
+    prompt: str
+    top: str | None
+    top_probability: float | None
+    target: str | None
+    target_id: int | None
+    target_probability: float | None
+
+
+def said_of(row: dict[str, Any]) -> Said:
+    """What the row of one prompt says."""
+    first, target = (row.get("predictions") or [{}])[0], row.get("target") or {}
+    displays = {one["id"]: one["display"] for one in row.get("displays") or ()}
+
+    def shown(one: dict[str, Any]) -> str | None:
+        text = one.get("text")
+        return None if text is None else displays.get(one["id"], display(text.encode("utf-8", "replace")))
+
+    probability = first.get("probability")
+    return Said(row["prompt"], shown(first), probability, shown(target), target.get("id"), target.get("probability"))
+
+
+def said_frame(said: Iterable[Said]) -> pd.DataFrame:
+    """One row a prompt. Columns: prompt, says (the most probable token, in display form), probability, target (that was
+    explained), target_id, target_probability.
+    """
+    rows = [
+        (one.prompt, one.top, one.top_probability, one.target, one.target_id, one.target_probability) for one in said
+    ]
+    columns = ["prompt", "says", "probability", "target", "target_id", "target_probability"]
+    return pd.DataFrame(rows, columns=columns).astype({"target_id": "Int64"})

@@ -196,6 +196,17 @@ def test_neurons_are_counted_once_a_prompt_with_their_strongest_position():
     assert table["mean_activation"].tolist() == pytest.approx([-0.5, 1.0, -1.0])
 
 
+def test_the_mean_effect_is_that_of_the_prompts_where_it_was_measured():
+    one = {"neuron": "L1.F2", "score": 0.5, "activation": 1.0}
+    lists = [[one | {"effect": 0.25}], [one | {"effect": -0.75}], [one, {"neuron": "L1.F3", "score": 0.1}]]
+    rows = [{"ffn_value_neurons": some} for some in lists]
+    table = aggregate(rows)
+    assert table["mean_effect"].iloc[0] == -0.25
+    assert table["mean_effect"].isna().tolist() == [False, True]
+    assert table[["prompts", "measured"]].values.tolist() == [[3, 2], [1, 0]]
+    assert "mean_effect" not in aggregate(rows[2:])
+
+
 def test_no_rows_make_an_empty_table():
     assert aggregate([]).empty
 

@@ -46,10 +46,10 @@ def plain_effect(run, kind, layer, change):
 
     ids = run.stream.token_ids[None]
     with torch.inference_mode():
-        clean = run.model.module(ids, use_cache=False).logits[0, -1].log_softmax(-1)[TARGET]
+        clean = run.model.module(ids, use_cache=False).logits[0, -1].log_softmax(-1)[run.target_id]
         handle = module.register_forward_pre_hook(before) if where == "input" else module.register_forward_hook(after)
         try:
-            changed = run.model.module(ids, use_cache=False).logits[0, -1].log_softmax(-1)[TARGET]
+            changed = run.model.module(ids, use_cache=False).logits[0, -1].log_softmax(-1)[run.target_id]
         finally:
             handle.remove()
     return float(clean - changed)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.readmes import CHECKOUT, ROOMS
 
-MOST_FILES = 126
+MOST_FILES = 127
 """Of Python; 125 without the latest migration, which has to be a file of its own."""
-MOST_LINES = 31_769
+MOST_LINES = 32_600
 """Of Python, JavaScript, CSS and HTML. The aim is 24,000."""
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 70

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app.answers import batches
-from app.answers.batches import MAX_PROMPTS, Aggregate, NeuronRow, Said
+from app.answers.batches import MAX_PROMPTS, Aggregate, NeuronRow
 from app.answers.search import count_by_layer
+from app.attribution.frames import Said
 from app.attribution.prompt import PromptLine
 from app.charts import catalogue_charts
 from app.gallery import READY

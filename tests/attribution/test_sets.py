@@ -1,0 +1,201 @@
+"""One set of prompts against another: by brute force, in plain loops, and on a model."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from app.attribution import Settings, run_prompt
+from app.attribution.__main__ import main
+from app.attribution.batch import analyse_sets, read_rows
+from app.attribution.frames import said_frame, said_of
+from app.attribution.prompt import PromptLine
+from app.attribution.sets import Figures, false_discoveries, least_p, listed_figures, permutation_p, specificity
+from db.errors import AtlasError
+from db.neuron import Neuron, NeuronKind
+from tests import models
+from tests.attribution.test_effects import plain_effect, silence
+
+FIRST = ["The river runs to the sea", "The river runs to the hill", "The rain runs to the river"]
+SECOND = ["The road is long", "The hill is far from", "A blue river and a long road", "The road ends"]
+
+
+def values_of(prompts, neurons, seed=1):
+    return np.random.default_rng(seed).normal(size=(prompts, neurons))
+
+
+def brute_force_p(values, size):
+    """Every split, one by one."""
+    rows = range(len(values))
+
+    def difference(chosen):
+        inside = [values[one] for one in chosen]
+        outside = [values[one] for one in rows if one not in chosen]
+        return abs(sum(inside) / len(inside) - sum(outside) / len(outside))
+
+    observed = difference(tuple(range(size)))
+    splits = list(combinations(rows, size))
+    return sum(difference(one) >= observed - 1e-9 for one in splits) / len(splits)
+
+
+@pytest.mark.parametrize(("size", "total"), [(3, 7), (1, 5), (4, 8)])
+def test_p_is_the_share_of_all_splits(size, total):
+    values = values_of(total, 12)
+    values[:size, 0] += 9
+    values[:, 1] = 2.0  # alike everywhere
+    found = permutation_p(values, np.arange(total) < size)
+    assert found == pytest.approx([brute_force_p(values[:, one], size) for one in range(12)])
+    assert found[0] == pytest.approx(least_p(size, total - size))
+    assert found[1] == 1
+
+
+def test_p_does_not_depend_on_the_order_of_the_prompts():
+    values, first = values_of(9, 4), np.array([1, 0, 1, 1, 0, 0, 0, 1, 0], dtype=bool)
+    order = np.argsort(~first, kind="stable")
+    assert permutation_p(values, first).tolist() == permutation_p(values[order], first[order]).tolist()
+
+
+def test_many_splits_are_drawn_and_repeatable():
+    values, first = values_of(24, 40), np.arange(24) < 12
+    values[:12, 0] += 5
+    found = permutation_p(values, first)
+    assert found.tolist() == permutation_p(values, first).tolist()
+    assert found[0] == least_p(12, 12) == 1 / 10_001
+
+
+def test_what_is_drawn_comes_near_to_all_splits(monkeypatch):
+    values, first = values_of(12, 40), np.arange(12) < 6
+    exact = permutation_p(values, first)
+    monkeypatch.setattr("app.attribution.sets.DEALS", 900)  # fewer than the 924 ways
+    drawn = permutation_p(values, first)
+    assert (drawn != exact).any()
+    assert np.abs(drawn - exact).max() < 4 * 0.5 / 30  # four standard errors of a share
+
+
+def test_false_discoveries_by_the_definition():
+    p = np.random.default_rng(3).random(30) ** 3
+    ranked = sorted(p)
+
+    def q(one):
+        return min(1.0, *(30 * other / (1 + place) for place, other in enumerate(ranked) if other >= one))
+
+    assert false_discoveries(p) == pytest.approx([q(one) for one in p])
+    assert false_discoveries(np.empty(0)).size == 0
+
+
+def test_chance_alone_finds_little():
+    """No neuron differs: the p-values are spread evenly, and no q is small."""
+    values = values_of(16, 400, seed=8)
+    p = permutation_p(values, np.arange(16) < 8)
+    assert 0.02 < (p <= 0.05).mean() < 0.09
+    assert false_discoveries(p).min() > 0.05
+
+
+def test_means_differences_and_order():
+    neurons = tuple(Neuron.ffn(0, index) for index in range(4))
+    scores, effects = values_of(7, 4), values_of(7, 4, seed=2)
+    first = np.arange(7) < 3
+    table = specificity(Figures(neurons, scores, None, True), first)
+    assert "effect_a" not in table
+    for row in table.itertuples():
+        own = scores[:, Neuron.parse(str(row.neuron)).index]
+        assert (row.mean_a, row.mean_b) == pytest.approx((own[:3].mean(), own[3:].mean()))
+        assert row.difference == pytest.approx(own[:3].mean() - own[3:].mean())
+    assert table["difference"].is_monotonic_decreasing
+    measured = specificity(Figures(neurons, scores, effects, True), first)
+    assert measured["effect_difference"].is_monotonic_decreasing
+    assert measured["effect_difference"].tolist() == pytest.approx(
+        sorted(effects[:3].mean(0) - effects[3:].mean(0), reverse=True)
+    )
+    place = {label: at for at, label in enumerate(measured["neuron"])}
+    expected = permutation_p(effects, first)
+    assert [measured["effect_p"][place[one.label]] for one in neurons] == expected.tolist()
+    effects[:3, 1] = np.nan  # measured in one set only: no difference, and no p for any
+    partly = specificity(Figures(neurons, scores, effects, False), first).set_index("neuron")
+    assert "effect_p" not in partly
+    assert pd.isna(partly["effect_difference"]["L0.F1"])
+    assert partly["effect_b"]["L0.F1"] == pytest.approx(effects[3:, 1].mean())
+    with pytest.raises(AtlasError, match="at least one prompt"):
+        specificity(Figures(neurons, scores, None, True), np.ones(7, dtype=bool))
+
+
+def test_what_lists_lack_counts_as_nothing_and_positions_add_up():
+    rows = [
+        {
+            "ffn_value_neurons": [{"neuron": "L0.F1", "score": 0.5, "effect": 0.25}],
+            "attention_value_neurons": [{"neuron": "L0.H0.N1", "score": 0.25}, {"neuron": "L0.H0.N1", "score": 0.5}],
+            "query_ffn_neurons": [{"neuron": "L0.F9", "score": 5.0}],
+        },
+        {"ffn_suppressing_neurons": [{"neuron": "L0.F1", "score": -0.25}, {"neuron": "L0.F2", "score": -0.125}]},
+    ]
+    found = listed_figures(rows)
+    table = dict(zip([one.label for one in found.neurons], found.scores.T.tolist(), strict=True))
+    assert table == {"L0.F1": [0.5, -0.25], "L0.F2": [0.0, -0.125], "L0.H0.N1": [0.75, 0.0]}
+    assert found.effects is not None
+    assert found.effects[0, found.neurons.index(Neuron.ffn(0, 1))] == 0.25
+    assert np.isnan(found.effects).sum() == 5
+    assert [one.label for one in listed_figures(rows, 1).neurons] == ["L0.F1", "L0.H0.N1"]  # most varied of each kind
+    assert listed_figures(rows[::-1]).neurons == found.neurons  # whichever set a prompt is in
+    assert listed_figures([{}]).neurons == ()
+
+
+def test_every_neuron_is_scored_and_measured_on_every_prompt(tmp_path):
+    model = models.language_model("llama")
+    first, second = ([PromptLine(one) for one in some] for some in (FIRST, SECOND))
+    asked = Settings(top=6, measure=1, suppressing=True)
+    rows, count, figures = analyse_sets(model, first, second, asked, tmp_path / "x.jsonl")
+    assert (len(rows), count) == (7, 3)
+    assert figures.everywhere
+    assert figures.effects is not None
+    listed = {one["neuron"] for row in rows for one in row["ffn_value_neurons"] + row["ffn_suppressing_neurons"]}
+    assert {one.label for one in figures.neurons if one.kind is NeuronKind.FFN} == listed
+    width = model.dimensions.head_dim
+    for place, prompt in enumerate(FIRST + SECOND):
+        run = run_prompt(model, prompt, Settings())
+        for at, one in enumerate(figures.neurons[::7]):
+            entries = run.entries(one.kind)
+            numbers = torch.tensor(entries.numbers(one))
+            whole = entries.contributions(numbers).sum(dim=0)
+            base = run.bases(one.kind)
+            score = base.importance(whole[None], torch.tensor([one.layer]))
+            assert figures.scores[place, 7 * at] == pytest.approx(float(score), abs=1e-5)
+            if place > 1:
+                continue
+            change = silence(one.index) if one.kind is NeuronKind.FFN else silence(one.row(width))
+            expected = plain_effect(run, one.kind, one.layer, change)
+            assert figures.effects[place, 7 * at] == pytest.approx(expected, abs=1e-4)
+
+
+def test_from_the_shell(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("\n".join(FIRST))
+    (tmp_path / "b.txt").write_text("\n".join(SECOND))
+    folder, out = str(models.folder("llama")), tmp_path / "out.json"
+    asked = ["--prompts", str(tmp_path / "a.txt"), "--against-prompts", str(tmp_path / "b.txt"), "--model", folder]
+    asked += ["--top", "6", "--out", str(out)]
+    assert main([*asked, "--measure", "1", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == json.loads(out.read_text())
+    assert (shown["first"], shown["second"], shown["least_p"]) == (3, 4, pytest.approx(1 / 35))
+    model = models.language_model("llama")
+    first, second = ([PromptLine(one) for one in some] for some in (FIRST, SECOND))
+    settings = Settings(top=6, measure=1, suppressing=True)
+    _, count, figures = analyse_sets(model, first, second, settings, tmp_path / "x.jsonl")
+    expected = specificity(figures, np.arange(7) < count)
+    assert [one["neuron"] for one in shown["neurons"]] == expected["neuron"].tolist()
+    assert [one["effect_q"] for one in shown["neurons"]] == pytest.approx(expected["effect_q"].tolist())
+    rows = list(read_rows(tmp_path / "out.json.analyses.jsonl"))
+    said = said_frame(map(said_of, rows))
+    assert [one["says"] for one in shown["prompts"]] == said["says"].tolist()
+    assert [one["set"] for one in shown["prompts"]] == ["first"] * 3 + ["second"] * 4
+    asked[-1] = str(tmp_path / "out.csv")
+    assert main(asked) == 0
+    text = capsys.readouterr().out
+    assert "p can be no less than 0.029" in text
+    assert FIRST[0] in text
+    assert f"{shown['prompts'][0]['says']}" in text
+    assert len(pd.read_csv(asked[-1])) == len(expected)
+    assert main(["a", *asked[2:]]) == 2
+    assert "--prompts" in capsys.readouterr().err
