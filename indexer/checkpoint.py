@@ -58,9 +58,17 @@ from indexer.weights import (
 
 DEMO = "demo"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_READ = ("*.safetensors.index.json", "config.json", "*token*.json", "vocab.*", "merges.txt", "*.model")
+_READ = ("*.safetensors.index.json", "config.json", "*token*.json", "vocab.*", "merges.txt", "*.model", "*.jinja")
 _NOT_THE_MODEL = ("original/*", "onnx/*", "consolidated*")
-_HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "merges.txt", "vocab.*")
+_HUB_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "tokenizer.model",
+    "merges.txt",
+    "vocab.*",
+    "*.jinja",
+)
 
 
 @dataclass(frozen=True)

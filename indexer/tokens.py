@@ -54,6 +54,7 @@ def load_tokenizer(folder: Path) -> Any:
             if stored.token_to_id(token) is not None:
                 setattr(found, name, token)
         found.extra_special_tokens = [token for token in others if stored.token_to_id(token) is not None]
+        found.chat_template = _chat_template(folder)
     except Exception as error:  # transformers and tokenizers raise whatever comes to hand
         raise AtlasError(
             f"The tokenizer of {folder} cannot be read ({first_line(error)}). Copy the tokenizer's files "
@@ -75,13 +76,24 @@ def _control_tokens(folder: Path) -> tuple[dict[str, str], list[str]]:
     others: list[str] = []
     for path in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
         for name, given in (json.loads(path.read_text("utf-8")) if path.is_file() else {}).items():
-            several = given if isinstance(given, list) else [given]
-            contents = [one["content"] if isinstance(one, dict) else one for one in several if one]
-            if name in PreTrainedTokenizerFast.SPECIAL_TOKENS_ATTRIBUTES and contents:
-                named[name] = contents[0]
+            if name in PreTrainedTokenizerFast.SPECIAL_TOKENS_ATTRIBUTES and given:
+                named[name] = given["content"] if isinstance(given, dict) else given
             elif name in ("additional_special_tokens", "extra_special_tokens") and isinstance(given, list):
-                others += contents
+                others += [one["content"] if isinstance(one, dict) else one for one in given if one]
     return named, others
+
+
+def _chat_template(folder: Path) -> str | None:
+    """The template that makes a prompt of messages, where the folder has one; in a file of its own, which wins, or in
+    the config. It is a program, run by transformers in a sandbox when it is asked for.
+    """
+    own, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if own.is_file():
+        return own.read_text("utf-8", "replace")
+    given = json.loads(config.read_text("utf-8")).get("chat_template") if config.is_file() else None
+    if isinstance(given, list):  # several, each with a name
+        given = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}.get("default")
+    return given if isinstance(given, str) else None
 
 
 def _require_same(found: Any, stored: Tokenizer, folder: Path) -> None:

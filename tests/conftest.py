@@ -122,12 +122,13 @@ def _forget_settings() -> None:
 
 @pytest.fixture(scope="session")
 def small_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder of models and one of catalogues, with a random Llama in each."""
+    """A folder of models and one of catalogues, with a random Llama in each, which has a chat template."""
     from indexer.build import build
     from tests import models
 
     root = tmp_path_factory.mktemp("small")
     models.save("llama", root / "models" / "llama")
+    (root / "models" / "llama" / "chat_template.jinja").write_text("<s>{{ messages[0]['content'] }}, the")
     build(models.checkpoint("llama"), root / "catalogue", depth=10)
     return root / "models", root / "catalogue"
 

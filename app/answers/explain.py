@@ -94,6 +94,7 @@ def settings_of(question: PromptSelection) -> attribution.Settings:
         distractor=question.distractor,
         position=question.position,
         bos=not question.bare,
+        chat=question.chat,
         conventions=attribution.Conventions(question.rule.value),
         suppressing=True,
         max_tokens=configuration().max_tokens,
@@ -110,19 +111,20 @@ class Preview:
     notices: tuple[str, ...]
 
 
-def preview(atlas: Catalogue, text: str, watch: Report | None = None, *, bare: bool = False) -> Preview:
+def preview(atlas: Catalogue, asked: PromptSelection, watch: Report | None = None) -> Preview:
     """The tokens of a text that is being typed, and what may come next. Its run is not kept: the next letter needs
     another.
     """
-    require_allowed(text)
+    require_allowed(asked.prompt)
+    typed = PromptSelection(asked.prompt, bare=asked.bare, chat=asked.chat)
 
     def make(report: Report) -> Preview:
         model = resources.ready(atlas, report)
         with torch.inference_mode():
-            found = attribution.run_prompt(model, text, settings_of(PromptSelection(text, bare=bare)))
+            found = attribution.run_prompt(model, typed.prompt, settings_of(typed))
             return Preview(found.tokens, found.predictions(), found.notices)
 
-    return resources.workshop().result("preview", (atlas.info.build_id, text, bare), make, watch)
+    return resources.workshop().result("preview", (atlas.info.build_id, typed), make, watch)
 
 
 # One step further.
@@ -209,14 +211,14 @@ def found_within(
 
 
 def activations(
-    atlas: Catalogue, text: str, neuron: Neuron, watch: Report | None = None
+    atlas: Catalogue, text: PromptSelection, neuron: Neuron, watch: Report | None = None
 ) -> tuple[tuple[str, ...], Activations]:
     """The tokens of a text, in display form, and how active a neuron is at each."""
 
     def find(found: "PromptRun") -> tuple[tuple[str, ...], Activations]:
         return tuple(token.display for token in found.tokens), query.activations(found, neuron)
 
-    return _asked(atlas, PromptSelection(text), ("active", neuron), find, watch)
+    return _asked(atlas, text, ("active", neuron), find, watch)
 
 
 def key_sides(atlas: Catalogue, neuron: Neuron, watch: Report | None = None) -> tuple[KeySide, ...]:

@@ -81,6 +81,7 @@ def parser() -> ArgumentParser:
     add("--position", type=int, metavar="N", help="token position, from 0 or from the end (default: last)")
     bos = "leave out what the tokenizer puts before a text, such as <s>"
     add("--no-bos", dest="bos", action="store_false", help=bos)
+    add("--chat", action="store_true", help="the prompt is a user's message: put it into the model's chat template")
     add("--top", type=count, default=TOP, metavar="K", help=f"neurons of each kind; 0 for none (default: {TOP})")
     feeding = f"value neurons that feed the query step (default: {QUERY_TOP})"
     add("--query-top", type=count, default=QUERY_TOP, metavar="K", help=feeding)
@@ -306,6 +307,7 @@ def _settings(options: Namespace) -> Settings:
         suppressing=options.suppressing,
         position=options.position,
         bos=options.bos,
+        chat=options.chat,
         conventions=Conventions(options.conventions),
         max_tokens=options.max_tokens,
         memory_mb=options.memory_mb,

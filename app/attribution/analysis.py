@@ -147,6 +147,7 @@ def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str]
         method=settings.method,
         prompt=run.prompt,
         bos=run.settings.bos,
+        chat=run.settings.chat,
         notices=run.notices,
         tokens=run.tokens,
         position=run.stream.position,

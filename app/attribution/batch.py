@@ -34,7 +34,7 @@ ENDINGS = (".jsonl", ".parquet")
 
 def read_prompts(path: Path) -> list[PromptLine]:
     """Prompts of a text file (one per line) or a JSONL file: ``{"prompt": …}``, optionally with target, distractor (or
-    target_id, distractor_id), position and bos.
+    target_id, distractor_id), position, bos and chat.
 
     A line ends with a line feed, or a carriage return and a line feed; see `prompt.lines_of`. Lines of nothing but
     white space are passed over: a prompt of white space stands in a JSON line.
@@ -76,16 +76,18 @@ def _parsed(path: Path, number: int, line: str) -> PromptLine:
         found = json.loads(line)
         if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
             raise TypeError("no object with a prompt")
-        named = {name: _token(found, name) for name in ("target", "distractor")}
+        named: dict[str, Any] = {name: _token(found, name) for name in ("target", "distractor")}
         if any(isinstance(text, str) and not valid_unicode(text) for text in found.values()):
             raise TypeError("a text is not valid Unicode (half a surrogate pair)")
         if not isinstance(found.get("position"), int | None) or isinstance(found.get("position"), bool):
             raise TypeError("the position is no whole number")
-        if not isinstance(found.get("bos"), bool | None):
-            raise TypeError("bos is neither true nor false")
+        for name in ("bos", "chat"):
+            if not isinstance(found.get(name), bool | None):
+                raise TypeError(f"{name} is neither true nor false")
     except (ValueError, TypeError) as error:
         raise AtlasError(f"{path}, line {number}: {error}. Expected a JSON object such as {_EXAMPLE}.") from error
-    return PromptLine(found["prompt"], **named, position=found.get("position"), bos=found.get("bos"))
+    named |= {name: found.get(name) for name in ("position", "bos", "chat")}
+    return PromptLine(found["prompt"], **named)
 
 
 def _token(found: dict[str, Any], name: str) -> str | int | None:
@@ -234,7 +236,8 @@ def analyse_sets(
 def _fingerprint(model: LanguageModel, prompts: list[PromptLine], settings: Settings) -> str:
     """The question in a hash, after the checkpoint's identity in clear."""
     own = model.checkpoint
-    asked = [own.tokenizer_hash, own.config.to_dict(), asdict(settings), [asdict(line) for line in prompts]]
+    tokenizer = [own.tokenizer_hash, getattr(model.tokenizer, "chat_template", None)]
+    asked = [*tokenizer, own.config.to_dict(), asdict(settings), [asdict(line) for line in prompts]]
     return f"{own.identity}\n{hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()}"
 
 

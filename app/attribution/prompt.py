@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from db.catalogue.concepts import spellings
-from db.errors import AtlasError
+from db.errors import AtlasError, first_line
 from db.token_text import display, readable, readings, shorten
 from indexer.families import Conventions
 
@@ -28,13 +28,15 @@ def token_of(model: "LanguageModel", token_id: int) -> PromptToken:
     return PromptToken(token_id, readable(data) if data else shown, shown)
 
 
-def tokenise(model: "LanguageModel", prompt: str, limit: int, *, bos: bool = True) -> list[int]:
+def tokenise(model: "LanguageModel", prompt: str, limit: int, *, bos: bool = True, chat: bool = False) -> list[int]:
     """The prompt's token ids, with what the tokenizer puts before a text (a BOS token, in Llama) unless `bos` is False.
 
-    What it puts after one (an EOS token) is left out: the text's own last token is the last.
+    What it puts after one (an EOS token) is left out: the text's own last token is the last. With `chat` the prompt is
+    a user's message and the last token the one before the answer begins; the template writes BOS itself.
 
     Raises:
-        AtlasError: the prompt is empty, or longer than `limit` tokens or than the model's positions.
+        AtlasError: the prompt is empty, or longer than `limit` tokens or than the model's positions; or there is no
+            chat template that can be applied.
     """
     _require_text(prompt, "prompt")
     require_prompt(prompt)
@@ -45,10 +47,10 @@ def tokenise(model: "LanguageModel", prompt: str, limit: int, *, bos: bool = Tru
         raise TooLongError(
             f"The prompt has {len(prompt):,} characters, far more than {limit} tokens{whose}.", whose == ""
         )
-    typed = _split(model, prompt)
+    typed = _split(model, chat_text(model, prompt) if chat else prompt)
     if not typed:
         raise AtlasError("The prompt has no tokens. Type some text whose next token is to be explained.")
-    ids = [*(model.tokens.added[0] if bos else ()), *typed]
+    ids = [*(model.tokens.added[0] if bos and not chat else ()), *typed]
     unknown = [token_id for token_id in ids if token_id >= model.dimensions.vocabulary]
     if unknown:
         raise AtlasError(
@@ -98,16 +100,45 @@ def valid_unicode(text: str) -> bool:
     return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
+def chat_text(model: "LanguageModel", message: str) -> str:
+    """A user's message in the model's chat template, up to where the answer begins.
+
+    Raises:
+        AtlasError: the model has no template, or it cannot be applied; the message says why.
+    """
+    if getattr(model.tokenizer, "chat_template", None) is None:
+        raise AtlasError(
+            f"{model.name} has no chat template, so a prompt cannot be a user’s message to it. Turn that off, and type "
+            "the text as the model is to continue it."
+        )
+    try:
+        return str(
+            model.tokenizer.apply_chat_template(
+                [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+            )
+        )
+    except Exception as error:  # a template is a program, and fails as it pleases
+        raise AtlasError(
+            f"The chat template of {model.name} cannot be applied ({first_line(error)}). It stands in "
+            "chat_template.jinja or tokenizer_config.json: mend it there and load the model again, or explain the "
+            "text without it."
+        ) from error
+
+
 def _split(model: "LanguageModel", text: str) -> list[int]:
     """The ids of the text alone."""
     return [int(token_id) for token_id in model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
-def notices_of(model: "LanguageModel", prompt: str, ids: list[int], *, bos: bool = True) -> list[str]:
+def notices_of(
+    model: "LanguageModel", prompt: str, ids: list[int], *, bos: bool = True, chat: bool = False
+) -> list[str]:
     """What the tokenizer made of a text that the text does not show, one sentence each.
 
     ids: as `tokenise` gave them.
     """
+    if chat:
+        return _chat_notices(model, prompt, ids)
     before, after = model.tokens.added
     found = []
     if before and bos:
@@ -121,13 +152,30 @@ def notices_of(model: "LanguageModel", prompt: str, ids: list[int], *, bos: bool
         found.append(f"{_quoted(model, before)}, which the tokenizer puts before a text, was left out.")
     if after:
         found.append(f"{_quoted(model, after)}, which the tokenizer puts after a text, was left out.")
-    text, spelt = prompt.encode(), b"".join(map(model.tokens.bytes_of, ids[len(before) if bos else 0 :]))
-    if spelt not in (text, b" " + text):
-        pairs = enumerate(zip(spelt, text, strict=False))
-        same = next((place for place, (one, other) in pairs if one != other), len(text))
-        part = display(spelt[max(0, same - 12) :].decode("utf-8", "ignore").encode())
-        found.append(f"The tokenizer changed the text before splitting it: its tokens read “{shorten(part, 30)}”.")
-    return found
+    return found + _changed(model, prompt, ids[len(before) if bos else 0 :])
+
+
+def _chat_notices(model: "LanguageModel", message: str, ids: list[int]) -> list[str]:
+    text, before = chat_text(model, message), model.tokens.added[0]
+    found = ["The text was put into the model’s chat template as a user’s message, up to where the answer begins."]
+    if message not in text:
+        found.append("The template changed the message itself: see its tokens.")
+    if before and tuple(ids[: len(before)]) != before:
+        found.append(f"{_quoted(model, before)}, which the tokenizer puts before a text, is not in the template.")
+    if "strftime_now" in str(model.tokenizer.chat_template):
+        found.append("The template writes today’s date, so on another day the tokens are others.")
+    return found + _changed(model, text, ids)
+
+
+def _changed(model: "LanguageModel", text: str, ids: list[int]) -> list[str]:
+    """Where the tokens do not spell the text, a sentence that says so."""
+    wanted, spelt = text.encode(), b"".join(map(model.tokens.bytes_of, ids))
+    if spelt in (wanted, b" " + wanted):
+        return []
+    pairs = enumerate(zip(spelt, wanted, strict=False))
+    same = next((place for place, (one, other) in pairs if one != other), len(wanted))
+    part = display(spelt[max(0, same - 12) :].decode("utf-8", "ignore").encode())
+    return [f"The tokenizer changed the text before splitting it: its tokens read “{shorten(part, 30)}”."]
 
 
 def _quoted(model: "LanguageModel", ids: tuple[int, ...]) -> str:
@@ -283,6 +331,7 @@ class Settings:
         distractor: a token to hold it against, likewise; None for no contrast.
         position: the token whose prediction is explained, counted from 0 or from the end; None is the last.
         bos: put before the text what the tokenizer puts there (Llama's <s>); False leaves it out.
+        chat: the prompt is a user's message, put into the model's chat template; positions count the template's tokens.
         conventions: see README's two conventions.
         suppressing: also find the neurons that lower the target most; without a catalogue this scores most neurons.
         max_tokens: longest prompt accepted, in tokens.
@@ -298,6 +347,7 @@ class Settings:
     distractor: str | int | None = None
     position: int | None = None
     bos: bool = True
+    chat: bool = False
     conventions: Conventions = Conventions.EXACT
     suppressing: bool = False
     max_tokens: int = MAX_TOKENS
@@ -315,6 +365,7 @@ class PromptLine:
     distractor: str | int | None = None
     position: int | None = None
     bos: bool | None = None
+    chat: bool | None = None
 
     def applied(self, settings: Settings) -> Settings:
         """The settings with what this line names."""
@@ -341,7 +392,13 @@ def check_question(model: "LanguageModel", prompt: str, settings: Settings) -> Q
     Raises:
         AtlasError: the prompt, the position, the target or the distractor is unusable; the message says why.
     """
-    ids = tokenise(model, prompt, settings.max_tokens, bos=settings.bos)
+    if settings.chat and not settings.bos:
+        raise AtlasError(
+            "A chat template says itself what stands before a message, so nothing can be left out there. Ask for the "
+            "chat template or for a text without its BOS, not for both."
+        )
+    added = {"bos": settings.bos, "chat": settings.chat}
+    ids = tokenise(model, prompt, settings.max_tokens, **added)
     named: dict[str, Named] = {
         what: read_token(model, given, what)
         for what, given in (("target", settings.target), ("distractor", settings.distractor))
@@ -353,5 +410,5 @@ def check_question(model: "LanguageModel", prompt: str, settings: Settings) -> Q
         position=position_of(settings.position, len(ids)),
         target=named["target"].id if "target" in named else None,
         distractor=named["distractor"].id if "distractor" in named else None,
-        notices=tuple(notices_of(model, prompt, ids, bos=settings.bos) + said),
+        notices=tuple(notices_of(model, prompt, ids, **added) + said),
     )

@@ -236,6 +236,7 @@ class Analysis:
         method: by which neurons, heads and sub-layers were scored.
         head_effects, layer_effects: measured as `ValueNeuron.effect` is; None where nothing was to be measured.
         bos: whether what the tokenizer puts before a text was put there.
+        chat: whether the prompt is a user's message that was put into the model's chat template.
         notices: how the text and the tokens that were named were read, where that is not plain; one sentence each.
     """
 
@@ -265,6 +266,7 @@ class Analysis:
     head_effects: Float[np.ndarray, "L H"] | None = None
     layer_effects: SublayerScores | None = None
     bos: bool = True
+    chat: bool = False
     notices: tuple[str, ...] = ()
     seconds: Seconds
 

@@ -80,6 +80,7 @@ class Origin:
         }
         words = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         words += ["--no-bos"] if asked.bare else []
+        words += ["--chat"] if asked.chat else []
         words += ["--lens"] if asked.place.map is Map.LENS else []
         words = ["python", "-m", "app.report", *words, "--out", "report.html", "--", asked.prompt]
         return " ".join(map(shlex.quote, words))

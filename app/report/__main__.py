@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add("--position", type=int, metavar="N", help="token position, from 0 or from the end (default: last)")
     bos = "leave out what the tokenizer puts before a text, such as <s>"
     add("--no-bos", dest="bos", action="store_false", help=bos)
+    add("--chat", action="store_true", help="the prompt is a user's message: put it into the model's chat template")
     top = command_line.whole_number(1, MAX_TOP)
     add("--top", type=top, default=DEFAULT_TOP, metavar="K", help=f"neurons of each kind (default: {DEFAULT_TOP})")
     rules = [str(rule) for rule in Rule]
@@ -102,6 +103,7 @@ def _explained(options: argparse.Namespace) -> Material:
         distractor=options.distractor if options.distractor_id is None else options.distractor_id,
         position=options.position,
         bos=options.bos,
+        chat=options.chat,
         conventions=Conventions(options.conventions),
         suppressing=True,
     )
@@ -172,6 +174,7 @@ def _material(
         None if analysis.contrast is None else analysis.contrast.distractor.token.id,
         Place(Map.HEADS if lens is None else Map.LENS),
         bare=not analysis.bos,
+        chat=analysis.chat,
     )
     model = options.model if options.model == "demo" else analysis.model  # as it was given, but nobody's folders
     frame = None if lens is None else frames.lens_frame(lens)

@@ -190,6 +190,8 @@ class PromptSelection(Selection):
     place: Place = nested(Place)
     bare: bool = parameter("bos", Flag(on=0), False)
     """Without what the tokenizer puts before a text."""
+    chat: bool = parameter("chat", Flag(), False)
+    """As a user's message, in the model's chat template; it says itself what stands before, so never `bare`."""
 
     @property
     def question(self) -> "PromptSelection":
@@ -197,14 +199,20 @@ class PromptSelection(Selection):
         return replace(self, place=Place())
 
     def normalised(self, reader: Reader) -> Self:
-        """No more neurons than the server lists."""
-        return replace(self, top=min(self.top, reader.limits.top))
+        """No more neurons than the server lists; of a chat, nothing is left out."""
+        return replace(self, top=min(self.top, reader.limits.top), bare=_bare(self, reader))
+
+
+def _bare(selection: "PromptSelection | CompareSelection", reader: Reader) -> bool:
+    if selection.bare and selection.chat:
+        reader.refuse("bos", "the chat template says what stands before a message")
+    return selection.bare and not selection.chat
 
 
 def question_key(selection: PromptSelection) -> str:
     """What was asked, as it is looked up: all that changes a result but the number of neurons."""
     asked = [selection.prompt, selection.target, selection.position, str(selection.rule), selection.distractor]
-    return json.dumps(asked + ["bare"] * selection.bare, ensure_ascii=True)
+    return json.dumps(asked + ["bare"] * selection.bare + ["chat"] * selection.chat, ensure_ascii=True)
 
 
 # The search page, the token page and the overview.
@@ -377,6 +385,8 @@ class ManySelection(Selection):
     having: str = parameter("has", Text(MAX_HAVING), "")
     """Only neurons with this label, layer or token."""
     page: int = parameter("page", PAGE, 1)
+    chat: bool = parameter("chat", Flag(), False)
+    """Each as a user's message; see `PromptSelection`."""
 
     @property
     def fits(self) -> bool:
@@ -431,11 +441,14 @@ class CompareSelection(Selection):
     place: ComparePlace = nested(ComparePlace)
     bare: bool = parameter("bos", Flag(on=0), False)
     """Both without what the tokenizer puts before a text."""
+    chat: bool = parameter("chat", Flag(), False)
+    """Both as a user's message; see `PromptSelection`."""
 
     @classmethod
     def of(cls, asked: PromptSelection, zero: tuple[Wanted, ...] = ()) -> "CompareSelection":
         """A question of the prompt page, with and without some parts; without parts, what to compare is still open."""
-        return cls(asked.prompt, asked.target, asked.position, zero=zero, rule=asked.rule, bare=asked.bare)
+        compared = cls(asked.prompt, asked.target, asked.position, zero=zero)
+        return replace(compared, rule=asked.rule, bare=asked.bare, chat=asked.chat)
 
     @property
     def question(self) -> "CompareSelection":
@@ -450,23 +463,26 @@ class CompareSelection(Selection):
     @property
     def first(self) -> PromptSelection:
         """The first question, for the prompt page."""
-        return PromptSelection(self.prompt, self.target, self.position, rule=self.rule, bare=self.bare)
+        return self._asked(self.prompt, self.target, self.position)
+
+    def _asked(self, prompt: str, target: int | None, position: int | None) -> PromptSelection:
+        return PromptSelection(prompt, target, position, rule=self.rule, bare=self.bare, chat=self.chat)
 
     @property
     def second(self) -> PromptSelection:
         """The second question, on the whole model."""
         if self.other:
-            return PromptSelection(self.other, self.other_target, self.other_position, rule=self.rule, bare=self.bare)
+            return self._asked(self.other, self.other_target, self.other_position)
         position = self.position if self.other_position is None else self.other_position
         target = self.other_target
         if target is None and position == self.position:
             target = self.target
-        return PromptSelection(self.prompt, target, position, rule=self.rule, bare=self.bare)
+        return self._asked(self.prompt, target, position)
 
     def normalised(self, reader: Reader) -> Self:
         """A second prompt that is the first is none; no more neurons than the server lists."""
         other = "" if self.other == self.prompt else self.other
-        return replace(self, other=other, top=min(self.top, reader.limits.top))
+        return replace(self, other=other, top=min(self.top, reader.limits.top), bare=_bare(self, reader))
 
 
 # The page of saved analyses, and the gallery.

@@ -263,3 +263,32 @@ def test_what_the_tokenizer_added_is_said_and_can_be_left_out(small_page):
     assert any("was left out" in one.value for one in without.caption)
     tokens = [[item["text"] for item in component(app, "tokens")["items"]] for app in (shown, without)]
     assert tokens[1] == tokens[0][1:]
+
+
+def test_a_prompt_can_be_a_users_message(small_page):
+    def tokens(app, key="tokens"):
+        return [item["text"] for item in component(app, key)["items"]]
+
+    asked = {"p": PROMPT, "open": "settings"}
+    plain, shown = small_page("prompt", **asked), small_page("prompt", **asked, chat="1")
+    assert tokens(shown)[: len(tokens(plain))] == tokens(plain)
+    assert tokens(shown)[-1] == "␣the"
+    assert any("chat template" in one.value for one in shown.caption)
+    assert all("chat=1" in item["href"] for item in component(shown, "tokens")["items"])
+    assert shown.toggle(key="prompt_bos").disabled
+    assert not plain.toggle(key="prompt_bos").disabled
+    neuron = small_page("neuron", n="L1.F2", p=PROMPT, chat="1")
+    assert tokens(neuron, "origin") == tokens(shown)
+    assert "chat=1" in component(neuron, "explain_trial")["items"][0]["href"]
+    shown.toggle(key="prompt_chat").set_value(False).run()
+    assert "chat" not in shown.query_params
+    compared = small_page("compare", p=PROMPT, zero="L1.ffn", chat="1")
+    assert tokens(compared, "tokens_first")[-1] == tokens(compared, "tokens_second")[-1] == "␣the"
+
+
+def test_many_prompts_can_be_users_messages(small_page):
+    app = small_page("many", ps="The sea\nThe road", chat="1")
+    opened = [row["href"] for row in component(app, "said")["rows"]]
+    assert len(opened) == 2
+    assert all("chat=1" in one for one in opened)
+    assert app.toggle(key="many_chat").value is True

@@ -58,13 +58,13 @@ def draw() -> None:
         without_model(HERE)
     upload = _file()
     try:
-        found = _analysed(_text(selection), atlas) if upload is None else _opened(upload, atlas)
+        found = _analysed(selection, atlas) if upload is None else _opened(upload, atlas)
     except AtlasError as error:
         fail(error)
         found = None
     if found is not None:
         _failures(found)
-        _said(found)
+        _said(found, selection.chat)
         _neurons(found, selection, atlas)
     footer(atlas, HERE)
 
@@ -86,12 +86,14 @@ def _ready_sets(selection: ManySelection) -> None:
 
 def _prompts(selection: ManySelection) -> None:
     sync("many_text", _text(selection))
+    sync("many_chat", selection.chat)
 
     def submitted() -> None:
-        text = st.session_state["many_text"] or ""
+        text, chat = st.session_state["many_text"] or "", bool(st.session_state["many_chat"])
         if text == _text(selection):
+            navigation.show(replace(selection, chat=chat, page=1))
             return
-        moved = ManySelection(text=text)
+        moved = ManySelection(text=text, chat=chat)
         st.session_state[_TEXT] = "" if moved.fits else text
         navigation.show(moved)
 
@@ -102,6 +104,7 @@ def _prompts(selection: ManySelection) -> None:
             height=130,
             placeholder="The capital of France is\nThe capital of Germany is",
         )
+        st.toggle("Each as a user’s message, in the model’s chat template", key="many_chat")
         st.form_submit_button("Explain them all", type="primary", on_click=submitted)
     if st.session_state.get(_TEXT) and not selection.ready and not selection.text:
         st.caption("These prompts are too long for the address. To share them, shorten the list or keep it in a file.")
@@ -125,11 +128,12 @@ def _opened(upload: "UploadedFile", atlas: Catalogue) -> Aggregate:
     return found
 
 
-def _analysed(text: str, atlas: Catalogue) -> Aggregate | None:
+def _analysed(selection: ManySelection, atlas: Catalogue) -> Aggregate | None:
     most = configuration().max_prompts
     if not has_model():
         return None
-    asked, beyond = batches.parse_lines(text, most)
+    lines, beyond = batches.parse_lines(_text(selection), most)
+    asked = [replace(one, chat=True) for one in lines] if selection.chat else lines
     if beyond:
         warn([f"Only the first {most} of {most + beyond} prompts are explained. The shell has no such limit."])
     if not asked:
@@ -159,7 +163,7 @@ def _failures(found: Aggregate) -> None:
             st.markdown(f"**{literal(prompt[:80])}**: {literal(reason)}")
 
 
-def _said(found: Aggregate) -> None:
+def _said(found: Aggregate, chat: bool) -> None:
     """What the model says after each prompt, and the way to its explanation."""
     if not any(one.top for one in found.said):
         return
@@ -183,7 +187,7 @@ def _said(found: Aggregate) -> None:
 
     def opens(one: Said) -> str:
         target = None if one.target == one.top else one.target_id
-        return navigation.href("prompt", PromptSelection(one.prompt, target))
+        return navigation.href("prompt", PromptSelection(one.prompt, target, chat=chat))
 
     lists.table(found.said, columns, opens, key="said", here=HERE, label="what the model says")
 

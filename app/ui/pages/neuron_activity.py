@@ -86,7 +86,10 @@ def tried_on_text(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) 
         links = [link(one, navigation.href(HERE, replace(selection, trial=one))) for one in TRIALS]
         chips(links, key="trials", here=HERE, label="texts to try it on")
         return
-    answer = attempt(partial(explain.activations, atlas, text, neuron))
+    asked = PromptSelection(text)
+    if not selection.trial:
+        asked = replace(asked, bare=selection.origin.bare, chat=selection.origin.chat)
+    answer = attempt(partial(explain.activations, atlas, asked, neuron))
     if answer is None:
         return
     tokens, found = answer
@@ -105,7 +108,7 @@ def tried_on_text(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) 
         words = f"attention of position {last} × value"
         show(prompt_charts.activations(frame, "arriving", words, neuron), HERE)
         st.markdown(literal(most_active(tokens, found.arriving)))
-    explained = link("Explain this text on the prompt page →", navigation.href("prompt", PromptSelection(text)))
+    explained = link("Explain this text on the prompt page →", navigation.href("prompt", asked))
     chips([explained], key="explain_trial", here=HERE, label="the text explained")
     folded("The same as a data table, with CSV export", lambda: data_table(frame, "activations"), key="activations")
 

@@ -148,7 +148,7 @@ def _with_text(text: str, selection: PromptSelection) -> PromptSelection:
     if text == selection.prompt:
         return selection
     place = replace(selection.place.at_start(), show=selection.place.show)
-    return PromptSelection(text, top=selection.top, rule=selection.rule, place=place, bare=selection.bare)
+    return replace(selection.question, prompt=text, target=None, position=None, distractor=None, place=place)
 
 
 def _analysis(selection: PromptSelection, atlas: Catalogue, status: "DeltaGenerator") -> Analysis | None:
@@ -187,7 +187,7 @@ def _shown(
         return
     else:
         try:
-            found = explain.preview(atlas, asked.prompt, _telling(status), bare=asked.bare)
+            found = explain.preview(atlas, asked, _telling(status))
         except AtlasError as error:
             status.caption(_KEYS)
             st.info(literal(str(error)))
@@ -322,12 +322,14 @@ def _settings(selection: PromptSelection) -> None:
     """How the prompt is analysed."""
     sync("prompt_top", selection.top)
     sync("prompt_bos", not selection.bare)
+    sync("prompt_chat", selection.chat)
 
     def changed() -> None:
         state = st.session_state
         top, rule = int(state["prompt_top"] or selection.top), Rule(state["prompt_rule"] or selection.rule)
-        moved = replace(selection, top=top, rule=rule, bare=not state["prompt_bos"])
-        if moved.bare != selection.bare:  # each position is another token's now
+        chat = bool(state["prompt_chat"])
+        moved = replace(selection, top=top, rule=rule, bare=not (chat or state["prompt_bos"]), chat=chat)
+        if (moved.bare, moved.chat) != (selection.bare, selection.chat):  # each position is another token's now
             moved = replace(moved, position=None, place=selection.place.at_start())
         navigation.show(moved)
 
@@ -338,7 +340,14 @@ def _settings(selection: PromptSelection) -> None:
         "exact agrees with the model's own probabilities; notebook drops constants of the final norm, as the method's "
         "published notebooks do. For models without biases the two are the same."
     )
-    st.toggle("Put before the text what the tokenizer puts there, such as <s>", key="prompt_bos", on_change=changed)
+    st.toggle(
+        "Ask it as a user’s message, in the model’s chat template",
+        key="prompt_chat",
+        on_change=changed,
+        help="For chat models. The template’s own tokens are shown too, and explained is how the answer begins.",
+    )
+    before = "Put before the text what the tokenizer puts there, such as <s>"
+    st.toggle(before, key="prompt_bos", on_change=changed, disabled=selection.chat)
 
 
 # Below it: where the explanation is from, what can be done with all of it, and its parts.
