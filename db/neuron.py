@@ -307,7 +307,7 @@ class ModelSizes(NamedTuple):
     ffn_width: int
 
 
-# What a model may be run without.
+# What a model may be run without, or with more or less of.
 
 MAX_PARTS = 64
 """How many parts may be named; more neurons are asked for as ``ffn:200``."""
@@ -370,6 +370,92 @@ def parse_list(text: str) -> tuple[Wanted, ...]:
     return tuple(dict.fromkeys(parse_wanted(word) for word in words))
 
 
-def labels(parts: Sequence[Wanted]) -> str:
-    """As :func:`parse_list` reads them back."""
+def labels(parts: "Sequence[Wanted | Intervention]") -> str:
+    """As :func:`parse_list` and :func:`parse_interventions` read them back."""
     return ",".join(part.label for part in parts)
+
+
+# Interventions: a part, and how much of it is left.
+#
+#     L29.F864=4       four times as much; so too of a head (L23.H4=0.5), a sub-layer, the strongest neurons (ffn:10=2)
+#     L29.F864:=2.5    the neuron's activation is 2.5, whatever the text
+#     L23.H4           zeroed, as L23.H4=0
+
+MAX_AMOUNT = 1e6
+_CHANGE = re.compile(r"(.+?)(?:(:?=)(.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """What is done to a part at every position: its activations are multiplied or, of neurons alone, set.
+
+    Attributes:
+        part: which; a sub-layer's output bias is multiplied too.
+        amount: the factor, or the value.
+        clamped: it is the value.
+    """
+
+    part: Wanted
+    amount: float = 0.0
+    clamped: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read one, as above.
+
+        Raises:
+            AtlasError: it names no part or no number, or a value for what has no single activation.
+        """
+        found = _CHANGE.fullmatch(text.strip())
+        name, sign, number = found.groups() if found else (text, None, None)
+        part, clamped = parse_wanted(name), sign == ":="
+        amount = 0.0 if sign is None else _amount(number or "", name, clamped)
+        if clamped and isinstance(part, Part) and part.neuron is None:
+            raise AtlasError(
+                f"{part.words[0].upper()}{part.words[1:]} has many activations, so it cannot be clamped to one value. "
+                f"Scale it, as {part.label}=2, or clamp a neuron, as L29.F864:=2.5."
+            )
+        return cls(part, amount, clamped)
+
+    @property
+    def label(self) -> str:
+        """The one way it is written; :meth:`parse` reads it back."""
+        return f"{self.part.label}{':=' if self.clamped else '='}{self.amount:.6g}"
+
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence: “head L23.H4 zeroed”, “neuron L29.F864 scaled by 4”."""
+        if self.clamped:
+            return f"{self.part.words} clamped to {self.amount:.6g}"
+        return f"{self.part.words} {f'scaled by {self.amount:.6g}' if self.amount else 'zeroed'}"
+
+
+def _amount(text: str, part: str, clamped: bool) -> float:
+    try:
+        number = float(f"{float(text):.6g}")  # as it is written again
+    except ValueError:
+        number = float("nan")
+    if not abs(number) <= MAX_AMOUNT:
+        what, example = ("value", ":=2.5") if clamped else ("factor", "=4")
+        raise AtlasError(
+            f"“{_shown(text)}” is no {what} for {_shown(part)}. It takes a number from -{MAX_AMOUNT:,.0f} to "
+            f"{MAX_AMOUNT:,.0f}, as in L29.F864{example}."
+        )
+    return number + 0.0  # no -0
+
+
+def parse_interventions(text: str) -> tuple[Intervention, ...]:
+    """Several, with commas, semicolons or spaces between.
+
+    Raises:
+        AtlasError: one of them is none, a part is named twice, or there are too many.
+    """
+    joined = re.sub(r"\s*(:?=)\s*", r"\1", text)
+    found = [Intervention.parse(word) for word in SEPARATORS.split(joined) if word]
+    if len(found) > MAX_PARTS:
+        raise AtlasError(f"{len(found)} parts are named; at most {MAX_PARTS} can be changed at once.")
+    parts = [one.part for one in found]
+    for part in parts:
+        if parts.count(part) > 1:
+            raise AtlasError(f"{part.label} is named {parts.count(part)} times. Name it once.")
+    return tuple(found)

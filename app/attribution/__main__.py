@@ -5,10 +5,11 @@ asked of it.
 """
 
 import json
+import re
 import sys
 import time
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from app.attribution.prompt import (
     QUERY_TOP,
     TOP,
     Method,
+    Sampling,
     Settings,
     TooLongError,
     check_question,
@@ -31,8 +33,8 @@ from db.catalogue import export
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
-from db.neuron import Neuron, parse_list
-from db.token_text import legible, shorten
+from db.neuron import Intervention, Neuron, labels, parse_interventions, parse_list
+from db.token_text import SEPARATORS, legible, shorten
 from indexer.families import Conventions
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from app.attribution import analysis as analyses
     from app.attribution import batch, frames, query, sets, text
     from app.attribution import compare as comparing
+    from app.attribution import intervene as steering
     from app.attribution import run as runs
     from app.attribution.compare import Comparison
     from app.attribution.run import Ranges
@@ -51,7 +54,7 @@ else:
     analyses, runs = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.run")
     batch, frames = lazy_import("app.attribution.batch"), lazy_import("app.attribution.frames")
     sets = lazy_import("app.attribution.sets")
-    comparing = lazy_import("app.attribution.compare")
+    comparing, steering = lazy_import("app.attribution.compare"), lazy_import("app.attribution.intervene")
     query, text = lazy_import("app.attribution.query"), lazy_import("app.attribution.text")
 
 ENDINGS = (".json", ".csv", ".parquet")
@@ -102,8 +105,24 @@ def parser() -> ArgumentParser:
     add("--against-position", type=int, metavar="N", help="compare with another position (default: last)")
     zero = "compare with the model without these parts: L23.H4,L29.F864,L12.ffn, or ffn:10 for the ten strongest"
     add("--zero", metavar="PARTS", help=zero)
+    _add_steering(add)
     add("--json", action="store_true", help="one JSON object on standard output")
     return arguments
+
+
+def _add_steering(add: Callable[..., Any]) -> None:
+    given = Sampling()
+    scale = "predictions before and after multiplying parts at every position: L29.F864=4,L23.H4=0.5,ffn:10=2"
+    add("--scale", action="append", metavar="PARTS", help=scale)
+    clamp = "likewise after setting activations of neurons: L29.F864=3.5; all three combine with --zero"
+    add("--clamp", action="append", metavar="NEURONS", help=clamp)
+    generate = "continue the text by up to N tokens: as it is, and under --zero, --scale and --clamp"
+    add("--generate", type=command_line.whole_number(1), metavar="N", help=generate)
+    temperature = f"of the continuation; 0 takes the most probable token (default: {given.temperature:g})"
+    add("--temperature", type=float, metavar="X", help=temperature)
+    top_p = f"draw from the most probable tokens that have this probability together (default: {given.top_p:g})"
+    add("--top-p", type=float, metavar="P", help=top_p)
+    add("--seed", type=command_line.whole_number(0), metavar="N", help=f"of what is drawn (default: {given.seed})")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,6 +146,8 @@ def _run(options: Namespace) -> str:
         if options.against_prompts is not None:
             raise AtlasError("--against-prompts holds a second set against --prompts FILE. Name both.")
     asked = drilldowns.asked_for(vars(options))
+    if any(given is not None for given in (options.scale, options.clamp, *_drawn_with(options).values())):
+        return _steered(options, asked)
     if any(one is not None for one in _compared_with(options)):
         return _compared(options, asked)
     if (options.prompts is None) != (options.out is None):
@@ -286,6 +307,50 @@ def _written(found: "Comparison", path: Path) -> str:
         return export.write(comparing.neurons_frame(found), path, None)
     _write_line(form.written(found), path)
     return f"The comparison was written to {path}."
+
+
+# Interventions and continuations: ``python -m app.attribution "…" --scale L29.F864=4 --generate 40``.
+
+
+def _steered(options: Namespace, asked: drilldowns.Asked) -> str:
+    interventions, given = _interventions(options), _drawn_with(options)
+    others = ["prompts", "distractor", "distractor_id", "against", "against_target", "against_target_id"]
+    others += ["against_position", "against_prompts", "out"]
+    names = [name.replace("_", "-") for name in others if getattr(options, name) is not None]
+    names += ["measure"] if options.measure else []
+    for name in [*names, *(row.option for row, _ in asked)]:
+        raise AtlasError(f"--{name} does not go with --scale, --clamp and --generate. Leave one of them out.")
+    if options.generate is None and (alone := next((name for name, one in given.items() if one is not None), None)):
+        raise AtlasError(f"--{alone.replace('_', '-')} is for a continuation. Add --generate 40, for instance.")
+    drawn = {name: one for name, one in given.items() if one is not None}
+    sampling = Sampling(**drawn) if drawn else None
+    model = analyses.load(options.model)
+    found = steering.steer(model, options.prompt, _settings(options), interventions, sampling)
+    return _line(form.written(found)) if options.json else text.steering_text(found)
+
+
+def _drawn_with(options: Namespace) -> dict[str, Any]:
+    """What was said of the continuation, as `Sampling` names it."""
+    names = ("temperature", "top_p", "seed")
+    return {"tokens": options.generate} | {name: getattr(options, name) for name in names}
+
+
+def _interventions(options: Namespace) -> tuple[Intervention, ...]:
+    """What is zeroed, scaled and clamped.
+
+    Raises:
+        AtlasError: an option names no part or no number.
+    """
+    scaled, clamped = (",".join(given or ()) for given in (options.scale, options.clamp))
+    words = [labels([one]) for one in parse_list(options.zero or "")]
+    for name, given, sign in (("scale", scaled, "="), ("clamp", clamped, ":=")):
+        split = [word for word in SEPARATORS.split(given) if word]
+        bare = [word for word in split if "=" not in word]
+        if bare or (getattr(options, name) is not None and not split):
+            lacks = f"{bare[0]} lacks a number after" if bare else "No part is named after"
+            raise AtlasError(f"{lacks} --{name}. Write L29.F864=4, without spaces.")
+        words += [re.sub(":?=", sign, word, count=1) for word in split]
+    return parse_interventions(",".join(words))
 
 
 # What the ways of asking share.

@@ -1,9 +1,10 @@
-"""The model without parts of it: what a prompt does without a head, a neuron or a whole sub-layer.
+"""The model without parts of it, or with more or less of them: a head, a neuron or a whole sub-layer.
 
-Zeroed is a part at every position: a neuron's activation, all of a head's, or everything that a sub-layer adds to the
-residual stream, its output bias included. Its effect is measured at the analysed position only: what the target's
-log-probability loses when the part's contribution is taken out there and the later layers are run again. Hooks do both
-on the live model, under its lock, and are always removed; no weight is changed.
+Zeroed or scaled is a part at every position: a neuron's activation, all of a head's, or everything that a sub-layer
+adds to the residual stream, its output bias included; a neuron can also be clamped to an activation. A part's effect is
+measured at the analysed position only: what the target's log-probability loses when the part's contribution is taken
+out there and the later layers are run again. Hooks do all this on the live model, under its lock, and are always
+removed; no weight is changed.
 
 Legend: L = layers, H = heads, N = parts measured, d = d_model, n = FFN neurons of a layer.
 """
@@ -26,7 +27,7 @@ from app.attribution.run import PromptRun, Ranges
 from app.attribution.score import array, rows_for
 from app.attribution.search import AttentionEntries
 from db.errors import AtlasError
-from db.neuron import Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
+from db.neuron import Intervention, Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
 from indexer.families import Dimensions
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights
@@ -35,32 +36,46 @@ SubLayer = tuple[int, NeuronKind | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Zeroing:
-    """Parts as what is done to the modules.
+class Changes:
+    """Interventions as what is done to the modules.
+
+    Factors of one neuron multiply; a value stands whatever its factors.
 
     Attributes:
-        masks: by sub-layer, [n] or [a]; true at the neurons that are zeroed, in the order of the value vectors.
-        whole: sub-layers of which nothing is left, the output bias included.
+        factors: by sub-layer, [n] or [a], in the order of the value vectors: of the neurons' activations.
+        values: by sub-layer, likewise: what activations are set to; NaN where they are not.
+        biases: factor of the output bias of sub-layers that are changed as a whole.
     """
 
-    masks: dict[SubLayer, Bool[Tensor, " neurons"]]
-    whole: frozenset[SubLayer]
+    factors: dict[SubLayer, Float[Tensor, " neurons"]] = field(default_factory=dict)
+    values: dict[SubLayer, Float[Tensor, " neurons"]] = field(default_factory=dict)
+    biases: dict[SubLayer, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, size: Dimensions, parts: Sequence[Part]) -> "Zeroing":
-        """The parts of a model of this size.
+    def of(cls, size: Dimensions, interventions: Sequence[Intervention]) -> "Changes":
+        """What is done to a model of this size; the strongest neurons must be known by name (`resolved`).
 
         Raises:
             AtlasError: it has no such part.
         """
-        masks: dict[SubLayer, Tensor] = {}
-        for part in parts:
+        found = cls()
+        for one in interventions:
+            part = one.part
+            assert isinstance(part, Part)
             check_exists(part, size)
+            place, here = (part.layer, part.kind), _neurons(size, part)
             count = size.ffn_width if part.kind is NeuronKind.FFN else size.attention_width
-            mask = masks.setdefault((part.layer, part.kind), torch.zeros(count, dtype=torch.bool))
-            mask[_neurons(size, part)] = True
-        whole = ((part.layer, part.kind) for part in parts if part.head is None and part.index is None)
-        return cls(masks, frozenset(whole))
+            if one.clamped:
+                found.values.setdefault(place, torch.full((count,), torch.nan))[here] = one.amount
+                continue
+            found.factors.setdefault(place, torch.ones(count))[here] *= one.amount
+            if part.head is None and part.index is None:
+                found.biases[place] = found.biases.get(place, 1.0) * one.amount
+        return found
+
+    def zeroed(self, place: SubLayer) -> Bool[Tensor, " neurons"]:
+        """Which neurons of a sub-layer with factors are left out."""
+        return self.factors[place] == 0
 
 
 def _neurons(size: Dimensions, part: Part) -> slice:
@@ -74,21 +89,33 @@ def _neurons(size: Dimensions, part: Part) -> slice:
 
 
 @contextmanager
-def zeroed(model: LanguageModel, parts: Sequence[Part]) -> Iterator[Zeroing]:
-    """While inside, the model runs without the parts, for this thread alone: the model's lock is held.
+def changed(model: LanguageModel, changes: Changes) -> Iterator[None]:
+    """While inside, the model runs with the changes, for this thread alone: the model's lock is held."""
+    with model.lock, _hooks() as handles:
+        device = next(model.module.parameters()).device
+        for place in {**changes.factors, **changes.values}:
+            module = model.module.get_submodule(f"{model.architecture.layers}.{_output(model, place)}")
+            pair = (
+                None if held is None else held.to(device)
+                for held in (changes.factors.get(place), changes.values.get(place))
+            )
+            handles.append(module.register_forward_pre_hook(_multiplying(*pair)))
+            if place in changes.biases and isinstance(module.bias, Tensor):
+                more = (changes.biases[place] - 1) * module.bias
+                handles.append(module.register_forward_hook(_adding(more)))
+        yield
+
+
+@contextmanager
+def zeroed(model: LanguageModel, parts: Sequence[Part]) -> Iterator[Changes]:
+    """`changed`, without the parts.
 
     Raises:
         AtlasError: the model has no such part.
     """
-    what = Zeroing.of(model.dimensions, parts)
-    with model.lock, _hooks() as handles:
-        for sub_layer, mask in what.masks.items():
-            module = model.module.get_submodule(f"{model.architecture.layers}.{_output(model, sub_layer)}")
-            silence = _silence(mask.to(next(model.module.parameters()).device))
-            handles.append(module.register_forward_pre_hook(silence))
-            if sub_layer in what.whole:
-                handles.append(module.register_forward_hook(_nothing))
-        yield what
+    changes = Changes.of(model.dimensions, [Intervention(part) for part in parts])
+    with changed(model, changes):
+        yield changes
 
 
 @contextmanager
@@ -108,15 +135,19 @@ def _output(model: LanguageModel, sub_layer: SubLayer) -> str:
     return f"{layer}.{names.ffn_output if kind is NeuronKind.FFN else names.attention_output}"
 
 
-def _silence(mask: Bool[Tensor, " neurons"]) -> Callable[..., Any]:
+def _multiplying(factor: Tensor | None, value: Tensor | None) -> Callable[..., Any]:
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return args[0].masked_fill(mask, 0.0), *args[1:]
+        activation = args[0] if factor is None else args[0] * factor
+        return (activation if value is None else torch.where(value.isnan(), activation, value)), *args[1:]
 
     return hook
 
 
-def _nothing(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-    return torch.zeros_like(output)
+def _adding(vector: Float[Tensor, " d"]) -> Callable[..., Tensor]:
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        return output + vector
+
+    return hook
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,23 +172,23 @@ class ZeroedRun(PromptRun):
 
     Attributes:
         parts: what is zeroed.
-        zeroing: the same, as masks.
+        changes: the same, as what is done to the modules.
     """
 
     parts: tuple[Part, ...] = ()
-    zeroing: Zeroing = field(default_factory=lambda: Zeroing({}, frozenset()))
+    changes: Changes = field(default_factory=Changes)
 
     def output_gradients(self) -> tuple[Float[Tensor, "L d"], Float[Tensor, "L d"]]:
-        with zeroed(self.model, self.parts):
+        with changed(self.model, self.changes):
             return super().output_gradients()
 
     @cached_property
     def attention(self) -> AttentionEntries:
         size = self.model.dimensions
         kept = torch.ones(size.layers, size.attention_width, device=self.stream.value.device)
-        for (layer, kind), mask in self.zeroing.masks.items():
+        for layer, kind in self.changes.factors:
             if kind is NeuronKind.ATTENTION:
-                kept[layer] = (~mask).to(kept)
+                kept[layer] = (~self.changes.zeroed((layer, kind))).to(kept)
         return _ZeroedEntries(self.model.weights, self.stream, kept)
 
 
@@ -170,20 +201,20 @@ def without(run: PromptRun, parts: Sequence[Part]) -> PromptRun:
     if not parts:
         return run
     model = run.model
-    with zeroed(model, parts) as zeroing:
+    with zeroed(model, parts) as changes:
         stream = model.forward(run.stream.token_ids.tolist())
-    seen = replace(model, weights=_zeroed_weights(model, zeroing))
+    seen = replace(model, weights=_zeroed_weights(model, changes))
     kept = {one.name: getattr(run, one.name) for one in fields(PromptRun)}
-    return ZeroedRun(**kept | {"model": seen, "stream": stream}, parts=tuple(parts), zeroing=zeroing)
+    return ZeroedRun(**kept | {"model": seen, "stream": stream}, parts=tuple(parts), changes=changes)
 
 
-def _zeroed_weights(model: LanguageModel, zeroing: Zeroing) -> Weights:
+def _zeroed_weights(model: LanguageModel, changes: Changes) -> Weights:
     """The weights with the value vectors of the zeroed neurons zero, and with the biases of whole sub-layers zero."""
     masks: dict[str, Tensor] = {}
-    for sub_layer, mask in zeroing.masks.items():
-        name = f"{model.architecture.layers}.{_output(model, sub_layer)}"
+    for place in changes.factors:
+        mask, name = changes.zeroed(place), f"{model.architecture.layers}.{_output(model, place)}"
         masks[f"{name}.weight"] = mask[:, None] if model.architecture.conv1d else mask
-        if sub_layer in zeroing.whole:
+        if place in changes.biases:
             masks[f"{name}.bias"] = torch.ones(model.dimensions.d_model, dtype=torch.bool)
 
     def read(name: str) -> Tensor | None:
@@ -199,6 +230,11 @@ def resolve(run: PromptRun, wanted: Sequence[Wanted]) -> tuple[Part, ...]:
     for one in wanted:
         parts += [Part.of(neuron) for neuron in _strongest(run, one)] if isinstance(one, Strongest) else [one]
     return tuple(dict.fromkeys(parts))
+
+
+def resolved(run: PromptRun, interventions: Sequence[Intervention]) -> tuple[Intervention, ...]:
+    """The same with the strongest neurons by name."""
+    return tuple(replace(one, part=part) for one in interventions for part in resolve(run, [one.part]))
 
 
 def _strongest(run: PromptRun, wanted: Strongest) -> list[Neuron]:
@@ -448,7 +484,7 @@ class _Rows:
 @contextmanager
 def _as_run(run: PromptRun) -> Iterator[nn.Module]:
     """The run's model, locked, with the same parts zeroed as in the run."""
-    with run.model.lock, zeroed(run.model, run.parts) if isinstance(run, ZeroedRun) else nullcontext():
+    with run.model.lock, changed(run.model, run.changes) if isinstance(run, ZeroedRun) else nullcontext():
         yield run.model.module
 
 

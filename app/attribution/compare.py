@@ -222,28 +222,34 @@ def compare(first: PromptRun, second: PromptRun, k: int = TOP, *, ranges: Ranges
         first=_side(first),
         second=_side(second),
         zeroed=(),
-        predictions=_predictions(first, second),
+        predictions=prediction_changes(first, second),
         neurons={kind: _changes(first, second, kind, lists[kind]) for kind in NeuronKind},
         complete_above={kind: _complete_above(*lists[kind]) for kind in NeuronKind},
         notices=tuple(dict.fromkeys((*first.notices, *second.notices))),
     )
 
 
-def _side(run: PromptRun) -> Side:
+def ranked_target(run: PromptRun) -> RankedTarget:
+    """The target among all tokens."""
     target = run.token_probability(run.target_id)
     rank = 1 + int((run.log_probabilities > run.log_probabilities[run.target_id]).sum())
+    return RankedTarget(target.token, target.probability, target.log_probability, rank)
+
+
+def _side(run: PromptRun) -> Side:
     return Side(
         prompt=run.prompt,
         tokens=run.tokens,
         position=run.stream.position,
-        target=RankedTarget(target.token, target.probability, target.log_probability, rank),
+        target=ranked_target(run),
         predictions=run.predictions(),
         layers=run.layer_scores(),
         heads=run.head_scores().numpy(),
     )
 
 
-def _predictions(first: PromptRun, second: PromptRun) -> tuple[PredictionChange, ...]:
+def prediction_changes(first: PromptRun, second: PromptRun) -> tuple[PredictionChange, ...]:
+    """The most probable tokens of either run and their targets, the largest |Δ probability| first."""
     tokens = dict.fromkeys(one.token for run in (first, second) for one in run.predictions(PREDICTIONS))
     tokens |= dict.fromkeys(run.token_probability(run.target_id).token for run in (first, second))
     found = [

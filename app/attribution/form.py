@@ -26,7 +26,7 @@ import numpy as np
 
 from app.attribution.prompt import PromptToken
 from db.errors import AtlasError
-from db.neuron import Neuron, Part
+from db.neuron import Intervention, Neuron, Part
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
@@ -55,7 +55,7 @@ def written(value: Any) -> Any:
 def _write(value: Any, displays: dict[int, str]) -> Any:
     if isinstance(value, StrEnum):
         return str(value)
-    if isinstance(value, Neuron | Part):
+    if isinstance(value, Neuron | Part | Intervention):
         return value.label
     if isinstance(value, np.ndarray):
         return value.tolist()
@@ -292,4 +292,5 @@ _LEAVES: dict[Any, Callable[[Any], Any]] = {
     str: _text,
     Neuron: Neuron.parse,
     Part: Part.parse,
+    Intervention: Intervention.parse,
 }

@@ -357,6 +357,39 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a text is continued.
+
+    Attributes:
+        tokens: at most how many; the model may end the text before.
+        temperature: what logits are divided by; 0 always takes the most probable token.
+        top_p: only the most probable tokens that together have this probability are drawn from.
+        seed: the same one draws the same text.
+    """
+
+    tokens: int = 40
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn with.
+
+        Raises:
+            AtlasError: naming the setting and what it takes.
+        """
+        allowed = {
+            "The number of tokens": (self.tokens, 1, 10_000),
+            "The temperature": (self.temperature, 0, 100),
+            "Top-p": (self.top_p, 0.01, 1),
+            "The seed": (self.seed, 0, 2**32 - 1),
+        }
+        for name, (given, least, most) in allowed.items():
+            if not least <= given <= most:
+                raise AtlasError(f"{name} must be from {least} to {most}, not {given}.")
+
+
+@dataclass(frozen=True)
 class PromptLine:
     """One of many prompts, with what else it names, as in `Settings`; None leaves the settings' own."""
 

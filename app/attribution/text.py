@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from app.attribution.compare import Comparison, Side, heads_frame
+from app.attribution.compare import Comparison, PredictionChange, Side, heads_frame
+from app.attribution.intervene import Steering
 from app.attribution.prompt import Method
 from app.attribution.results import Analysis, Keys, ValueNeuron
 from db.catalogue.store import Catalogue
@@ -97,11 +98,7 @@ def comparison_text(comparison: Comparison, catalogue: Catalogue | None) -> str:
     same = comparison.first.target.token == comparison.second.target.token
     what = "log-probability of the target" if same else "log-probability, of each its own target"
     lines += [f"measured: Δ {what} {comparison.log_probability:+.3f} nats", ""]
-    lines += ["predictions (probability 1, 2, Δ)"]
-    lines += [
-        f"  {shorten(one.token.display, 20):22}{one.first:8.4f}{one.second:9.4f}{one.probability:+9.4f}"
-        for one in comparison.predictions[:ROWS]
-    ]
+    lines += ["predictions (probability 1, 2, Δ)", *_prediction_lines(comparison.predictions)]
     lines += ["", "layer  Δ attention    Δ FFN   (log-probability increase, nats)"]
     pairs = zip(comparison.layers.attention.tolist(), comparison.layers.ffn.tolist(), strict=True)
     lines += [f"{layer:5d}  {attention:+11.3f}  {ffn:+7.3f}" for layer, (attention, ffn) in enumerate(pairs)]
@@ -110,6 +107,40 @@ def comparison_text(comparison: Comparison, catalogue: Catalogue | None) -> str:
     lines += ["", "heads that changed most (Δ)  " + "  ".join(named)]
     for kind in NeuronKind:
         lines += ["", *_change_lines(comparison, kind, catalogue)]
+    return "\n".join(lines)
+
+
+def _prediction_lines(found: tuple[PredictionChange, ...]) -> list[str]:
+    return [
+        f"  {shorten(one.token.display, 20):22}{one.first:8.4f}{one.second:9.4f}{one.probability:+9.4f}"
+        for one in found[:ROWS]
+    ]
+
+
+def steering_text(found: Steering) -> str:
+    """The same for a terminal: predictions before and after, and how the text goes on."""
+    lines = [f"“{legible(found.prompt)}”", *(f"note: {notice}" for notice in found.notices)]
+    changed = [one.words for one in found.interventions]
+    if changed:
+        more = f"; {len(changed) - ROWS} more" if len(changed) > ROWS else ""
+        lines += [f"changed at every position: {'; '.join(changed[:ROWS])}{more}"]
+        before, after = found.before, found.after
+        lines += [
+            f"target {before.token.display}: probability {before.probability:.4f} before, {after.probability:.4f} "
+            f"after; rank {before.rank}, {after.rank}; Δ log-probability {found.log_probability:+.3f} nats",
+            "",
+            "predictions (probability before, after, Δ)",
+            *_prediction_lines(found.predictions),
+        ]
+    if found.sampling is not None:
+        one = found.sampling
+        how = f"temperature {one.temperature:g}, top-p {one.top_p:g}, seed {one.seed}" if one.temperature else "greedy"
+        lines += ["", f"continued by up to {one.tokens} tokens ({how})"]
+        names = ("as it is", "changed")
+        lines += [
+            f"  {name}: {legible(written.text)}{' (the model ended the text)' if written.ended else ''}"
+            for name, written in zip(names, found.continuations, strict=False)
+        ]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""A comparison from the shell: the library's figures, in text, JSON and files; and one line for what is no question."""
+"""Comparisons and interventions from the shell: the library's figures in text, JSON and files; errors are one line."""
 
 import json
 
@@ -9,7 +9,9 @@ from app.attribution import Settings
 from app.attribution.__main__ import main
 from app.attribution.compare import compare_prompts, neurons_frame
 from app.attribution.form import written
-from db.neuron import parse_list
+from app.attribution.intervene import steer
+from app.attribution.prompt import Sampling
+from db.neuron import parse_interventions, parse_list
 from tests import models
 
 OTHER = "The rain runs to the river"
@@ -103,3 +105,59 @@ def test_many_prompts_are_not_compared(tmp_path, capsys):
     (tmp_path / "prompts.txt").write_text(models.PROMPT)
     assert main(["--prompts", "prompts.txt", "--zero", "L1.H0", "--out", "x.jsonl"]) == 2
     assert "--prompts does not go with a comparison" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "interventions", "sampling"),
+    [
+        (["--scale", "L1.F7=4,L1.H2=0.5", "--clamp", "L0.F3=-2.5"], "L1.F7=4,L1.H2=0.5,L0.F3:=-2.5", None),
+        (["--scale", "L1.F7=4", "--scale", "ffn:2=2", "--zero", "L0.H1"], "L0.H1,L1.F7=4,ffn:2=2", None),
+        (["--zero", "L1.ffn", "--generate", "5"], "L1.ffn=0", {"tokens": 5}),
+        (
+            ["--generate", "6", "--temperature", "0.8", "--top-p", "0.9", "--seed", "3"],
+            "",
+            {"tokens": 6, "temperature": 0.8, "top_p": 0.9, "seed": 3},
+        ),
+    ],
+)
+def test_interventions_and_continuations_are_those_of_the_library(arguments, interventions, sampling, capsys):
+    assert asked(*arguments, "--target", " the", "--json") == 0
+    out = capsys.readouterr().out
+    drawn = Sampling(**sampling) if sampling else None
+    model, wanted = models.language_model("llama"), parse_interventions(interventions)
+    found = steer(model, models.PROMPT, Settings(target=" the"), wanted, drawn)
+    assert json.loads(out) == rounded(json.loads(json.dumps(written(found))))
+
+
+def test_a_person_can_read_what_an_intervention_does(capsys):
+    assert asked("--scale", "L1.F7=4", "--clamp", "L0.F3:=2", "--generate", "5") == 0
+    out = capsys.readouterr().out
+    assert "changed at every position: neuron L1.F7 scaled by 4; neuron L0.F3 clamped to 2" in out
+    assert "Δ log-probability" in out
+    assert "continued by up to 5 tokens (greedy)" in out
+    assert [line.split(":")[0] for line in out.splitlines()[-2:]] == ["  as it is", "  changed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--scale", "L1.F7"], "L1.F7 lacks a number after --scale. Write L29.F864=4"),
+        (["--clamp", " , "], "No part is named after --clamp."),
+        (["--clamp", "L1.H2=3"], "Head L1.H2 has many activations"),
+        (["--scale", "L1.F7=2", "--zero", "L1.F7"], "L1.F7 is named 2 times"),
+        (["--scale", "L1.F7=2", "--against", OTHER], "--against does not go with --scale"),
+        (["--scale", "L1.F7=2", "--against-position", "0"], "--against-position does not go with"),
+        (["--generate", "5", "--measure", "3"], "--measure does not go with"),
+        (["--generate", "5", "--lens"], "--lens does not go with"),
+        (["--seed", "5"], "--seed is for a continuation. Add --generate 40"),
+        (["--scale", "L1.F7=2", "--temperature", "1"], "--temperature is for a continuation"),
+        (["--generate", "5", "--top-p", "2"], "Top-p must be from 0.01 to 1, not 2"),
+        (["--generate", "500"], "takes 64 tokens"),
+        (["--scale", "L9.F7=2"], "There is no neuron L9.F7"),
+    ],
+)
+def test_what_is_no_intervention_is_one_line(arguments, said, capsys):
+    assert asked(*arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.strip().count("\n") == 0
