@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import pandas as pd
 
 from app.attribution.frames import positions_frame
+from app.attribution.prompt import Method
 from app.attribution.results import Analysis, Certificate, Contrast, Flow, HeadPositions, Query, ValueNeuron
 from app.state.selections import ListOrder, Place, Show
 from app.words import signed
@@ -19,6 +20,21 @@ from db.token_text import display
 
 FILTER_DEPTH = 5
 """How many of a neuron's strongest tokens of each end a list is searched by: those that it shows."""
+
+
+MEANINGS = {
+    Method.ADDED: "change of the target's log-probability where that part is added to the residual stream",
+    Method.REMOVED: "log-probability that the target would lose if that part were taken out of the final hidden state",
+    Method.GRADIENT: "first-order estimate, gradient × activation, of what that part does to the target's "
+    "log-probability through all later layers",
+}
+"""What a score is, in half a sentence, by the method."""
+BY = {
+    Method.ADDED: "log-probability increase",
+    Method.REMOVED: "log-probability lost by removal",
+    Method.GRADIENT: "gradient × activation",
+}
+"""The same in a few words."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,8 @@ class Reading:
     """What each list of neurons is called."""
     sides: tuple[str, str]
     """What a negative and a positive score mean, in a few words."""
+    answer: str
+    """What a measured effect is nats of, such as “the target’s log-probability”."""
 
     def found(self, show: Show, kind: NeuronKind, place: Place) -> tuple[ValueNeuron, ...]:
         """A list, or the part of it that belongs to a place: the layer, for attention the head and source position."""
@@ -44,6 +62,10 @@ class Reading:
     def head_score(self, head: Head) -> float:
         """Of one head."""
         return float(self.source.heads[head])
+
+    def head_effect(self, head: Head) -> float | None:
+        """Of one head, measured; None where it was not."""
+        return None if self.source.head_effects is None else float(self.source.head_effects[head])
 
     def source_positions(self, found: HeadPositions) -> pd.DataFrame:
         """What a head took from each source position, in their order; see `positions_frame`."""
@@ -69,7 +91,7 @@ class Reading:
 def reading_of(analysis: Analysis) -> Reading:
     """The contrast where there is one, else the increases."""
     target = f"“{analysis.target.token.display}”"
-    contrast = analysis.contrast
+    contrast, method = analysis.contrast, analysis.method
     if contrast is None:
         lists = {
             (Show.RAISED, NeuronKind.FFN): analysis.ffn_value_neurons,
@@ -78,8 +100,8 @@ def reading_of(analysis: Analysis) -> Reading:
             (Show.LOWERED, NeuronKind.ATTENTION): analysis.attention_suppressing_neurons,
         }
         words = {Show.RAISED: f"raised {target} most", Show.LOWERED: f"lowered {target} most"}
-        meaning = "change of the target's log-probability where that part is added to the residual stream"
-        return Reading(analysis, analysis, lists, "score (nats)", meaning, words, ("lowers", "raises"))
+        answer = "the target's log-probability"
+        return Reading(analysis, analysis, lists, "score (nats)", MEANINGS[method], words, ("lowers", "raises"), answer)
     other = f"“{contrast.distractor.token.display}”"
     lists = {
         (Show.RAISED, NeuronKind.FFN): contrast.ffn_neurons,
@@ -92,7 +114,8 @@ def reading_of(analysis: Analysis) -> Reading:
         Show.LOWERED: f"favoured {other} over {target} most",
     }
     meaning = f"share of the difference of logits between {target} and {other}"
-    return Reading(analysis, contrast, lists, "share (nats)", meaning, words, (f"favours {other}", f"favours {target}"))
+    sides, answer = (f"favours {other}", f"favours {target}"), f"log p({target}) − log p({other})"
+    return Reading(analysis, contrast, lists, "share (nats)", meaning, words, sides, answer)
 
 
 def _within(one: ValueNeuron, place: Place) -> bool:
@@ -126,6 +149,7 @@ _RANKS: dict[ListOrder, Callable[[Any], Any]] = {
     ListOrder.LAYER: lambda row: (row.neuron.layer, row.neuron.kind, row.neuron.head or 0, row.neuron.index),
     ListOrder.SOURCE: lambda row: _figure(row, "position"),
     ListOrder.PROMPTS: lambda row: -_figure(row, "prompts"),
+    ListOrder.EFFECT: lambda row: -_figure(row, "effect"),
 }
 """Of each order, what comes first: the largest figure, the first layer, the first position."""
 
@@ -139,6 +163,42 @@ def arranged(rows: Sequence[Row], order: ListOrder | None, reverse: bool) -> tup
     """The rows in an order; None leaves them as they are. Equal ones stay as they were."""
     found = list(rows) if order is None else sorted(rows, key=_RANKS[order])
     return tuple(found[::-1] if reverse else found)
+
+
+OPPOSITE_NATS = 0.01
+"""A score and an effect of other signs disagree where both are at least so large."""
+MUCH, MUCH_NATS = 3.0, 0.05
+"""So many times as large as the other, and the larger at least so many nats: they disagree in size."""
+_PARTS = dict(enumerate(("third", "quarter", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"), 3))
+DISAGREEMENT = (
+    f"A row says where the two disagree: other signs, both at least {OPPOSITE_NATS:g} nats; or one {MUCH:g} times the "
+    f"other or more, and at least {MUCH_NATS:g} nats."
+)
+
+
+def disagreement(score: float, effect: float | None) -> str:
+    """Where a measured effect differs much from the score, how, in a few words; else nothing.
+
+    >>> disagreement(0.359, -0.02), disagreement(1.82, 0.16), disagreement(0.09, 0.37), disagreement(0.2, 0.1)
+    ('the opposite', 'a tenth of it', '4 times as much', '')
+    """
+    if effect is None:
+        return ""
+    large, small = max(abs(score), abs(effect)), min(abs(score), abs(effect))
+    if score * effect < 0 and small >= OPPOSITE_NATS:
+        return "the opposite"
+    if large < MUCH_NATS or large < MUCH * small:
+        return ""
+    times = round(large / small) if small else 0
+    if abs(effect) < abs(score):
+        return f"a{'n' * (times == 8)} {_PARTS[times]} of it" if times in _PARTS else "next to nothing"
+    return f"{times} times as much" if times in _PARTS else "far more"
+
+
+def by_effect(rows: Sequence[ValueNeuron], *, lowered: bool) -> tuple[ValueNeuron, ...]:
+    """Those that did most of what the list is about first, as measured; those that were not measured last."""
+    sign = -1 if lowered else 1
+    return tuple(sorted(rows, key=lambda one: -(_ABSENT if one.effect is None else sign * one.effect)))
 
 
 def exists(neuron: Neuron, atlas: Catalogue) -> bool:
@@ -195,7 +255,10 @@ def certainty_lines(reading: Reading) -> list[tuple[str, str]]:
         lines.append(("Shares", "a difference of logits is linear: every neuron's share was computed, exactly"))
     for words, certificates in (("Raised", analysis.certificates), ("Lowered", analysis.suppressing_certificates)):
         if certificates and analysis.contrast is None:
-            lines.append((words, "; ".join(how_found(certificates[kind], _NAMES[kind]) for kind in _NAMES)))
+            method = analysis.method
+            lines.append((words, "; ".join(how_found(certificates[kind], _NAMES[kind], method) for kind in _NAMES)))
+    if reading.source.head_effects is not None:
+        lines.append(("Measured", f"{MEASURED} of {reading.answer}. {DISAGREEMENT.removesuffix('.')}"))
     seconds = analysis.seconds
     if seconds.total:
         lines.append(("Time", f"{seconds.total:.2f} s, of which {seconds.forward:.2f} s for the model's forward pass"))
@@ -215,7 +278,8 @@ def query_sentence(query: Query) -> str:
 
 def moves_sentence(found: Flow, reading: Reading) -> str:
     """What the picture of a prompt's flow shows, and how its moves were found."""
-    by = "log-probability increase" if reading.analysis.contrast is None else "share of the difference of logits"
+    method = reading.analysis.method
+    by = BY[method] if reading.analysis.contrast is None else "share of the difference of logits"
     return (
         "An arc is what one head moved from a position to the explained one, as thick as its nats. "
         f"The {len(found.moves)} strongest heads × source positions, by the size of their {by}: "
@@ -223,9 +287,17 @@ def moves_sentence(found: Flow, reading: Reading) -> str:
     )
 
 
-def how_found(one: Certificate, names: str = "") -> str:
+MEASURED = (
+    "the model was run again without each part at the explained position, from its layer on; the effect is what that "
+    "cost, in nats"
+)
+
+
+def how_found(one: Certificate, names: str = "", method: Method = Method.ADDED) -> str:
     """What a certificate says: how many were scored of how many, how exactly, and what rules out the others."""
     every = f"{one.total:,} {names}".rstrip()
+    if method is Method.GRADIENT and one.bound == "linear":
+        return f"all {every} were estimated, so none is missing; the estimate itself is first order and proves nothing"
     if one.bound == "linear":
         return f"all {every} are known exactly"
     scored = f"{one.scored:,} of {every} scored " + (f"to {one.tolerance:.5f} nats" if one.tolerance else "exactly")

@@ -312,13 +312,17 @@ class Effects:
     Attributes:
         run: the prompt.
         earlier: keys and values of the positions before.
+        report: told before each batch how many of a kind were measured; what it raises ends the measuring.
+        minus: a distractor w′: then effects are on log p(w) - log p(w′) instead of log p(w).
     """
 
     run: PromptRun
     earlier: CleanKeys
+    report: Callable[[str], None] = lambda _stage: None
+    minus: int | None = None
 
     @classmethod
-    def of(cls, run: PromptRun) -> "Effects":
+    def of(cls, run: PromptRun, report: Callable[[str], None] = lambda _stage: None) -> "Effects":
         """Run the earlier positions once."""
         earlier, ids = CleanKeys(), run.stream.token_ids[:-1]
         with _as_run(run) as module, torch.inference_mode():
@@ -326,7 +330,7 @@ class Effects:
                 device = next(module.parameters()).device
                 module(ids[None].to(device), past_key_values=earlier, use_cache=True, logits_to_keep=1)
         earlier.filled = True
-        return cls(run, earlier)
+        return cls(run, earlier, report)
 
     def measure(
         self, kind: NeuronKind, layers: Int[Tensor, " N"], contributions: Callable[[Tensor], Float[Tensor, "m d"]]
@@ -346,7 +350,8 @@ class Effects:
         # A row has its own copy of a layer's keys and values, once as they are and once for every head.
         attended = (size.kv_heads + size.heads) * size.head_dim * tokens // 2
         rows = rows_for(self.run.settings.memory_mb, max(size.vocabulary, attended))
-        for some in order.split(rows):
+        for done, some in enumerate(order.split(rows)):
+            self.report(f"Measuring without each: {done * rows:,} of {len(order):,} parts of {kind} …")
             yield some, self._batch(kind, layers[some], contributions(some))
 
     def _batch(
@@ -370,14 +375,18 @@ class Effects:
                     handles.append(module.get_submodule(after).register_forward_pre_hook(hook, with_kwargs=True))
             token = stream.token_ids[None, here:].to(contributions.device)
             logits = module(token, past_key_values=self.earlier, use_cache=True, logits_to_keep=1).logits[:, -1]
-            log_target = logits[:, run.target_id].float() - logits.float().logsumexp(dim=-1)
-        clean = run.log_probabilities[run.target_id]
-        if not abs(log_target[0] - clean) <= TOLERANCE:
+            every, clean = logits.float(), run.log_probabilities
+            if self.minus is None:
+                answer, expected = every[:, run.target_id] - every.logsumexp(dim=-1), clean[run.target_id]
+            else:
+                answer = every[:, run.target_id] - every[:, self.minus]
+                expected = clean[run.target_id] - clean[self.minus]
+        if not abs(answer[0] - expected) <= TOLERANCE:
             raise AtlasError(
                 f"Effects cannot be measured on {run.model.name}: run again from its keys and values, the unchanged "
-                f"prompt gives the target {float(log_target[0]):.4f} nats, not {float(clean):.4f}."
+                f"prompt gives the target {float(answer[0]):.4f} nats, not {float(expected):.4f}."
             )
-        found: Tensor = log_target[0] - log_target[1:]
+        found: Tensor = answer[0] - answer[1:]
         return found
 
     def entries(self, kind: NeuronKind, numbers: Int[Tensor, " N"]) -> Float[Tensor, " N"]:

@@ -1,10 +1,10 @@
 """analyse(...) -> Analysis: everything one prompt yields; and the strongest neurons of one part of the model alone."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -168,25 +168,37 @@ def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str]
 
 
 LISTS = ("ffn_value_neurons", "attention_value_neurons", "ffn_suppressing_neurons", "attention_suppressing_neurons")
-"""The fields of an analysis that list neurons by their score."""
+CONTRAST_LISTS = ("ffn_neurons", "attention_neurons", "ffn_opposing", "attention_opposing")
+"""The fields of an analysis, and of its contrast, that list neurons by their score."""
+_Scored = TypeVar("_Scored", Analysis, Contrast)
 
 
-def measured(run: PromptRun, analysis: Analysis, report: Callable[[str], None] = _no_one) -> Analysis:
-    """The analysis with the measured effect of the first `settings.measure` neurons of each list, of every head and of
-    every sub-layer; as it is where nothing is to be measured.
+def measured(
+    run: PromptRun, analysis: Analysis, report: Callable[[str], None] = _no_one, count: int | None = None
+) -> Analysis:
+    """The analysis with the measured effect of the first `count` neurons of each list, of every head and of every
+    sub-layer; as it is where nothing is to be measured. Those of a contrast are on the difference that it explains.
+
+    count: None is `settings.measure`.
     """
-    count = run.settings.measure
+    count = run.settings.measure if count is None else count
     if not count:
         return analysis
-    report("Measuring what happens without them …")
-    effects = Effects.of(run)
-    listed = [one for name in LISTS for one in getattr(analysis, name)[:count]]
-    found = iter(effects.neurons(listed))
+    effects = Effects.of(run, report)
+    found = _with_effects(effects, analysis, LISTS, count)
+    if analysis.contrast is None:
+        return found
+    against = replace(effects, minus=run.distractor_id)
+    return replace(found, contrast=_with_effects(against, analysis.contrast, CONTRAST_LISTS, count))
+
+
+def _with_effects(effects: Effects, scored: _Scored, lists: Sequence[str], count: int) -> _Scored:
+    found: Iterator[float] = iter(effects.neurons([one for name in lists for one in getattr(scored, name)[:count]]))
     changed: dict[str, Any] = {"head_effects": effects.heads(), "layer_effects": effects.sublayers()}
-    for name in LISTS:
-        neurons = getattr(analysis, name)
+    for name in lists:
+        neurons: tuple[ValueNeuron, ...] = getattr(scored, name)
         changed[name] = (*(replace(one, effect=next(found)) for one in neurons[:count]), *neurons[count:])
-    return replace(analysis, **changed)
+    return replace(scored, **changed)
 
 
 def _query(run: PromptRun, ffn: tuple[ValueNeuron, ...], attention: tuple[ValueNeuron, ...]) -> Query:

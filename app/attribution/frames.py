@@ -32,18 +32,24 @@ def predictions_frame(analysis: Analysis) -> pd.DataFrame:
 
 
 def layers_frame(analysis: Analysis | Contrast) -> pd.DataFrame:
-    """Columns: layer, part ("attention" or "ffn"), score (nats); of a contrast, shares of the difference of logits."""
+    """Columns: layer, part ("attention" or "ffn"), score (nats); of a contrast, shares of the difference of logits; and
+    effect (nats) where it was measured.
+    """
     parts = {"attention": analysis.layers.attention, "ffn": analysis.layers.ffn}
     rows = [(layer, part, score) for part, scores in parts.items() for layer, score in enumerate(scores.tolist())]
-    return pd.DataFrame(rows, columns=["layer", "part", "score"])
+    frame, effects = pd.DataFrame(rows, columns=["layer", "part", "score"]), analysis.layer_effects
+    return frame if effects is None else frame.assign(effect=np.concatenate([effects.attention, effects.ffn]))
 
 
 def heads_frame(analysis: Analysis | Contrast) -> pd.DataFrame:
-    """Columns: layer, head, score (nats); of a contrast, shares of the difference of logits."""
+    """Columns: layer, head, score (nats); of a contrast, shares of the difference of logits; and effect (nats) where it
+    was measured.
+    """
     rows = [
         (layer, head, score) for layer, heads in enumerate(analysis.heads.tolist()) for head, score in enumerate(heads)
     ]
-    return pd.DataFrame(rows, columns=["layer", "head", "score"])
+    frame, effects = pd.DataFrame(rows, columns=["layer", "head", "score"]), analysis.head_effects
+    return frame if effects is None else frame.assign(effect=effects.flatten())
 
 
 def value_neurons_frame(analysis: Analysis, kind: NeuronKind) -> pd.DataFrame:

@@ -122,8 +122,8 @@ class ValueNeuron:
         position: the source position it was active at; None for FFN neurons, which act at the analysed position.
         score: its log-probability increase (in a contrast: its share of the difference of logits), nats.
         activation: what its value vector was multiplied by; signed.
-        effect: nats that the target's log-probability lost when the contribution was taken out at the analysed
-            position and the later layers were run again; None where it was not measured.
+        effect: nats that the target's log-probability (in a contrast: the difference) lost when the contribution was
+            taken out at the analysed position and the later layers were run again; None where it was not measured.
     """
 
     neuron: Neuron
@@ -197,6 +197,7 @@ class Contrast:
         positions: [L, H, T]; of each head's source positions.
         ffn_neurons, attention_neurons: those that favour the target most, of all neurons.
         ffn_opposing, attention_opposing: those that favour the distractor most.
+        head_effects, layer_effects: as of an analysis, but of the difference of log-probabilities; see `Effects.minus`.
     """
 
     distractor: Target
@@ -210,6 +211,8 @@ class Contrast:
     attention_neurons: tuple[ValueNeuron, ...]
     ffn_opposing: tuple[ValueNeuron, ...] = field(metadata=described(name="ffn_opposing_neurons"))
     attention_opposing: tuple[ValueNeuron, ...] = field(metadata=described(name="attention_opposing_neurons"))
+    head_effects: Float[np.ndarray, "L H"] | None = None
+    layer_effects: SublayerScores | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 from app.serving import access, logs
 from app.serving.access import require_model
 from app.serving.settings import configuration
-from app.serving.worker import Asker, Finished, Report, Workshop
+from app.serving.worker import Asker, Finished, Piece, Report, Workshop
 from db.catalogue.builds import CURRENT, find_build, find_catalogue, folders_called, models, source_of
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -111,7 +111,15 @@ class OpenBuilds:
             return opened
 
 
-_ROOM = {"analysis": 1.0, "detail": 2.0, "row": 2.0, "aggregate": 0.125, "direction": 0.5, "preview": 1.0}
+_ROOM = {
+    "analysis": 1.0,
+    "effects": 1.0,
+    "detail": 2.0,
+    "row": 2.0,
+    "aggregate": 0.125,
+    "direction": 0.5,
+    "preview": 1.0,
+}
 """How many results of each kind are kept, as a share of the setting; of rows at least what one page needs."""
 
 _BUILDS = 4
@@ -302,8 +310,17 @@ class Desk:
         require_model()
         return self.shop.result(kind, key, make, watch, self.asker)
 
+    def begun(self, kind: str, key: Hashable, make: Callable[[Report], Any]) -> Piece:
+        """Work that nobody waits for; see `Workshop.begun`.
+
+        Raises:
+            RefusedError: this server has no model, or too much work is waiting.
+        """
+        require_model()
+        return self.shop.begun(kind, key, make, self.asker)
+
     def known(self, kind: str, key: Hashable) -> Any:
-        """A result that was made before; None where it was not."""
+        """A result that was made before; None where it was not. Raises what failed for good; see `begun`."""
         return self.shop.known(kind, key)
 
 

@@ -69,13 +69,13 @@ class Turns(Generic[T]):
             if not self._lines[owner]:
                 del self._lines[owner]
 
-    def next(self) -> T | None:
-        """Take the thing whose turn it is; None where nothing waits."""
-        if not self._lines:
+    def next(self, fits: Callable[[T], bool] = lambda _: True) -> T | None:
+        """Take the thing whose turn it is, of those that fit; None where none waits."""
+        thing = next(filter(fits, self.order()), None)
+        if thing is None:
             return None
-        owner, line = next(iter(self._lines.items()))
-        self._lines.move_to_end(owner)
-        self.drop(thing := next(iter(line)))
+        self._lines.move_to_end(next(owner for owner, line in self._lines.items() if thing in line))
+        self.drop(thing)
         return thing
 
     def order(self) -> Iterator[T]:
@@ -141,6 +141,7 @@ class Piece:
         not_counted: seconds that it spent on what serves all.
         askers: how many wait for it.
         owners: whose page last asked for it.
+        aside: whether nobody waits for it: it goes on while others ask for other things, which come first.
         stage: what is being done.
         finished: set when it ended, well or not.
     """
@@ -154,6 +155,7 @@ class Piece:
     not_counted: float = 0.0
     askers: int = 0
     owners: set[Hashable] = field(default_factory=set)
+    aside: bool = False
     stage: str = "Waiting for the model …"
     finished: threading.Event = field(default_factory=threading.Event)
     result: Any = None
@@ -271,8 +273,24 @@ class Workshop:
         made: Result = piece.outcome()
         return made
 
+    def begun(self, kind: str, key: Hashable, make: Callable[[Report], Any], asker: Asker | None = None) -> Piece:
+        """A piece of work that nobody waits for: what a page shows once it is there. It goes on as long as somebody
+        asks for it again within the grace; whatever anyone waits for comes between its steps. Where it fails, that is
+        remembered like a result: nobody is there who could have it tried again.
+
+        Raises:
+            RefusedError: too much work is waiting.
+        """
+        piece = self._ask(kind, key, make, asker or Asker(), aside=True)
+        self._leave(piece)
+        return piece
+
     def known(self, kind: str, key: Hashable) -> Any:
-        """A result that was made before; None where it was not, or is still being made."""
+        """A result that was made before; None where it was not, or is still being made.
+
+        Raises:
+            Exception: what failed and is not to be tried again; see `begun`.
+        """
         with self._lock:
             piece = self._made[kind].get(key)
         return None if piece is None else piece.outcome()
@@ -288,7 +306,9 @@ class Workshop:
             if piece is not None:
                 piece.not_counted += self._clock() - started
 
-    def _ask(self, kind: str, key: Hashable, make: Callable[[Report], Any], asker: Asker) -> Piece:
+    def _ask(
+        self, kind: str, key: Hashable, make: Callable[[Report], Any], asker: Asker, *, aside: bool = False
+    ) -> Piece:
         with self._lock:
             made = self._made[kind].get(key)
             if made is not None:
@@ -296,16 +316,17 @@ class Workshop:
                 return made
             piece = self._unfinished.get((kind, key))
             for other in list(self._unfinished.values()):
-                if other is not piece:
+                if other is not piece and not other.aside:
                     other.owners.discard(asker.owner)  # whose page asks something else now
             self._sweep()
             if piece is None:
                 if len(self._unfinished) >= self._waiting:
                     raise RefusedError(Reason.BUSY, "Too many prompts are waiting already. Try again in a minute.")
-                piece = Piece(kind, key, make, self._clock())
+                piece = Piece(kind, key, make, self._clock(), aside=aside)
                 self._unfinished[kind, key] = piece
                 self._worker.submit(self._work)
             piece.askers += 1
+            piece.aside &= aside
             piece.owners.add(asker.owner)
             if piece.started is None:
                 self._turns.add(asker.owner, piece)
@@ -347,27 +368,28 @@ class Workshop:
             self._turns.drop(piece)
             del self._unfinished[piece.kind, piece.key]
 
-    def _work(self) -> None:
-        """Do the piece whose turn it is; there may be none left."""
+    def _work(self, fits: Callable[[Piece], bool] = lambda _: True) -> bool:
+        """Do the piece whose turn it is, of those that fit; returns whether there was one left."""
         with self._lock:
             self._sweep()
-            piece = self._turns.next()
+            piece = self._turns.next(fits)
             if piece is None:
-                return
-            self._running, piece.started = piece, self._clock()
+                return False
+            around, self._running, piece.started = self._running, piece, self._clock()
         self._here.piece = piece
         piece.work(lambda stage: self._report(piece, stage))
-        self._here.piece = None
+        self._here.piece = around
         with self._lock:
-            self._running = None
+            self._running = around
             if self._unfinished.get((piece.kind, piece.key)) is piece:
                 del self._unfinished[piece.kind, piece.key]
-            if piece.error is None:  # what failed may be tried again
-                self._made[piece.kind][piece.key] = piece
+            if piece.error is None or (piece.aside and not isinstance(piece.error, LeftError)):
+                self._made[piece.kind][piece.key] = piece  # else what failed may be tried again
         try:
             self._on_end(piece.ended(self._clock()))
         finally:
             piece.finished.set()
+        return True
 
     def _report(self, piece: Piece, stage: str) -> None:
         """Note what is being done, and stop it where it is deserted or has taken too long."""
@@ -382,3 +404,7 @@ class Workshop:
                     f"This was stopped after {self._limit:g} seconds, the longest that this server allows. Ask for "
                     "fewer neurons or a shorter prompt.",
                 )
+        while piece.aside:
+            with self.untimed():
+                if not self._work(lambda other: not other.aside):
+                    break

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
 
+from app.attribution.prompt import Method
 from app.state.address import (
     LONGEST_PACKED,
     MAX_POSITION,
@@ -86,6 +87,7 @@ class ListOrder(StrEnum):
     """What orders a list of neurons; the list itself has the strongest first."""
 
     SCORE = "score"
+    EFFECT = "effect"
     ACTIVATION = "activation"
     LAYER = "layer"
     SOURCE = "source"
@@ -101,6 +103,7 @@ class Section(StrEnum):
     FLOW = "flow"
     LAYERS = "layers"
     MAP = "map"
+    MEASURED = "measured"
     COUNTS = "counts"
     OVERLAP = "overlap"
     DATA = "data"
@@ -132,10 +135,12 @@ class Place(State):
     open: tuple[Section, ...] = parameter("open", Choices(Section), (Section.FLOW, Section.LAYERS))
     """The sections that are open, in their order; see `shows`."""
     order: ListOrder | None = parameter("sort", Choice(ListOrder))
-    """Of the lists of neurons; None has the strongest first."""
+    """Of the lists of neurons; None has the strongest first, as measured where that is known."""
     reverse: bool = parameter("reverse", Flag(), False)
     having: str = parameter("has", Text(MAX_HAVING), "")
     """Only neurons with this label, layer or token."""
+    effects: bool = parameter("effects", Flag(), False)
+    """Layers and heads by their measured effect instead of their score."""
 
     def shows(self, section: Section) -> bool:
         """Whether a section is open. The map is where it shows the lens, as links did before there were sections."""
@@ -148,7 +153,7 @@ class Place(State):
 
     def at_start(self) -> "Place":
         """The whole of another prompt or position, with the same parts of the page open."""
-        return Place(tables=self.tables, open=self.open)
+        return Place(tables=self.tables, open=self.open, effects=self.effects)
 
     def within(
         self, layer: int | None, *, head: Head | None = None, source: int | None = None, ffn: bool = False
@@ -192,6 +197,8 @@ class PromptSelection(Selection):
     """Without what the tokenizer puts before a text."""
     chat: bool = parameter("chat", Flag(), False)
     """As a user's message, in the model's chat template; it says itself what stands before, so never `bare`."""
+    method: Method = parameter("method", Choice(Method), Method.ADDED)
+    """By which neurons, heads and layers are scored."""
 
     @property
     def question(self) -> "PromptSelection":
@@ -212,7 +219,9 @@ def _bare(selection: "PromptSelection | CompareSelection", reader: Reader) -> bo
 def question_key(selection: PromptSelection) -> str:
     """What was asked, as it is looked up: all that changes a result but the number of neurons."""
     asked = [selection.prompt, selection.target, selection.position, str(selection.rule), selection.distractor]
-    return json.dumps(asked + ["bare"] * selection.bare + ["chat"] * selection.chat, ensure_ascii=True)
+    more = ["bare"] * selection.bare + ["chat"] * selection.chat
+    more += [str(selection.method)] * (selection.method is not Method.ADDED)
+    return json.dumps(asked + more, ensure_ascii=True)
 
 
 # The search page, the token page and the overview.

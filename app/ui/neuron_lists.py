@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import streamlit as st
 
+from app.answers.reading import disagreement
 from app.state.selections import (
     MAX_HAVING,
     CompareSelection,
@@ -97,7 +98,7 @@ def bar(
     *,
     full: float | None = None,
 ) -> ColumnOf[Row]:
-    """Values in words over bars around zero. A bar is full at `full`, or at the largest value of the rows in size."""
+    """Values in words beside bars around zero. A bar is full at `full`, or at the largest value of the rows in size."""
     most = full or max((abs(value(row)) for row in rows), default=0.0) or 1.0
     return Column(title, "bar", hint), lambda row: Cell(words(value(row)), share=value(row) / most)
 
@@ -150,7 +151,8 @@ class Arranged(Protocol):
 
 
 _ORDERS = {
-    ListOrder.SCORE: ("strongest first", "weakest first"),
+    ListOrder.SCORE: ("strongest score first", "weakest score first"),
+    ListOrder.EFFECT: ("measured, strongest first", "measured, weakest first"),
     ListOrder.ACTIVATION: ("highest activation first", "lowest activation first"),
     ListOrder.LAYER: ("first layers first", "last layers first"),
     ListOrder.SOURCE: ("first source positions first", "last source positions first"),
@@ -195,7 +197,8 @@ def order_fields(
     """
     labels: Literal["collapsed", "visible"] = "collapsed" if hidden else "visible"
     sync(f"{page}_has", now.having)
-    sync(f"{page}_sort", f"{now.order or orders[0]}{'-' if now.reverse else ''}")
+    order = now.order if now.order in orders else orders[0]
+    sync(f"{page}_sort", f"{order}{'-' if now.reverse else ''}")
     names = {f"{order}{end}": _ORDERS[order][bool(end)] for order in orders for end in ("", "-")}
     st.text_input(
         "Only",
@@ -256,8 +259,13 @@ def value_table(
     selection: PromptSelection,
     atlas: Catalogue,
     unit: str,
+    *,
+    effects: bool,
 ) -> None:
-    """Value neurons: a row opens the neuron, “why” shows its own query neurons, “zero” compares without it."""
+    """Value neurons: a row opens the neuron, “why” shows its own query neurons, “zero” compares without it.
+
+    effects: there is a column for what was measured, or will be.
+    """
     strongest = atlas.strongest_tokens([one.neuron for one in found], _DEPTH)
     hint = "log-probability increase of the target" if analysis.contrast is None else "share of the logit difference"
 
@@ -279,25 +287,52 @@ def value_table(
         place = replace(selection.place, order=order, reverse=reverse)
         return navigation.href("prompt", replace(selection, place=place))
 
+    def tokens(one: "ValueNeuron") -> Cell:
+        remark = disagreement(one.score, one.effect)
+        chips = raised_first(strongest[one.neuron], one.activation)
+        return Cell(chips=chips, remark=f"measured: {remark}" if remark else "")
+
     columns: list[ColumnOf[ValueNeuron]] = [
         NEURON,
         bar(unit, found, lambda one: one.score, nats, f"{hint}; around zero"),
         text("activation", "number", lambda one: signed(one.activation), _ACTIVATION),
-        chips_of(RAISED, "tokens", lambda one: raised_first(strongest[one.neuron], one.activation)),
+        (Column(RAISED, "tokens"), tokens),
         chips_of("", "action", actions),
     ]
     orders: list[ListOrder | None] = [ListOrder.LAYER, ListOrder.SCORE, ListOrder.ACTIVATION, None, None]
+    if effects:
+        columns.insert(2, _effects(found))
+        orders.insert(2, ListOrder.EFFECT)
     if kind is NeuronKind.ATTENTION:
         columns.insert(1, (Column("from", "source", "source position and its token"), source))
         orders.insert(1, ListOrder.SOURCE)
     table(
         found,
-        sortable(columns, orders, selection.place, ListOrder.SCORE, at),
+        sortable(columns, orders, selection.place, best_order(effects), at),
         lambda one: neuron_link(one.neuron, selection),
         key=f"neurons_{kind}",
         here="prompt",
         label=f"{kind} neurons",
     )
+
+
+def best_order(effects: bool) -> ListOrder:
+    """The order of a list of value neurons unless another is asked for; where there are effects, theirs."""
+    return ListOrder.EFFECT if effects else ListOrder.SCORE
+
+
+def _effects(found: "Sequence[ValueNeuron]") -> "ColumnOf[ValueNeuron]":
+    """What was measured, over bars of a scale of their own; the column is there before the figures are."""
+    known = [one.effect for one in found if one.effect is not None]
+    most, absent = max(map(abs, known), default=0.0) or 1.0, "–" if known else "…"
+    hint = (
+        "what the answer lost when the model ran again without the neuron, at this position; bars have their own scale"
+    )
+
+    def cell(one: "ValueNeuron") -> Cell:
+        return Cell(absent) if one.effect is None else Cell(nats(one.effect), share=one.effect / most)
+
+    return Column("measured (nats)", "bar effect", hint, both=True), cell
 
 
 def query_table(

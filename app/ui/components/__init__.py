@@ -61,12 +61,14 @@ class Cell:
     chips: tuple[Chip, ...] = ()
     share: float = 0.0
     """A bar around zero, from -1 to 1."""
+    remark: str = ""
+    """A few words before the chips."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Heading and role: "name", "token", "source", "bar", "number", "tokens", "list" (one of several lists of tokens),
-    "action" (links of their own).
+    """Heading and role: "name", "token", "source", "bar", "bar effect", "number", "tokens", "list" (one of several
+    lists of tokens), "action" (links of their own).
     """
 
     title: str
@@ -75,6 +77,8 @@ class Column:
     href: str = ""
     """The table sorted by this column, or the other way round."""
     sorted: Literal["", "ascending", "descending"] = ""
+    both: bool = False
+    """Its bars have room on either side of zero, whatever its values are."""
 
 
 @dataclass(frozen=True, slots=True)

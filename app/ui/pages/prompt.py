@@ -354,6 +354,7 @@ def _settings(selection: PromptSelection) -> None:
 
 
 def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:
+    analysis = explain.with_effects(atlas, selection, analysis)
     reading = reading_of(analysis)
     _tools(analysis, selection, atlas)
     _held_against(reading, selection)

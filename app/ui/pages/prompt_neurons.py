@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.answers import explain
 from app.answers.explain import Listed
-from app.answers.reading import Reading, query_sentence
+from app.answers.reading import DISAGREEMENT, Reading, query_sentence
 from app.attribution import frames
 from app.attribution.prompt import PromptToken
 from app.attribution.results import OwnQuery, Query, ThroughHead, overlap
@@ -30,20 +30,24 @@ HERE = "prompt"
 _OVERLAP = {"both": "in both lists", "query_only": "query only", "value_only": "value only"}
 _OVERLAP_CHIPS = 40
 _ORDERS = (ListOrder.SCORE, ListOrder.ACTIVATION, ListOrder.LAYER, ListOrder.SOURCE)
+_POLL_SECONDS = 0.5
+"""How often it is asked whether what is being measured is there."""
 
 
 def neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
     """One of the three lists, and what was asked about a neuron in it."""
     place = selection.place
+    missing = explain.unmeasured(atlas, selection, reading.analysis)
+    effects = not isinstance(missing, str) and place.show is not Show.QUERY
     with st.container(horizontal=True, vertical_alignment="center", key="neurons"):
         words = "Why: what switched them on" if place.show is Show.QUERY else "What: neurons"
         st.header(words, anchor=False, width="content")
         _switch(reading, selection)
-        _order(selection)
+        _order(selection, effects=effects)
     if place.show is Show.QUERY:
         _query_neurons(reading, selection, atlas)
     else:
-        _value_neurons(reading, selection, atlas)
+        _value_neurons(reading, selection, atlas, missing)
     if place.own is not None:
         _own(selection, place.own, atlas)
     if place.read is not None:
@@ -79,42 +83,91 @@ def _switch(reading: Reading, selection: PromptSelection) -> None:
     choice("Neurons", names, str(selection.place.show), key="prompt_show", changed=changed, hidden=True)
 
 
-def _order(selection: PromptSelection) -> None:
+def _order(selection: PromptSelection, *, effects: bool) -> None:
     """What the lists are searched for, and their order."""
+    orders = (ListOrder.EFFECT, *_ORDERS) if effects else _ORDERS
 
     def changed() -> None:
-        place = replace(selection.place, **chosen_order(HERE, _ORDERS))
+        place = replace(selection.place, **chosen_order(HERE, orders))
         navigation.show(replace(selection, place=place))
 
-    order_fields(HERE, selection.place, _ORDERS, changed, hidden=True)
+    order_fields(HERE, selection.place, orders, changed, hidden=True)
 
 
 # Value neurons.
 
 
-def _value_neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
+def _value_neurons(
+    reading: Reading, selection: PromptSelection, atlas: Catalogue, missing: "explain.Job | str | None"
+) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         words = f"Neurons that {reading.words[selection.place.show]}, by {reading.unit}."
         st.caption(literal(words), width="content")
         legend("ffn", "attention", "promotes", "suppresses")
     with progress() as watch:
         lists = explain.listed(reading, selection, atlas, watch)
+    known = any(one.effect is not None for part in lists for one in part.neurons)
+    _measuring(missing, reading, selection, known=known)
+    effects = known or not isinstance(missing, str)
     for column, part in zip(st.columns(len(lists), gap="medium"), lists, strict=True):
         with column:
-            _listed(part, reading, selection, atlas)
+            _listed(part, reading, selection, atlas, effects=effects)
     st.caption(
         "A row opens its neuron; “why” shows what switched it on. Solid chips: raised on this prompt, by the sign "
-        "rule; dashed: lowered."
+        "rule; dashed: lowered." + f" {DISAGREEMENT}" * effects
     )
 
 
-def _listed(part: Listed, reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
+def _measuring(
+    missing: "explain.Job | str | None", reading: Reading, selection: PromptSelection, *, known: bool
+) -> None:
+    """The line about the measured effects: what they are, or that they are coming; and the switch between orders."""
+    place = selection.place
+    if isinstance(missing, str) and not known:
+        st.caption(f":material/info: {literal(missing)}")
+        return
+    scored = place.order is ListOrder.SCORE
+    other = replace(place, order=None if scored else ListOrder.SCORE, reverse=False)
+    switch = link(
+        "Sort by what was measured" if scored else "Sort by score",
+        navigation.href(HERE, replace(selection, place=other)),
+    )
+    with st.container(horizontal=True, vertical_alignment="center", key="measured"):
+        chips([switch], key="sort_switch", here=HERE, label="order of the lists", width="content")
+        if isinstance(missing, explain.Job):
+            _coming(missing)
+        else:
+            st.caption(literal(f"Measured: what {reading.answer} lost when the model ran without the neuron here."))
+
+
+def _coming(job: "explain.Job") -> None:
+    """Has the effects measured while the page shows the scores, and draws it anew once they are there."""
+    first = True
+
+    @st.fragment(run_every=_POLL_SECONDS)
+    def poll() -> None:
+        nonlocal first
+        told: str | None = "Measuring what happens without them …"
+        if not first:  # the page is drawn before anything is measured
+            try:
+                told = job.begin()
+            except AtlasError as error:
+                told = str(error)
+        first = False
+        st.caption(f":material/hourglass_top: {literal(told or '…')}")
+        if told is None:
+            st.rerun()
+
+    poll()
+
+
+def _listed(part: Listed, reading: Reading, selection: PromptSelection, atlas: Catalogue, *, effects: bool) -> None:
     name, words = (
         ("FFN", "neurons") if part.kind is NeuronKind.FFN else ("Attention", "neurons at their source positions")
     )
     st.markdown(f"**{name}**, {len(part.neurons)} {words}: {literal(part.found)}")
     if part.neurons:
-        value_table(part.neurons, part.kind, reading.analysis, selection, atlas, reading.unit)
+        value_table(part.neurons, part.kind, reading.analysis, selection, atlas, reading.unit, effects=effects)
     else:
         st.info("There are none here. Look at the other list above, go back a step, or look for something else.")
 

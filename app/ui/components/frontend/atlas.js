@@ -129,10 +129,11 @@ function cellOf(column, cell, href, bothWays, open) {
   if (column.role === "name") {
     if (cell.dot) element.append(make("span", `dot ${cell.dot}`));
     element.append(link(make("a", "", cell.text), href, open));
-  } else if (column.role === "bar") {
+  } else if (column.role.startsWith("bar")) {
     element.append(balance(cell, bothWays));
   } else if (cell.chips) {
     const line = make("span", "line");
+    if (cell.remark) line.append(make("span", "remark", cell.remark));
     if (cell.tone) line.append(end(cell.tone));
     if (cell.text) line.append(make("span", "place", cell.text));
     for (const item of cell.chips) line.append(chip(item, open));
@@ -158,10 +159,10 @@ function table(data, open) {
     if (column.hint) title.title = column.hint;
     head.append(title);
   }
-  const bothWays = data.rows.some((row) => row.cells.some((cell) => cell.share < 0));
+  const bothWays = data.columns.map((column, place) => column.both || data.rows.some((row) => row.cells[place].share < 0));
   const lineOf = (cells, href) => {
     const line = make("tr");
-    cells.forEach((cell, place) => line.append(cellOf(data.columns[place], cell, href, bothWays, open)));
+    cells.forEach((cell, place) => line.append(cellOf(data.columns[place], cell, href, bothWays[place], open)));
     return line;
   };
   const body = make("tbody");
