@@ -306,19 +306,17 @@ def value_table(
     if kind is NeuronKind.ATTENTION:
         columns.insert(1, (Column("from", "source", "source position and its token"), source))
         orders.insert(1, ListOrder.SOURCE)
+    now, best = selection.place, ListOrder.EFFECT if effects else ListOrder.SCORE
+    if now.order in (None, ListOrder.EFFECT) and all(one.effect is None for one in found):
+        now = replace(now, order=ListOrder.SCORE)  # until the effects are there
     table(
         found,
-        sortable(columns, orders, selection.place, best_order(effects), at),
+        sortable(columns, orders, now, best, at),
         lambda one: neuron_link(one.neuron, selection),
         key=f"neurons_{kind}",
         here="prompt",
         label=f"{kind} neurons",
     )
-
-
-def best_order(effects: bool) -> ListOrder:
-    """The order of a list of value neurons unless another is asked for; where there are effects, theirs."""
-    return ListOrder.EFFECT if effects else ListOrder.SCORE
 
 
 def _effects(found: "Sequence[ValueNeuron]") -> "ColumnOf[ValueNeuron]":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app.answers import explain, stored
+from app.answers import effects, explain, stored
 from app.answers.reading import Reading, certainty_lines, reading_of
 from app.attribution import drilldowns
 from app.attribution.frames import lens_frame
@@ -354,7 +354,7 @@ def _settings(selection: PromptSelection) -> None:
 
 
 def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:
-    analysis = explain.with_effects(atlas, selection, analysis)
+    analysis = effects.with_effects(atlas, selection, analysis)
     reading = reading_of(analysis)
     _tools(analysis, selection, atlas)
     _held_against(reading, selection)

@@ -6,8 +6,8 @@ from functools import partial
 
 import streamlit as st
 
-from app.answers import explain
-from app.answers.explain import Listed
+from app.answers import effects, explain
+from app.answers.effects import Listed
 from app.answers.reading import DISAGREEMENT, Reading, query_sentence
 from app.attribution import frames
 from app.attribution.prompt import PromptToken
@@ -37,13 +37,13 @@ _POLL_SECONDS = 0.5
 def neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
     """One of the three lists, and what was asked about a neuron in it."""
     place = selection.place
-    missing = explain.unmeasured(atlas, selection, reading.analysis)
-    effects = not isinstance(missing, str) and place.show is not Show.QUERY
+    missing = effects.unmeasured(atlas, selection, reading.analysis)
+    measurable = not isinstance(missing, str) and place.show is not Show.QUERY
     with st.container(horizontal=True, vertical_alignment="center", key="neurons"):
         words = "Why: what switched them on" if place.show is Show.QUERY else "What: neurons"
         st.header(words, anchor=False, width="content")
         _switch(reading, selection)
-        _order(selection, effects=effects)
+        _order(selection, measurable=measurable)
     if place.show is Show.QUERY:
         _query_neurons(reading, selection, atlas)
     else:
@@ -83,9 +83,9 @@ def _switch(reading: Reading, selection: PromptSelection) -> None:
     choice("Neurons", names, str(selection.place.show), key="prompt_show", changed=changed, hidden=True)
 
 
-def _order(selection: PromptSelection, *, effects: bool) -> None:
+def _order(selection: PromptSelection, *, measurable: bool) -> None:
     """What the lists are searched for, and their order."""
-    orders = (ListOrder.EFFECT, *_ORDERS) if effects else _ORDERS
+    orders = (ListOrder.EFFECT, *_ORDERS) if measurable else _ORDERS
 
     def changed() -> None:
         place = replace(selection.place, **chosen_order(HERE, orders))
@@ -98,28 +98,28 @@ def _order(selection: PromptSelection, *, effects: bool) -> None:
 
 
 def _value_neurons(
-    reading: Reading, selection: PromptSelection, atlas: Catalogue, missing: "explain.Job | str | None"
+    reading: Reading, selection: PromptSelection, atlas: Catalogue, missing: "effects.Job | str | None"
 ) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         words = f"Neurons that {reading.words[selection.place.show]}, by {reading.unit}."
         st.caption(literal(words), width="content")
         legend("ffn", "attention", "promotes", "suppresses")
     with progress() as watch:
-        lists = explain.listed(reading, selection, atlas, watch)
+        lists = effects.listed(reading, selection, atlas, watch)
     known = any(one.effect is not None for part in lists for one in part.neurons)
     _measuring(missing, reading, selection, known=known)
-    effects = known or not isinstance(missing, str)
+    shown = known or not isinstance(missing, str)
     for column, part in zip(st.columns(len(lists), gap="medium"), lists, strict=True):
         with column:
-            _listed(part, reading, selection, atlas, effects=effects)
+            _listed(part, reading, selection, atlas, measured=shown)
     st.caption(
         "A row opens its neuron; “why” shows what switched it on. Solid chips: raised on this prompt, by the sign "
-        "rule; dashed: lowered." + f" {DISAGREEMENT}" * effects
+        "rule; dashed: lowered." + f" {DISAGREEMENT}" * shown
     )
 
 
 def _measuring(
-    missing: "explain.Job | str | None", reading: Reading, selection: PromptSelection, *, known: bool
+    missing: "effects.Job | str | None", reading: Reading, selection: PromptSelection, *, known: bool
 ) -> None:
     """The line about the measured effects: what they are, or that they are coming; and the switch between orders."""
     place = selection.place
@@ -134,13 +134,13 @@ def _measuring(
     )
     with st.container(horizontal=True, vertical_alignment="center", key="measured"):
         chips([switch], key="sort_switch", here=HERE, label="order of the lists", width="content")
-        if isinstance(missing, explain.Job):
+        if isinstance(missing, effects.Job):
             _coming(missing)
         else:
             st.caption(literal(f"Measured: what {reading.answer} lost when the model ran without the neuron here."))
 
 
-def _coming(job: "explain.Job") -> None:
+def _coming(job: "effects.Job") -> None:
     """Has the effects measured while the page shows the scores, and draws it anew once they are there."""
     first = True
 
@@ -161,13 +161,13 @@ def _coming(job: "explain.Job") -> None:
     poll()
 
 
-def _listed(part: Listed, reading: Reading, selection: PromptSelection, atlas: Catalogue, *, effects: bool) -> None:
+def _listed(part: Listed, reading: Reading, selection: PromptSelection, atlas: Catalogue, *, measured: bool) -> None:
     name, words = (
         ("FFN", "neurons") if part.kind is NeuronKind.FFN else ("Attention", "neurons at their source positions")
     )
     st.markdown(f"**{name}**, {len(part.neurons)} {words}: {literal(part.found)}")
     if part.neurons:
-        value_table(part.neurons, part.kind, reading.analysis, selection, atlas, reading.unit, effects=effects)
+        value_table(part.neurons, part.kind, reading.analysis, selection, atlas, reading.unit, effects=measured)
     else:
         st.info("There are none here. Look at the other list above, go back a step, or look for something else.")
 
@@ -200,7 +200,7 @@ def _query_neurons(reading: Reading, selection: PromptSelection, atlas: Catalogu
     left, right = st.columns([1, 1], gap="medium")
     with left:
         legend("ffn", "promotes", "suppresses")
-        listed = explain.query_listed(found, place, atlas)
+        listed = effects.query_listed(found, place, atlas)
         if listed:
             query_table(listed, "query_neurons", "query neurons", selection, atlas)
         elif found.ffn_neurons:

@@ -146,7 +146,7 @@ function cellOf(column, cell, href, bothWays, open) {
 
 function table(data, open) {
   const scroll = scrolling(make("div", "scroll"), data.label);
-  const whole = make("table");
+  const whole = make("table", data.columns.some((column) => column.role === "bar effect") ? "measured" : "");
   const long = (column) => ["tokens", "list", "action"].includes(column.role);
   whole.style.setProperty("--short", data.columns.filter((column) => !long(column)).length);
   const head = make("tr");
