@@ -1,5 +1,5 @@
-"""Which lists of neurons the prompt page shows, of the whole model or of the part that is looked into; and their measured
-effects, which are made aside (`Workshop.begun`) while the page shows the scores.
+"""Which lists of neurons the prompt page shows, of the whole model or of a part; and their measured effects, which are
+made aside (`Workshop.begun`) while the page shows the scores.
 """
 
 import logging
