@@ -254,6 +254,15 @@ _TERMS = (
         "output bias included. Hooks do it under the model's lock; no weight is changed",
     ),
     Term(
+        "steering",
+        "Running the model with more or less of some parts, or with neurons clamped to an activation, to see what it "
+        "says then and how it continues the text.",
+        "parts scaled or clamped at every position, those of a continuation too. A factor multiplies a neuron's "
+        "activation, all of a head's, or all that a sub-layer adds, its output bias included; factors of overlapping "
+        "parts multiply. A clamp sets a neuron's activation, summed over source positions where it is one of "
+        "attention, whatever the factors",
+    ),
+    Term(
         "Δ",
         "What changed between two runs: second minus first, with its sign.",
         "second run minus first, both scored with the first run's frozen scale. An attention neuron is compared at its "

@@ -17,7 +17,8 @@ from db.token_text import display, shorten
 
 if TYPE_CHECKING:
     from app.attribution import compare
-    from app.attribution.compare import Change, Comparison, Side
+    from app.attribution.compare import Change, Comparison, RankedTarget, Side
+    from app.attribution.intervene import Steering
 else:
     compare = lazy_import("app.attribution.compare")
 
@@ -51,30 +52,36 @@ _LISTED = 4
 def sentence(found: "Comparison", zero: Sequence[Wanted]) -> str:
     """What is compared with what, and how sure the model is of the target in each run."""
     one, two = found.first, found.second
-    less = f" without {_listed(zero)}" if zero else ""
+    less = f" without {listed([part.words for part in zero])}" if zero else ""
     if one.prompt != two.prompt or one.position != two.position:
-        return f"{_where(one)} against {_where(two)}{less}: {_answer(one)}, and {_answer(two)}."
+        return f"{where(one)} against {where(two)}{less}: {_answer(one)}, and {_answer(two)}."
     if one.target.token.id != two.target.token.id:
-        return f"{_where(one)}: {_answer(one)}, against {_answer(two)}{less}."
-    how = f" with and without {_listed(zero)}" if zero else " against itself"
-    change = found.log_probability
+        return f"{where(one)}: {_answer(one)}, against {_answer(two)}{less}."
+    how = f" with and without {listed([part.words for part in zero])}" if zero else " against itself"
+    return f"{where(one)}{how}: {moved(one.target, two.target)}."
+
+
+def moved(one: "RankedTarget", two: "RankedTarget") -> str:
+    """What became of the target's probability."""
+    change = two.log_probability - one.log_probability
     verb = "rises" if change > 0 else "falls"
-    moved = "stays where it is" if abs(change) < 0.0005 else f"{verb} by {nats(abs(change))[1:]} nats"
+    how = "stays where it is" if abs(change) < 0.0005 else f"{verb} by {nats(abs(change))[1:]} nats"
     return (
-        f"{_where(one)}{how}: the log-probability of “{one.target.token.display}” {moved}, from "
-        f"{percent(one.target.probability)} to {percent(two.target.probability)}."
+        f"the log-probability of “{one.token.display}” {how}, from {percent(one.probability)} to "
+        f"{percent(two.probability)}"
     )
 
 
-def _listed(zero: Sequence[Wanted]) -> str:
-    """The parts that are zeroed: “head L23.H4 and neuron L29.F864”."""
-    words = [part.words for part in zero[:_LISTED]]
-    if len(zero) > _LISTED:
-        words.append(f"{len(zero) - _LISTED} more")
+def listed(every: Sequence[str]) -> str:
+    """Parts in words: “head L23.H4 and neuron L29.F864”."""
+    words = list(every[:_LISTED])
+    if len(every) > _LISTED:
+        words.append(f"{len(every) - _LISTED} more")
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _where(side: "Side") -> str:
+def where(side: "Side | Steering") -> str:
+    """The prompt, and the position where that is not the last."""
     last = side.position == len(side.tokens) - 1
     place = "" if last else f" at position {side.position}, “{side.tokens[side.position].display}”"
     return f"“{shorten(display(side.prompt.encode('utf-8', 'replace')).replace('␣', ' '), 80)}”{place}"

@@ -65,6 +65,11 @@ class Steering:
     continuations: tuple[Continuation, ...] = ()
 
     @property
+    def next_after(self) -> PromptToken:
+        """The most probable next token under the interventions."""
+        return max(self.predictions, key=lambda one: one.second).token
+
+    @property
     def log_probability(self) -> float:
         """Δ log-probability of the target, after minus before, nats."""
         return self.after.log_probability - self.before.log_probability
@@ -154,8 +159,13 @@ def steer(
 
 def continuation(model: LanguageModel, token_ids: Sequence[int], sampling: Sampling) -> Continuation:
     """What was generated, as a result."""
-    text = b"".join(map(model.tokens.bytes_of, token_ids)).decode("utf-8", "replace")
-    return Continuation(tuple(token_of(model, one) for one in token_ids), text, len(token_ids) < sampling.tokens)
+    tokens = tuple(token_of(model, one) for one in token_ids)
+    return Continuation(tokens, text_of(model, token_ids), len(token_ids) < sampling.tokens)
+
+
+def text_of(model: LanguageModel, token_ids: Sequence[int]) -> str:
+    """The tokens read together; bytes of a character that is not whole yet are marked as unknown."""
+    return b"".join(map(model.tokens.bytes_of, token_ids)).decode("utf-8", "replace")
 
 
 def generate(model: LanguageModel, token_ids: Int[Tensor, " T"], sampling: Sampling, changes: Changes) -> Iterator[int]:

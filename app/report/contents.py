@@ -4,31 +4,38 @@ The page opens offline: no script, nothing fetched, everything escaped. Only dra
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from app import charts
+from app.answers import steer
 from app.answers.reading import Reading, certainty_lines, most, moves_sentence, query_sentence, reading_of
 from app.attribution import frames
 from app.charts import Chart, Columns, prompt_charts
 from app.charts.pictures import inline_svgs, printed, visible
 from app.report import Material
-from app.state.selections import Show
+from app.state.address import shared
+from app.state.selections import Show, SteerSelection
 from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
-from db.neuron import Head, Neuron, NeuronKind
+from db.neuron import Head, Neuron, NeuronKind, labels
+from db.records import BuildStamp
 from db.token_text import legible, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from app.attribution.intervene import Steering
     from app.attribution.results import Flow, QueryNeuron, ValueNeuron
 
 _HEADS = 12
@@ -95,8 +102,55 @@ def html(material: Material) -> bytes:
     return page.encode("utf-8", "replace")
 
 
+def steered_html(found: "Steering", asked: SteerSelection, build: BuildStamp, base: str) -> bytes:
+    """A report on interventions: what was changed, predictions before and after, and both continuations.
+
+    Args:
+        found: with its continuations.
+        asked: what the page shows.
+        build: the catalogue that it was opened with.
+        base: the address of the app's start page.
+    """
+    facts = {
+        "Model": f"{found.model}, {len(found.tokens)} tokens of text, continued after position {found.position}",
+        "Report made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    link, names = shared("steer", asked, build), ("The model as it is", "With the changes")
+    page = _template("steered.html").render(
+        palette=charts,
+        title=f"{shorten(_readable(found.prompt), 60)}, steered",
+        prompt=_readable(found.prompt),
+        facts=facts,
+        found=found,
+        sentence=steer.sentence(found, asked),
+        drawing=steer.drawing(asked),
+        continuations=[
+            (name, _readable(one.text), one.ended) for name, one in zip(names, found.continuations, strict=False)
+        ],
+        address=urljoin(base, link) if urlsplit(base).scheme in ("http", "https") else link,
+        command=_steering_command(found, asked),
+    )
+    return page.encode("utf-8", "replace")
+
+
+def _steering_command(found: "Steering", asked: SteerSelection) -> str | None:
+    """The shell command that says the same; None where a shell cannot be given such a prompt."""
+    if any(not one.isprintable() and one != "\n" for one in asked.prompt):
+        return None
+    words = ["--target-id", str(found.before.token.id), "--position", str(found.position)]
+    words += ["--no-bos"] if asked.bare else []
+    words += ["--chat"] if asked.chat else []
+    for name, clamped in (("--scale", False), ("--clamp", True)):
+        given = [one for one in asked.interventions if one.clamped is clamped]
+        words += [name, labels(given)] if given else []
+    words += ["--generate", str(asked.tokens)]
+    drawn = {"--temperature": asked.temperature, "--top-p": asked.top_p, "--seed": asked.seed}
+    words += [part for name, value in drawn.items() for part in (name, f"{value:.10g}")] if asked.drawn else []
+    return " ".join(map(shlex.quote, ["python", "-m", "app.attribution", *words, "--", asked.prompt]))
+
+
 @cache
-def _template() -> Template:
+def _template(name: str = "report.html") -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -106,7 +160,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"nats": nats, "percent": percent}
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def _visible(value: object) -> object:

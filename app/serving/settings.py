@@ -49,6 +49,7 @@ class Configuration(Paths):
 
     max_tokens: int = Field(default=256, ge=1, le=32_768, description="longest prompt, in tokens")
     max_top: int = Field(default=1000, ge=1, le=1000, description="most neurons of each kind that may be asked for")
+    max_continued: int = Field(default=100, ge=1, le=10_000, description="most tokens that a text is continued by")
     max_prompts: int = Field(default=50, ge=1, le=1000, description="most prompts on the page of many prompts")
     max_waiting: int = Field(default=64, ge=1, le=10_000, description="most pieces of work that wait for the model")
     max_seconds: int = Field(default=120, ge=1, le=86_400, description="longest time of one piece of work, in seconds")

@@ -18,7 +18,7 @@ from typing import Any, Self
 from urllib.parse import quote_plus, urlencode
 
 from db.errors import AtlasError
-from db.neuron import Head, Neuron, NeuronAt, NeuronKind, labels, parse_list
+from db.neuron import Head, Neuron, NeuronAt, NeuronKind, labels, parse_interventions, parse_list
 from db.records import BuildStamp
 from db.token_text import display, shorten
 
@@ -249,6 +249,13 @@ class Parts(Kind):
 
     def write(self, value: tuple[Any, ...]) -> str:
         return labels(value)
+
+
+class Interventions(Parts):
+    """What is done to parts of the model, as `db.neuron.parse_interventions` reads it."""
+
+    def read(self, given: str, limits: Limits) -> tuple[Any, ...]:
+        return parse_interventions(Text(self.longest).read(given, limits))
 
 
 # Selections: the state of a page, declared field by field.

@@ -16,6 +16,7 @@ from app.state.address import (
     Flag,
     HeadLabel,
     Integer,
+    Interventions,
     LongText,
     Mark,
     NeuronAtLabel,
@@ -32,7 +33,7 @@ from app.state.address import (
     parameter,
     size,
 )
-from db.neuron import Head, Neuron, NeuronAt, NeuronKind, Sign, Wanted
+from db.neuron import Head, Intervention, Neuron, NeuronAt, NeuronKind, Sign, Wanted
 from db.questions import Filters, Order
 
 MAX_PROMPT = 8000
@@ -47,6 +48,9 @@ MAX_Z = 1000.0
 COMPARE_TOP = 100
 MAX_ZERO = 1200
 """Longest list of parts that is read, in characters."""
+MAX_CONTINUED = 100
+"""Most tokens that a page writes after a prompt."""
+MAX_TEMPERATURE = 5.0
 PAGE_ROWS = 50
 SAVED_ROWS = 20
 
@@ -210,7 +214,7 @@ class PromptSelection(Selection):
         return replace(self, top=min(self.top, reader.limits.top), bare=_bare(self, reader))
 
 
-def _bare(selection: "PromptSelection | CompareSelection", reader: Reader) -> bool:
+def _bare(selection: "PromptSelection | CompareSelection | SteerSelection", reader: Reader) -> bool:
     if selection.bare and selection.chat:
         reader.refuse("bos", "the chat template says what stands before a message")
     return selection.bare and not selection.chat
@@ -492,6 +496,58 @@ class CompareSelection(Selection):
         """A second prompt that is the first is none; no more neurons than the server lists."""
         other = "" if self.other == self.prompt else self.other
         return replace(self, other=other, top=min(self.top, reader.limits.top), bare=_bare(self, reader))
+
+
+# The page that steers.
+
+
+@dataclass(frozen=True, slots=True)
+class SteerSelection(Selection):
+    """The page that steers: one prompt without and with interventions."""
+
+    prompt: str = parameter("p", LongText(MAX_PROMPT), "")
+    target: int | None = parameter("target", TOKEN)
+    """A token id; None is the top prediction."""
+    position: int | None = parameter("at", POSITION)
+    """From 0; the text goes on after this token. None is the last."""
+    interventions: tuple[Intervention, ...] = parameter("do", Interventions(MAX_ZERO), ())
+    tokens: int = parameter("n", Integer(1, MAX_CONTINUED), 40)
+    """How many the text is continued by."""
+    temperature: float = parameter("temp", Number(0, MAX_TEMPERATURE), 0.0)
+    """0 always takes the most probable token."""
+    top_p: float = parameter("topp", Number(0.01, 1), 1.0)
+    seed: int = parameter("seed", Integer(0, 999_999_999), 0)
+    bare: bool = parameter("bos", Flag(on=0), False)
+    """Without what the tokenizer puts before a text."""
+    chat: bool = parameter("chat", Flag(), False)
+    """As a user's message; see `PromptSelection`."""
+
+    @classmethod
+    def of(cls, asked: PromptSelection, *interventions: Intervention) -> "SteerSelection":
+        """A question of the prompt page under interventions; without any, what to change is still open."""
+        return cls(asked.prompt, asked.target, asked.position, interventions, bare=asked.bare, chat=asked.chat)
+
+    @property
+    def question(self) -> PromptSelection:
+        """The same without interventions, for the prompt page."""
+        return PromptSelection(self.prompt, self.target, self.position, bare=self.bare, chat=self.chat)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether top-p and the seed matter."""
+        return self.temperature > 0
+
+    def without(self, one: Intervention) -> "SteerSelection":
+        """The same but for one intervention."""
+        return replace(self, interventions=tuple(other for other in self.interventions if other != one))
+
+    def normalised(self, reader: Reader) -> Self:
+        """Of a chat, nothing is left out."""
+        return replace(self, bare=_bare(self, reader))
+
+    def implied(self) -> tuple[str, ...]:
+        """The most probable token is not drawn."""
+        return () if self.drawn else ("top_p", "seed")
 
 
 # The page of saved analyses, and the gallery.

@@ -15,13 +15,14 @@ from app.state.selections import (
     OverviewSelection,
     PromptSelection,
     SearchSelection,
+    SteerSelection,
 )
 from app.ui import navigation
 from app.ui.common import choice, sync
 from app.ui.components import Cell, Chip, Column, TableRow, Tone, chip, chips, link, neuron_table
 from app.words import nats, signed
 from db.catalogue.store import Catalogue
-from db.neuron import Neuron, NeuronAt, NeuronKind, Part, Sign
+from db.neuron import Intervention, Neuron, NeuronAt, NeuronKind, Part, Sign
 from db.records import NeuronTokens, Token
 
 if TYPE_CHECKING:
@@ -72,8 +73,14 @@ def neuron_link(neuron: Neuron, origin: PromptSelection | None = None) -> str:
     return navigation.href("neuron", NeuronSelection(neuron.label, origin or PromptSelection()))
 
 
+def steer_link(neuron: Neuron, origin: PromptSelection) -> str:
+    """The address of the page that steers, with four times as much of a neuron."""
+    return navigation.href("steer", SteerSelection.of(origin, Intervention(Part.of(neuron), 4.0)))
+
+
 # Columns that several tables have.
 
+_STEER = "what the model says with four times as much of it, or any other amount"
 Z_HINT = "(logit − mean) / standard deviation of the neuron’s logits over the vocabulary"
 RANK_HINT = "1 is the neuron’s most extreme token of that end"
 NEURON: ColumnOf[OfNeuron] = (Column("neuron", "name"), lambda row: Cell(row.neuron.label, dot=row.neuron.kind.value))
@@ -281,6 +288,7 @@ def value_table(
         return (
             Chip("why", "link", href=why, hint=f"what switched {label} on", name=f"why {label}"),
             Chip("zero", "link", href=zero, hint=f"what if {label} were zero", name=f"zero {label}"),
+            Chip("steer", "link", href=steer_link(one.neuron, selection), hint=_STEER, name=f"steer {label}"),
         )
 
     def at(order: ListOrder | None, reverse: bool) -> str:

@@ -228,10 +228,10 @@ def test_the_prompt_page_leads_here(small_page):
     hrefs = [item["href"] for item in component(app, "compare")["items"]]
     assert params_of(hrefs[0]) == {"p": PROMPT}
     assert params_of(hrefs[1])["zero"] == "ffn:10"
-    *_, zero = component(app, "close_head")["items"]
+    _, zero, *_ = component(app, "close_head")["items"]
     assert params_of(zero["href"]) == {"p": PROMPT, "zero": "L1.H2"}
     row = component(small_page("prompt", p=PROMPT), "neurons_ffn")["rows"][0]
     label = row["cells"][0]["text"]
-    *_, chip = row["cells"][-1]["chips"]
+    _, chip, *_ = row["cells"][-1]["chips"]
     assert params_of(chip["href"]) == {"p": PROMPT, "zero": label}
     assert Part.parse(label).neuron is not None

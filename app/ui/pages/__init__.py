@@ -150,6 +150,20 @@ _ROWS = (
         terms=("Δ", "log-probability increase", "nats", "activation", "zeroing", "value neurons"),
     ),
     Page(
+        "steer",
+        "Steer",
+        ":material/tune:",
+        selections.SteerSelection,
+        Needs(("TextArea", "TextInput", "NumberInput", "Button"), ("DownloadButton",), _PROMPT),
+        about=(
+            "The same prompt twice: by the model as it is, and with parts of it zeroed, scaled or clamped at every "
+            "position. What comes next in each, and how each continues the text.",
+            "A factor does nothing to a neuron that is silent; clamp that one. Everything here is measured: it is the "
+            "model’s own output, later layers included.",
+        ),
+        terms=("steering", "zeroing", "activation", "nats"),
+    ),
+    Page(
         "many",
         "Many prompts",
         ":material/format_list_bulleted:",

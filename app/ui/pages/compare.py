@@ -10,7 +10,7 @@ from app.answers import compare, explain
 from app.charts import KIND_NAMES, KINDS, prompt_charts
 from app.gallery import EXAMPLES
 from app.serving.access import has_model
-from app.state.selections import MAX_PROMPT, ComparePlace, CompareSelection, Place, PromptSelection
+from app.state.selections import MAX_PROMPT, ComparePlace, CompareSelection, Place, PromptSelection, SteerSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
@@ -35,7 +35,7 @@ from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
-from db.neuron import Head, NeuronKind, Part, labels, parse_list
+from db.neuron import Head, Intervention, NeuronKind, Part, labels, parse_list
 from db.token_text import shorten
 
 if TYPE_CHECKING:
@@ -189,7 +189,10 @@ def _zeroed(found: "Comparison", selection: CompareSelection) -> None:
             )
         )
     st.caption("Zeroed in the second run, with their scores in the whole model; a click restores one.")
+    steered = SteerSelection.of(selection.second, *map(Intervention, selection.zero))
     chips(items, key="zeroed", here=HERE, label="zeroed parts")
+    onward = link("How does the text go on without them?", navigation.href("steer", steered))
+    chips([onward], key="to_steer", here=HERE, label="the page that steers")
 
 
 def _looking(selection: CompareSelection, place: ComparePlace) -> str:

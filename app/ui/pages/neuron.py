@@ -12,10 +12,10 @@ from app.answers import neuron as answers
 from app.answers import stored
 from app.answers.neuron import FIGURES, LayerRank, NeuronPeak
 from app.charts import KIND_NAMES, catalogue_charts
-from app.gallery import NEURONS
+from app.gallery import NEURONS, WALKTHROUGH_PROMPT
 from app.serving import access
 from app.serving.access import has_model
-from app.state.selections import NeuronSelection, SavedSelection, SimilarBy
+from app.state.selections import NeuronSelection, PromptSelection, SavedSelection, SimilarBy
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
@@ -88,7 +88,7 @@ def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str
     warn(notices)
     layer = atlas.layer_statistics(neuron.layer, neuron.kind)
     rank = answers.rank_in_layer(neuron, layer)
-    _paths(selection, rank)
+    _paths(neuron, selection, rank)
     active = on_prompt(neuron, selection.origin, atlas) if selection.origin.prompt else None
     _ends(card, active)
     _notes(neuron, atlas)
@@ -125,7 +125,7 @@ def _field(selection: NeuronSelection) -> None:
     )
 
 
-def _paths(selection: NeuronSelection, rank: LayerRank) -> None:
+def _paths(neuron: Neuron, selection: NeuronSelection, rank: LayerRank) -> None:
     """To another neuron by label, to the next one, and back to the prompt."""
     left, right = st.columns([2, 5], gap="medium", vertical_alignment="center")
     with left:
@@ -137,6 +137,9 @@ def _paths(selection: NeuronSelection, rank: LayerRank) -> None:
         links.append(link(f"{rank.after.label} →", _page(rank.after, selection)))
     if selection.origin.prompt:
         links.append(link("↩ Back to the prompt", navigation.href("prompt", selection.origin)))
+    if has_model():
+        origin = selection.origin if selection.origin.prompt else PromptSelection(WALKTHROUGH_PROMPT)
+        links.append(link("Steer with it", lists.steer_link(neuron, origin)))
     with right:
         chips(links, key="paths", here=HERE, label="other neurons")
 

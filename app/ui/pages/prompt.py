@@ -34,6 +34,7 @@ from app.state.selections import (
     Rule,
     SavedSelection,
     Section,
+    SteerSelection,
     question_key,
 )
 from app.ui import navigation
@@ -378,6 +379,7 @@ def _tools(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> 
     items = [
         link("Compare with another prompt …", navigation.href("compare", asked)),
         link("… or without its 10 strongest neurons", navigation.href("compare", replace(asked, zero=_STRONGEST))),
+        link("Steer", navigation.href("steer", SteerSelection.of(selection))),
     ]
     with st.container(horizontal=True, vertical_alignment="center", key="tools"):
         _report(analysis, selection, atlas)

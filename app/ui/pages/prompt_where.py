@@ -14,7 +14,7 @@ from app.attribution import frames
 from app.attribution.results import Flow, Move
 from app.charts import Chart, catalogue_charts, prompt_charts
 from app.charts.prompt_charts import LENS_POSITIONS
-from app.state.selections import CompareSelection, Map, Place, PromptSelection
+from app.state.selections import CompareSelection, Map, Place, PromptSelection, SteerSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import choice, data_table, folded, sync
@@ -24,7 +24,7 @@ from app.ui.navigation import fail
 from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Head, Part
+from db.neuron import Head, Intervention, Part
 from db.token_text import shorten
 
 HERE = "prompt"
@@ -211,6 +211,7 @@ def _head(reading: Reading, selection: PromptSelection, head: Head, atlas: Catal
         links = [
             link("✕ Close the head", _looking(selection, selection.place.within(head.layer))),
             link("What if it were zero?", navigation.href("compare", zero)),
+            link("Steer it", navigation.href("steer", SteerSelection.of(selection, Intervention(Part.of(head))))),
         ]
         with st.container(horizontal=True, vertical_alignment="center"):
             words = f"**{literal(f'Head {head.label}')}**: {literal(nats(reading.head_score(head)))} nats"
