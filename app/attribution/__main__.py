@@ -9,18 +9,19 @@ import re
 import sys
 import time
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.attribution import drilldowns, form
+from app.attribution import drilldowns, form, measured
 from app.attribution.prompt import (
     MAX_TOKENS,
     MEMORY_MB,
     QUERY_TOP,
     TOP,
     Method,
+    PromptLine,
     Sampling,
     Settings,
     TooLongError,
@@ -33,21 +34,22 @@ from db.catalogue import export
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
-from db.neuron import Intervention, Neuron, labels, parse_interventions, parse_list
+from db.neuron import Intervention, Neuron, Wanted, labels, parse_interventions, parse_list
 from db.token_text import SEPARATORS, legible, shorten
 from indexer.families import Conventions
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import tqdm
 
+    from app.attribution import ablation, batch, frames, query, sets, text
     from app.attribution import analysis as analyses
-    from app.attribution import batch, frames, query, sets, text
     from app.attribution import compare as comparing
     from app.attribution import intervene as steering
     from app.attribution import run as runs
     from app.attribution.compare import Comparison
-    from app.attribution.run import Ranges
+    from app.attribution.run import PromptRun, Ranges
     from indexer.language_model import LanguageModel
 else:
     np = lazy_import("numpy")
@@ -56,10 +58,11 @@ else:
     sets = lazy_import("app.attribution.sets")
     comparing, steering = lazy_import("app.attribution.compare"), lazy_import("app.attribution.intervene")
     query, text = lazy_import("app.attribution.query"), lazy_import("app.attribution.text")
+    ablation, tqdm = lazy_import("app.attribution.ablation"), lazy_import("tqdm")
 
 ENDINGS = (".json", ".csv", ".parquet")
 """Of a file that a comparison is written to."""
-_STOPPED = "Stopped; with --prompts, the same command goes on from the prompts that are finished."
+_STOPPED = "Stopped; with --prompts or --effects all, the same command goes on from what is finished."
 
 
 def parser() -> ArgumentParser:
@@ -93,6 +96,10 @@ def parser() -> ArgumentParser:
     add("--method", choices=list(Method), default=Method.ADDED, help="how contributions are scored (default: added)")
     measure = "also measure the effect of the first N neurons of each list, of heads and sub-layers, by taking them out"
     add("--measure", type=count, default=0, metavar="N", help=measure)
+    effect_of = "also what the answer loses without these parts, here and at every position: L23.H4,L29.F864,L12.ffn"
+    add("--effect-of", action="append", metavar="PARTS", help=effect_of)
+    means = "with --effect-of, also replaced by their mean over these prompts; a file as --prompts reads it"
+    add("--means", type=Path, metavar="FILE", help=means)
     add("--conventions", choices=["exact", "notebook"], default="exact", help="see app/attribution/README.md")
     longest = f"longest prompt accepted (default: {MAX_TOKENS})"
     add("--max-tokens", type=count, default=MAX_TOKENS, metavar="N", help=longest)
@@ -145,6 +152,7 @@ def _run(options: Namespace) -> str:
         require_prompt(options.prompt)
         if options.against_prompts is not None:
             raise AtlasError("--against-prompts holds a second set against --prompts FILE. Name both.")
+    _effect_of(options)
     asked = drilldowns.asked_for(vars(options))
     if any(given is not None for given in (options.scale, options.clamp, *_drawn_with(options).values())):
         return _steered(options, asked)
@@ -165,14 +173,51 @@ def _run(options: Namespace) -> str:
 def _one(options: Namespace, model: "LanguageModel", asked: drilldowns.Asked, loaded: float) -> str:
     settings, catalogue = _settings(options), analyses.catalogue_for(options.catalogue, model)
     check_question(model, options.prompt, settings)
+    wanted, others = _effect_of(options)
     ranges = _ranges(catalogue, settings)
     run, analysis = analyses.run_and_explain(model, options.prompt, settings, ranges)
     analysis = replace(analysis, seconds=replace(analysis.seconds, load=loaded))
+    if options.effects == measured.ALL:
+        _measure_all(run)
     details = drilldowns.answers_json(run, asked, ranges)
+    if wanted:
+        means = None if others is None else measured.Means.over(_runs(model, others, settings))
+        sets = [ablation.resolve(run, parts) for parts in wanted]
+        details["effects_of"] = [drilldowns.to_json(measured.ablated(run, parts, means)) for parts in sets]
     if options.json:
         return _line(to_json(analysis) | details)
     shown = [json.dumps(details, ensure_ascii=False, indent=2)] if details else []
     return "\n".join([text.text_report(analysis, catalogue), *shown])
+
+
+def _effect_of(options: Namespace) -> tuple[list[tuple[Wanted, ...]], list[PromptLine] | None]:
+    """Sets of parts that are to be taken out, and the prompts that means are taken over.
+
+    Raises:
+        AtlasError: one is no part, there is none, the file cannot be read, or an option does not go with the others.
+    """
+    wanted = [parse_list(parts) for parts in options.effect_of or ()]
+    if not all(wanted):
+        raise AtlasError("No part is named after --effect-of. Parts are written L23.H4,L29.F864,L12.ffn or ffn:10.")
+    if options.means is not None and not wanted:
+        raise AtlasError("--means FILE goes with --effect-of PARTS: name the parts that are replaced by their means.")
+    if wanted and (options.prompts is not None or any(one is not None for one in _compared_with(options))):
+        raise AtlasError("--effect-of goes with one prompt, without a comparison. Leave one of them out.")
+    return wanted, None if options.means is None else batch.read_prompts(options.means)
+
+
+def _runs(model: "LanguageModel", lines: list[PromptLine], settings: Settings) -> "Iterator[PromptRun]":
+    """Of prompts that means are taken over; whatever token comes next there."""
+    plain = replace(settings, target=None, distractor=None, position=None)
+    return (runs.run_prompt(model, line.prompt, line.applied(plain)) for line in lines)
+
+
+def _measure_all(run: "PromptRun") -> None:
+    """Measure the FFN neurons that no earlier command did; kept for whoever asks."""
+    sweep = measured.Sweep.of(run, measured.kept_folder())
+    with tqdm.tqdm(initial=sweep.done, total=len(sweep.effects), unit="neuron", file=sys.stderr) as bar:
+        for reached in sweep.steps():
+            bar.update(reached - bar.n)
 
 
 def _many(options: Namespace, model: "LanguageModel") -> str:
@@ -405,9 +450,7 @@ def _write_line(value: Any, path: Path) -> None:
 
 
 def _bar(places: Iterable[int], done: int, total: int) -> Iterable[int]:
-    from tqdm import tqdm
-
-    return tqdm(places, initial=done, total=total, unit="prompt", file=sys.stderr)
+    return tqdm.tqdm(places, initial=done, total=total, unit="prompt", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from app.attribution.prompt import Method
-from app.attribution.results import Effective, Measured, SublayerScores, ValueNeuron
-from app.attribution.run import PromptRun, Ranges
+from app.attribution.measured import Means, mixed
+from app.attribution.prompt import position_of
+from app.attribution.results import SublayerScores, ValueNeuron
+from app.attribution.run import PromptRun
 from app.attribution.score import array, rows_for
-from app.attribution.search import AttentionEntries
+from app.attribution.search import AttentionEntries, FfnEntries
 from db.errors import AtlasError
 from db.neuron import Intervention, Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
 from indexer.families import Dimensions
@@ -251,7 +252,7 @@ def part_scores(run: PromptRun, parts: Sequence[Part]) -> list[float]:
     """Log-probability increase of each part on a run, nats: of all that it adds at the analysed position.
 
     That of a sub-layer and of a head is the layer's and the head's score; an attention neuron's contributions from all
-    source positions count together here, since they are zeroed together.
+    source positions count together, since they are zeroed together, unless the part names one.
     """
     scores = [0.0] * len(parts)
     for kind in NeuronKind:
@@ -273,8 +274,12 @@ def _contribution(run: PromptRun, part: Part) -> Float[Tensor, " d"]:
     here = _neurons(run.model.dimensions, part)
     if part.kind is NeuronKind.FFN:
         return stream.ffn_activation[layer, stream.position, here] @ weights.ffn_values(layer)[here]
-    mixed = stream.attention_activation(layer).sum(dim=1).flatten()  # [H x D]
-    return mixed[here] @ weights.attention_values(layer)[here]
+    active = stream.attention_activation(layer)  # [H, T, D]
+    if part.position is None:
+        active = active.sum(dim=1)
+    else:
+        active = active[:, position_of(part.position, active.shape[1], "source position")]
+    return active.flatten()[here] @ weights.attention_values(layer)[here]
 
 
 # Effects. A score says what a contribution does to the logits directly; a measured effect includes whatever later
@@ -314,15 +319,19 @@ class Effects:
         earlier: keys and values of the positions before.
         report: told before each batch how many of a kind were measured; what it raises ends the measuring.
         minus: a distractor w′: then effects are on log p(w) - log p(w′) instead of log p(w).
+        means: what parts are replaced by; None replaces them by nothing.
     """
 
     run: PromptRun
     earlier: CleanKeys
     report: Callable[[str], None] = lambda _stage: None
     minus: int | None = None
+    means: Means | None = None
 
     @classmethod
-    def of(cls, run: PromptRun, report: Callable[[str], None] = lambda _stage: None) -> "Effects":
+    def of(
+        cls, run: PromptRun, report: Callable[[str], None] = lambda _stage: None, *, means: Means | None = None
+    ) -> "Effects":
         """Run the earlier positions once."""
         earlier, ids = CleanKeys(), run.stream.token_ids[:-1]
         with _as_run(run) as module, torch.inference_mode():
@@ -330,7 +339,7 @@ class Effects:
                 device = next(module.parameters()).device
                 module(ids[None].to(device), past_key_values=earlier, use_cache=True, logits_to_keep=1)
         earlier.filled = True
-        return cls(run, earlier, report)
+        return cls(run, earlier, report, means=means)
 
     def measure(
         self, kind: NeuronKind, layers: Int[Tensor, " N"], contributions: Callable[[Tensor], Float[Tensor, "m d"]]
@@ -373,14 +382,17 @@ class Effects:
                     after = names.final_norm if last else f"{names.layers}.{layer + 1}"
                     hook = rows.joining(layer, layer + 1)
                     handles.append(module.get_submodule(after).register_forward_pre_hook(hook, with_kwargs=True))
-            token = stream.token_ids[None, here:].to(contributions.device)
-            logits = module(token, past_key_values=self.earlier, use_cache=True, logits_to_keep=1).logits[:, -1]
-            every, clean = logits.float(), run.log_probabilities
-            if self.minus is None:
-                answer, expected = every[:, run.target_id] - every.logsumexp(dim=-1), clean[run.target_id]
-            else:
-                answer = every[:, run.target_id] - every[:, self.minus]
-                expected = clean[run.target_id] - clean[self.minus]
+            return self._lost(module, stream.token_ids[None, here:].to(contributions.device))
+
+    def _lost(self, module: nn.Module, tokens: Int[Tensor, "rows 1"]) -> Float[Tensor, " m"]:
+        """What the answer lost in every row but the first, which must be as in the clean run; nats."""
+        run, clean = self.run, self.run.log_probabilities
+        every = module(tokens, past_key_values=self.earlier, use_cache=True, logits_to_keep=1).logits[:, -1].float()
+        if self.minus is None:
+            answer, expected = every[:, run.target_id] - every.logsumexp(dim=-1), clean[run.target_id]
+        else:
+            answer = every[:, run.target_id] - every[:, self.minus]
+            expected = clean[run.target_id] - clean[self.minus]
         if not abs(answer[0] - expected) <= TOLERANCE:
             raise AtlasError(
                 f"Effects cannot be measured on {run.model.name}: run again from its keys and values, the unchanged "
@@ -390,8 +402,19 @@ class Effects:
         return found
 
     def entries(self, kind: NeuronKind, numbers: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-        """Effects of neurons (attention: at one source position) by their numbers in `PromptRun.entries`, nats."""
+        """Effects of neurons (attention: at one source position) by their numbers in `PromptRun.entries`, nats.
+
+        Raises:
+            AtlasError: attention neurons are to be replaced by means, which they have not at one source position.
+        """
         entries, found = self.run.entries(kind), torch.empty(len(numbers))
+        if self.means is not None:
+            if kind is NeuronKind.ATTENTION:
+                raise AtlasError(
+                    "An attention neuron has no mean at one source position: those of different prompts have nothing "
+                    "in common. Replace its head, or the neuron at all positions (L29.H1.N46)."
+                )
+            entries = FfnEntries(self.run.model.weights, self.run.ffn.activations - self.means.ffn)
         batches = self.measure(kind, entries.layer(numbers), lambda some: entries.contributions(numbers[some]))
         for some, effects in batches:
             found[some] = effects.cpu()
@@ -415,6 +438,8 @@ class Effects:
         """Effect of all that each part adds at the analysed position, of an attention neuron from every source position
         together, nats; the measured counterpart of `part_scores`.
         """
+        if self.means is not None:
+            return self.together([[part] for part in parts])
         found = [0.0] * len(parts)
         for kind in NeuronKind:
             places = [place for place, part in enumerate(parts) if part.kind is kind]
@@ -428,16 +453,22 @@ class Effects:
 
     def heads(self) -> Float[np.ndarray, "L H"]:
         """Effect of every head at the analysed position, nats."""
-        contributions = self.run.head_contributions
-        layers, heads, _ = contributions.shape
-        return array(self._all(NeuronKind.ATTENTION, contributions.flatten(0, 1), heads).view(layers, heads))
+        size, contributions = self.run.model.dimensions, self.run.head_contributions
+        if self.means is not None:
+            mean = self.means.attention.view(size.layers, size.heads, 1, size.head_dim)
+            values = torch.stack([self._values(NeuronKind.ATTENTION, layer) for layer in range(size.layers)])
+            contributions = contributions - (mean @ values.unflatten(1, (size.heads, size.head_dim)))[:, :, 0]
+        return array(self._all(NeuronKind.ATTENTION, contributions.flatten(0, 1), size.heads).view(-1, size.heads))
 
     def sublayers(self) -> SublayerScores:
         """Effect of every sub-layer's whole output at the analysed position, nats."""
         stream, here = self.run.stream, self.run.stream.position
+        attention, ffn = stream.attention_output[:, here], stream.ffn_output[:, here]
+        if self.means is not None:  # the bias, which is the same in every prompt, stays
+            attention = self._written(NeuronKind.ATTENTION, mixed(self.run) - self.means.attention)
+            ffn = self._written(NeuronKind.FFN, self.run.ffn.activations - self.means.ffn)
         return SublayerScores(
-            array(self._all(NeuronKind.ATTENTION, stream.attention_output[:, here], 1)),
-            array(self._all(NeuronKind.FFN, stream.ffn_output[:, here], 1)),
+            array(self._all(NeuronKind.ATTENTION, attention, 1)), array(self._all(NeuronKind.FFN, ffn, 1))
         )
 
     def _all(self, kind: NeuronKind, contributions: Float[Tensor, "N d"], per_layer: int) -> Float[Tensor, " N"]:
@@ -445,6 +476,64 @@ class Effects:
         layers = torch.arange(len(contributions), device=contributions.device) // per_layer
         for some, effects in self.measure(kind, layers, lambda some: contributions[some]):
             found[some] = effects
+        return found
+
+    def _values(self, kind: NeuronKind, layer: int) -> Float[Tensor, "neurons d"]:
+        return self.run.entries(kind).values(layer)
+
+    def _written(self, kind: NeuronKind, active: Float[Tensor, "L neurons"]) -> Float[Tensor, "L d"]:
+        return torch.stack([one @ self._values(kind, layer) for layer, one in enumerate(active)])
+
+    def together(self, sets: Sequence[Sequence[Part]]) -> list[float]:
+        """Effect of each set of parts, all of a set at once; nats. One token for each set, through all layers.
+
+        A neuron, head or sub-layer is zeroed (or replaced by its mean) as the model stands without the others. What an
+        attention neuron or a head took from one source position is taken out as it was in the clean run.
+
+        Raises:
+            AtlasError: the model has no such part, or it has no mean.
+        """
+        stream, size = self.run.stream, self.run.model.dimensions
+        if self.means is not None and any(part.position is not None for parts in sets for part in parts):
+            raise AtlasError("What was taken from one source position has no mean. Name the head or neuron without @.")
+        rows = rows_for(self.run.settings.memory_mb, size.vocabulary)
+        found: list[float] = []
+        for start in range(0, len(sets), rows):
+            some = sets[start : start + rows]
+            with _as_run(self.run) as module, _hooks() as handles, torch.inference_mode():
+                for place, (factors, values, added) in self._taking_out(some).items():
+                    output = module.get_submodule(f"{self.run.model.architecture.layers}.{place}")
+                    handles.append(output.register_forward_pre_hook(_multiplying(factors, values)))
+                    handles.append(output.register_forward_hook(_adding(added)))
+                tokens = stream.token_ids[stream.position :].expand(1 + len(some), 1)
+                found += self._lost(module, tokens.to(stream.value.device)).tolist()
+        return found
+
+    def _taking_out(self, sets: Sequence[Sequence[Part]]) -> dict[str, tuple[Tensor, Tensor | None, Tensor]]:
+        """By output module, what row n + 1 of its input is multiplied by and what it is set to, and what is added to
+        its output, so that it is without what set n holds of it.
+        """
+        size, model, means = self.run.model.dimensions, self.run.model, self.means
+        whats = [Changes.of(size, [Intervention(one) for one in parts if one.position is None]) for parts in sets]
+        found: dict[str, tuple[Tensor, Tensor | None, Tensor]] = {}
+        for place in {(one.layer, one.kind): None for parts in sets for one in parts}:
+            (layer, kind), name = place, _output(model, place)
+            bias = model.weights.read(f"{model.architecture.layers}.{name}.bias")
+            ones = torch.ones(size.ffn_width if kind is NeuronKind.FFN else size.attention_width)
+            factors = torch.stack([ones, *(what.factors.get(place, ones) for what in whats)])[:, None]
+            factors = factors.to(self.run.stream.value.device)
+            added = factors.new_zeros(len(factors), 1, size.d_model)
+            for row, (parts, what) in enumerate(zip(sets, whats, strict=True), 1):
+                if bias is not None and means is None:  # it is the same in every prompt, so of a mean it is part
+                    added[row] = (what.biases.get(place, 1.0) - 1) * bias
+                for part in parts:
+                    if part.position is not None and (part.layer, part.kind) == place:
+                        added[row] -= _contribution(self.run, part)
+            values = None
+            if means is not None:
+                mean = means.ffn if kind is NeuronKind.FFN else means.attention
+                values = torch.where(factors == 0, mean[layer], torch.nan)
+            found[name] = factors, values, added
         return found
 
 
@@ -495,56 +584,3 @@ def _as_run(run: PromptRun) -> Iterator[nn.Module]:
     """The run's model, locked, with the same parts zeroed as in the run."""
     with run.model.lock, changed(run.model, run.changes) if isinstance(run, ZeroedRun) else nullcontext():
         yield run.model.module
-
-
-ALL = "all"
-"""Asks for every FFN neuron to be measured."""
-
-
-def most_effective(run: PromptRun, count: int | str, ranges: Ranges | None = None) -> Measured:
-    """The neurons of each kind and sign that were measured to do most, and what was measured to find them.
-
-    Args:
-        run: the prompt.
-        count: how many candidates to take from each end of each score, and to list at most of each kind and sign; or
-            `ALL`, for every FFN neuron, and as many attention candidates and rows as the settings' top.
-        ranges: what a catalogue knows of the neurons' extreme logits.
-    """
-    effects, found = Effects.of(run), {}
-    listed = run.settings.top if isinstance(count, str) else count
-    with torch.inference_mode():
-        for kind in NeuronKind:
-            entries = run.entries(kind)
-            total = entries.per_layer * run.model.dimensions.layers
-            every = count == ALL and kind is NeuronKind.FFN
-            numbers = torch.arange(total) if every else _candidates(run, kind, listed, ranges)
-            measured = effects.entries(kind, numbers)
-            for sign, name in ((1, "helping"), (-1, "hindering")):
-                best = (sign * measured).topk(min(listed, len(numbers))).indices
-                neurons = _named(run, kind, numbers[best], measured[best], sign)
-                found[f"{kind}_{name}"] = Effective(neurons, len(numbers), total)
-    return Measured("all FFN neurons" if count == ALL else "candidates", found)
-
-
-def _candidates(run: PromptRun, kind: NeuronKind, count: int, ranges: Ranges | None) -> Int[Tensor, " m"]:
-    """Numbers of the neurons at either end of any score."""
-    numbers: set[int] = set()
-    for method in Method:
-        scored = replace(run, settings=replace(run.settings, method=method))
-        for one in (*scored.raising(kind, count, None, ranges)[0], *scored.lowering(kind, count, ranges)[0]):
-            numbers.add(run.entries(kind).numbers(one.neuron)[one.position or 0])
-    return torch.tensor(sorted(numbers), dtype=torch.long)
-
-
-def _named(
-    run: PromptRun, kind: NeuronKind, numbers: Int[Tensor, " m"], effects: Float[Tensor, " m"], sign: int
-) -> tuple[ValueNeuron, ...]:
-    """Those whose effect has the sign, with their scores by the run's method."""
-    entries = run.entries(kind)
-    scores = run.scores(entries.contributions(numbers), [kind], [entries.layer(numbers)]).tolist()
-    rows = zip(numbers.tolist(), scores, entries.activation(numbers).tolist(), effects.tolist(), strict=True)
-    return tuple(
-        ValueNeuron(*entries.name(number), score, activation, effect)
-        for number, score, activation, effect in rows
-        if sign * effect > 0
-    )

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from app.attribution.ablation import Effects
+from app.attribution.measured import target_ranks, together
 from app.attribution.prompt import FFN_READERS, Settings
 from app.attribution.results import (
     Analysis,
@@ -176,8 +178,9 @@ _Scored = TypeVar("_Scored", Analysis, Contrast)
 def measured(
     run: PromptRun, analysis: Analysis, report: Callable[[str], None] = _no_one, count: int | None = None
 ) -> Analysis:
-    """The analysis with the measured effect of the first `count` neurons of each list, of every head and of every
-    sub-layer; as it is where nothing is to be measured. Those of a contrast are on the difference that it explains.
+    """The analysis with the measured effect of the first `count` neurons of each list and their ranks of the target,
+    with the effect of every head and sub-layer, and of the ten strongest neurons together; as it is where nothing is to
+    be measured. Effects of a contrast are on the difference that it explains.
 
     count: None is `settings.measure`.
     """
@@ -193,11 +196,17 @@ def measured(
 
 
 def _with_effects(effects: Effects, scored: _Scored, lists: Sequence[str], count: int) -> _Scored:
-    found: Iterator[float] = iter(effects.neurons([one for name in lists for one in getattr(scored, name)[:count]]))
+    listed = [one for name in lists for one in getattr(scored, name)[:count]]
+    found: Iterator[ValueNeuron] = (
+        replace(one, effect=effect, rank=rank)
+        for one, effect, rank in zip(listed, effects.neurons(listed), target_ranks(effects.run, listed), strict=True)
+    )
     changed: dict[str, Any] = {"head_effects": effects.heads(), "layer_effects": effects.sublayers()}
     for name in lists:
         neurons: tuple[ValueNeuron, ...] = getattr(scored, name)
-        changed[name] = (*(replace(one, effect=next(found)) for one in neurons[:count]), *neurons[count:])
+        changed[name] = (*islice(found, min(count, len(neurons))), *neurons[count:])
+    raised = zip((NeuronKind.FFN, NeuronKind.ATTENTION), (changed[name] for name in lists[:2]), strict=True)
+    changed["together"] = {kind: together(effects, neurons) for kind, neurons in raised if neurons}
     return replace(scored, **changed)
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.attribution import form
+from app.attribution import form, measured
+from app.attribution.measured import Measured
 from app.attribution.results import (
     Activations,
     Analysis,
@@ -23,7 +24,6 @@ from app.attribution.results import (
     HeadPositions,
     Keys,
     LogitLens,
-    Measured,
     OwnQuery,
     ThroughHead,
     ValueNeuron,
@@ -35,12 +35,12 @@ from db.lazy import lazy_import
 from db.neuron import Head, Neuron, NeuronAt, Part
 
 if TYPE_CHECKING:
-    from app.attribution import ablation, heads, query
     from app.attribution import analysis as analyses
+    from app.attribution import heads, query
     from app.attribution.run import PromptRun, Ranges
 else:
     analyses, heads = lazy_import("app.attribution.analysis"), lazy_import("app.attribution.heads")
-    ablation, query = lazy_import("app.attribution.ablation"), lazy_import("app.attribution.query")
+    query = lazy_import("app.attribution.query")
 
 DETAILS = "details"
 """The key beside an analysis' own under which answers one step further are kept."""
@@ -89,7 +89,7 @@ def parse_through(text: str) -> tuple[Neuron, Head]:
 
 def parse_measured(text: str) -> int | str:
     """How many neurons to measure from each end of each score, or "all"."""
-    return text if text == "all" else command_line.whole_number(1)(text)
+    return text if text == measured.ALL else command_line.whole_number(1)(text)
 
 
 def label_of(what: Any) -> str:
@@ -232,7 +232,7 @@ TABLE = (
     DrillDown(
         "effects",
         Measured,
-        lambda run, count, ranges: ablation.most_effective(run, count, ranges),
+        lambda run, count, ranges: measured.most_effective(run, count, ranges, measured.kept_folder()),
         parse_measured,
         option="effects",
         key="effects",

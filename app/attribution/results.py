@@ -124,6 +124,8 @@ class ValueNeuron:
         activation: what its value vector was multiplied by; signed.
         effect: nats that the target's log-probability (in a contrast: the difference) lost when the contribution was
             taken out at the analysed position and the later layers were run again; None where it was not measured.
+        rank: of the target among all tokens by how far the contribution raises their logits, 1 the most; None where
+            nothing was measured.
     """
 
     neuron: Neuron
@@ -131,6 +133,7 @@ class ValueNeuron:
     score: float
     activation: float
     effect: float | None = None
+    rank: int | None = None
 
     @staticmethod
     def check(found: dict[str, Any]) -> None:
@@ -139,6 +142,23 @@ class ValueNeuron:
             found["position"] = None
         elif found["position"] is None:
             raise ValueError(f"{found['neuron'].label} has no position")
+
+
+@dataclass(frozen=True)
+class Together:
+    """The strongest neurons of a list, taken out at once at the analysed position, beside random ones.
+
+    Attributes:
+        parts: the neurons, those of attention with their source positions.
+        by: "effect" or "score": what made them the strongest.
+        effect: nats that the target's log-probability lost.
+        controls: the same of draws of as many random neurons of the same layers and about the same |activation|.
+    """
+
+    parts: tuple[Part, ...]
+    by: str
+    effect: float
+    controls: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +217,8 @@ class Contrast:
         positions: [L, H, T]; of each head's source positions.
         ffn_neurons, attention_neurons: those that favour the target most, of all neurons.
         ffn_opposing, attention_opposing: those that favour the distractor most.
-        head_effects, layer_effects: as of an analysis, but of the difference of log-probabilities; see `Effects.minus`.
+        head_effects, layer_effects, together: as of an analysis, but of the difference of log-probabilities; see
+            `Effects.minus`.
     """
 
     distractor: Target
@@ -213,6 +234,7 @@ class Contrast:
     attention_opposing: tuple[ValueNeuron, ...] = field(metadata=described(name="attention_opposing_neurons"))
     head_effects: Float[np.ndarray, "L H"] | None = None
     layer_effects: SublayerScores | None = None
+    together: dict[NeuronKind, Together] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -238,6 +260,7 @@ class Analysis:
         contrast: None without a distractor.
         method: by which neurons, heads and sub-layers were scored.
         head_effects, layer_effects: measured as `ValueNeuron.effect` is; None where nothing was to be measured.
+        together: by kind, the ten strongest of those that raised the target; empty where nothing was to be measured.
         bos: whether what the tokenizer puts before a text was put there.
         chat: whether the prompt is a user's message that was put into the model's chat template.
         notices: how the text and the tokens that were named were read, where that is not plain; one sentence each.
@@ -268,6 +291,7 @@ class Analysis:
     method: Method = Method.ADDED
     head_effects: Float[np.ndarray, "L H"] | None = None
     layer_effects: SublayerScores | None = None
+    together: dict[NeuronKind, Together] = field(default_factory=dict)
     bos: bool = True
     chat: bool = False
     notices: tuple[str, ...] = ()
@@ -449,35 +473,6 @@ class Within:
 
     part: Part
     found: dict[str, Found] = field(metadata=described(inline=True))
-
-
-@dataclass(frozen=True)
-class Effective:
-    """Neurons of one kind and sign by their effect, the largest first, of those that were measured.
-
-    Attributes:
-        neurons: each with its score too.
-        measured: how many were.
-        total: how many there are; where more than measured, others may do more.
-    """
-
-    neurons: tuple[ValueNeuron, ...]
-    measured: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The neurons whose removal at the analysed position was measured to change the target's log-probability most.
-
-    Attributes:
-        tried: "candidates", the strongest by any score (see `Method`); or "all FFN neurons", and candidates of
-            attention.
-        found: by kind and sign: "ffn_helping", "attention_hindering", …
-    """
-
-    tried: str
-    found: dict[str, Effective] = field(metadata=described(inline=True))
 
 
 @dataclass(frozen=True, eq=False)

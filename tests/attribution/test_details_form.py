@@ -9,10 +9,10 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from app.attribution import Settings, drilldowns, explain, run_prompt
-from app.attribution.ablation import most_effective
 from app.attribution.analysis import contrast, within
 from app.attribution.frames import lens_frame, pattern_frame, positions_frame
 from app.attribution.heads import contrast_flow, flow, through_head
+from app.attribution.measured import most_effective
 from app.attribution.query import activations, keys, own_query
 from app.attribution.results import to_json
 from db.errors import AtlasError

@@ -1,0 +1,385 @@
+"""What is asked of measured effects: which neurons do most, what the strongest do together, and all FFN neurons, as a
+job that can stop and go on. Opens without torch, as whatever reads results must.
+
+Nothing here is a score or a proof: every figure is the model's own, run again without the parts
+(:mod:`app.attribution.ablation`). All are nats of the target's log-probability, positive where the parts helped it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from app.attribution.form import described
+from app.attribution.prompt import Method
+from app.attribution.results import Together, ValueNeuron
+from db.errors import AtlasError
+from db.files import atomic_write
+from db.lazy import lazy_import
+from db.neuron import NeuronKind, Part
+from db.settings import cache_folder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from app.attribution import ablation, score
+    from app.attribution.ablation import Effects
+    from app.attribution.run import PromptRun, Ranges
+    from indexer import products
+else:
+    torch, products = lazy_import("torch"), lazy_import("indexer.products")
+    ablation, score = lazy_import("app.attribution.ablation"), lazy_import("app.attribution.score")
+
+ALL = "all"
+"""Asks for every FFN neuron to be measured."""
+
+
+@dataclass(frozen=True)
+class Effective:
+    """Neurons of one kind and sign by their effect, the largest first, of those that were measured.
+
+    Attributes:
+        neurons: each with its score too.
+        measured: how many were.
+        total: how many there are; where more than measured, others may do more.
+        chosen: in words, which were measured; empty in what older versions wrote.
+    """
+
+    neurons: tuple[ValueNeuron, ...]
+    measured: int
+    total: int
+    chosen: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The neurons whose removal at the analysed position was measured to change the target's log-probability most.
+
+    Attributes:
+        tried: "candidates", the strongest by any score (see `Method`); or "all FFN neurons", and candidates of
+            attention.
+        found: by kind and sign: "ffn_helping", "attention_hindering", …
+    """
+
+    tried: str
+    found: dict[str, Effective] = field(metadata=described(inline=True))
+
+
+# What parts may be replaced by, instead of nothing.
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """How active neurons are at the analysed position, on average over prompts. Make them with `Means.over`.
+
+    Attributes:
+        ffn: [L, n].
+        attention: [L, a]; summed over source positions, since those of different prompts have nothing in common.
+        prompts: how many.
+    """
+
+    ffn: "Float[Tensor, 'L n']"
+    attention: "Float[Tensor, 'L a']"
+    prompts: int
+
+    @classmethod
+    def over(cls, runs: "Iterable[PromptRun]") -> "Means":
+        """The means of some runs of one model, each let go of before the next.
+
+        Raises:
+            AtlasError: there are none.
+        """
+        sums: "list[Tensor]" = []
+        count = 0
+        for run in runs:
+            found = [run.ffn.activations, mixed(run)]
+            sums = [one + other for one, other in zip(sums, found, strict=True)] if sums else found
+            count += 1
+        if not count:
+            raise AtlasError("There are no prompts to take means over. Give a file with at least one.")
+        return cls(sums[0] / count, sums[1] / count, count)
+
+
+def mixed(run: "PromptRun") -> "Float[Tensor, 'L a']":
+    """What attention's output matrices were given at the analysed position."""
+    layers = range(run.model.dimensions.layers)
+    return torch.stack([run.stream.attention_activation(layer).sum(dim=1).flatten() for layer in layers])
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """What the target loses without some parts, all of them at once; nats.
+
+    Attributes:
+        parts: which.
+        position: zeroed at the analysed position only.
+        everywhere: zeroed at every position; None for what was taken from one source position.
+        mean: replaced at the analysed position by their mean over prompts; None where no means were at hand.
+        prompts: how many the means were taken over.
+    """
+
+    parts: tuple[Part, ...]
+    position: float
+    everywhere: float | None = None
+    mean: float | None = None
+    prompts: int | None = None
+
+
+def effect_everywhere(run: "PromptRun", parts: Sequence[Part]) -> float:
+    """What the target's log-probability loses without the parts at every position, not at the analysed one alone; nats.
+    One whole pass.
+
+    Raises:
+        AtlasError: the model has no such part.
+    """
+    less = ablation.without(run, (*getattr(run, "parts", ()), *parts))
+    return float(run.log_probabilities[run.target_id] - less.log_probabilities[run.target_id])
+
+
+def ablated(run: "PromptRun", parts: Sequence[Part], means: Means | None = None) -> Ablated:
+    """The effect of some parts in every way that is known.
+
+    Raises:
+        AtlasError: the model has no such part, or a part that is to be replaced by its mean has none.
+    """
+    position = ablation.Effects.of(run).together([parts])[0]
+    anywhere = all(part.position is None for part in parts)
+    everywhere = effect_everywhere(run, parts) if anywhere else None
+    if means is None:
+        return Ablated(tuple(parts), position, everywhere)
+    mean = ablation.Effects.of(run, means=means).together([parts])[0]
+    return Ablated(tuple(parts), position, everywhere, mean, means.prompts)
+
+
+def target_ranks(run: "PromptRun", neurons: Sequence[ValueNeuron]) -> list[int]:
+    """The target's place among all tokens by how far each neuron's contribution raises their logits, from 1."""
+    unembedding, found = run.model.unembedding, [0] * len(neurons)
+    rows = score.rows_for(run.settings.memory_mb, run.model.dimensions.vocabulary)
+    for kind in NeuronKind:
+        places = [place for place, one in enumerate(neurons) if one.neuron.kind is kind]
+        for start in range(0, len(places), rows):
+            some, entries = places[start : start + rows], run.entries(kind)
+            numbers = [entries.numbers(neurons[place].neuron)[neurons[place].position or 0] for place in some]
+            logits = products.product(entries.contributions(torch.tensor(numbers)), unembedding.folded)
+            target, tokens = logits[:, run.target_id, None], logits
+            if unembedding.used is not None:
+                tokens = logits[:, unembedding.used]
+            for place, above in zip(some, (tokens > target).sum(dim=1).tolist(), strict=True):
+                found[place] = 1 + above
+    return found
+
+
+# The strongest of a list, taken out together, beside random neurons.
+
+TEN = 10
+"""How many of a list are taken out together."""
+DRAWS = 5
+NEAREST = 20
+"""A neuron is replaced in a draw by one of so many of its layer whose activations are nearest in size."""
+_SEED = 0
+
+
+def together(effects: "Effects", listed: Sequence[ValueNeuron], draws: int = DRAWS) -> Together:
+    """What the strongest neurons of a list do when all are taken out at the analysed position, and what as many random
+    neurons of the same layers and about the same activations do. The draws are the same every time.
+
+    Args:
+        effects: of the run.
+        listed: of one kind, by score. The strongest are those of the largest effect where all (or enough) are measured.
+        draws: how many.
+    """
+    known = [one for one in listed if one.effect is not None]
+    by_effect = len(known) >= min(TEN, len(listed))
+    chosen = sorted(known, key=lambda one: -(one.effect or 0.0))[:TEN] if by_effect else list(listed[:TEN])
+    parts = [replace(Part.of(one.neuron), position=one.position) for one in chosen]
+    drawn = [_like(effects.run, chosen, draw) for draw in range(draws)] if chosen else []
+    lost, *controls = effects.together([parts, *drawn]) if chosen else [0.0]
+    return Together(tuple(parts), "effect" if by_effect else "score", lost, tuple(controls))
+
+
+def _like(run: "PromptRun", chosen: Sequence[ValueNeuron], draw: int) -> list[Part]:
+    """For each neuron another of its layer, drawn from those of the most similar |activation|; no one twice."""
+    generator = torch.Generator().manual_seed(_SEED + draw)
+    taken = {(one.neuron, one.position) for one in chosen}
+    found: list[Part] = []
+    for one in chosen:
+        entries = run.entries(one.neuron.kind)
+        numbers = one.neuron.layer * entries.per_layer + torch.arange(entries.per_layer)
+        apart = (entries.activation(numbers).abs().cpu() - abs(one.activation)).abs()
+        near = numbers[apart.topk(min(NEAREST + len(taken), len(numbers)), largest=False).indices].tolist()
+        free = [name for name in map(entries.name, near) if name not in taken][:NEAREST]
+        if not free:  # a layer of few neurons
+            continue
+        neuron, position = free[int(torch.randint(len(free), (1,), generator=generator))]
+        taken.add((neuron, position))
+        found.append(replace(Part.of(neuron), position=position))
+    return found
+
+
+# The neurons that do most.
+
+
+def most_effective(
+    run: "PromptRun", count: int | str, ranges: "Ranges | None" = None, folder: Path | None = None
+) -> Measured:
+    """The neurons of each kind and sign that were measured to do most, and what was measured to find them.
+
+    Args:
+        run: the prompt.
+        count: how many candidates to take from each end of each score, and to list at most of each kind and sign; or
+            `ALL`, for every FFN neuron, and as many attention candidates and rows as the settings' top.
+        ranges: what a catalogue knows of the neurons' extreme logits.
+        folder: where the measurements of all are kept; see `Sweep`.
+    """
+    effects, found = ablation.Effects.of(run), {}
+    listed = run.settings.top if isinstance(count, str) else count
+    with torch.inference_mode():
+        for kind in NeuronKind:
+            entries = run.entries(kind)
+            total = entries.per_layer * run.model.dimensions.layers
+            if count == ALL and kind is NeuronKind.FFN:
+                numbers, measured = torch.arange(total), torch.from_numpy(Sweep.of(run, folder).finish())
+                chosen = f"exhaustive: all {total:,} were measured"
+            else:
+                numbers = _candidates(run, kind, listed, ranges)
+                measured = effects.entries(kind, numbers)
+                chosen = f"candidates: the first {listed} at either end by added, removed and gradient"
+            for sign, name in ((1, "helping"), (-1, "hindering")):
+                best = (sign * measured).topk(min(listed, len(numbers))).indices
+                neurons = _named(run, kind, numbers[best], measured[best], sign)
+                found[f"{kind}_{name}"] = Effective(neurons, len(numbers), total, chosen)
+    return Measured("all FFN neurons" if count == ALL else "candidates", found)
+
+
+def _candidates(run: "PromptRun", kind: NeuronKind, count: int, ranges: "Ranges | None") -> "Tensor":
+    """Numbers of the neurons at either end of any score."""
+    numbers: set[int] = set()
+    for method in Method:
+        scored = replace(run, settings=replace(run.settings, method=method))
+        for one in (*scored.raising(kind, count, None, ranges)[0], *scored.lowering(kind, count, ranges)[0]):
+            numbers.add(run.entries(kind).numbers(one.neuron)[one.position or 0])
+    return torch.tensor(sorted(numbers), dtype=torch.long)
+
+
+def _named(
+    run: "PromptRun", kind: NeuronKind, numbers: "Tensor", effects: "Tensor", sign: int
+) -> tuple[ValueNeuron, ...]:
+    """Those whose effect has the sign, with their scores by the run's method."""
+    entries = run.entries(kind)
+    scores = run.scores(entries.contributions(numbers), [kind], [entries.layer(numbers)]).tolist()
+    rows = zip(numbers.tolist(), scores, entries.activation(numbers).tolist(), effects.tolist(), strict=True)
+    return tuple(
+        ValueNeuron(*entries.name(number), score, activation, effect)
+        for number, score, activation, effect in rows
+        if sign * effect > 0
+    )
+
+
+# All FFN neurons: a minute or more, so what is measured is kept, and whoever asks again goes on from there.
+
+CHUNK = 512
+"""Neurons measured between two looks at whether to go on; a second or two."""
+_MOST_KEPT = 200
+_VERSION = 1
+"""Raise it where effects are measured otherwise: what was kept before is then not looked at."""
+
+
+def kept_folder() -> Path:
+    """Where commands and servers keep measurements: in the user's cache folder."""
+    return cache_folder() / "measured"
+
+
+@dataclass(eq=False)
+class Sweep:
+    """The effects of all FFN neurons of a run. Make one with `Sweep.of`.
+
+    Attributes:
+        run: the prompt.
+        path: the file they are kept in, after every chunk; None keeps nothing.
+        effects: in the order of `PromptRun.entries`; nats, NaN where not measured yet.
+    """
+
+    run: "PromptRun"
+    path: Path | None
+    effects: Float[np.ndarray, " N"]
+
+    @classmethod
+    def of(cls, run: "PromptRun", folder: Path | None = None) -> "Sweep":
+        """With what was measured before of the same checkpoint, tokens, position and target."""
+        size = run.model.dimensions
+        path = None if folder is None else folder / f"{_key(run)}.npy"
+        effects = np.full(size.layers * size.ffn_width, np.nan, np.float32)
+        return cls(run, path, effects if path is None else _kept(path, effects))
+
+    @property
+    def done(self) -> int:
+        """How many are measured."""
+        return len(self.effects) - int(np.isnan(self.effects).sum())
+
+    @cached_property
+    def _measure(self) -> "Effects":
+        return ablation.Effects.of(self.run)
+
+    def steps(self) -> Iterator[int]:
+        """Measure what is left, chunk by chunk; after each, how many are measured. Stopping loses nothing.
+
+        Raises:
+            AtlasError: what is measured cannot be kept; nothing is measured then.
+        """
+        if self.done < len(self.effects):
+            self._keep()  # says at once where it cannot
+        while self.done < len(self.effects):
+            some = np.flatnonzero(np.isnan(self.effects))[:CHUNK]
+            with torch.inference_mode():
+                self.effects[some] = self._measure.entries(NeuronKind.FFN, torch.from_numpy(some)).numpy()
+            self._keep()
+            yield self.done
+
+    def finish(self) -> Float[np.ndarray, " N"]:
+        """Measure all that is left."""
+        for _ in self.steps():
+            pass
+        return self.effects
+
+    def _keep(self) -> None:
+        """Write down what is known, with what others have written meanwhile."""
+        if self.path is None:
+            return
+        self.effects = _kept(self.path, self.effects)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self.path) as temporary, temporary.open("wb") as file:
+                np.save(file, self.effects, allow_pickle=False)
+        except (OSError, AtlasError) as error:
+            raise AtlasError(
+                f"Measurements cannot be kept in {self.path.parent}. Let XDG_CACHE_HOME name a folder that can be "
+                "written to."
+            ) from error
+        with suppress(OSError):
+            newest = sorted(self.path.parent.glob("*.npy"), key=lambda one: -one.stat().st_mtime)
+            for one in newest[_MOST_KEPT:]:
+                one.unlink(missing_ok=True)
+
+
+def _key(run: "PromptRun") -> str:
+    """What the effects depend on, as a file's name."""
+    parts = [part.label for part in getattr(run, "parts", ())]
+    asked: list[Any] = [_VERSION, run.model.checkpoint.identity, run.stream.token_ids.tolist(), run.target_id, parts]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:40]
+
+
+def _kept(path: Path, effects: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """The effects, filled up with those of a file; a damaged one counts as none."""
+    with suppress(OSError, ValueError, EOFError):
+        found = np.load(path, allow_pickle=False)
+        if found.shape == effects.shape and found.dtype == effects.dtype:
+            return np.where(np.isnan(effects), found, effects)
+    return effects
