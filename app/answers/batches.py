@@ -1,11 +1,12 @@
 """Many prompts: what was typed or opened from a file, each prompt's analysis, and which neurons stand in many lists."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import numpy as np
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError, create_model
 
@@ -13,10 +14,12 @@ from app import attribution
 from app.answers import explain
 from app.answers.reading import FILTER_DEPTH as _TOKENS
 from app.answers.reading import arranged, exists, having
+from app.attribution import sets
 from app.attribution.frames import Said, said_of
 from app.attribution.frames import aggregate as aggregate_frame
 from app.attribution.prompt import PromptLine, lines_of
 from app.attribution.results import to_json
+from app.attribution.sets import Figures, listed_figures
 from app.serving import resources
 from app.serving.access import require_allowed, require_batch
 from app.serving.worker import Reason, RefusedError, Report
@@ -24,7 +27,7 @@ from app.state.selections import ManySelection, PromptSelection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
-from db.neuron import Neuron
+from db.neuron import Neuron, NeuronKind
 from db.records import NeuronTokens
 from db.workspace.records import ROLES
 
@@ -98,13 +101,19 @@ def aggregate_of(rows: list[dict[str, Any]]) -> Aggregate:
     return Aggregate(aggregate_frame(rows), len(said), failed, tuple(models), said)
 
 
-def row(atlas: Catalogue, asked: PromptLine) -> dict[str, Any]:
-    """One of many prompts, as the object that the shell would write; see `results.to_json`."""
+Tell = Callable[[float, str], None]
+"""Says how much is done, from 0 to 1, and what is being done."""
+
+
+def row(atlas: Catalogue, asked: PromptLine, measure: bool = False) -> dict[str, Any]:
+    """One of many prompts, as the object that the shell would write, perhaps with measured effects; see
+    `results.to_json`.
+    """
     require_allowed(asked.prompt)
 
     def make(report: Report) -> dict[str, Any]:
         model = resources.ready(atlas, report)
-        settings = asked.applied(explain.settings_of(PromptSelection(asked.prompt)))
+        settings = _settings(asked, measure)
         ranges = resources.ranges_of(atlas.info.build_id, atlas)
         try:
             return to_json(attribution.analyse(model, asked.prompt, settings, ranges=ranges, report=report))
@@ -114,27 +123,156 @@ def row(atlas: Catalogue, asked: PromptLine) -> dict[str, Any]:
             return {"prompt": asked.prompt, "error": str(error)}
 
     try:
-        return resources.workshop().result("row", (atlas.info.build_id, asked), make)
+        return resources.workshop().result("row", (atlas.info.build_id, asked, measure), make)
     except RefusedError as error:
         if error.reason is not Reason.TIME:
             raise
         return {"prompt": asked.prompt, "error": str(error)}  # the others go on, and this one may be tried again
 
 
-def known_aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...]) -> Aggregate | None:
+def _settings(asked: PromptLine, measure: bool) -> attribution.Settings:
+    settings = explain.settings_of(PromptSelection(asked.prompt))
+    return asked.applied(replace(settings, measure=settings.top if measure else 0))
+
+
+def rows(
+    atlas: Catalogue, asked: Sequence[PromptLine], measure: bool, tell: Tell, share: float = 1.0
+) -> list[dict[str, Any]]:
+    """Of each prompt its row; they are a share of what is to be done.
+
+    Raises:
+        RefusedError: there are too many.
+    """
+    require_batch(len(asked))
+    found = []
+    for done, one in enumerate(asked):
+        tell(share * done / len(asked), f"{done + 1} of {len(asked)}: {one.prompt[:60]}")
+        found.append(row(atlas, one, measure))
+    return found
+
+
+def known_aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...], measure: bool) -> Aggregate | None:
     """The aggregate, where it was made before."""
-    known: Aggregate | None = resources.workshop().known("aggregate", (atlas.info.build_id, asked))
+    known: Aggregate | None = resources.workshop().known("aggregate", (atlas.info.build_id, asked, measure))
     return known
 
 
-def aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...]) -> Aggregate:
+def aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...], measure: bool, tell: Tell) -> Aggregate:
     """The lists of many prompts, put together; analyses each prompt that was not analysed before."""
-    require_batch(len(asked))
-    rows = [row(atlas, one) for one in asked]
-    return resources.workshop().result("aggregate", (atlas.info.build_id, asked), lambda _report: aggregate_of(rows))
+    found = rows(atlas, asked, measure, tell)
+    tell(1.0, "Putting their lists together …")
+    key = (atlas.info.build_id, asked, measure)
+    return resources.workshop().result("aggregate", key, lambda _report: aggregate_of(found))
+
+
+# One set of prompts against another.
+
+SMALL_Q = 0.05
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two sets of prompts.
+
+    Attributes:
+        frame: the neurons; see `sets.specificity`.
+        first: the first set alone.
+        second: the other.
+        everywhere: every neuron was scored on every prompt; else one that a list lacks counts as 0.
+    """
+
+    frame: pd.DataFrame
+    first: Aggregate
+    second: Aggregate
+    everywhere: bool
+
+    def is_of(self, atlas: Catalogue) -> bool:
+        """Whether both are of the catalogue's model."""
+        return self.first.is_of(atlas) and self.second.is_of(atlas)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the neurons are ranked, and p and q are, by what was measured."""
+        return "effect_p" in self.frame
+
+    @property
+    def how(self) -> str:
+        """How the figures were found and what they can say, in a few sentences."""
+        sizes = self.first.prompts, self.second.prompts
+        chosen = (
+            f"{len(self.frame):,} neurons: those of each kind whose scores vary most over all {sum(sizes)} prompts. "
+        )
+        if self.everywhere:
+            found = f"Each was {'scored and measured' if self.is_measured else 'scored'} on every prompt"
+        else:
+            found = "The lists of the prompts say how they scored; on a prompt whose lists lack a neuron it counts as 0"
+        few = int((self.frame["effect_q" if self.is_measured else "q"] <= SMALL_Q).sum())
+        return (
+            f"{chosen}{found}, an attention neuron with all that it wrote there, from every source position. With "
+            f"{sizes[0]} prompts against {sizes[1]}, p can be no smaller than {sets.least_p(*sizes):.2g}; {few:,} "
+            f"neurons have q ≤ {SMALL_Q:g}."
+        )
+
+
+def compared_of(first: list[dict[str, Any]], second: list[dict[str, Any]], figures: Figures | None = None) -> Compared:
+    """Two sets of rows, by their lists where there are no `figures` of their usable prompts.
+
+    Raises:
+        AtlasError: they are of different models, or a set has no usable prompt.
+    """
+    both = aggregate_of(first), aggregate_of(second)
+    if both[0].prompts and both[1].prompts and both[0].models != both[1].models:
+        raise AtlasError("The two sets are of different models, so that their neurons are not the same ones.")
+    usable = [one for one in (*first, *second) if "error" not in one]
+    found = figures or listed_figures(usable)
+    frame = sets.specificity(found, np.arange(len(usable)) < both[0].prompts)
+    return Compared(frame, *both, found.everywhere)
+
+
+def compared(
+    atlas: Catalogue, first: tuple[PromptLine, ...], second: tuple[PromptLine, ...], measure: bool, tell: Tell
+) -> Compared:
+    """One set of prompts against another, each neuron scored on every prompt and, if asked for, measured there; made
+    once.
+
+    Raises:
+        RefusedError: a set has too many prompts.
+        AtlasError: none of a set can be explained.
+    """
+    key, shop = (atlas.info.build_id, first, second, measure), resources.workshop()
+    known: Compared | None = shop.known("aggregate", key)
+    if known is not None:
+        return known
+    made = rows(atlas, first, False, tell, 0.25), rows(atlas, second, False, tell, 0.25)
+    usable = [(line, one) for line, one in zip(first + second, made[0] + made[1], strict=True) if "error" not in one]
+    neurons = listed_figures([one for _, one in usable]).neurons
+    found = []
+    for done, (line, _) in enumerate(usable):
+        tell(0.5 + done / len(usable) / 2, f"Its neurons on every prompt, {done + 1} of {len(usable)}")
+        found.append(_figures(atlas, line, neurons, measure))
+
+    def make(_report: Report) -> Compared:
+        figures = batch.figures_of(found, neurons) if found else None
+        return compared_of(*made, figures)
+
+    return shop.result("aggregate", key, make)
+
+
+def _figures(
+    atlas: Catalogue, asked: PromptLine, neurons: tuple[Neuron, ...], measure: bool
+) -> tuple[list[float], list[float] | None]:
+    def make(report: Report) -> tuple[list[float], list[float] | None]:
+        model = resources.ready(atlas, report)
+        found: tuple[list[float], list[float] | None]
+        found = batch.figures_on(model, asked, _settings(asked, measure), neurons)
+        return found
+
+    return resources.workshop().result("figures", (atlas.info.build_id, asked, neurons, measure), make)
 
 
 # What is shown of them.
+
+Row = TypeVar("Row", "NeuronRow", "Particular")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +284,7 @@ class NeuronRow:
         prompts: how many prompts have it in their list.
         score: its mean over those, nats.
         activation: its mean over those, signed; None for query neurons.
+        effect: the mean of what was measured over those, nats; None where nothing was.
         tokens: its strongest tokens; None where the catalogue has no such neuron, or the file is of another model.
     """
 
@@ -153,6 +292,32 @@ class NeuronRow:
     prompts: int
     score: float
     activation: float | None
+    effect: float | None
+    tokens: NeuronTokens | None
+
+
+@dataclass(frozen=True, slots=True)
+class Particular:
+    """One neuron of two sets of prompts: means over each, in nats.
+
+    Attributes:
+        neuron: which.
+        first: mean score in the first set.
+        second: in the other.
+        difference: of the two.
+        effect: difference of the mean measured effects; None where these are not known.
+        p: see `sets.permutation_p`; of the measured difference where that is known of all, else of the scores'.
+        q: see `sets.false_discoveries`.
+        tokens: its strongest tokens; None where the catalogue has no such neuron, or the file is of another model.
+    """
+
+    neuron: Neuron
+    first: float
+    second: float
+    difference: float
+    effect: float | None
+    p: float
+    q: float
     tokens: NeuronTokens | None
 
 
@@ -161,17 +326,45 @@ def neurons(frame: pd.DataFrame, asked: ManySelection, atlas: Catalogue | None) 
     where there is a catalogue of their own model.
     """
     frame = frame[(frame["role"] == asked.role) & (frame["prompts"] >= asked.least)]
-    figures = zip(frame["neuron"], frame["prompts"], frame["mean_score"], frame["mean_activation"], strict=True)
+    measured = frame["mean_effect"] if "mean_effect" in frame else [None] * len(frame)
+    figures = zip(
+        frame["neuron"], frame["prompts"], frame["mean_score"], frame["mean_activation"], measured, strict=True
+    )
     rows = [
-        NeuronRow(Neuron.parse(label), int(prompts), score, None if pd.isna(activation) else activation, None)
-        for label, prompts, score, activation in figures
+        NeuronRow(Neuron.parse(label), int(prompts), score, _number(activation), _number(effect), None)
+        for label, prompts, score, activation, effect in figures
     ]
+    return _asked_for(rows, asked, atlas)
+
+
+def _number(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)
+
+
+def particular(found: Compared, asked: ManySelection, atlas: Catalogue | None) -> tuple[Particular, ...]:
+    """The same of two sets; the role is a kind of neuron, or none."""
+    frame = found.frame
+    if asked.role in set(NeuronKind):
+        frame = frame[frame["kind"] == asked.role]
+    columns = ["mean_a", "mean_b", "difference", "effect_difference", "effect_p", "effect_q"]
+    if not found.is_measured:
+        columns[-2:] = ["p", "q"]
+    missing = [None] * len(frame)
+    figures = zip(frame["neuron"], *(frame.get(name, missing) for name in columns), strict=True)
+    rows = [
+        Particular(Neuron.parse(label), first, second, difference, _number(effect), p, q, None)
+        for label, first, second, difference, effect, p, q in figures
+    ]
+    return _asked_for(rows, asked, atlas)
+
+
+def _asked_for(rows: Sequence[Row], asked: ManySelection, atlas: Catalogue | None) -> tuple[Row, ...]:
     if asked.layers is not None:
         rows = [one for one in rows if asked.layers[0] <= one.neuron.layer <= asked.layers[1]]
     return arranged(having(rows, asked.having, atlas), asked.order, asked.reverse)
 
 
-def with_tokens(rows: Sequence[NeuronRow], atlas: Catalogue | None) -> list[NeuronRow]:
+def with_tokens(rows: Sequence[Row], atlas: Catalogue | None) -> list[Row]:
     """The rows with their neurons' tokens, which are read in one query; without a catalogue as they are."""
     if atlas is None:
         return list(rows)

@@ -150,6 +150,8 @@ _RANKS: dict[ListOrder, Callable[[Any], Any]] = {
     ListOrder.SOURCE: lambda row: _figure(row, "position"),
     ListOrder.PROMPTS: lambda row: -_figure(row, "prompts"),
     ListOrder.EFFECT: lambda row: -_figure(row, "effect"),
+    ListOrder.DIFFERENCE: lambda row: -_figure(row, "difference"),
+    ListOrder.CHANCE: lambda row: row.p,
 }
 """Of each order, what comes first: the largest figure, the first layer, the first position."""
 

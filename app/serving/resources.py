@@ -116,11 +116,13 @@ _ROOM = {
     "effects": 1.0,
     "detail": 2.0,
     "row": 2.0,
+    "figures": 2.0,
     "aggregate": 0.125,
     "direction": 0.5,
     "preview": 1.0,
 }
-"""How many results of each kind are kept, as a share of the setting; of rows at least what one page needs."""
+"""How many results of each kind are kept, as a share of the setting; of rows and figures at least what one page needs.
+"""
 
 _BUILDS = 4
 
@@ -333,7 +335,8 @@ def workshop() -> Desk:
 def _shop() -> Workshop:
     settings = configuration()
     room = {kind: ceil(share * settings.keep_results) for kind, share in _ROOM.items()}
-    room["row"] = max(room["row"], settings.max_prompts)
+    for kind in ("row", "figures"):
+        room[kind] = max(room[kind], 2 * settings.max_prompts)
     return Workshop(room, waiting=settings.max_waiting, limit=settings.max_seconds, on_end=_log_end)
 
 

@@ -96,6 +96,8 @@ class ListOrder(StrEnum):
     LAYER = "layer"
     SOURCE = "source"
     PROMPTS = "prompts"
+    DIFFERENCE = "difference"
+    CHANCE = "p"
 
 
 MAX_HAVING = 60
@@ -393,22 +395,30 @@ class ManySelection(Selection):
     least: int = parameter("least", Integer(1, 1_000_000), 1)
     """Neurons that matter in fewer prompts are left out."""
     order: ListOrder | None = parameter("sort", Choice(ListOrder))
-    """None has those of most prompts first."""
+    """None has those of most prompts first, or those most particular to the first of two sets."""
     reverse: bool = parameter("reverse", Flag(), False)
     having: str = parameter("has", Text(MAX_HAVING), "")
     """Only neurons with this label, layer or token."""
     page: int = parameter("page", PAGE, 1)
     chat: bool = parameter("chat", Flag(), False)
     """Each as a user's message; see `PromptSelection`."""
+    other: str = parameter("ps2", LongText(MAX_MANY), "")
+    """A second set, against which the first is held; written like the text."""
+    other_ready: str = parameter("set2", Text(40, strip=True), "")
+    """The name of a ready set; it stands for the second."""
+    bare: bool = parameter("bos", Flag(on=0), False)
+    """Without what the tokenizer puts before a text."""
+    measure: bool = parameter("effects", Flag(), False)
+    """The effects of what is listed are measured."""
 
     @property
     def fits(self) -> bool:
-        """Whether the text can be held by an address."""
-        return size(long_text("ps", self.text)) <= LONGEST_PACKED + 10
+        """Whether the texts can be held by an address."""
+        return size(long_text("ps", self.text) | long_text("ps2", self.other)) <= LONGEST_PACKED + 10
 
     def implied(self) -> tuple[str, ...]:
-        """A text that is too long even when packed is left out."""
-        return () if self.fits else ("text",)
+        """Texts that are too long even when packed are left out."""
+        return () if self.fits else ("text", "other")
 
 
 # The page that compares two runs: both questions, what the second does without, and where one looks.

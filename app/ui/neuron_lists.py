@@ -164,6 +164,9 @@ _ORDERS = {
     ListOrder.LAYER: ("first layers first", "last layers first"),
     ListOrder.SOURCE: ("first source positions first", "last source positions first"),
     ListOrder.PROMPTS: ("in most prompts first", "in fewest prompts first"),
+    ListOrder.EFFECT: ("measured, strongest first", "measured, weakest first"),
+    ListOrder.DIFFERENCE: ("set A’s own first", "set B’s own first"),
+    ListOrder.CHANCE: ("smallest p first", "largest p first"),
 }
 
 
@@ -189,7 +192,7 @@ def sortable(
             return column
         here = order is (now.order or best)
         to = at(None if order is best else order, here and not now.reverse)
-        upwards = (order in (ListOrder.LAYER, ListOrder.SOURCE)) != now.reverse
+        upwards = (order in (ListOrder.LAYER, ListOrder.SOURCE, ListOrder.CHANCE)) != now.reverse
         return replace(column, href=to, sorted="" if not here else "ascending" if upwards else "descending")
 
     return [(heading(column, order), cell) for (column, cell), order in zip(columns, orders, strict=True)]

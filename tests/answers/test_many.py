@@ -6,16 +6,19 @@ from dataclasses import replace
 from random import Random
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 
-from app.answers.batches import MAX_PROMPTS, aggregate_of, neurons, parse_lines, read_upload
+from app.answers.batches import MAX_PROMPTS, aggregate_of, compared_of, neurons, parse_lines, read_upload
 from app.attribution import Settings, analyse, load
+from app.attribution.batch import analyse_sets
 from app.attribution.frames import aggregate
 from app.attribution.results import to_json
 from app.attribution.run import stored_ranges
+from app.attribution.sets import specificity
 from app.gallery import READY
 from app.state.selections import ListOrder, ManySelection
-from app.words import percent
+from app.words import nats, percent
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -47,6 +50,7 @@ def test_the_aggregate_is_the_librarys(small_page, small_folders):
 def test_a_prompt_that_cannot_be_explained_is_named(small_page):
     app = small_page("many", ps="The river\nThe hill\tno such token at all")
     assert [one.label for one in app.expander] == [
+        "Against a second set: which neurons are particular to the prompts above",
         "Or open a file of analyses",
         "1 could not be explained",
     ]
@@ -91,7 +95,10 @@ def test_ready_sets_are_short_enough(name):
     assert 3 < len(READY[name]) <= MAX_PROMPTS
 
 
-@pytest.mark.parametrize("params", [{"set": "none"}, {"role": "none", "ps": "The"}, {"least": "0"}, {"ps": "x" * 9000}])
+@pytest.mark.parametrize(
+    "params",
+    [{"set": "none"}, {"set2": "none", "ps": "The"}, {"role": "none", "ps": "The"}, {"least": "0"}, {"ps": "x" * 9000}],
+)
 def test_a_wrong_address_is_survived(small_page, params):
     app = small_page("many", **params)
     assert app.title
@@ -157,6 +164,83 @@ def test_what_a_file_does_not_say_is_not_shown():
     del row["target"]
     (one,) = aggregate_of(read_upload("x.jsonl", json.dumps(row).encode())).said
     assert (one.top, one.top_probability, one.target) == ("␣a", 0.25, None)
+
+
+SECOND = "The sea is\nA road to the sea\nThe rain\nThe river ends"
+
+
+def small_figures(small_folders, tmp_path, measure, bos=True):
+    """What the library makes of both sets."""
+    model = load(str(small_folders[0] / "llama"))
+    first, second = (parse_lines(text)[0] for text in (TEXT, SECOND))
+    with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
+        settings = Settings(suppressing=True, measure=measure, bos=bos)
+        ranges = stored_ranges(atlas)
+        _, count, figures = analyse_sets(model, first, second, settings, tmp_path / "x.jsonl", ranges=ranges)
+    return specificity(figures, np.arange(7) < count)
+
+
+@pytest.mark.parametrize("measure", [0, 1])
+def test_two_sets_are_held_against_each_other(small_page, small_folders, tmp_path, measure):
+    expected = small_figures(small_folders, tmp_path, measure, bos=not measure)
+    asked = {"effects": "1", "bos": "0"} if measure else {}
+    app = small_page("many", ps=TEXT, ps2=SECOND, **asked)
+    shown = component(app, "particular")
+    assert [row["cells"][0]["text"] for row in shown["rows"]] == expected["neuron"].head(200).tolist()
+    titles = [column["title"] for column in shown["columns"]]
+    assert ("measured A − B (nats)" in titles) == bool(measure)
+    places = {name: titles.index(name) for name in ("A − B (nats)", "p", "q")}
+    names = ("effect_p", "effect_q") if measure else ("p", "q")
+    for row, (_, one) in zip(shown["rows"], expected.iterrows(), strict=False):
+        assert row["cells"][places["A − B (nats)"]]["text"] == nats(one["difference"])
+        assert row["cells"][places["p"]]["text"] == f"{one[names[0]]:.2g}"
+        assert row["cells"][places["q"]]["text"] == f"{one[names[1]]:.2g}"
+        if measure:
+            assert row["cells"][1]["text"] == nats(one["effect_difference"])
+    assert any("p can be no smaller than 0.029" in one.value.replace("\\", "") for one in app.caption)
+    assert [row["cells"][1]["text"] for row in component(app, "said")["rows"]] == ["A"] * 3 + ["B"] * 4
+    assert app.toggle(key="many_bos").value == (not measure)
+    app = small_page("many", ps=TEXT, ps2=SECOND, role="ffn", layers="0-1", sort="p", **asked)
+    labels = [row["cells"][0]["text"] for row in component(app, "particular")["rows"]]
+    kept = expected[(expected["kind"] == "ffn") & expected["neuron"].str.match("L[01]\\.")]
+    assert labels == kept.sort_values(names[0], kind="stable")["neuron"].head(200).tolist()
+
+
+def test_effects_are_measured_where_that_is_asked_for(small_page, small_folders):
+    model = load(str(small_folders[0] / "llama"))
+    app = small_page("many", ps="The river runs to\nThe road", effects="1", sort="effect")
+    shown = component(app, "aggregate")
+    assert shown["columns"][2]["sorted"] == "descending"
+    with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
+        ranges = stored_ranges(atlas)
+        settings = Settings(suppressing=True, measure=300)
+        rows = [to_json(analyse(model, one, settings, ranges=ranges)) for one in ("The river runs to", "The road")]
+    expected = aggregate(rows)
+    values = expected[expected["role"] == "FFN value"].sort_values("mean_effect", ascending=False, kind="stable")
+    listed = [(row["cells"][0]["text"], row["cells"][2]["text"]) for row in shown["rows"]]
+    assert listed == [(one["neuron"], nats(one["mean_effect"])) for _, one in values.head(200).iterrows()]
+    assert app.toggle(key="many_measure").value
+    app.toggle(key="many_bos").set_value(False)
+    app.text_area(key="many_other").set_value("The hill")
+    app.button[0].click().run()
+    kept = {name: app.query_params[name] for name in ("effects", "bos", "ps2")}
+    assert kept == {"effects": "1", "bos": "0", "ps2": "The hill"}
+
+
+def test_files_are_compared_by_their_lists():
+    lists = [("L1.F2", 0.5), ("L1.F3", 0.25)], [("L1.F2", 0.25)], [("L1.F3", 0.75)]
+    rows = [ROW | {"ffn_value_neurons": [{"neuron": one, "score": score} for one, score in some]} for some in lists]
+    found = compared_of(rows[:2], [*rows[2:], {"prompt": "b", "error": "unusable"}])
+    table = found.frame.set_index("neuron")
+    assert not found.everywhere
+    assert "it counts as 0" in found.how
+    assert list(table[["mean_a", "mean_b"]].loc["L1.F2"]) == [0.375, 0.0]
+    assert list(table[["mean_a", "mean_b"]].loc["L1.F3"]) == [0.125, 0.75]
+    assert found.second.failed == (("b", "unusable"),)
+    with pytest.raises(AtlasError, match="different models"):
+        compared_of(rows[:1], [ROW | {"model": "n"}])
+    with pytest.raises(AtlasError, match="at least one prompt"):
+        compared_of(rows, [{"prompt": "b", "error": "unusable"}])
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
-"""Many prompts: which neurons matter over all of them, by role."""
+"""Many prompts: which neurons matter over all of them, by role; and which are particular to one set of two."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from app.answers import batches
-from app.answers.batches import MAX_PROMPTS, Aggregate, NeuronRow
+from app.answers.batches import MAX_PROMPTS, Aggregate, Compared, NeuronRow, Particular, Row
 from app.answers.search import count_by_layer
-from app.attribution.frames import Said
+from app.attribution.frames import Said, said_frame
 from app.attribution.prompt import PromptLine
 from app.charts import catalogue_charts
 from app.gallery import READY
@@ -18,12 +20,11 @@ from app.serving.settings import configuration
 from app.state.selections import ListOrder, ManySelection, PromptSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import footer, in_display_form, limits, open_catalogue, sync, title, without_model
-from app.ui.components import Chip, chip, chips, legend, link
+from app.ui.common import footer, in_display_form, limits, open_catalogue, sync, title, whole_files, without_model
+from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
 from app.words import literal, nats, percent, signed
-from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.records import short_identity
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 HERE = "many"
-_TEXT = "many_long_text"
-"""Where a text that is too long for the address is kept, for the session."""
+_TEXT, _OTHER = "many_long_text", "many_long_other"
+"""Where texts that are too long for the address are kept, for the session."""
 _ROWS = 200
 _ORDERS = (ListOrder.PROMPTS, ListOrder.SCORE, ListOrder.ACTIVATION, ListOrder.LAYER)
+_EVERY = "all"
+_KINDS = {_EVERY: "all", "ffn": "FFN", "attention": "attention"}
 _NAMED = 3  # of the models that a file is of
 
 
@@ -46,9 +49,10 @@ def draw() -> None:
     title("Many prompts", "Which neurons matter again and again: the lists of many prompts, put together.", HERE)
     atlas = open_catalogue()
     selection, notices = ManySelection.read(navigation.params(), limits(atlas))
-    if selection.ready and selection.ready not in READY:
-        notices.append(f"In the address, the set {selection.ready[:40]} is unknown: there are {', '.join(READY)}.")
-        selection = replace(selection, ready="")
+    for name in {selection.ready, selection.other_ready} - {"", *READY}:
+        notices.append(f"In the address, the set {name[:40]} is unknown: there are {', '.join(READY)}.")
+        ready, other = ("" if one == name else one for one in (selection.ready, selection.other_ready))
+        selection = replace(selection, ready=ready, other_ready=other)
     warn(notices)
     navigation.name_tab("Many prompts", selection.ready)
     if has_model():
@@ -56,20 +60,25 @@ def draw() -> None:
         _prompts(selection)
     else:
         without_model(HERE)
-    upload = _file()
+    files = _files()
     try:
-        found = _analysed(selection, atlas) if upload is None else _opened(upload, atlas)
+        found = _found(selection, files, atlas)
     except AtlasError as error:
         fail(error)
         found = None
-    if found is not None:
-        _failures(found)
-        _said(found, selection.chat)
+    if isinstance(found, Compared):
+        both = [("A", found.first), ("B", found.second)]
+        _failures([one for _, some in both for one in some.failed])
+        _said([(name, one) for name, some in both for one in some.said], selection)
+        _particular(found, selection, atlas)
+    elif found is not None:
+        _failures(found.failed)
+        _said([("", one) for one in found.said], selection)
         _neurons(found, selection, atlas)
     footer(atlas, HERE)
 
 
-# What is asked: a ready set, typed prompts, or a file of analyses.
+# What is asked: ready sets, typed prompts, or files of analyses.
 
 
 def _text(selection: ManySelection) -> str:
@@ -78,24 +87,36 @@ def _text(selection: ManySelection) -> str:
     return selection.text or str(st.session_state.get(_TEXT, ""))
 
 
+def _other(selection: ManySelection) -> str:
+    """The second set."""
+    if selection.other_ready:
+        return batches.as_lines(READY[selection.other_ready])
+    return selection.other or str(st.session_state.get(_OTHER, ""))
+
+
 def _ready_sets(selection: ManySelection) -> None:
     st.caption("Choose a set, or write your own prompts:")
-    links = [link(name, navigation.href(HERE, ManySelection(ready=name)), name == selection.ready) for name in READY]
+    fresh = ManySelection(
+        other=selection.other,
+        other_ready=selection.other_ready,
+        bare=selection.bare,
+        chat=selection.chat,
+        measure=selection.measure,
+    )
+    links = [
+        link(name, navigation.href(HERE, replace(fresh, ready=name)), name == selection.ready)
+        for name in READY
+        if name != selection.other_ready
+    ]
     chips(links, key="ready", here=HERE, label="ready sets of prompts")
 
 
 def _prompts(selection: ManySelection) -> None:
     sync("many_text", _text(selection))
+    sync("many_other", _other(selection))
+    sync("many_bos", not selection.bare)
     sync("many_chat", selection.chat)
-
-    def submitted() -> None:
-        text, chat = st.session_state["many_text"] or "", bool(st.session_state["many_chat"])
-        if text == _text(selection):
-            navigation.show(replace(selection, chat=chat, page=1))
-            return
-        moved = ManySelection(text=text, chat=chat)
-        st.session_state[_TEXT] = "" if moved.fits else text
-        navigation.show(moved)
+    sync("many_measure", selection.measure)
 
     with st.form("many_form", border=False):
         st.text_area(
@@ -104,92 +125,161 @@ def _prompts(selection: ManySelection) -> None:
             height=130,
             placeholder="The capital of France is\nThe capital of Germany is",
         )
+        with st.expander(
+            "Against a second set: which neurons are particular to the prompts above", bool(_other(selection))
+        ):
+            st.text_area(
+                "Set B, written likewise; the prompts above are set A",
+                key="many_other",
+                height=130,
+                placeholder="The opposite of hot is\nThank you very",
+            )
         st.toggle("Each as a user’s message, in the model’s chat template", key="many_chat")
-        st.form_submit_button("Explain them all", type="primary", on_click=submitted)
-    if st.session_state.get(_TEXT) and not selection.ready and not selection.text:
+        st.toggle("Put before each text what the tokenizer puts there, such as <s>", key="many_bos")
+        st.toggle("Measure what each neuron does to the answer, about a second a prompt", key="many_measure")
+        st.form_submit_button("Explain them all", type="primary", on_click=partial(_submitted, selection))
+    if any(st.session_state.get(key) for key in (_TEXT, _OTHER)):
         st.caption("These prompts are too long for the address. To share them, shorten the list or keep it in a file.")
 
 
-def _file() -> "UploadedFile | None":
+def _submitted(selection: ManySelection) -> None:
+    state = st.session_state
+    text, other = state["many_text"] or "", state["many_other"] or ""
+    chat, measure = bool(state["many_chat"]), bool(state["many_measure"])
+    moved = replace(selection, bare=not state["many_bos"], chat=chat, measure=measure)
+    if text != _text(selection):
+        moved = replace(moved, text=text, ready="")
+    if other != _other(selection):
+        moved = replace(moved, other=other, other_ready="")
+    if (text, other) != (_text(selection), _other(selection)):
+        moved = replace(moved, role="", layers=None, least=1, order=None, reverse=False, having="", page=1)
+    state[_TEXT], state[_OTHER] = ("", "") if moved.fits else (moved.text, moved.other)
+    if moved != selection:
+        navigation.show(moved)
+
+
+def _files() -> "tuple[UploadedFile | None, UploadedFile | None]":
     with st.expander("Or open a file of analyses"):
         st.caption(
             "Made by `python -m app.attribution --prompts prompts.txt --out analyses.jsonl`; .jsonl or .parquet. It is "
-            "shown in place of the prompts above until you remove it."
+            "shown in place of the prompts above until you remove it. A second one takes the place of set B; then the "
+            "lists in the files are compared, and a neuron that a list lacks counts as 0 there."
         )
-        return st.file_uploader("File of analyses", type=["jsonl", "parquet"], label_visibility="collapsed")
+        kinds = ["jsonl", "parquet"]
+        first = st.file_uploader("File of analyses", type=kinds, key="many_file")
+        second = st.file_uploader("Second file, to compare it with", type=kinds, key="many_file2")
+    return first, second
 
 
-def _opened(upload: "UploadedFile", atlas: Catalogue) -> Aggregate:
-    found = batches.aggregate_of(batches.read_upload(upload.name, upload.getvalue()))
+def _found(
+    selection: ManySelection, files: "tuple[UploadedFile | None, UploadedFile | None]", atlas: Catalogue
+) -> Aggregate | Compared | None:
+    """What was asked for."""
+    first, second = _lines(_text(selection), selection), _lines(_other(selection), selection)
+    if not any(files):
+        if not first or not second:
+            return _analysed(first or second, selection.measure, atlas)
+        with _telling() as tell:
+            return batches.compared(atlas, first, second, selection.measure, tell)
+    given = [None if file is None else batches.read_upload(file.name, file.getvalue()) for file in files]
+    with _telling() as tell:
+        one, other = (
+            batches.rows(atlas, lines, selection.measure, tell) if read is None else read
+            for read, lines in zip(given, (first, second), strict=True)
+        )
+    found = batches.compared_of(one, other) if one and other else batches.aggregate_of(one or other)
     if not found.is_of(atlas):
-        whose = ", ".join(f"{name} ({short_identity(checkpoint)})" for name, checkpoint in found.models[:_NAMED])
+        models = found.models if isinstance(found, Aggregate) else found.first.models
+        whose = ", ".join(f"{name} ({short_identity(checkpoint)})" for name, checkpoint in models[:_NAMED])
         own = f"{atlas.info.model} ({short_identity(atlas.info.checkpoint)})"
         warn([f"The file is about {whose}, and the catalogue shown is of {own}: tokens are left out."])
     return found
 
 
-def _analysed(selection: ManySelection, atlas: Catalogue) -> Aggregate | None:
-    most = configuration().max_prompts
+def _lines(text: str, selection: ManySelection) -> tuple[PromptLine, ...]:
+    """Prompts, as far as this server explains them."""
     if not has_model():
-        return None
-    lines, beyond = batches.parse_lines(_text(selection), most)
-    asked = [replace(one, chat=True) for one in lines] if selection.chat else lines
+        return ()
+    most = configuration().max_prompts
+    asked, beyond = batches.parse_lines(text, most)
     if beyond:
         warn([f"Only the first {most} of {most + beyond} prompts are explained. The shell has no such limit."])
+    # None leaves what is as ever, so that it is the same question as before.
+    bos, chat = False if selection.bare else None, True if selection.chat else None
+    return tuple(replace(one, bos=bos, chat=chat) for one in asked)
+
+
+@contextmanager
+def _telling() -> Iterator[batches.Tell]:
+    """A bar that says what is being done; gone when it is done."""
+    slot = st.empty()
+
+    def tell(share: float, words: str) -> None:
+        slot.progress(share, literal(words))
+
+    yield tell
+    slot.empty()
+
+
+def _analysed(asked: tuple[PromptLine, ...], measure: bool, atlas: Catalogue) -> Aggregate | None:
     if not asked:
         return None
-    return batches.known_aggregate(atlas, tuple(asked)) or _with_progress(asked, atlas)
-
-
-def _with_progress(asked: list[PromptLine], atlas: Catalogue) -> Aggregate:
-    slot = st.empty()
-    for done, one in enumerate(asked):
-        slot.progress(done / len(asked), literal(f"{done + 1} of {len(asked)}: {one.prompt[:60]}"))
-        batches.row(atlas, one)
-    slot.progress(1.0, "Putting their lists together …")
-    found = batches.aggregate(atlas, tuple(asked))
-    slot.empty()
-    return found
+    known = batches.known_aggregate(atlas, asked, measure)
+    if known is not None:
+        return known
+    with _telling() as tell:
+        return batches.aggregate(atlas, asked, measure, tell)
 
 
 # What was found.
 
 
-def _failures(found: Aggregate) -> None:
-    if not found.failed:
+def _failures(failed: Sequence[tuple[str, str]]) -> None:
+    if not failed:
         return
-    with st.expander(f"{len(found.failed)} could not be explained"):
-        for prompt, reason in found.failed[:MAX_PROMPTS]:
+    with st.expander(f"{len(failed)} could not be explained"):
+        for prompt, reason in failed[:MAX_PROMPTS]:
             st.markdown(f"**{literal(prompt[:80])}**: {literal(reason)}")
 
 
-def _said(found: Aggregate, chat: bool) -> None:
-    """What the model says after each prompt, and the way to its explanation."""
-    if not any(one.top for one in found.said):
+def _said(said: list[tuple[str, Said]], asked: ManySelection) -> None:
+    """What the model says after each prompt of a set, and the way to its explanation."""
+    if not any(one.top for _, one in said):
         return
     st.header("What the model says", anchor=False)
 
     def token(words: str | None, probability: float | None) -> tuple[Chip, ...]:
         return () if words is None else (chip(words, note="" if probability is None else percent(probability)),)
 
-    columns: list[lists.ColumnOf[Said]] = [
+    columns: list[lists.ColumnOf[tuple[str, Said]]] = [
         lists.text(
             "prompt",
             "name",
-            lambda one: shorten(in_display_form(one.prompt).replace("␣", " "), 60),
+            lambda one: shorten(in_display_form(one[1].prompt).replace("␣", " "), 60),
             "a click explains it alone",
         ),
-        lists.chips_of("says", "list", lambda one: token(one.top, one.top_probability), "the most probable next token"),
         lists.chips_of(
-            "explained", "list", lambda one: token(one.target, one.target_probability), "what the neurons below raised"
+            "says", "list", lambda one: token(one[1].top, one[1].top_probability), "the most probable next token"
+        ),
+        lists.chips_of(
+            "explained",
+            "list",
+            lambda one: token(one[1].target, one[1].target_probability),
+            "what the neurons below raised",
         ),
     ]
+    if any(name for name, _ in said):
+        columns.insert(1, lists.text("set", "number", lambda one: one[0]))
 
-    def opens(one: Said) -> str:
-        target = None if one.target == one.top else one.target_id
-        return navigation.href("prompt", PromptSelection(one.prompt, target, chat=chat))
+    def opens(one: tuple[str, Said]) -> str:
+        target = None if one[1].target == one[1].top else one[1].target_id
+        return navigation.href("prompt", PromptSelection(one[1].prompt, target, bare=asked.bare, chat=asked.chat))
 
-    lists.table(found.said, columns, opens, key="said", here=HERE, label="what the model says")
+    lists.table(said, columns, opens, key="said", here=HERE, label="what the model says")
+    frame = said_frame(one for _, one in said)
+    if any(name for name, _ in said):
+        frame.insert(0, "set", [name for name, _ in said])
+    whole_files("what-the-model-says", lambda: frame, "said")
 
 
 def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> None:
@@ -205,35 +295,117 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
         least=min(selection.least, most),
     )
     st.header(f"Neurons over {found.prompts} prompts", anchor=False)
-    _filters(selection, roles, most, atlas.info.layers - 1)
+    measured = "mean_effect" in found.frame
+    orders = (*_ORDERS[:2], ListOrder.EFFECT, *_ORDERS[2:]) if measured else _ORDERS
+    _filters(selection, {role: role for role in roles}, most, atlas.info.layers - 1, orders)
     own = atlas if found.is_of(atlas) else None
     rows = batches.neurons(found.frame, selection, own)
+    shown = _shown(rows, selection)
+    if shown:
+        left, right = st.columns([5, 3], gap="medium")
+        with left:
+            _table(batches.with_tokens(shown, own), selection, most, measured)
+            legend("ffn", "attention", "promotes", "suppresses")
+            _pager(rows, selection)
+        with right:
+            _by_layer(rows, atlas)
+    st.caption("All roles as a file:")
+    whole_files("neurons-over-prompts", lambda: found.frame, "neurons")
+
+
+def _pages(rows: Sequence[object], selection: ManySelection) -> tuple[int, int]:
+    """Which page of a list is shown, and how many there are."""
     pages = max(1, -(-len(rows) // _ROWS))
-    number = min(selection.page, pages)
+    return min(selection.page, pages), pages
+
+
+def _shown(rows: "Sequence[Row]", selection: ManySelection) -> "Sequence[Row]":
+    """The rows of the page that is shown; says which."""
+    number, pages = _pages(rows, selection)
     shown = rows[_ROWS * (number - 1) : _ROWS * number]
     only = f", {_ROWS * (number - 1) + 1} to {_ROWS * (number - 1) + len(shown)} of them here" if pages > 1 else ""
     st.caption(literal(f"{len(rows):,} neurons{only}. A row opens its neuron."))
     if not rows:
         st.info("No neuron is left. Widen the layers, ask for fewer prompts, or look for something else.")
-    else:
-        left, right = st.columns([5, 3], gap="medium")
-        with left:
-            _table(batches.with_tokens(shown, own), selection, most)
-            legend("ffn", "attention", "promotes", "suppresses")
-            lists.pager(number, pages, lambda page: navigation.href(HERE, replace(selection, page=page)), here=HERE)
-        with right:
-            _by_layer(rows, atlas)
-    st.download_button(
-        "All roles as CSV",
-        lambda: as_bytes(found.frame, "csv"),
-        "neurons-over-prompts.csv",
-        "text/csv",
-        on_click="ignore",
-        icon=":material/download:",
-    )
+    return shown
 
 
-def _filters(selection: ManySelection, roles: list[str], most: int, last: int) -> None:
+def _pager(rows: Sequence[object], selection: ManySelection) -> None:
+    lists.pager(*_pages(rows, selection), lambda page: navigation.href(HERE, replace(selection, page=page)), here=HERE)
+
+
+def _particular(found: Compared, selection: ManySelection, atlas: Catalogue) -> None:
+    """The neurons of two sets, those of the first one first."""
+    if found.frame.empty:
+        st.info("No neuron was found. Write prompts that can be explained.")
+        return
+    selection = replace(selection, role=selection.role if selection.role in _KINDS else _EVERY)
+    st.header("Neurons of set A against set B", anchor=False)
+    st.caption(literal(found.how))
+    measured = "effect_difference" in found.frame
+    best = ListOrder.EFFECT if found.is_measured else ListOrder.DIFFERENCE
+    every = dict.fromkeys((best, ListOrder.DIFFERENCE, ListOrder.EFFECT, ListOrder.CHANCE, ListOrder.LAYER))
+    orders = [one for one in every if measured or one is not ListOrder.EFFECT]
+    _filters(selection, _KINDS, 1, atlas.info.layers - 1, orders)
+    own = atlas if found.is_of(atlas) else None
+    rows = batches.particular(found, selection, own)
+    shown = _shown(rows, selection)
+    if shown:
+        _particular_table(batches.with_tokens(shown, own), selection, best, measured)
+        legend("ffn", "attention", "promotes", "suppresses")
+        _pager(rows, selection)
+    whole_files("neurons-of-two-sets", lambda: found.frame, "sets")
+
+
+def _particular_table(rows: list[Particular], selection: ManySelection, best: ListOrder, measured: bool) -> None:
+    def tokens(one: Particular) -> tuple[Chip, ...]:
+        if one.tokens is None:
+            return (chip("not in this catalogue"),)
+        ends = one.tokens
+        return lists.token_chips(ends.promotes, "promotes") + lists.token_chips(ends.suppresses[:3], "suppresses")
+
+    def at(order: ListOrder | None, reverse: bool) -> str:
+        return navigation.href(HERE, replace(selection, order=order, reverse=reverse, page=1))
+
+    of = "measured difference" if best is ListOrder.EFFECT else "difference of scores"
+    chance = f"of the {of}: how often prompts dealt out at random differ as much"
+    columns: list[tuple[lists.ColumnOf[Particular], ListOrder | None]] = [
+        (lists.NEURON, ListOrder.LAYER),
+        (
+            lists.bar("A − B (nats)", rows, lambda one: one.difference, nats, "difference of the mean scores"),
+            ListOrder.DIFFERENCE,
+        ),
+        (lists.text("score in A", "number extra", lambda one: nats(one.first), "mean, nats"), None),
+        (lists.text("in B", "number extra", lambda one: nats(one.second), "mean score, nats"), None),
+        (
+            lists.text("p", "number", lambda one: f"{one.p:.2g}", chance),
+            ListOrder.CHANCE,
+        ),
+        (lists.text("q", "number", lambda one: f"{one.q:.2g}", "p, corrected for the number of neurons"), None),
+        (lists.chips_of("promotes, then suppresses", "tokens", tokens), None),
+    ]
+    if measured:
+        hint = "difference of the mean measured effects: what A’s answers lost without it, less what B’s lost"
+        columns.insert(1, (_effect_bar("measured A − B (nats)", rows, hint), ListOrder.EFFECT))
+    headed = lists.sortable([one for one, _ in columns], [order for _, order in columns], selection, best, at)
+    label = "neurons of the two sets"
+    lists.table(rows, headed, lambda one: lists.neuron_link(one.neuron), key="particular", here=HERE, label=label)
+
+
+def _effect_bar(title: str, rows: "Sequence[Row]", hint: str) -> "lists.ColumnOf[Row]":
+    """What was measured, over bars around zero; empty where nothing was."""
+    most = max((abs(one.effect or 0.0) for one in rows), default=0.0) or 1.0
+
+    def cell(one: "Row") -> Cell:
+        return Cell("" if one.effect is None else nats(one.effect), share=(one.effect or 0.0) / most)
+
+    return Column(title, "bar", hint), cell
+
+
+def _filters(
+    selection: ManySelection, roles: dict[str, str], most: int, last: int, orders: Sequence[ListOrder]
+) -> None:
+    """most: of the number of prompts that can be asked for; 1 where that makes no sense."""
     whole = (0, last)
     sync("many_role", selection.role)
     sync("many_layers", selection.layers or whole)
@@ -245,23 +417,25 @@ def _filters(selection: ManySelection, roles: list[str], most: int, last: int) -
         navigation.show(
             replace(
                 selection,
-                role=state["many_role"] or roles[0],
+                role=state["many_role"] or next(iter(roles)),
                 layers=None if layers == whole else layers,
-                least=int(state["many_least"] or 1),
+                least=int(state.get("many_least") or 1),
                 page=1,
-                **lists.chosen_order(HERE, _ORDERS),
+                **lists.chosen_order(HERE, orders),
             )
         )
 
     with st.container(horizontal=True, gap="medium"):
-        st.segmented_control("Role", roles, key="many_role", on_change=changed, required=True)
+        words = roles.__getitem__
+        st.segmented_control("Role", list(roles), key="many_role", format_func=words, on_change=changed, required=True)
         if last:
             st.slider("Layers", 0, last, key="many_layers", on_change=changed, width=240)
-        st.number_input("In at least this many prompts", 1, most, key="many_least", on_change=changed, width=220)
-        lists.order_fields(HERE, selection, _ORDERS, changed)
+        if most > 1:
+            st.number_input("In at least this many prompts", 1, most, key="many_least", on_change=changed, width=220)
+        lists.order_fields(HERE, selection, orders, changed)
 
 
-def _table(rows: list[NeuronRow], selection: ManySelection, most: int) -> None:
+def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured: bool) -> None:
     def tokens(one: NeuronRow) -> tuple[Chip, ...]:
         if one.tokens is None:
             return (chip("not in this catalogue"),)
@@ -284,7 +458,17 @@ def _table(rows: list[NeuronRow], selection: ManySelection, most: int) -> None:
         ),
         lists.chips_of(lists.RAISED, "tokens", tokens),
     ]
-    orders = (ListOrder.LAYER, ListOrder.PROMPTS, ListOrder.SCORE, ListOrder.ACTIVATION, None)
+    orders: list[ListOrder | None] = [
+        ListOrder.LAYER,
+        ListOrder.PROMPTS,
+        ListOrder.SCORE,
+        ListOrder.ACTIVATION,
+        None,
+    ]
+    if measured:
+        hint = "what the answers lost without it, over the same prompts"
+        columns.insert(2, _effect_bar("mean measured (nats)", rows, hint))
+        orders.insert(2, ListOrder.EFFECT)
     headed = lists.sortable(columns, orders, selection, ListOrder.PROMPTS, at)
     label = f"{selection.role} neurons"
     lists.table(rows, headed, lambda one: lists.neuron_link(one.neuron), key="aggregate", here=HERE, label=label)
