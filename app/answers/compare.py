@@ -80,11 +80,20 @@ def listed(every: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def where(side: "Side | Steering") -> str:
+def subject(found: "Comparison", zero: Sequence[Wanted]) -> str:
+    """What is compared, in few words: a title to start from."""
+    one, two = (where(side, 60) for side in (found.first, found.second))
+    less = f"without {listed([part.words for part in zero])}" if zero else ""
+    if one == two and not less:
+        one, two = (f"{one} → “{side.target.token.display}”" for side in (found.first, found.second))
+    return " ".join(filter(None, [one, "" if one == two else f"against {two}", less]))
+
+
+def where(side: "Side | Steering", longest: int = 80) -> str:
     """The prompt, and the position where that is not the last."""
     last = side.position == len(side.tokens) - 1
     place = "" if last else f" at position {side.position}, “{side.tokens[side.position].display}”"
-    return f"“{shorten(display(side.prompt.encode('utf-8', 'replace')).replace('␣', ' '), 80)}”{place}"
+    return f"“{shorten(display(side.prompt.encode('utf-8', 'replace')).replace('␣', ' '), longest)}”{place}"
 
 
 def _answer(side: "Side") -> str:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import streamlit as st
 from sqlalchemy import make_url
@@ -23,13 +24,15 @@ from app.attribution.results import Analysis, Contrast, Query, from_json
 from app.serving import access, resources
 from app.serving.settings import Mode, configuration
 from app.serving.worker import Reason, RefusedError
+from app.state.address import Selection
 from app.state.selections import PromptSelection, question_key
-from db.catalogue.builds import find_build
+from db.catalogue.builds import find_build, folders_called
 from db.catalogue.reader import checkpoint_of
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.workspace import AnalysisEntry, Saved, Workspace
 from db.workspace.exchange import Document, Imported, merge
+from db.workspace.records import ABOUT, PROMPT
 
 # The workspace of this server: whether there is one, who may write to it, and how its analyses are looked up.
 
@@ -93,10 +96,41 @@ def open_document(document: Document) -> Imported:
     """
     for place, one in enumerate(document.analyses):
         try:
-            from_json(one.result)
+            _ = one.page == PROMPT and from_json(one.result)
         except AtlasError as error:
             raise AtlasError(f"The file cannot be imported; at analyses.{place}: {error}") from error
     return merge(workspace_to_write(), document)
+
+
+def save_view(page: str, selection: Selection, title: str, about: str, atlas: Catalogue) -> Saved:
+    """Keep a view of any page but the prompt's: its state, which says what to ask again.
+
+    Raises:
+        AtlasError: it cannot be kept; the message says why.
+    """
+    address = urlencode(selection.params())
+    entry = AnalysisEntry(
+        page=page,
+        title=title,
+        model=atlas.info.model,
+        build_id=atlas.info.build_id,
+        checkpoint=atlas.info.checkpoint,
+        unembedding_hash=atlas.info.unembedding_hash,
+        address=address,
+        question=f"{page}?{address}",
+        result={ABOUT: about},
+    )
+    return workspace_to_write().save(entry)
+
+
+def noted_among(workspace: Workspace | None, atlas: Catalogue) -> tuple[str, ...]:
+    """The identities whose notes are a catalogue's: its checkpoint's; and as long as no other checkpoint of that name
+    is known, the notes of older versions, which name the model alone.
+    """
+    own, model = atlas.info.checkpoint, atlas.info.model
+    saved = frozenset[str]() if workspace is None else workspace.checkpoints(model)
+    alone = saved <= {own} and len(folders_called(resources.catalogue_root(), model)) < 2
+    return tuple(dict.fromkeys((own, "") if alone else (own,)))
 
 
 MISSING = object()

@@ -210,6 +210,10 @@ class Named:
     said: str = ""
 
 
+LONGEST_TOKEN = 1000
+"""Characters in which a token can be named; those of real vocabularies have up to some hundred."""
+
+
 def target_of(model: "LanguageModel", target: str | int) -> int:
     """The id of the token that a target names; see `read_token`."""
     return read_token(model, target).id
@@ -230,6 +234,10 @@ def read_token(model: "LanguageModel", given: str | int, what: str = "target") -
     _require_text(given, what)
     if not given:
         raise AtlasError(f"The {what} is empty. Give one token, such as “ Paris”.")
+    if len(given) > LONGEST_TOKEN:
+        raise AtlasError(
+            f"The {what} has {len(given):,} characters; a token has at most {LONGEST_TOKEN:,}. Name one, or its id."
+        )
     tokens, shown = model.tokens, shorten(display(given.encode()))
     piece = tokens.called(given)
     for data in readings(given):

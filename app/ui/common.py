@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import pandas as pd
 import streamlit as st
@@ -13,7 +13,7 @@ import streamlit as st
 from app.answers import stored
 from app.serving import access, resources
 from app.serving.settings import configuration
-from app.state.address import BUILD, MODEL, Limits, address, stamp, stamp_of_saved, weights_of
+from app.state.address import BUILD, MODEL, Limits, Selection, address, stamp, stamp_of_saved, weights_of
 from app.state.selections import (
     GallerySelection,
     Place,
@@ -33,6 +33,7 @@ from db.errors import AtlasError
 from db.neuron import Neuron
 from db.token_text import display, shorten
 from db.workspace import Saved
+from db.workspace.records import MAX_TITLE
 
 if TYPE_CHECKING:
     from app.attribution.results import Analysis
@@ -270,6 +271,39 @@ def attempt(make: Callable[[Callable[[str], None]], T]) -> T | None:
         return None
 
 
+def keep(page: str, selection: Selection, suggested: str, about: str, atlas: Catalogue) -> None:
+    """The control that saves the view of a page; where that is not allowed, it says why. Nothing without a workspace.
+
+    Args:
+        page: its name.
+        selection: its whole state.
+        suggested: a title to start from.
+        about: what is seen, in a line.
+        atlas: the catalogue that it is seen in.
+    """
+    if not stored.offered():
+        return
+    with st.popover("Save", icon=":material/bookmark_add:", help="Save this view, to find it under Saved"):
+        refusal = access.why_not_write()
+        if refusal is not None:
+            st.info(literal(refusal))
+            return
+        key = f"keep_title_{page}_{urlencode(selection.params())}"
+        line = shorten(navigation.in_a_line(about), _LONGEST_ABOUT)
+        st.text_input("Title", value=shorten(navigation.in_a_line(suggested), MAX_TITLE), key=key, max_chars=MAX_TITLE)
+
+        def save() -> str:
+            saved = stored.save_view(page, selection, st.session_state[key] or "", line, atlas)
+            return f"Saved as “{saved.title}”."
+
+        st.button("Save it", type="primary", on_click=on_click, args=(save, f"keep_{page}"), key="keep_button")
+        st.caption("The address is kept, and with it all that is asked and open on this page. Find it under Saved.")
+    say_what_was_done(key=f"keep_{page}", icon=":material/bookmark_added:")
+
+
+_LONGEST_ABOUT = 300
+
+
 def without_model(here: str) -> None:
     """What stands in place of what only a model could do: why it is not there, and what is."""
     try:
@@ -315,8 +349,10 @@ def saved_href(one: Saved, atlas: Catalogue) -> str:
     """The address of a saved view, read and checked again as any address is. One of other weights names its build."""
     params = dict(parse_qsl(one.address, keep_blank_values=True))
     if one.model != atlas.info.model or stored.fits(one, atlas) is False:
-        return address("prompt", params | {MODEL: one.model, BUILD: stamp_of_saved(one.build_id, one.checkpoint)})
-    return navigation.href("prompt", PromptSelection.read(params, limits(atlas))[0])
+        return address(one.page, params | {MODEL: one.model, BUILD: stamp_of_saved(one.build_id, one.checkpoint)})
+    page = PAGES.get(one.page)
+    selection = None if page is None else page.selection
+    return "" if selection is None else navigation.href(one.page, selection.read(params, limits(atlas))[0])
 
 
 def search_link(token_id: int) -> str:

@@ -50,7 +50,7 @@ else:  # slow to import, and needed only where tables are made or migrated
     alembic_command = lazy_import("alembic.command")
     alembic_config = lazy_import("alembic.config")
 
-VERSIONS = ("0001", "0002", "0003")
+VERSIONS = ("0001", "0002", "0003", "0004")
 """Of the schema, oldest first; each is a migration in `migrations/versions`."""
 NEWEST = VERSIONS[-1]
 VERSION_TABLE = "atlas_version"
@@ -83,6 +83,7 @@ analysis = Table(
     Column("result", Text, nullable=False),
     Column("searched", Text, nullable=False),
     Column("checkpoint", String(100), nullable=False, server_default=""),
+    Column("page", String(20), nullable=False, server_default="prompt"),
     Index("atlas_analysis_question", "model", "question_hash"),
     Index("atlas_analysis_created", "created_at", "id"),
 )
@@ -110,7 +111,8 @@ note = Table(
     Column("text", Text, nullable=False),
     Column("updated_at", String(32), nullable=False),
     Column("searched", Text, nullable=False),
-    PrimaryKeyConstraint("model", "neuron", name="atlas_note_pkey"),
+    Column("checkpoint", String(100), nullable=False, server_default=""),
+    PrimaryKeyConstraint("model", "neuron", "checkpoint", name="atlas_note_pkey"),
 )
 
 tag = Table(
@@ -119,8 +121,13 @@ tag = Table(
     Column("model", String(200), nullable=False),
     Column("neuron", String(30), nullable=False),
     Column("tag", String(40), nullable=False),
-    PrimaryKeyConstraint("model", "neuron", "tag", name="atlas_tag_pkey"),
-    ForeignKeyConstraint(["model", "neuron"], ["atlas_note.model", "atlas_note.neuron"], ondelete="CASCADE"),
+    Column("checkpoint", String(100), nullable=False, server_default=""),
+    PrimaryKeyConstraint("model", "neuron", "checkpoint", "tag", name="atlas_tag_pkey"),
+    ForeignKeyConstraint(
+        ["model", "neuron", "checkpoint"],
+        ["atlas_note.model", "atlas_note.neuron", "atlas_note.checkpoint"],
+        ondelete="CASCADE",
+    ),
     Index("atlas_tag_tag", "tag"),
 )
 

@@ -2,14 +2,17 @@
 to a colleague, and for the views that are shipped with the app.
 
     {"format": "neuron-atlas-workspace", "version": 1,
-     "analyses": [{"id", "title", "model", "build_id", "unembedding_hash", "checkpoint", "address", "question",
+     "analyses": [{"id", "page", "title", "model", "build_id", "unembedding_hash", "checkpoint", "address", "question",
                    "created_at", "updated_at", "result": {as `python -m app.attribution --json` writes it}}],
-     "neurons": [{"model", "neuron", "note", "tags": [...], "updated_at"}],
+     "neurons": [{"model", "checkpoint", "neuron", "note", "tags": [...], "updated_at"}],
      "collections": [{"id", "name", "created_at", "analyses": [{"id", "added_at"}],
                       "neurons": [{"model", "neuron", "added_at"}]}]}
 
-Importing merges: what is there already (by id; a note by model and neuron) stays as it is unless the document's is
-newer; tags and collections are united. Importing the same document again changes nothing.
+Views of other pages than the prompt page have a "result" that says what they are about.
+
+Importing merges: what is there already (by id; a note by model, checkpoint and neuron) stays as it is unless the
+document's is newer; tags and collections are united. Importing the same document again changes
+nothing.
 """
 
 import json
@@ -136,7 +139,7 @@ def export(workspace: Workspace, analysis_ids: tuple[str, ...] | None = None) ->
         document = Document(analyses=[_entry(row) for row in rows])
         if analysis_ids is not None:
             return document
-        notes = sorted(notes_of(connection), key=lambda note: (note.model, note.neuron.label))
+        notes = sorted(notes_of(connection), key=lambda note: (note.model, note.neuron.label, note.checkpoint))
         return document.model_copy(update={"neurons": notes, "collections": _collections(connection)})
 
 
@@ -196,7 +199,7 @@ def _merge_analysis(connection: Connection, entry: AnalysisEntry, place: int) ->
 
 
 def _merge_note(connection: Connection, note: NeuronNote, place: int) -> str:
-    known = note_of(connection, note.model, note.neuron)
+    known = note_of(connection, note.model, note.neuron, (note.checkpoint,))
     if known is None:
         put_note(connection, note)
         return "new"

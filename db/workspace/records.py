@@ -132,6 +132,11 @@ Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
 """ISO 8601, UTC."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+PageName = Annotated[str, StringConstraints(pattern=r"^[a-z]{1,20}$")]
+PROMPT = "prompt"
+"""The page whose saved views have a result."""
+ABOUT = "about"
+"""The key of what a view of another page is of, in a line, in the place of a result."""
 Labelled = Annotated[
     Neuron, BeforeValidator(_by(_neuron)), PlainSerializer(lambda neuron: neuron.label, return_type=str)
 ]
@@ -149,9 +154,10 @@ class Record(BaseModel):
 
 
 class _Analysis(Record):
-    """What is known of a saved analysis besides the answer."""
+    """What is known of a saved analysis, or of a saved view of another page, besides the answer."""
 
     id: Id = Field(default_factory=new_id)
+    page: PageName = Field(default="prompt", exclude_if=lambda given: given == PROMPT)
     title: str
     model: str
     build_id: str
@@ -172,15 +178,16 @@ class AnalysisEntry(_Analysis):
     """An analysis with its result: to be saved, exported or imported, or shipped with the app."""
 
     result: dict[str, Any]
-    """As `python -m app.attribution --json` writes it; further keys are kept."""
+    """As `python -m app.attribution --json` writes it; further keys are kept. Of another page, what it is `ABOUT`."""
 
 
 class Saved(_Analysis):
     """A saved analysis without its result."""
 
     prompt: str
+    """Of another page, what the view is about."""
     target: str
-    """The explained token, as text."""
+    """The explained token, as text; empty where there is none."""
 
 
 class NeuronNote(Record):
@@ -191,6 +198,8 @@ class NeuronNote(Record):
     text: Annotated[str, AfterValidator(_by(lambda text: paragraph(text, "note", MAX_NOTE)))] = Field(alias="note")
     tags: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_by(tags_of))]
     updated_at: Time
+    checkpoint: Annotated[str, StringConstraints(max_length=100)] = Field("", exclude_if=lambda given: not given)
+    """The identity of the model's checkpoint. Older versions noted the name alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +243,13 @@ def columns_of(entry: AnalysisEntry) -> dict[str, Any]:
         AtlasError: the title is empty or too long, or the result is too large or is not an analysis.
     """
     try:
-        prompt, target = entry.result["prompt"], entry.result["target"]["text"]
+        result = entry.result
+        prompt, target = (result["prompt"], result["target"]["text"]) if entry.page == PROMPT else (result[ABOUT], "")
     except (KeyError, TypeError):
         prompt = target = None
     if not isinstance(prompt, str) or not isinstance(target, str):
-        raise AtlasError("The result is no analysis: it has no prompt, or no target.")
+        lacks = "no prompt, or no target" if entry.page == PROMPT else f"no “{ABOUT}”"
+        raise AtlasError(f"The result is no analysis: it has {lacks}.")
     for name, text, longest in (
         ("address", entry.address, MAX_ADDRESS),
         ("question", entry.question, MAX_ADDRESS),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, Self
@@ -32,6 +32,7 @@ from db.workspace.records import (
     MAX_NOTE,
     MAX_PAGE,
     MAX_TITLE,
+    PROMPT,
     AnalysisEntry,
     Collection,
     Contents,
@@ -181,7 +182,7 @@ class Workspace:
 
     def asked(self, model: str, question: str) -> tuple[Saved, ...]:
         """The saved answers to one question, newest first."""
-        same = {"model": model, "question_hash": _hash(question), "question": question}
+        same = {"page": PROMPT, "model": model, "question_hash": _hash(question), "question": question}
         chosen = select(*SAVED).where(*_equal(_ANALYSIS, same)).order_by(*_NEWEST_FIRST).limit(50)
         with self.reading() as connection:
             return tuple(map(saved_of, connection.execute(chosen)))
@@ -218,15 +219,35 @@ class Workspace:
             rows, analyses = connection.execute(counted).one()
         return int(rows), int(analyses)
 
-    # Notes and tags on neurons, by model and label
+    # Notes and tags on neurons, by model, checkpoint and label. `among` are the identities whose notes are read, the
+    # model's own first, by which is written; "" stands for notes of older versions, which name the model alone.
 
-    def note(self, model: str, neuron: Neuron) -> NeuronNote | None:
+    def checkpoints(self, model: str) -> frozenset[str]:
+        """The identities of the checkpoints of this name that something was saved or noted of."""
+        with self.reading() as connection:
+            return frozenset(
+                checkpoint
+                for table in (_ANALYSIS, _NOTE)
+                for checkpoint in connection.scalars(
+                    select(table.c.checkpoint).where(table.c.model == model).distinct()
+                )
+                if checkpoint
+            )
+
+    def note(self, model: str, neuron: Neuron, among: Sequence[str] = ("",)) -> NeuronNote | None:
         """What was noted of a neuron; None where nothing was."""
         with self.reading() as connection:
-            return note_of(connection, model, neuron)
+            return note_of(connection, model, neuron, among)
 
     def write_note(
-        self, model: str, neuron: Neuron, text: str, tags: Iterable[str] = (), *, seen: str | None = None
+        self,
+        model: str,
+        neuron: Neuron,
+        text: str,
+        tags: Iterable[str] = (),
+        *,
+        seen: str | None = None,
+        among: Sequence[str] = ("",),
     ) -> NeuronNote | None:
         """Replace what was noted of a neuron; without text and tags the note is deleted.
 
@@ -236,24 +257,33 @@ class Workspace:
             text: several lines at most, plain text.
             tags: in any order; capital letters do not count.
             seen: the `updated_at` of the note that is replaced, "" for none; None replaces whatever is there.
+            among: the identities of the model.
 
         Raises:
             AtlasError: a text or tag is too long, or somebody else changed the note since it was seen.
         """
         text, kept = paragraph(text, "note", MAX_NOTE), tags_of(tags)
         with self.writing() as connection:
-            old = note_of(connection, model, neuron)
+            old = note_of(connection, model, neuron, among)
             if seen is not None and seen != ("" if old is None else old.updated_at):
                 raise AtlasError(f"Somebody changed the note on {neuron.label} meanwhile. Reload the page to see it.")
+            if old is not None:
+                _delete_note(connection, old)
             if not text and not kept:
-                _delete_note(connection, model, neuron)
                 return None
-            note = NeuronNote(model=model, neuron=neuron, note=text, tags=kept, updated_at=now())
+            note = NeuronNote(model=model, neuron=neuron, note=text, tags=kept, updated_at=now(), checkpoint=among[0])
             put_note(connection, note)
         return note
 
     def notes(
-        self, words: str = "", *, tag: str | None = None, model: str | None = None, limit: int = 50, offset: int = 0
+        self,
+        words: str = "",
+        *,
+        tag: str | None = None,
+        model: str | None = None,
+        among: Sequence[str] | None = None,
+        limit: int = 50,
+        offset: int = 0,
     ) -> tuple[NeuronNote, ...]:
         """Those whose text, tags or label hold all the words and that have the tag, last changed first.
 
@@ -262,17 +292,21 @@ class Workspace:
         """
         _check_page(limit, offset)
         with self.reading() as connection:
-            return notes_of(connection, *_wanted_notes(words, tag, model), limit=limit, offset=offset)
+            return notes_of(connection, *_wanted_notes(words, tag, model, among), limit=limit, offset=offset)
 
-    def count_notes(self, words: str = "", *, tag: str | None = None, model: str | None = None) -> int:
+    def count_notes(
+        self, words: str = "", *, tag: str | None = None, model: str | None = None, among: Sequence[str] | None = None
+    ) -> int:
         """How many :meth:`notes` has in all."""
-        return self._count(_NOTE, *_wanted_notes(words, tag, model))
+        return self._count(_NOTE, *_wanted_notes(words, tag, model, among))
 
-    def tags(self, model: str | None = None) -> tuple[tuple[str, int], ...]:
+    def tags(self, model: str | None = None, among: Sequence[str] | None = None) -> tuple[tuple[str, int], ...]:
         """Every tag and on how many neurons it is, the commonest first."""
         counted = select(_TAG.c.tag, func.count()).group_by(_TAG.c.tag).order_by(func.count().desc(), _TAG.c.tag)
         if model is not None:
             counted = counted.where(_TAG.c.model == model)
+        if among is not None:
+            counted = counted.where(_TAG.c.checkpoint.in_(among))
         with self.reading() as connection:
             return tuple((tag, int(count)) for tag, count in connection.execute(counted))
 
@@ -414,12 +448,19 @@ def _hash(question: str) -> str:
     return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _wanted_notes(words: str, tag: str | None, model: str | None) -> list[ColumnElement[bool]]:
+def _wanted_notes(
+    words: str, tag: str | None, model: str | None, among: Sequence[str] | None
+) -> list[ColumnElement[bool]]:
     conditions = _wanted(_NOTE, words, model)
+    if among is not None:
+        conditions.append(_NOTE.c.checkpoint.in_(among))
     if tag is not None:
-        same = _TAG.c.model == _NOTE.c.model, _TAG.c.neuron == _NOTE.c.neuron, _TAG.c.tag == tag.lower()
-        conditions.append(select(_TAG.c.tag).where(*same).exists())
+        conditions.append(select(_TAG.c.tag).where(*_tags_of(_NOTE), _TAG.c.tag == tag.lower()).exists())
     return conditions
+
+
+def _tags_of(notes: FromClause) -> list[ColumnElement[bool]]:
+    return [_TAG.c[name] == notes.c[name] for name in ("model", "neuron", "checkpoint")]
 
 
 def notes_of(
@@ -427,30 +468,31 @@ def notes_of(
 ) -> tuple[NeuronNote, ...]:
     """The notes that are wanted, last changed first, with their tags: one statement, however many they are."""
     some = select(_NOTE).where(*wanted).order_by(*_last_changed_first(_NOTE)).limit(limit).offset(offset).subquery()
-    tagged = some.outerjoin(_TAG, and_(_TAG.c.model == some.c.model, _TAG.c.neuron == some.c.neuron))
+    tagged = some.outerjoin(_TAG, and_(*_tags_of(some)))
     rows = connection.execute(select(some, _TAG.c.tag).select_from(tagged).order_by(*_last_changed_first(some)))
     found = []
-    for (model, label), group in groupby(rows, key=lambda row: (row.model, row.neuron)):
+    for (model, label, own), group in groupby(rows, key=lambda row: (row.model, row.neuron, row.checkpoint)):
         of_one = list(group)
         tags = sorted(row.tag for row in of_one if row.tag is not None)  # each database sorts text in its own way
-        kept = {"model": model, "neuron": Neuron.parse(label), "text": of_one[0].text}
+        kept = {"model": model, "neuron": Neuron.parse(label), "checkpoint": own, "text": of_one[0].text}
         found.append(NeuronNote.model_construct(**kept, tags=tuple(tags), updated_at=of_one[0].updated_at))
     return tuple(found)
 
 
 def _last_changed_first(table: FromClause) -> tuple[ColumnElement[Any], ...]:
-    return table.c.updated_at.desc(), table.c.model, table.c.neuron
+    return table.c.updated_at.desc(), table.c.model, table.c.neuron, table.c.checkpoint
 
 
-def note_of(connection: Connection, model: str, neuron: Neuron) -> NeuronNote | None:
-    """What was noted of a neuron; None where nothing was."""
-    return next(iter(notes_of(connection, _NOTE.c.model == model, _NOTE.c.neuron == neuron.label)), None)
+def note_of(connection: Connection, model: str, neuron: Neuron, among: Sequence[str] = ("",)) -> NeuronNote | None:
+    """What was noted of a neuron under the first of these identities that has a note; None where nothing was."""
+    same = _NOTE.c.model == model, _NOTE.c.neuron == neuron.label, _NOTE.c.checkpoint.in_(among)
+    return min(notes_of(connection, *same), key=lambda one: among.index(one.checkpoint), default=None)
 
 
 def put_note(connection: Connection, note: NeuronNote) -> None:
     """Write a note in place of the one that is there."""
-    _delete_note(connection, note.model, note.neuron)
-    key = {"model": note.model, "neuron": note.neuron.label}
+    _delete_note(connection, note)
+    key = {"model": note.model, "neuron": note.neuron.label, "checkpoint": note.checkpoint}
     searched = searchable(note.neuron.label, note.text, *note.tags)
     kept = {"text": note.text, "updated_at": note.updated_at, "searched": searched}
     connection.execute(insert(_NOTE).values(key | kept))
@@ -458,8 +500,9 @@ def put_note(connection: Connection, note: NeuronNote) -> None:
         connection.execute(insert(_TAG), [key | {"tag": tag} for tag in note.tags])
 
 
-def _delete_note(connection: Connection, model: str, neuron: Neuron) -> None:
-    connection.execute(delete(_NOTE).where(_NOTE.c.model == model, _NOTE.c.neuron == neuron.label))
+def _delete_note(connection: Connection, note: NeuronNote) -> None:
+    key = {"model": note.model, "neuron": note.neuron.label, "checkpoint": note.checkpoint}
+    connection.execute(delete(_NOTE).where(*_equal(_NOTE, key)))
 
 
 def _collections() -> Select[Any]:

@@ -151,6 +151,22 @@ def test_a_saved_explanation_belongs_to_its_weights(made, served, tmp_path):
         assert [bool(each) for each in shown] == [True, False]
 
 
+def test_notes_go_by_weights_and_older_ones_by_a_name_that_only_one_has(made, served, tmp_path):
+    one, two = (resources.catalogue(path.parent.name) for path in made.builds)
+    renamed, neuron = replace_model(two, "final"), Neuron.ffn(1, 3)
+    with Workspace.open(f"sqlite:///{tmp_path / 'atlas.sqlite'}") as workspace:
+        workspace.write_note("final", neuron, "of nobody knows which", ["old"])
+        first, second = (stored.noted_among(workspace, each) for each in (one, renamed))
+        assert (first, second) == ((one.info.checkpoint,), (two.info.checkpoint,)), "two of that name are known"
+        workspace.write_note("final", neuron, "of the second", ["two"], among=second)
+        workspace.write_note("final", neuron, "of the first", ["one"], among=first)
+        for page in (run_page("neuron", n=neuron.label, model="final"), run_page("saved", model="final")):
+            shown = " ".join(each.value for each in page.markdown)
+            assert "of the first" in shown
+            assert "of the second" not in shown
+            assert "nobody" not in shown
+
+
 def replace_model(atlas: Catalogue, name: str) -> Catalogue:
     """A build of another name."""
     other = Catalogue(atlas.path)

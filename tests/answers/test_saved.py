@@ -1,7 +1,7 @@
 """What is kept from the pages is there again: exactly, without the model, and only for those who may."""
 
 import json
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import streamlit as st
@@ -15,7 +15,7 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronAt
 from db.workspace import Workspace
-from db.workspace.exchange import export, to_text
+from db.workspace.exchange import export, parse, to_text
 from tests.pages import component, texts
 
 PROMPT = "The river runs to"
@@ -63,6 +63,47 @@ def test_the_save_control_keeps_the_view(small_page, workspace):
     assert (kept.title, kept.prompt) == ("My view", PROMPT)
     assert dict(parse_qsl(kept.address)) == {"p": PROMPT, "head": "L1.H2"}
     assert set(workspace.result(kept.id)["details"]) == {"flow", "positions", "pattern"}
+
+
+@pytest.mark.parametrize(
+    ("page", "params", "kind", "about"),
+    [
+        ("compare", {"p": PROMPT, "zero": "L1.ffn", "layer": "1"}, "comparison", "layer 1"),
+        ("compare", {"p": PROMPT, "p2": "The hill is", "chat": "1"}, "comparison", "The hill is"),
+        ("search", {"q": "the", "by": "token", "kind": "ffn"}, "search", "FFN neurons that"),
+        ("neuron", {"n": "L1.F3", "p": PROMPT}, "neuron", f"L1.F3, on “{PROMPT}”"),
+        ("many", {"ps": "The sea\nThe hill"}, "set of prompts", "2 prompts: The sea"),
+    ],
+)
+def test_views_of_other_pages_are_kept_listed_collected_and_opened(small_page, workspace, page, params, kind, about):
+    app = small_page(page, **params)
+    app.button(key="keep_button").click().run()
+    assert not app.exception
+    assert not texts(app)
+    (kept,) = workspace.analyses()
+    assert (kept.page, kept.target) == (page, "")
+    assert dict(parse_qsl(kept.address)) == params
+    assert about in kept.prompt
+    assert kept.title
+    collection = workspace.new_collection("Rivers")
+    workspace.collect_analysis(collection.id, kept.id)
+    for shown in (small_page("saved"), small_page("saved", **{"in": collection.id})):
+        (opened,) = component(shown, f"open_{kept.id}")["items"]
+        assert urlsplit(opened["href"]).path == page
+        assert dict(parse_qsl(urlsplit(opened["href"]).query)) == params
+        assert any(one.value.startswith(kind) for one in shown.caption)
+    again = parse(to_text(export(workspace)))
+    assert again.analyses[0].page == page
+    workspace.delete(kept.id)
+    assert stored.open_document(again).analyses == 1
+    assert workspace.saved(kept.id) == kept
+
+
+def test_a_view_of_a_page_that_is_not_known_is_listed_and_leads_nowhere(small_page, workspace, atlas):
+    selection = PromptSelection(PROMPT)
+    kept = stored.save_view("dreams", selection, "From later", "what comes", atlas)
+    assert component(small_page("saved"), f"open_{kept.id}")["items"][0].get("href", "") == ""
+    assert stored.answer(atlas, selection) is None
 
 
 def test_an_empty_title_is_refused(small_page, workspace):
@@ -216,7 +257,7 @@ def test_notes_and_saved_explanations_on_the_neurons_page(small_page, workspace,
     next(one for one in app.text_input if one.label == "Tags").set_value("Water, sea")
     next(one for one in app.button if one.label == "Keep").click().run()
     assert not app.exception
-    note = workspace.note(atlas.info.model, neuron)
+    note = workspace.note(atlas.info.model, neuron, (atlas.info.checkpoint,))
     assert note is not None
     assert (note.text, note.tags) == ("Rivers, <b>$x$", ("sea", "water"))
     assert [item["text"] for item in component(app, "note_tags")["items"]] == ["sea", "water"]

@@ -51,7 +51,8 @@ SECOND = (
         )
     ),
 )
-RECORDED = {"0001": FIRST, "0002": SECOND}
+THIRD = ((FIRST[0][0].replace("paris')", "paris', '')"), FIRST[0][1]), *SECOND[1:])
+RECORDED = {"0001": FIRST, "0002": SECOND, "0003": THIRD}
 
 
 def differences(database: Database) -> list[object]:
@@ -88,7 +89,7 @@ def test_an_older_workspace_is_brought_up_with_everything_in_it(workspace_url, v
     with Workspace.open(workspace_url) as workspace:
         assert differences(workspace.database) == []
         (saved,) = workspace.analyses("france")
-        assert saved.checkpoint == ""
+        assert (saved.checkpoint, saved.page) == ("", "prompt")
         assert workspace.result(saved.id) == RESULT
         assert [one.role for one in workspace.mentions("small", Neuron.ffn(1, 2))] == ["FFN value", "FFN query"]
         (mention,) = workspace.mentions("small", Neuron.attention(2, 1, 4))

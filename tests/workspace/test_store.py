@@ -172,6 +172,29 @@ def test_notes_and_tags(workspace):
     assert workspace.tags() == (("capital", 1),)
 
 
+def test_notes_of_checkpoints_of_one_name_are_apart_and_an_older_one_is_taken_over(workspace):
+    neuron, one, two = Neuron.ffn(1, 2), ("sha256 1", ""), ("sha256 2",)
+    old = workspace.write_note("small", neuron, "older", ["old"])
+    assert old is not None
+    assert workspace.checkpoints("small") == frozenset()
+    assert workspace.note("small", neuron, one) == old, "as long as it is read"
+    assert workspace.note("small", neuron, two) is None
+    theirs = workspace.write_note("small", neuron, "theirs", ["two"], seen="", among=two)
+    with pytest.raises(AtlasError, match="Somebody changed"):
+        workspace.write_note("small", neuron, "mine", seen="", among=one)
+    mine = workspace.write_note("small", neuron, "mine", ["one"], seen=old.updated_at, among=one)
+    assert mine is not None
+    assert mine.checkpoint == "sha256 1"
+    assert [workspace.note("small", neuron, among) for among in (one, two, ("",))] == [mine, theirs, None]
+    assert workspace.checkpoints("small") == {"sha256 1", "sha256 2"}
+    assert workspace.checkpoints("large") == frozenset()
+    assert workspace.tags("small", two) == (("two", 1),)
+    assert workspace.notes(model="small", among=one) == (mine,)
+    assert workspace.count_notes(tag="two", model="small", among=one) == 0
+    assert workspace.write_note("small", neuron, "", among=one) is None
+    assert workspace.note("small", neuron, two) == theirs
+
+
 def test_two_who_write_the_same_note_do_not_overwrite_each_other(workspace):
     neuron = Neuron.ffn(1, 2)
     first = workspace.write_note("small", neuron, "mine", seen="")

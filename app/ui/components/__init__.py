@@ -216,8 +216,8 @@ export default (await import(new URL("{FOLDER}/{script_name()}", root))).default
 """
 
 
-MAX_TYPED = 100
-"""Characters of a token."""
+MAX_TYPED = 10_000
+"""Characters of a token that are taken; what is longer than any token is refused where it is read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,8 +181,8 @@ _ROWS = (
         ":material/bookmarks:",
         selections.SavedSelection,
         about=(
-            "Explanations that were saved, with the state of their page and their figures. Opening one shows what was "
-            "seen, even if the model is not available.",
+            "What was saved, with the state of its page. An explanation is kept with its figures: opening it shows "
+            "what was seen, even if the model is not available. Comparisons, searches and neurons are asked anew.",
         ),
         terms=("catalogue, build", "target", "log-probability increase"),
     ),

@@ -19,6 +19,7 @@ from app.ui.common import (
     folded,
     footer,
     formulas,
+    keep,
     limits,
     on_click,
     open_catalogue,
@@ -152,6 +153,7 @@ def _compared(selection: CompareSelection, atlas: Catalogue) -> None:
     st.markdown(f"**{literal(said)}**  \n{literal(compare.measured(found))}")
     for notice in found.notices:
         st.caption(f":material/info: {literal(notice)}")
+    keep(HERE, selection, compare.subject(found, selection.zero), said, atlas)
     _zeroed(found, selection)
     left, right = st.columns(2, gap="large")
     with left:
@@ -275,7 +277,6 @@ def _target_field(which: _Which, question: PromptSelection, selection: CompareSe
     st.text_input(
         f"Another target for the {which}",
         key=key,
-        max_chars=100,
         placeholder="London",
         on_change=partial(on_click, changed, key),
     )

@@ -20,7 +20,7 @@ from app.serving.settings import configuration
 from app.state.selections import ListOrder, ManySelection, PromptSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import footer, in_display_form, limits, open_catalogue, sync, title, whole_files, without_model
+from app.ui.common import footer, in_display_form, keep, limits, open_catalogue, sync, title, whole_files, without_model
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
@@ -66,6 +66,8 @@ def draw() -> None:
     except AtlasError as error:
         fail(error)
         found = None
+    if found is not None and not any(files):
+        _keep(found, selection, atlas)
     if isinstance(found, Compared):
         both = [("A", found.first), ("B", found.second)]
         _failures([one for _, some in both for one in some.failed])
@@ -76,6 +78,16 @@ def draw() -> None:
         _said([("", one) for one in found.said], selection)
         _neurons(found, selection, atlas)
     footer(atlas, HERE)
+
+
+def _keep(found: Aggregate | Compared, selection: ManySelection, atlas: Catalogue) -> None:
+    """Offered for what the address holds."""
+    sides = [found.first, found.second] if isinstance(found, Compared) else [found]
+    texts = (selection.ready or selection.text, selection.other_ready or selection.other)
+    if texts[0] and selection.fits:
+        first = (text.strip().partition("\n")[0].partition("\t")[0] for text in texts)
+        about = ", against ".join(f"{side.prompts} prompts: {one}" for side, one in zip(sides, first, strict=False))
+        keep(HERE, selection, about, about, atlas)
 
 
 # What is asked: ready sets, typed prompts, or files of analyses.

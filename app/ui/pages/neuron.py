@@ -24,6 +24,7 @@ from app.ui.common import (
     data_table,
     folded,
     footer,
+    keep,
     limits,
     on_click,
     open_catalogue,
@@ -88,7 +89,7 @@ def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str
     warn(notices)
     layer = atlas.layer_statistics(neuron.layer, neuron.kind)
     rank = answers.rank_in_layer(neuron, layer)
-    _paths(neuron, selection, rank)
+    _paths(neuron, selection, rank, atlas)
     active = on_prompt(neuron, selection.origin, atlas) if selection.origin.prompt else None
     _ends(card, active)
     _notes(neuron, atlas)
@@ -125,7 +126,7 @@ def _field(selection: NeuronSelection) -> None:
     )
 
 
-def _paths(neuron: Neuron, selection: NeuronSelection, rank: LayerRank) -> None:
+def _paths(neuron: Neuron, selection: NeuronSelection, rank: LayerRank, atlas: Catalogue) -> None:
     """To another neuron by label, to the next one, and back to the prompt."""
     left, right = st.columns([2, 5], gap="medium", vertical_alignment="center")
     with left:
@@ -140,8 +141,10 @@ def _paths(neuron: Neuron, selection: NeuronSelection, rank: LayerRank) -> None:
     if has_model():
         origin = selection.origin if selection.origin.prompt else PromptSelection(WALKTHROUGH_PROMPT)
         links.append(link("Steer with it", lists.steer_link(neuron, origin)))
-    with right:
+    with right, st.container(horizontal=True, vertical_alignment="center"):
         chips(links, key="paths", here=HERE, label="other neurons")
+        label, prompt = neuron.label, selection.origin.prompt
+        keep(HERE, selection, label, f"{label}, on “{prompt}”" if prompt else label, atlas)
 
 
 # Its two ends.
@@ -184,14 +187,15 @@ def _notes(neuron: Neuron, atlas: Catalogue) -> None:
     model, own, may_write = atlas.info.model, atlas.info.checkpoint, access.may_write()
     try:
         workspace = stored.workspace()
-        note = None if workspace is None else workspace.note(model, neuron)
+        among = stored.noted_among(workspace, atlas)
+        note = None if workspace is None else workspace.note(model, neuron, among)
         found = () if workspace is None else workspace.mentions(model, neuron, checkpoint=own, limit=_MENTIONS)
         if note is None and not found and not may_write:
             return
         st.header("Notes", anchor=False)
         _note(note)
         if may_write:
-            _note_form(neuron, model, note)
+            _note_form(neuron, model, note, among)
         if workspace is not None and found:
             _mentions(neuron, found, workspace, atlas)
     except AtlasError as error:
@@ -209,15 +213,16 @@ def _note(note: NeuronNote | None) -> None:
         chips(items, key="note_tags", here=HERE, label="tags")
 
 
-def _note_form(neuron: Neuron, model: str, note: NeuronNote | None) -> None:
+def _note_form(neuron: Neuron, model: str, note: NeuronNote | None, among: tuple[str, ...]) -> None:
     """The note that is replaced is named, so that nobody overwrites one that they have not seen."""
     seen = "" if note is None else note.updated_at
-    key = f"{model}_{neuron.label}_{seen}"
+    key = f"{model}_{among[0]}_{neuron.label}_{seen}"
 
     def clicked() -> None:
         state = st.session_state
         tags = re.split(f"[{COMMAS}]", state[f"tags_{key}"] or "")
-        stored.workspace_to_write().write_note(model, neuron, state[f"note_{key}"] or "", tags, seen=seen)
+        text = state[f"note_{key}"] or ""
+        stored.workspace_to_write().write_note(model, neuron, text, tags, seen=seen, among=among)
 
     with st.expander("Write a note" if note is None else "Change the note", icon=":material/edit_note:"):
         with st.form(f"note_form_{key}", border=False):

@@ -1,4 +1,4 @@
-"""Saved: explanations that were kept, notes on neurons, and collections of both; to a file and back."""
+"""Saved: explanations and other views that were kept, notes on neurons, and collections; to a file and back."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,11 +35,20 @@ _NOTE = 300
 """How much of a note is shown, in characters."""
 _TAGS = 60
 _NEW = "a new collection …"
+KINDS = {
+    "prompt": "explanation",
+    "compare": "comparison",
+    "search": "search",
+    "neuron": "neuron",
+    "many": "set of prompts",
+    "steer": "intervention",
+}
+"""What a saved view is called, by its page."""
 
 
 def draw() -> None:
     """The page."""
-    title("Saved", "Explanations that were kept, with their figures; notes on neurons; collections of both.", HERE)
+    title("Saved", "Explanations, comparisons, searches and neurons that were kept; notes; collections of them.", HERE)
     atlas = open_catalogue()
     selection, notices = SavedSelection.read(navigation.params())
     warn(notices)
@@ -78,7 +87,7 @@ def _page(workspace: Workspace | None, selection: SavedSelection, atlas: Catalog
 
 
 def _nothing() -> None:
-    st.info("Nothing is saved yet. Explain a prompt and press Save there, or write a note on a neuron's page.")
+    st.info("Nothing is saved yet. Press Save beside an explanation, a comparison, a search or a neuron.")
     links = [
         link("Explain a prompt", navigation.href("prompt", PromptSelection())),
         link("Look at a neuron", navigation.href("neuron", NeuronSelection())),
@@ -109,11 +118,11 @@ def _analyses(
 ) -> None:
     total = workspace.count_analyses(selection.text)
     offset = (selection.page - 1) * SAVED_ROWS
-    st.header(f"{total:,} explanation{'' if total == 1 else 's'}", anchor=False)
+    st.header(f"{total:,} saved view{'' if total == 1 else 's'}", anchor=False)
     if not total and selection.text:
-        st.info("No saved explanation has all these words. Try fewer of them.")
+        st.info("Nothing that was saved has all these words. Try fewer of them.")
     elif not total and workspace.count_notes():
-        st.info("No explanation is saved yet. Explain a prompt and press Save there.")
+        st.info("No view is saved yet. Press Save beside an explanation, a comparison, a search or a neuron.")
     elif not total:
         _nothing()
     for one in workspace.analyses(selection.text, limit=SAVED_ROWS, offset=offset):
@@ -128,17 +137,15 @@ def _analyses(
 
 
 def _analysis(one: Saved, collections: tuple[Collection, ...], within: Collection | None, atlas: Catalogue) -> None:
-    """One saved explanation: a link to it, where it is from, and a menu for whoever may write."""
+    """One saved view: a link to it, its kind and where it is from, and a menu for whoever may write."""
     with st.container(border=True):
         left, right = st.columns([8, 2], vertical_alignment="center")
         with left:
             opened = link(one.title, saved_href(one, atlas))
             chips([opened], key=f"open_{one.id}", here=HERE, label=f"open {one.title}")
-            facts = [
-                shorten(in_display_form(one.prompt).replace("␣", " "), 120),
-                f"→ {in_display_form(one.target)}",
-                one.created_at[:10],
-            ]
+            facts = [KINDS.get(one.page, one.page), shorten(in_display_form(one.prompt).replace("␣", " "), 120)]
+            facts += [f"→ {in_display_form(one.target)}"] if one.page == "prompt" else []
+            facts.append(one.created_at[:10])
             if one.model != atlas.info.model:
                 facts.append(f"model {one.model}")
             elif stored.fits(one, atlas) is False:
@@ -186,17 +193,18 @@ def _notes(
     workspace: Workspace, selection: SavedSelection, collections: tuple[Collection, ...], atlas: Catalogue
 ) -> None:
     model, tag = atlas.info.model, selection.tag or None
-    total = workspace.count_notes(selection.text, tag=tag, model=model)
+    among = stored.noted_among(workspace, atlas)
+    total = workspace.count_notes(selection.text, tag=tag, model=model, among=among)
     if not total and not selection.tag:
         return
     st.header(f"Notes on {total:,} neuron{'' if total == 1 else 's'}", anchor=False)
     items = [
         link(f"{name} {count}", navigation.href(HERE, SavedSelection(tag=name)), current=name == selection.tag)
-        for name, count in workspace.tags(model)[:_TAGS]
+        for name, count in workspace.tags(model, among)[:_TAGS]
     ]
     if items:
         chips(items, key="tags", here=HERE, label="tags")
-    for note in workspace.notes(selection.text, tag=tag, model=model, limit=SAVED_ROWS):
+    for note in workspace.notes(selection.text, tag=tag, model=model, among=among, limit=SAVED_ROWS):
         _note(note, collections)
     if total > SAVED_ROWS:
         st.caption(f"The {SAVED_ROWS} that changed last. Search for words or choose a tag to see others.")

@@ -23,6 +23,7 @@ from app.ui.common import (
     folded,
     footer,
     formulas,
+    keep,
     limits,
     on_click,
     open_catalogue,
@@ -333,7 +334,7 @@ def _add(selection: SearchSelection, atlas: Catalogue) -> None:
     st.text_input(
         "Add a token",
         key="concept_add",
-        max_chars=60,
+        max_chars=MAX_TEXT,
         placeholder="add a token; with a minus before it, one to avoid",
         label_visibility="collapsed",
         on_change=partial(on_click, add, "concept_add"),
@@ -372,7 +373,9 @@ def _results(
     result: Result[Row], columns: Sequence[_Sortable[Row]], selection: SearchSelection, atlas: Catalogue
 ) -> None:
     page = result.page
-    st.markdown(f"**{literal(result.sentence)}**")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{literal(result.sentence)}**", width="content")
+        keep(HERE, selection, result.sentence, result.sentence, atlas)
     if not page.total:
         st.info(
             f"No neuron has such a token among the {atlas.info.depth} strongest of an end. Widen the layers, allow "

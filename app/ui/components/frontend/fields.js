@@ -73,7 +73,7 @@ function tokenField(data, open, api) {
   const list = make("div", "options");
   const id = `atlas-options-${(boxes += 1)}`;
   const name = make("label", "", data.label);
-  Object.assign(field, { type: "text", maxLength: 100, placeholder: data.placeholder, autocomplete: "off", spellcheck: false, id: `${id}-field` });
+  Object.assign(field, { type: "text", placeholder: data.placeholder, autocomplete: "off", spellcheck: false, id: `${id}-field` });
   name.htmlFor = field.id;
   list.id = id;
   list.setAttribute("role", "listbox");
