@@ -72,6 +72,7 @@ def test_the_save_control_keeps_the_view(small_page, workspace):
         ("compare", {"p": PROMPT, "p2": "The hill is", "chat": "1"}, "comparison", "The hill is"),
         ("search", {"q": "the", "by": "token", "kind": "ffn"}, "search", "FFN neurons that"),
         ("neuron", {"n": "L1.F3", "p": PROMPT}, "neuron", f"L1.F3, on “{PROMPT}”"),
+        ("steer", {"p": PROMPT, "do": "L1.F3=2", "n": "1"}, "intervention", "L1.F3"),
         ("many", {"ps": "The sea\nThe hill"}, "set of prompts", "2 prompts: The sea"),
     ],
 )

@@ -17,6 +17,7 @@ from app.ui import neuron_lists as lists
 from app.ui.common import (
     attempt,
     footer,
+    keep,
     limits,
     on_click,
     open_catalogue,
@@ -118,7 +119,10 @@ def _steered(selection: SteerSelection, atlas: Catalogue) -> None:
     found = attempt(partial(answers.steering, atlas, selection))
     if found is None:
         return
-    st.markdown(f"**{literal(answers.sentence(found, selection))}**")
+    said = answers.sentence(found, selection)
+    st.markdown(f"**{literal(said)}**")
+    changes = labels(selection.interventions).replace(",", ", ")
+    keep(HERE, selection, " with ".join(filter(None, [selection.prompt, changes])), said, atlas)
     for notice in found.notices:
         st.caption(f":material/info: {literal(notice)}")
     if selection.interventions:
