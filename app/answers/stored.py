@@ -6,7 +6,7 @@ the page says so; one of another checkpoint is none, whatever its name. Nothing 
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -207,6 +207,17 @@ def detail(atlas: Catalogue, selection: PromptSelection, name: str, what: Any) -
     except AtlasError as error:
         _log.warning("a stored answer is passed over: %s", error)
         return MISSING
+
+
+def told(atlas: Catalogue, selection: PromptSelection, name: str) -> Callable[[str], bool]:
+    """Whether one step further into a prompt is answered for what begins with a label: by the model, or if it was
+    stored.
+    """
+    if access.has_model():
+        return lambda _label: True
+    found = answer(atlas, selection)
+    kept = () if found is None else tuple(found.details.get(name, {}))
+    return lambda label: any(f"{one}:".startswith(f"{label}:") for one in kept)
 
 
 def answers_to(atlas: Catalogue, questions: Iterable[PromptSelection]) -> list[PromptSelection]:

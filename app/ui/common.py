@@ -134,6 +134,7 @@ def about(page: str) -> None:
 
 def open_catalogue() -> Catalogue:
     """The catalogue named in the address, or the default one with a notice; where a link names its build, that one."""
+    warn(navigation.repeated())
     chosen = navigation.chosen_model()
     try:
         atlas = resources.catalogue(chosen)

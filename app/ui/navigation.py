@@ -24,6 +24,7 @@ from db.token_text import display, shorten
 NAME = "Neuron Atlas"
 _MOST_PARAMETERS = 60
 _LONGEST_NAME = 200
+_NOTICES = 5
 _HELD = "navigation_held_build"
 
 
@@ -79,6 +80,17 @@ def in_a_line(text: str) -> str:
 def params() -> dict[str, str]:
     """The parameters of the address that is shown; of a repeated one the last."""
     return {str(name): str(value) for name, value in st.query_params.to_dict().items()}
+
+
+def repeated() -> list[str]:
+    """A notice for each parameter that stands in the address more than once."""
+    here = st.query_params
+    return [
+        f"In the address, {shorten(display(name[:80].encode('utf-8', 'replace')), 30)} stands more than once: the last "
+        "one was taken."
+        for name in map(str, here)
+        if len(here.get_all(name)) > 1
+    ][:_NOTICES]
 
 
 def chosen_model() -> str | None:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import streamlit as st
 
+from app.answers import stored
 from app.answers.reading import disagreement
+from app.serving import access
 from app.state.selections import (
     MAX_HAVING,
     CompareSelection,
@@ -277,6 +279,7 @@ def value_table(
     effects: there is a column for what was measured, or will be.
     """
     strongest = atlas.strongest_tokens([one.neuron for one in found], _DEPTH)
+    own = stored.told(atlas, selection, "own")
     hint = "log-probability increase of the target" if analysis.contrast is None else "share of the logit difference"
 
     def source(one: "ValueNeuron") -> Cell:
@@ -287,9 +290,12 @@ def value_table(
         label = one.neuron.label
         place = replace(selection.place, own=NeuronAt(one.neuron, one.position))
         why = navigation.href("prompt", replace(selection, place=place))
+        explains = Chip("why", "link", href=why, hint=f"what switched {label} on", name=f"why {label}")
+        if not access.has_model():
+            return (explains,) if own(NeuronAt(one.neuron, one.position).label) else ()
         zero = navigation.href("compare", CompareSelection.of(selection, (Part.of(one.neuron),)))
         return (
-            Chip("why", "link", href=why, hint=f"what switched {label} on", name=f"why {label}"),
+            explains,
             Chip("zero", "link", href=zero, hint=f"what if {label} were zero", name=f"zero {label}"),
             Chip("steer", "link", href=steer_link(one.neuron, selection), hint=_STEER, name=f"steer {label}"),
         )
@@ -348,6 +354,7 @@ def query_table(
     found: "Sequence[QueryNeuron]", key: str, label: str, selection: PromptSelection, atlas: Catalogue
 ) -> None:
     """Query neurons: a row opens the neuron, “through a head” reads it through a head."""
+    told = stored.told(atlas, selection, "through")
     strongest = atlas.strongest_tokens([one.neuron for one in found], _DEPTH)
 
     def tokens(one: "QueryNeuron") -> tuple[Chip, ...]:
@@ -357,7 +364,7 @@ def query_table(
     def through(one: "QueryNeuron") -> tuple[Chip, ...]:
         place = replace(selection.place, read=one.neuron, through=None)
         href, name = navigation.href("prompt", replace(selection, place=place)), f"{one.neuron.label} through a head"
-        return (link("through a head", href, name=name),)
+        return (link("through a head", href, name=name),) if told(one.neuron.label) else ()
 
     columns: list[ColumnOf[QueryNeuron]] = [
         NEURON,

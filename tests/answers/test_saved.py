@@ -118,8 +118,11 @@ def test_an_empty_title_is_refused(small_page, workspace):
 def without_links(data):
     """The same data with nowhere to go."""
     if isinstance(data, dict):
-        return {name: without_links(one) for name, one in data.items() if name != "href"}
-    return [without_links(one) for one in data] if isinstance(data, list) else data
+        kept = {name: without_links(one) for name, one in data.items() if name != "href"}
+        return {name: one for name, one in kept.items() if one != []}
+    if not isinstance(data, list):
+        return data
+    return [without_links(one) for one in data if not (isinstance(one, dict) and one.get("text") == "through a head")]
 
 
 def test_a_stored_view_is_the_same_without_the_model(small_page, workspace, atlas, monkeypatch):
@@ -140,7 +143,7 @@ def test_a_stored_view_is_the_same_without_the_model(small_page, workspace, atla
     seen = {key: component(first, key) for key in keys if key != "neurons_attention"}
     settings(monkeypatch, MODE="catalogue", MODELS="/nowhere")
     again = small_page("prompt", **view)
-    offered = ("tokens", "predictions")  # links to other explanations, which this server cannot make
+    offered = ("tokens", "predictions", "own_query")  # with links to what this server cannot make
     assert {key: component(again, key) for key in seen if key not in offered} == {
         key: one for key, one in seen.items() if key not in offered
     }
@@ -148,6 +151,22 @@ def test_a_stored_view_is_the_same_without_the_model(small_page, workspace, atla
         assert without_links(component(again, key)) == without_links(seen[key])
     assert kept.title in whole(again)
     assert component(again, "neurons_attention")["rows"]
+    assert [one["text"] for one in component(again, "close_head")["items"]] == ["✕ Close the head"]
+
+
+def test_only_what_is_answered_is_offered(small_page, workspace, atlas, monkeypatch):
+    def actions(app):
+        rows = component(app, "neurons_ffn")["rows"]
+        return {row["cells"][0]["text"]: [one["text"] for one in row["cells"][-1].get("chips", ())] for row in rows}
+
+    view = PromptSelection(PROMPT, place=Place(own=OWN))
+    saved(atlas, workspace, view)
+    offered = actions(small_page("prompt", **view.params()))
+    assert all({"why", "zero"} <= set(each) for each in offered.values())
+    settings(monkeypatch, MODE="catalogue", MODELS="/nowhere")
+    left = actions(small_page("prompt", **view.params()))
+    assert left.keys() == offered.keys()
+    assert {label: each for label, each in left.items() if each} == {OWN.neuron.label: ["why"]}
 
 
 def test_nothing_is_worked_out_for_a_stored_analysis(small_page, workspace, atlas, monkeypatch):

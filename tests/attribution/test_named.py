@@ -261,3 +261,11 @@ def test_settings_of_a_line_leave_the_others_alone():
     settings = Settings(bos=False, target=5)
     assert PromptLine("x").applied(settings) == settings
     assert asdict(PromptLine("x", bos=True).applied(settings)) == asdict(replace(settings, bos=True))
+
+
+def test_a_text_longer_than_any_token_is_refused_and_a_long_one_is_not_cut(loaded):
+    model = loaded("byte-level")
+    with pytest.raises(AtlasError, match="The target has 1,001 characters; a token has at most 1,000"):
+        read_token(model, "x" * 1001)
+    with pytest.raises(AtlasError, match="is not one token but"):
+        read_token(model, "x" * 900)

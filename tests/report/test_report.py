@@ -479,3 +479,10 @@ def test_the_prompt_page_hands_out_the_same(small_page, monkeypatch, atlas, mode
     assert "Where: logit lens" in seen.text
     assert seen.cells(first="head")[1] == said(moves(run_prompt(model, PROMPT, Settings())))
     assert json.loads(offered["report_json"][0]())["prompt"] == PROMPT
+
+
+def test_what_the_tokenizer_made_of_the_text_is_told(model, atlas):
+    found = analyse(model, PROMPT, top=2)
+    assert found.notices
+    for notice in found.notices:
+        assert notice in " ".join(Seen(page(found, atlas)).text.split())

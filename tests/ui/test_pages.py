@@ -292,3 +292,10 @@ def test_many_prompts_can_be_users_messages(small_page):
     assert len(opened) == 2
     assert all("chat=1" in one for one in opened)
     assert app.toggle(key="many_chat").value is True
+
+
+def test_what_stands_twice_in_the_address_is_said(small_page):
+    app = small_page("prompt", p=["The hill", PROMPT])
+    assert "In the address, p stands more than once: the last one was taken." in texts(app)
+    assert not texts(small_page("prompt", p=PROMPT))
+    assert component(app, "tokens") == component(small_page("prompt", p=PROMPT), "tokens")

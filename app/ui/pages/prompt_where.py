@@ -14,6 +14,7 @@ from app.attribution import frames
 from app.attribution.results import Flow, Move
 from app.charts import Chart, catalogue_charts, prompt_charts
 from app.charts.prompt_charts import LENS_POSITIONS
+from app.serving import access
 from app.state.selections import CompareSelection, Map, Place, PromptSelection, SteerSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
@@ -208,8 +209,8 @@ def _lens(selection: PromptSelection, atlas: Catalogue) -> None:
 def _head(reading: Reading, selection: PromptSelection, head: Head, atlas: Catalogue) -> None:
     with st.container(border=True):
         zero = CompareSelection.of(selection, (Part.of(head),))
-        links = [
-            link("✕ Close the head", _looking(selection, selection.place.within(head.layer))),
+        links = [link("✕ Close the head", _looking(selection, selection.place.within(head.layer)))]
+        links += access.has_model() * [
             link("What if it were zero?", navigation.href("compare", zero)),
             link("Steer it", navigation.href("steer", SteerSelection.of(selection, Intervention(Part.of(head))))),
         ]
