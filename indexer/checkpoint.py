@@ -33,14 +33,8 @@ from db import settings
 from db.errors import AtlasError, first_line
 from db.files import State, sha256_of, state_of
 from indexer import demo_model
-from indexer.families import (
-    Architecture,
-    Dimensions,
-    architecture_of,
-    dimensions_of,
-    is_named_language_model,
-    require_language_model,
-)
+from indexer.families import Architecture, Dimensions, architecture_of, dimensions_of
+from indexer.refusals import is_named_language_model, require_language_model
 from indexer.tokens import load_tokenizer
 from indexer.weights import (
     PLAIN,
@@ -152,9 +146,14 @@ class Checkpoint:
 
     def config_of_first(self, layers: int) -> Any:
         """The config of the same model with its first layers only."""
-        fewer = {**self.config.to_dict(), "num_hidden_layers": min(layers, self.config.num_hidden_layers)}
-        if fewer.get("layer_types"):  # one per layer, as the config checks
-            fewer["layer_types"] = fewer["layer_types"][: fewer["num_hidden_layers"]]
+        whole = self.config.num_hidden_layers
+        kept = min(layers, whole)
+        content = self.config.to_dict()
+        # Some options have an entry a layer, as configs check.
+        each = {name: one[:kept] for name, one in content.items() if isinstance(one, list) and len(one) == whole}
+        fewer = {**content, **each, "num_hidden_layers": kept}
+        if "attention_types" in fewer:  # GPT-Neo's way to write attention_layers
+            fewer["attention_types"] = [[fewer["attention_layers"], 1]]
         return type(self.config).from_dict(fewer)
 
     def _promised(self) -> Promised:
@@ -183,10 +182,13 @@ class Checkpoint:
             is_named_language_model(self.config.to_dict()),
             row.layers,
             f"{row.embedding}.weight",
+            (f"{row.old_head}.weight", f"{row.head}.weight") if row.old_head else None,
         )
 
     def epsilon(self) -> float:
-        return float(getattr(self.config, self.architecture.epsilon))
+        """Of all norms."""
+        epsilon = self.architecture.epsilon
+        return float(getattr(self.config, epsilon) if isinstance(epsilon, str) else epsilon)
 
     @cached_property
     def identity(self) -> str:

@@ -5,9 +5,8 @@ Knows no torch, so that stored results can be read without it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from db.errors import AtlasError
@@ -30,9 +29,37 @@ class NormKind(StrEnum):
     RMS = "RMSNorm"
 
 
+class Fusion(StrEnum):
+    """How one matrix holds queries, keys and values."""
+
+    CONCATENATED = "all queries, then all keys, then all values"
+    GROUPED = "for each key-value head, its queries, its key and its value"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a config's `option` is `value`, these fields of the row differ."""
+
+    option: str
+    value: Any
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A config's `option` must be `value`, or lack; what it would mean otherwise."""
+
+    option: str
+    value: Any
+    otherwise: str
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """The facts about one family. Modules of a layer are named relative to ``{layers}.{l}``.
+
+    What follows `head` are quirks, which most families lack. “The config's name for” gives a name that a config may
+    lack; the quirk is then not there.
 
     Attributes:
         layers: the list of layers.
@@ -40,19 +67,39 @@ class Architecture:
         final_norm: the norm in front of the head.
         norm: which kind all norms are.
         attention: the attention sub-layer.
-        attention_norm: the norm that it reads through.
+        attention_norm: the norm that it reads through; None where it reads the residual stream as it stands.
         attention_output: its output projection, which holds the attention neurons' value vectors.
         key: what computes its keys.
         value: what computes its values.
         ffn: the FFN sub-layer.
-        ffn_norm: the norm that it reads through.
+        ffn_norm: the norm that it reads through; None likewise.
         ffn_output: its output matrix, which holds the FFN neurons' value vectors.
         ffn_keys: what reads the residual stream: one matrix, or gate and up.
-        epsilon: the config's name for the norms' ε.
+        epsilon: the config's name for the norms' ε, or ε itself.
         head: the unembedding.
-        conv1d: quirk: weights are stored [input, output], as GPT-2's Conv1D does.
-        fused_qkv: quirk: one matrix, named as both `key` and `value`, computes queries, keys and values, in this order,
-            each of d_model.
+        old_head: what older files call it.
+        conv1d: weights are stored [input, output], as GPT-2's Conv1D does.
+        fused_qkv: one matrix, named as both `key` and `value`, computes queries, keys and values; how.
+        fused_gate: one matrix, named twice in `ffn_keys`, is the gate's rows and then the up rows.
+        kv_heads: the config's name for the number of key-value heads, or the number; None: as many as heads.
+        ffn_width: the config's name for the FFN neurons of a layer; without it they are 4 x d_model.
+        max_positions: the config's name for the longest prompt; without it there is no limit.
+        parallel: attention and FFN both read the layer's input, and are added together.
+        residual_inside: `attention` or `ffn` return their output with the residual stream added to it.
+        attention_post_norm: the norm that attention's output passes before it is added (RMSNorm).
+        ffn_post_norm: the same of the FFN's.
+        unit_offset: norms multiply by 1 + their weight.
+        bare_norms: norms have no weights.
+        embedding_norm: the norm that embeddings pass before the first layer.
+        embedding_root: embeddings are multiplied by the root of d_model.
+        embedding_multiplier: the config's name for what embeddings are multiplied by.
+        residual_multiplier: the config's name for what both sub-layers' outputs are multiplied by on the way there.
+        logit_multiplier: the config's name for what logits are multiplied by.
+        logit_divisor: the config's name for what they are divided by.
+        soft_cap: the config's name for c, where logits u become c · tanh(u / c).
+        whole_batch: the model's code counts on as many rows in each layer as in the first.
+        variants: what differs by the config's options.
+        demands: what the options must be.
     """
 
     layers: str
@@ -60,18 +107,56 @@ class Architecture:
     final_norm: str
     norm: NormKind
     attention: str
-    attention_norm: str
+    attention_norm: str | None
     attention_output: str
     key: str
     value: str
     ffn: str
-    ffn_norm: str
+    ffn_norm: str | None
     ffn_output: str
     ffn_keys: tuple[str, ...]
-    epsilon: str
+    epsilon: str | float
     head: str = "lm_head"
+    old_head: str = ""
     conv1d: bool = False
-    fused_qkv: bool = False
+    fused_qkv: Fusion | None = None
+    fused_gate: bool = False
+    kv_heads: str | int | None = "num_key_value_heads"
+    ffn_width: str = "intermediate_size"
+    max_positions: str = "max_position_embeddings"
+    parallel: bool = False
+    residual_inside: bool = False
+    attention_post_norm: str | None = None
+    ffn_post_norm: str | None = None
+    unit_offset: bool = False
+    bare_norms: bool = False
+    embedding_norm: str | None = None
+    embedding_root: bool = False
+    embedding_multiplier: str = ""
+    residual_multiplier: str = ""
+    logit_multiplier: str = ""
+    logit_divisor: str = ""
+    soft_cap: str = ""
+    whole_batch: bool = False
+    variants: tuple[Where, ...] = ()
+    demands: tuple[Demand, ...] = ()
+
+    @property
+    def adds(self) -> tuple[str, str]:
+        """The modules whose output, but for the multiplier, attention and the FFN add to the residual stream."""
+        if self.residual_inside:
+            return self.attention_output, self.ffn_output
+        return self.attention_post_norm or self.attention, self.ffn_post_norm or self.ffn
+
+    @property
+    def attention_writes(self) -> str:
+        """The last of attention's modules, whose output is a tensor; the same, but that `adds` names the whole."""
+        return self.attention_post_norm or self.attention_output
+
+    @property
+    def ffn_writes(self) -> str:
+        """The same of the FFN."""
+        return self.ffn_post_norm or self.ffn_output
 
 
 _LLAMA = Architecture(
@@ -107,22 +192,272 @@ _GPT2 = Architecture(
     ffn_keys=("mlp.c_fc",),
     epsilon="layer_norm_epsilon",
     conv1d=True,
-    fused_qkv=True,
+    fused_qkv=Fusion.CONCATENATED,
+    kv_heads=None,
+    ffn_width="n_inner",
 )
 
+_GPT_NEOX = Architecture(
+    layers="gpt_neox.layers",
+    embedding="gpt_neox.embed_in",
+    final_norm="gpt_neox.final_layer_norm",
+    norm=NormKind.LAYER,
+    attention="attention",
+    attention_norm="input_layernorm",
+    attention_output="attention.dense",
+    key="attention.query_key_value",
+    value="attention.query_key_value",
+    ffn="mlp",
+    ffn_norm="post_attention_layernorm",
+    ffn_output="mlp.dense_4h_to_h",
+    ffn_keys=("mlp.dense_h_to_4h",),
+    epsilon="layer_norm_eps",
+    old_head="embed_out",
+    fused_qkv=Fusion.GROUPED,
+    kv_heads=None,
+    variants=(Where("use_parallel_residual", True, {"parallel": True}),),
+)
+
+_BLOOM = replace(
+    _GPT_NEOX,
+    layers="transformer.h",
+    embedding="transformer.word_embeddings",
+    final_norm="transformer.ln_f",
+    attention="self_attention",
+    attention_output="self_attention.dense",
+    key="self_attention.query_key_value",
+    value="self_attention.query_key_value",
+    epsilon="layer_norm_epsilon",
+    old_head="",
+    ffn_width="",
+    max_positions="",
+    residual_inside=True,
+    embedding_norm="transformer.word_embeddings_layernorm",
+    whole_batch=True,
+    variants=(),
+    demands=(
+        Demand("apply_residual_connection_post_layernorm", False, "its residual stream passes through its norms"),
+    ),
+)
+
+_CLIPPED = Demand("clip_qkv", None, "its attention values are clipped, so that they are no sums of what was read")
+
+_STABLELM = replace(
+    _LLAMA,
+    norm=NormKind.LAYER,
+    epsilon="layer_norm_eps",
+    variants=(Where("use_parallel_residual", True, {"parallel": True, "ffn_norm": "input_layernorm"}),),
+)
+
+_NEMOTRON = replace(_LLAMA, norm=NormKind.LAYER, ffn_keys=("mlp.up_proj",), epsilon="norm_eps", unit_offset=True)
+
+_COHERE = replace(
+    _LLAMA,
+    norm=NormKind.LAYER,
+    ffn_norm="input_layernorm",
+    epsilon="layer_norm_eps",
+    parallel=True,
+    logit_multiplier="logit_scale",
+)
+
+_GEMMA = replace(_LLAMA, unit_offset=True, embedding_root=True)
+
+_POST_NORMS = {
+    "attention_norm": None,
+    "attention_post_norm": "post_attention_layernorm",
+    "ffn_norm": None,
+    "ffn_post_norm": "post_feedforward_layernorm",
+}
+
+_GLM = replace(_LLAMA, ffn_keys=("mlp.gate_up_proj", "mlp.gate_up_proj"), fused_gate=True)
+
+_FUSED = "self_attn.qkv_proj"
+
 ARCHITECTURES: dict[str, Architecture] = {
+    "apertus": replace(
+        _LLAMA, attention_norm="attention_layernorm", ffn_norm="feedforward_layernorm", ffn_keys=("mlp.up_proj",)
+    ),
+    "arcee": replace(_LLAMA, ffn_keys=("mlp.up_proj",)),
+    "bloom": _BLOOM,
+    "cohere": _COHERE,
+    "cohere2": _COHERE,
+    "cwm": _LLAMA,
+    "ernie4_5": _LLAMA,
+    "exaone4": replace(_LLAMA, **_POST_NORMS),
+    "falcon": replace(
+        _BLOOM,
+        ffn_width="ffn_hidden_size",
+        max_positions="max_position_embeddings",
+        residual_inside=False,
+        embedding_norm=None,
+        kv_heads="num_kv_heads",
+        variants=(
+            Where("parallel_attn", True, {"parallel": True, "ffn_norm": "input_layernorm"}),
+            Where("multi_query", True, {"kv_heads": 1}),
+            Where(
+                "new_decoder_architecture",
+                True,
+                {"parallel": True, "kv_heads": "num_kv_heads", "attention_norm": "ln_attn", "ffn_norm": "ln_mlp"},
+            ),
+            Where("num_ln_in_parallel_attn", 1, {"attention_norm": "input_layernorm", "ffn_norm": "input_layernorm"}),
+        ),
+        demands=(),
+    ),
+    "gemma": _GEMMA,
+    "gemma3_text": replace(
+        _GEMMA,
+        attention_post_norm="post_attention_layernorm",
+        ffn_norm="pre_feedforward_layernorm",
+        ffn_post_norm="post_feedforward_layernorm",
+    ),
+    "glm": _GLM,
+    "glm4": replace(_GLM, attention_post_norm="post_self_attn_layernorm", ffn_post_norm="post_mlp_layernorm"),
+    "gpt2": _GPT2,
+    "gpt_bigcode": replace(
+        _GPT2,
+        conv1d=False,
+        fused_qkv=Fusion.GROUPED,
+        whole_batch=True,
+        variants=(Where("multi_query", True, {"kv_heads": 1}),),
+    ),
+    "gpt_neo": replace(
+        _GPT2,
+        attention_output="attn.attention.out_proj",
+        key="attn.attention.k_proj",
+        value="attn.attention.v_proj",
+        conv1d=False,
+        fused_qkv=None,
+        ffn_width="intermediate_size",
+    ),
+    "gpt_neox": _GPT_NEOX,
+    "gptj": replace(
+        _GPT2,
+        ffn_norm="ln_1",
+        attention_output="attn.out_proj",
+        key="attn.k_proj",
+        value="attn.v_proj",
+        ffn_output="mlp.fc_out",
+        ffn_keys=("mlp.fc_in",),
+        conv1d=False,
+        fused_qkv=None,
+        parallel=True,
+    ),
+    "granite": replace(
+        _LLAMA,
+        embedding_multiplier="embedding_multiplier",
+        residual_multiplier="residual_multiplier",
+        logit_divisor="logits_scaling",
+    ),
+    "helium": _LLAMA,
+    "hunyuan_v1_dense": _LLAMA,
+    "jais2": replace(_LLAMA, norm=NormKind.LAYER, ffn_keys=("mlp.up_proj",), epsilon="layer_norm_eps"),
     "llama": _LLAMA,
+    "ministral": _LLAMA,
+    "ministral3": _LLAMA,
     "mistral": _LLAMA,
+    "mpt": replace(
+        _GPT2,
+        layers="transformer.blocks",
+        final_norm="transformer.norm_f",
+        attention_norm="norm_1",
+        attention_output="attn.out_proj",
+        key="attn.Wqkv",
+        value="attn.Wqkv",
+        ffn="ffn",
+        ffn_norm="norm_2",
+        ffn_output="ffn.down_proj",
+        ffn_keys=("ffn.up_proj",),
+        conv1d=False,
+        ffn_width="",
+        max_positions="max_seq_len",
+        residual_inside=True,
+        demands=(_CLIPPED,),
+    ),
+    "nemotron": _NEMOTRON,
+    "olmo": replace(_LLAMA, norm=NormKind.LAYER, epsilon=1e-5, bare_norms=True, demands=(_CLIPPED,)),
+    "olmo2": replace(_LLAMA, **_POST_NORMS),
+    "olmo3": replace(_LLAMA, **_POST_NORMS),
+    "opt": replace(
+        _LLAMA,
+        layers="model.decoder.layers",
+        embedding="model.decoder.embed_tokens",
+        final_norm="model.decoder.final_layer_norm",
+        norm=NormKind.LAYER,
+        attention_norm="self_attn_layer_norm",
+        attention_output="self_attn.out_proj",
+        ffn="fc2",
+        ffn_norm="final_layer_norm",
+        ffn_output="fc2",
+        ffn_keys=("fc1",),
+        epsilon=1e-5,
+        kv_heads=None,
+        ffn_width="ffn_dim",
+        demands=(
+            Demand("do_layer_norm_before", True, "its norms stand behind the sums, so that it has no residual stream"),
+            Demand("_remove_final_layer_norm", False, "it has no final norm"),
+        ),
+    ),
+    "persimmon": replace(
+        _GPT_NEOX,
+        layers="model.layers",
+        embedding="model.embed_tokens",
+        final_norm="model.final_layernorm",
+        attention="self_attn",
+        attention_output="self_attn.dense",
+        key="self_attn.query_key_value",
+        value="self_attn.query_key_value",
+        old_head="",
+        variants=(),
+    ),
+    "phi": replace(
+        _LLAMA,
+        final_norm="model.final_layernorm",
+        norm=NormKind.LAYER,
+        attention_output="self_attn.dense",
+        ffn_norm="input_layernorm",
+        ffn_output="mlp.fc2",
+        ffn_keys=("mlp.fc1",),
+        epsilon="layer_norm_eps",
+        parallel=True,
+    ),
+    "phi3": replace(_GLM, key=_FUSED, value=_FUSED, fused_qkv=Fusion.CONCATENATED),
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
-    "gpt2": _GPT2,
+    "seed_oss": _LLAMA,
+    "smollm3": _LLAMA,
+    "stablelm": _STABLELM,
+    "starcoder2": replace(
+        _LLAMA, norm=NormKind.LAYER, ffn_output="mlp.c_proj", ffn_keys=("mlp.c_fc",), epsilon="norm_epsilon"
+    ),
 }
 """The config's ``model_type`` → the family's row."""
+
+_REFUSED = {
+    "its layers choose among experts": "dbrx deepseek_v2 deepseek_v3 ernie4_5_moe flex_olmo glm4_moe gpt_oss "
+    "granitemoe granitemoeshared jetmoe llama4_text mixtral minimax olmoe phimoe qwen2_moe qwen3_moe",
+    "it has layers without attention": "bamba falcon_h1 falcon_mamba granitemoehybrid jamba "
+    "lfm2 mamba mamba2 nemotron_h olmo_hybrid qwen3_next recurrent_gemma rwkv xlstm zamba zamba2",
+    "it is an encoder-decoder": "bart led longt5 m2m_100 marian mbart mt5 pegasus t5 t5gemma umt5 whisper",
+    "it is a wrapper that reads pictures or sound too": "gemma3 gemma4 llama4 llava mistral3 mllama paligemma qwen2_vl "
+    "qwen2_5_vl qwen3_5 qwen3_vl",
+    "it reads texts in both directions": "bert modernbert roberta",
+    "a norm stands between its neurons and their value vectors": "bitnet",
+    "its queries, keys and values are fused in an order of their own": "codegen",
+    "its heads subtract one attention pattern from another": "diffllama",
+    "its residual stream has several copies, which each layer mixes": "gemma3n",
+    "its attention has sinks": "granite_swa",
+    "its attention reads through a compressed copy of the residual stream": "minicpm3 youtu",
+    "its norms stand behind the sums, so that it has no residual stream": "openai-gpt",
+    "its logits are capped, and nothing bounds scores there yet": "gemma2 nanochat vaultgemma",
+}
+
+REFUSED: dict[str, str] = {name: why for why, names in _REFUSED.items() for name in names.split()}
+"""Why a family has no row, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """Sizes of one model, as its config gives them."""
+    """Sizes of one model, as its config gives them, and what it multiplies by."""
 
     layers: int
     d_model: int
@@ -132,6 +467,10 @@ class Dimensions:
     ffn_width: int  # FFN neurons per layer
     vocabulary: int  # rows of the unembedding, which may exceed the tokenizer's tokens
     max_positions: int
+    embedding_multiplier: float = 1.0
+    residual_multiplier: float = 1.0
+    logit_multiplier: float = 1.0
+    soft_cap: float | None = None
 
     @property
     def attention_width(self) -> int:
@@ -144,82 +483,29 @@ class Dimensions:
         return self.heads // self.kv_heads
 
 
-_LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel")
-"""How transformers' classes of language models end. A base model's ends with “Model” alone."""
-
-
-def require_language_model(config: Mapping[str, Any], folder: Path) -> None:
-    """Is the content of a config.json that of a language model in plain numbers?
-
-    Raises:
-        AtlasError: it is not; the message says what it is of instead, and what to do.
-    """
-    if config.get("is_encoder_decoder"):
-        raise as_other_task(folder, "its config is an encoder-decoder's")
-    if config.get("is_causal") is False:
-        raise as_other_task(folder, "by its config it reads texts in both directions, as embedding models do")
-    if any((folder / name).is_file() for name in ("modules.json", "config_sentence_transformers.json")):
-        raise as_other_task(folder, "it is an embedding model of sentence-transformers")
-    names = names_of_classes(config)
-    if names and not is_named_language_model(config):
-        if names[0].lower() == f"{config.get('model_type')}model":
-            ending = _LANGUAGE_MODELS[config["model_type"] == "gpt2"]
-            raise as_base_model(folder, f"its config, “{names[0]}”,", names[0].removesuffix("Model") + ending)
-        raise as_other_task(folder, f"its config names {names[0]}")
-    for key in ("quantization_config", "compression_config", "quantization"):
-        if given := config.get(key):
-            method = given.get("quant_method") or given.get("bits") if isinstance(given, Mapping) else None
-            raise as_quantised(folder, f"{key} in its config{f': {method}' if method else ''}")
-
-
-def names_of_classes(config: Mapping[str, Any]) -> list[str]:
-    """Of the model classes that a config names."""
-    given = config.get("architectures") or []
-    return [str(name) for name in given] if isinstance(given, list) else [str(given)]
-
-
-def is_named_language_model(config: Mapping[str, Any]) -> bool:
-    """Whether one of them is a language model's."""
-    return any(name.endswith(_LANGUAGE_MODELS) for name in names_of_classes(config))
-
-
-def as_quantised(folder: Path, sign: str) -> AtlasError:
-    """The refusal of a quantised model, and what it shows by."""
-    return AtlasError(
-        f"The model in {folder} is quantised ({sign}): what its files hold are codes, not weights. Give the model that "
-        "it was made from, in float32, float16 or bfloat16; or dequantise it and save that."
-    )
-
-
-def as_other_task(folder: Path, sign: str) -> AtlasError:
-    """The refusal of a model that was trained for something else than next tokens."""
-    return AtlasError(
-        f"{folder} is no language model: {sign}. Its neurons say nothing about next tokens. Give a language model, "
-        "such as the one that it was made from."
-    )
-
-
-def as_base_model(folder: Path, sign: str, loader: str) -> AtlasError:
-    """The refusal of a model that was saved without a head, which may be an embedding model."""
-    return AtlasError(
-        f"{folder} may be no language model: by {sign} it was saved without a head, as embedding models are. If its "
-        f'head is its embedding, say so in config.json, "architectures": ["{loader}"]; else save it with its head.'
-    )
-
-
 def architecture_of(config: Any) -> Architecture:
-    """The row for a transformers config.
+    """The row for a transformers config, with what its options change.
 
     Raises:
-        AtlasError: the family has no row.
+        AtlasError: the family has no row, or an option is one that the method cannot do.
     """
     family = getattr(config, "model_type", None)
     row = ARCHITECTURES.get(str(family))
     if row is None:
+        why = f": {REFUSED[str(family)]}" if family in REFUSED else ""
         raise AtlasError(
-            f"Models of the family “{family}” are not supported yet; supported are {', '.join(sorted(ARCHITECTURES))}. "
-            "indexer/README.md tells how to add one."
+            f"Models of the family “{family}” are not supported yet{why}. Supported are "
+            f"{', '.join(sorted(ARCHITECTURES))}. indexer/README.md tells how to add one."
         )
+    for demand in row.demands:
+        if getattr(config, demand.option, demand.value) != demand.value:
+            raise AtlasError(
+                f"This model of the family “{family}” is not supported: {demand.otherwise} ({demand.option} in its "
+                "config)."
+            )
+    for variant in row.variants:
+        if getattr(config, variant.option, None) == variant.value:
+            row = replace(row, **variant.changes)
     return row
 
 
@@ -229,21 +515,30 @@ def dimensions_of(config: Any) -> Dimensions:
     Raises:
         AtlasError: the heads do not divide into groups.
     """
-    heads = int(config.num_attention_heads)
-    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-    d_model = int(config.hidden_size)
+    row = architecture_of(config)
+
+    def given(name: str | int | None) -> Any:
+        """What the config says under a name; None where it says nothing."""
+        return name if isinstance(name, int) else getattr(config, name, None) if name else None
+
+    heads, d_model = int(config.num_attention_heads), int(config.hidden_size)
+    kv_heads = int(given(row.kv_heads) or heads)
     if heads % kv_heads:
         raise AtlasError(
             f"The config gives {heads} heads and {kv_heads} key-value heads; the first must be a multiple."
         )
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * d_model
+    embedding = given(row.embedding_multiplier) or (d_model**0.5 if row.embedding_root else 1.0)
     return Dimensions(
         layers=int(config.num_hidden_layers),
         d_model=d_model,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=int(getattr(config, "head_dim", None) or d_model // heads),
-        ffn_width=int(inner),
+        ffn_width=int(given(row.ffn_width) or 4 * d_model),
         vocabulary=int(config.vocab_size),
-        max_positions=int(getattr(config, "max_position_embeddings", 0) or 2**31),
+        max_positions=int(given(row.max_positions) or 2**31),
+        embedding_multiplier=float(embedding),
+        residual_multiplier=float(given(row.residual_multiplier) or 1.0),
+        logit_multiplier=float(given(row.logit_multiplier) or 1.0) / float(given(row.logit_divisor) or 1.0),
+        soft_cap=given(row.soft_cap),
     )

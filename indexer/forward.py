@@ -5,7 +5,7 @@ patched. Legend: L = layers, T = tokens up to the analysed position, H = heads, 
 n = FFN neurons of a layer, d = d_model, V = vocabulary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from indexer.families import Architecture, Dimensions
+from indexer.weights import fused_rows
 
 PATTERN_BYTES = 4 * 2**20
 """Up to which all attention patterns of a prompt are kept: of the demo model's those of 62 tokens."""
@@ -30,7 +32,9 @@ class ResidualStream:
         attention_output: [L, T, d]; what attention added, biases included.
         ffn_output: [L, T, d]; what the FFN added, biases included.
         ffn_activation: [L, T, n]; what multiplies each FFN value vector.
-        value: [L, T, KV, D]; the attention values, value bias included, before the group mapping.
+        value: [L, T, KV, D]; the attention values, value bias included, before the group mapping. Where a norm stands
+            behind attention, they are divided by its scale at the analysed position, as `ffn_activation` is at every
+            position by that of the norm behind the FFN.
         attention_weight: [L, H, T]; the analysed position's attention to each source position.
         logits: [V]; the model's own output at the analysed position.
         patterns: [L, H, T, T]; the attention from every position (row) to every other; None where that is more than
@@ -83,38 +87,37 @@ def capture(
     activation = room(size.layers, tokens, size.ffn_width)
     value = room(size.layers, tokens, size.kv_heads, size.head_dim)
     weight = room(size.layers, size.heads, tokens)
+    values = fused_rows(architecture, size, 1)
+    norms = architecture.attention_post_norm, architecture.ffn_post_norm
+    scales = room(2, size.layers, tokens)
     fits = 4 * size.layers * size.heads * tokens**2 <= PATTERN_BYTES
     patterns = room(size.layers, size.heads, tokens, tokens) if fits else None
-
-    def on_attention(layer: int) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            attention[layer] = output[0][0]
-            weight[layer] = output[1][0, :, -1, :]
-            if patterns is not None:
-                patterns[layer] = output[1][0]
-
-        return hook
-
-    def on_value(layer: int) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            projected = output[0]
-            if architecture.fused_qkv:
-                projected = projected[:, 2 * size.d_model :]
-            value[layer] = projected.reshape(tokens, size.kv_heads, size.head_dim)
-
-        return hook
 
     with _hooks() as add:
         for layer in range(size.layers):
             block = model.get_submodule(f"{architecture.layers}.{layer}")
             add.before(block, inputs[layer])
-            add.after(block.get_submodule(architecture.attention), on_attention(layer))
-            add.after(block.get_submodule(architecture.value), on_value(layer))
+            add.after(
+                block.get_submodule(architecture.attention),
+                _keep_attention(weight[layer], None if patterns is None else patterns[layer]),
+            )
+            add.after(block.get_submodule(architecture.value), _keep_columns(value[layer], values))
             add.before(block.get_submodule(architecture.ffn_output), activation[layer])
-            add.after(block.get_submodule(architecture.ffn), _keep(ffn[layer]))
+            add.after(block.get_submodule(architecture.adds[0]), _keep(attention[layer]))
+            add.after(block.get_submodule(architecture.adds[1]), _keep(ffn[layer]))
+            for norm, scale in zip(norms, scales, strict=True):
+                if norm is not None:
+                    add.after(block.get_submodule(norm), _scale(scale[layer], model.config, architecture))
         add.before(model.get_submodule(architecture.final_norm), inputs[size.layers])
         with torch.inference_mode():
             result = model(token_ids[None].to(device), use_cache=False, logits_to_keep=1)
+    if norms[0] is not None:
+        value /= scales[0][:, -1, None, None, None]
+    if norms[1] is not None:
+        activation /= scales[1][:, :, None]
+    if size.residual_multiplier != 1:
+        attention *= size.residual_multiplier
+        ffn *= size.residual_multiplier
     return ResidualStream(
         token_ids=token_ids,
         layer_input=inputs,
@@ -129,15 +132,20 @@ def capture(
 
 
 def output_gradients(
-    model: nn.Module, architecture: Architecture, layers: int, token_ids: Int[Tensor, " T"], target: int
+    model: nn.Module,
+    architecture: Architecture,
+    layers: int,
+    token_ids: Int[Tensor, " T"],
+    target: int,
+    multiplier: float = 1.0,
 ) -> tuple[Float[Tensor, "L d"], Float[Tensor, "L d"]]:
     """∂ log p(target) at the last position by what attention and FFN of each layer write there; nats per unit.
 
-    One pass forward and one back. Not thread-safe on one model.
+    One pass forward and one back; `multiplier` is of what they write. Not thread-safe on one model.
     """
     with torch.inference_mode(False), torch.enable_grad(), _hooks() as add:
         added: list[Tensor] = []
-        for part in (architecture.attention_output, architecture.ffn_output):
+        for part in (architecture.attention_writes, architecture.ffn_writes):
             for layer in range(layers):
                 module = model.get_submodule(f"{architecture.layers}.{layer}.{part}")
                 width = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
@@ -145,7 +153,7 @@ def output_gradients(
                 add.after(module, _plus(added[-1]))
         ids = token_ids.clone()[None].to(added[0].device)
         logits = model(ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
-        found = torch.stack(torch.autograd.grad(logits.log_softmax(-1)[target], added))
+        found = torch.stack(torch.autograd.grad(logits.log_softmax(-1)[target], added)) / multiplier
     return found[:layers], found[layers:]
 
 
@@ -153,7 +161,7 @@ def _plus(vector: Float[Tensor, " d"]) -> Callable[..., Tensor]:
     """A hook that adds a vector to the module's output at the last position."""
 
     def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        return torch.cat([output[:, :-1], output[:, -1:] + vector], dim=1)
+        return torch.cat([output[..., :-1, :], output[..., -1:, :] + vector], dim=-2)
 
     return hook
 
@@ -172,6 +180,42 @@ def attention_pattern(
     return kept[0]
 
 
+@contextmanager
+def outputs_kept(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Float[Tensor, "T width"]]]:
+    """What modules of these names yield in a pass within, by name."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            kept[name] = output.reshape(-1, output.shape[-1]).clone()
+
+        return hook
+
+    with _hooks() as add:
+        for name in names:
+            add.after(model.get_submodule(name), keep(name))
+        yield kept
+
+
+class CleanKeys(DynamicCache):  # type: ignore[misc]  # transformers has no types
+    """Keys and values of the earlier positions: filled once, then joined with those of any number of single tokens."""
+
+    filled = False
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """[B, KV, 1, D] of a batch of tokens -> [B, KV, T, D], and nothing is kept of them."""
+        if not self.filled:
+            found: tuple[Tensor, Tensor] = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+            return found
+        if layer_idx >= len(self.layers):  # the prompt is one token long
+            return key_states, value_states
+        layer, batch = self.layers[layer_idx], key_states.shape[0]
+        keys, values = (kept.expand(batch, -1, -1, -1) for kept in (layer.keys, layer.values))
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+
 class _Hooks:
     """Adds hooks and remembers them."""
 
@@ -182,7 +226,7 @@ class _Hooks:
         """Copy the module's input, batch entry 0, into `into`."""
 
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            into.copy_((args[0] if args else kwargs["hidden_states"])[0])
+            into.copy_((args[0] if args else kwargs["hidden_states"]).reshape(into.shape))  # of a batch of one
 
         self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
@@ -203,6 +247,32 @@ def _hooks() -> Iterator[_Hooks]:
 
 def _keep(into: Tensor) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-        into.copy_((output[0] if isinstance(output, tuple) else output)[0])
+        into.copy_((output[0] if isinstance(output, tuple) else output).reshape(into.shape))
+
+    return hook
+
+
+def _keep_attention(weight: Float[Tensor, "H T"], pattern: Float[Tensor, "H T T"] | None) -> Callable[..., None]:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        weight.copy_(output[1][0, :, -1, :])
+        if pattern is not None:
+            pattern.copy_(output[1][0])
+
+    return hook
+
+
+def _keep_columns(into: Tensor, columns: slice | Int[Tensor, " n"]) -> Callable[..., None]:
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+        into.copy_(output[0][:, columns].reshape(into.shape))
+
+    return hook
+
+
+def _scale(into: Float[Tensor, " T"], config: Any, architecture: Architecture) -> Callable[..., None]:
+    """A hook after an RMSNorm: keeps what it divides by."""
+    epsilon = getattr(config, str(architecture.epsilon))
+
+    def hook(_module: nn.Module, args: tuple[Tensor, ...], _output: Any) -> None:
+        into.copy_(torch.sqrt(args[0][0].float().square().mean(dim=-1) + epsilon))
 
     return hook

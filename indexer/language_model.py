@@ -1,29 +1,33 @@
 """A loaded model with everything the analysis needs, handed out only if its family's row fits it.
 
-Four identities (README, Method) are checked on one short probe, and the sizes of the matrices in every layer:
+Five identities (README, Method) are checked on one short probe, and the sizes of the matrices in every layer:
 
 1. residual: layer input + attention output + FFN output = the next layer's input
 2. FFN: Σ activation × value vector + output bias = FFN output
 3. attention: Σ over heads, dimensions, source positions of activation × value vector + output bias = attention output
 4. final norm: the frozen norm's logits at the final hidden state = the model's own output
+5. reading: what values and FFN keys are computed as = key vector · residual stream / the norm's scale + constants
 """
 
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from db.errors import AtlasError, first_line
 from indexer.checkpoint import Checkpoint, quietly
 from indexer.families import Architecture, Dimensions, dimensions_of
-from indexer.forward import ResidualStream, capture, output_gradients
+from indexer.forward import ResidualStream, capture, output_gradients, outputs_kept
 from indexer.tokens import TokenBytes
 from indexer.unembedding import Unembedding
-from indexer.weights import SAVE_AGAIN, Weights, live_weights
+from indexer.weights import SAVE_AGAIN, Weights, fused_rows, live_weights
 
 TOLERANCE = 1e-3
 """Largest deviation, as a share of the right side's largest entry. float32 sums over some thousands of terms stay
@@ -55,7 +59,9 @@ class LanguageModel:
     def output_gradients(self, token_ids: Tensor, target: int) -> tuple[Tensor, Tensor]:
         """Of log p(target), by attention's and the FFN's output of each layer at the last position, [L, d] each."""
         with self.lock:
-            return output_gradients(self.module, self.architecture, self.dimensions.layers, token_ids, target)
+            size = self.dimensions
+            multiplier = size.residual_multiplier
+            return output_gradients(self.module, self.architecture, size.layers, token_ids, target, multiplier)
 
 
 def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> LanguageModel:
@@ -94,9 +100,26 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
         unembedding=Unembedding.from_weights(weights, checkpoint.epsilon(), tokens),
     )
     check_shapes(weights, model.family)
-    stream = model.forward(probe_tokens(dimensions.vocabulary).tolist())
-    check_identities(stream, weights, model.unembedding, model.family)
+    check_row(model)
     return model
+
+
+def check_row(model: LanguageModel, token_ids: list[int] | None = None, tolerance: float = TOLERANCE) -> None:
+    """Check all five identities on one forward pass, of a short probe where nothing else is given.
+
+    Raises:
+        AtlasError: an identity does not hold; the message names it and the layer.
+    """
+    row, ids = model.architecture, token_ids or probe_tokens(model.dimensions.vocabulary).tolist()
+    parts = [f"{row.layers}.{layer}.{part}" for layer in range(model.dimensions.layers) for part in _read_by(row)]
+    with model.lock, outputs_kept(model.module, parts) as outputs:
+        stream = model.forward(ids)
+    check_identities(stream, model.weights, model.unembedding, model.family, tolerance)
+    check_readings(stream, outputs, model.weights, model.unembedding, model.family, tolerance)
+
+
+def _read_by(row: Architecture) -> list[str]:
+    return list(dict.fromkeys((row.value, *row.ffn_keys)))
 
 
 def compare_with_loaded(checkpoint: Checkpoint) -> None:
@@ -160,21 +183,23 @@ def _let_go_of_files(module: torch.nn.Module) -> None:
             tensor.data = tensor.data.clone()
 
 
-def check_identities(stream: ResidualStream, weights: Weights, unembedding: Unembedding, family: str) -> None:
-    """Check all four on one forward pass.
+def _demand(family: str, tolerance: float, identity: str, layer: int | None, got: Tensor, expected: Tensor) -> None:
+    deviation = (got - expected).abs().max().item()
+    allowed = tolerance * max(expected.abs().max().item(), 1e-6)
+    if not deviation <= allowed:  # also refuses NaN
+        where = "" if layer is None else f" at layer {layer}"
+        raise _unfit(family, f"the {identity} identity fails{where} (off by {deviation:.3g}, allowed {allowed:.3g})")
+
+
+def check_identities(
+    stream: ResidualStream, weights: Weights, unembedding: Unembedding, family: str, tolerance: float = TOLERANCE
+) -> None:
+    """Check the first four on one forward pass.
 
     Raises:
         AtlasError: an identity does not hold; the message names it and the layer.
     """
-
-    def demand(identity: str, layer: int | None, got: Tensor, expected: Tensor) -> None:
-        deviation = (got - expected).abs().max().item()
-        allowed = TOLERANCE * max(expected.abs().max().item(), 1e-6)
-        if not deviation <= allowed:  # also refuses NaN
-            where = "" if layer is None else f" at layer {layer}"
-            raise _unfit(
-                family, f"the {identity} identity fails{where} (off by {deviation:.3g}, allowed {allowed:.3g})"
-            )
+    demand = partial(_demand, family, tolerance)
 
     for layer in range(stream.ffn_activation.shape[0]):
         added = stream.layer_input[layer] + stream.attention_output[layer] + stream.ffn_output[layer]
@@ -192,6 +217,50 @@ def check_identities(stream: ResidualStream, weights: Weights, unembedding: Unem
     demand("final norm", None, unembedding.logits(hidden, unembedding.scale(hidden)), stream.logits)
 
 
+def check_readings(
+    stream: ResidualStream,
+    outputs: Mapping[str, Float[Tensor, "T width"]],
+    weights: Weights,
+    unembedding: Unembedding,
+    family: str,
+    tolerance: float = TOLERANCE,
+) -> None:
+    """Check the fifth on the same pass.
+
+    Args:
+        stream: the pass.
+        outputs: what the modules that compute values and FFN keys yielded in it, by name.
+        weights: of the model.
+        unembedding: of the model; every norm is of the kind and the ε of its own.
+        family: for the message.
+        tolerance: largest relative deviation.
+
+    Raises:
+        AtlasError: it does not hold; the message names the module's layer.
+    """
+    row = weights.architecture
+    values = fused_rows(row, weights.dimensions, 1)
+    for layer in range(weights.dimensions.layers):
+        read = stream.layer_input[layer]
+        sides = [(row.value, values, row.attention_norm, read, weights.value_projection_rows(layer))]
+        if not row.parallel:
+            read = read + stream.attention_output[layer]
+        for place, keys in enumerate(weights.ffn_keys(layer)):
+            sides.append((row.ffn_keys[place], weights.key_rows(place), row.ffn_norm, read, keys))
+        for part, rows, norm, seen, keys in sides:
+            folded, constant = weights.reading(layer, norm, keys)
+            bias = weights.optional(f"{row.layers}.{layer}.{part}.bias")
+            found = seen @ folded.T / (1.0 if norm is None else unembedding.scale(seen)) + constant
+            _demand(
+                family,
+                tolerance,
+                f"reading (“{part}”)",
+                layer,
+                found if bias is None else found + bias[rows],
+                outputs[f"{row.layers}.{layer}.{part}"][:, rows],
+            )
+
+
 def check_shapes(weights: Weights, family: str) -> None:
     """Are the row's matrices there, and of the sizes that the config gives?
 
@@ -200,14 +269,15 @@ def check_shapes(weights: Weights, family: str) -> None:
     """
     size, row = weights.dimensions, weights.architecture
     kv_width = size.kv_heads * size.head_dim
-    expected = {
-        row.ffn_output: (weights.ffn_values, (size.ffn_width, size.d_model)),
-        row.attention_output: (weights.attention_values, (size.attention_width, size.d_model)),
-        row.value: (weights.value_projection_rows, (kv_width, size.d_model)),
-        row.key: (weights.key_projection_rows, (kv_width, size.d_model)),
-    }
+    expected = [
+        (row.ffn_output, weights.ffn_values, (size.ffn_width, size.d_model)),
+        (row.attention_output, weights.attention_values, (size.attention_width, size.d_model)),
+        (row.value, weights.value_projection_rows, (kv_width, size.d_model)),
+        (row.key, weights.key_projection_rows, (kv_width, size.d_model)),
+        (row.ffn_keys[-1], lambda layer: weights.ffn_keys(layer)[-1], (size.ffn_width, size.d_model)),
+    ]
     for layer in range(size.layers):
-        for part, (read, shape) in expected.items():
+        for part, read, shape in expected:
             try:
                 found = tuple(read(layer).shape)
             except AtlasError as error:

@@ -9,17 +9,18 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from db.errors import AtlasError
-from indexer.families import Architecture, Dimensions, NormKind, as_base_model, as_other_task, as_quantised
+from indexer.families import Architecture, Dimensions, Fusion, NormKind
+from indexer.refusals import as_base_model, as_other_task, as_quantised
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -30,7 +31,7 @@ _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 
 _HARMLESS = re.compile(
-    r"(^|\.)(rotary_emb\.(inv_freq|(cos|sin)_cached)|attn\.(masked_)?bias|position_ids|_extra_state)$"
+    r"(^|\.)(rotary_emb\.(inv_freq|(cos|sin)_cached)|(attn|attention)\.(masked_)?bias|position_ids|_extra_state)$"
 )
 """Buffers that older checkpoints hold; transformers computes them."""
 _ADAPTER = re.compile(
@@ -57,12 +58,19 @@ _MEDIA = re.compile(r"(^|[._])(vision|visual|image|audio|speech|video|multi_moda
 class Weights:
     """Named access to one model's matrices, always in float32.
 
-    ``read(name)`` returns the tensor of that name, or None where the model has none (a bias, an untied head).
+    ``read(name)`` returns the tensor of that name, or None where the model has none (a bias, an untied head). Value
+    vectors and output biases are what is added to the residual stream: with the weight of a norm behind the sub-layer,
+    and what the family multiplies by, folded in. Only the scale of such a norm is left to the prompt.
+
+    Attributes:
+        keep: whether what is folded is kept for the next time.
     """
 
     architecture: Architecture
     dimensions: Dimensions
     read: Callable[[str], Tensor | None]
+    keep: bool = False
+    _kept: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tensor(self, name: str) -> Tensor:
         """The tensor called `name`, in float32; AtlasError if there is none."""
@@ -86,68 +94,149 @@ class Weights:
 
     def ffn_values(self, layer: int) -> Float[Tensor, "n d"]:
         """Row k is the value vector of FFN neuron (layer, k)."""
-        return self._input_major(layer, self.architecture.ffn_output)
+        return self._added(layer, self.architecture.ffn_output, self.architecture.ffn_post_norm)
 
     def attention_values(self, layer: int) -> Float[Tensor, "a d"]:
         """Row h·head_dim + n is the value vector of attention neuron (layer, h, n)."""
-        return self._input_major(layer, self.architecture.attention_output)
+        return self._added(layer, self.architecture.attention_output, self.architecture.attention_post_norm)
+
+    def _added(self, layer: int, part: str, post_norm: str | None) -> Float[Tensor, "input d"]:
+        """The output matrix as it reaches the residual stream."""
+        name = self._name(layer, part, "weight")
+        if name in self._kept:
+            return self._kept[name]
+        matrix, factor = self._input_major(layer, part), self._factor(layer, post_norm)
+        if factor is None:
+            return matrix
+        if self.keep:
+            return self._kept.setdefault(name, matrix * factor)
+        return matrix * factor
+
+    def _factor(self, layer: int, post_norm: str | None) -> Tensor | float | None:
+        """What an output is multiplied by on its way to the residual stream; None: by nothing."""
+        multiplier = self.dimensions.residual_multiplier
+        if post_norm is None:
+            return None if multiplier == 1 else multiplier
+        return self.norm_weight(layer, post_norm) * multiplier
+
+    def _added_bias(self, layer: int, part: str, post_norm: str | None) -> Float[Tensor, " d"] | None:
+        bias, factor = self.optional(self._name(layer, part, "bias")), self._factor(layer, post_norm)
+        return bias if bias is None or factor is None else bias * factor
 
     def catalogued(self) -> list[str]:
         """The names of the tensors that a catalogue is made of."""
         row = self.architecture
-        parts = (row.ffn_output, row.attention_output)
+        parts = [
+            part for part in (row.ffn_output, row.attention_output, row.ffn_post_norm, row.attention_post_norm) if part
+        ]
         values = [self._name(layer, part, "weight") for layer in range(self.dimensions.layers) for part in parts]
         return [*values, *(f"{part}.{leaf}" for part in (row.final_norm, row.head) for leaf in ("weight", "bias"))]
 
     def ffn_bias(self, layer: int) -> Float[Tensor, " d"] | None:
-        return self.optional(self._name(layer, self.architecture.ffn_output, "bias"))
+        return self._added_bias(layer, self.architecture.ffn_output, self.architecture.ffn_post_norm)
 
     def attention_bias(self, layer: int) -> Float[Tensor, " d"] | None:
-        return self.optional(self._name(layer, self.architecture.attention_output, "bias"))
+        return self._added_bias(layer, self.architecture.attention_output, self.architecture.attention_post_norm)
 
     def ffn_keys(self, layer: int) -> tuple[Float[Tensor, "n d"], ...]:
         """What reads the residual stream: row k of each matrix is a key vector of FFN neuron k, norm not folded in."""
-        return tuple(self._input_major(layer, part).T for part in self.architecture.ffn_keys)
+        parts = self.architecture.ffn_keys
+        return tuple(self._input_major(layer, part).T[self.key_rows(place)] for place, part in enumerate(parts))
+
+    def ffn_key_bias(self, layer: int, place: int) -> Float[Tensor, " n"] | None:
+        """What is added to their products with it."""
+        bias = self.optional(self._name(layer, self.architecture.ffn_keys[place], "bias"))
+        return None if bias is None else bias[self.key_rows(place)]
+
+    def key_rows(self, place: int) -> slice:
+        """The rows of one of an FFN's key vectors in the matrix that computes them."""
+        width = self.dimensions.ffn_width
+        return slice(place * width, (place + 1) * width) if self.architecture.fused_gate else slice(None)
 
     def value_projection_rows(self, layer: int) -> Float[Tensor, "kv_a d"]:
         """What an attention neuron reads: row kv·head_dim + n is that of (kv, n), norm not folded in."""
-        return self._projection_rows(layer, self.architecture.value, 2)
+        return self._input_major(layer, self.architecture.value).T[fused_rows(self.architecture, self.dimensions, 1)]
+
+    def value_projection_bias(self, layer: int) -> Float[Tensor, " kv_a"] | None:
+        """What is added to their products with it."""
+        bias = self.optional(self._name(layer, self.architecture.value, "bias"))
+        return None if bias is None else bias[fused_rows(self.architecture, self.dimensions, 1)]
 
     def key_projection_rows(self, layer: int) -> Float[Tensor, "kv_a d"]:
         """What the head's keys are computed with, in the same order, norm not folded in."""
-        return self._projection_rows(layer, self.architecture.key, 1)
+        return self._input_major(layer, self.architecture.key).T[fused_rows(self.architecture, self.dimensions, 0)]
 
-    def _projection_rows(self, layer: int, part: str, third: int) -> Float[Tensor, "kv_a d"]:
-        rows, width = self._input_major(layer, part).T, self.dimensions.d_model
-        return rows[third * width : (third + 1) * width] if self.architecture.fused_qkv else rows
+    def norm_weight(self, layer: int, part: str | None) -> Float[Tensor, " d"]:
+        """γ of the layer's norm called `part`, such as ``architecture.attention_norm``; ones where there is no norm."""
+        return self._gamma(part and f"{self.architecture.layers}.{layer}.{part}")
 
-    def norm_weight(self, layer: int, part: str) -> Float[Tensor, " d"]:
-        """γ of the layer's norm called `part` (``architecture.attention_norm`` or ``ffn_norm``)."""
-        return self.tensor(self._name(layer, part, "weight"))
+    def norm_bias(self, layer: int, part: str | None) -> Float[Tensor, " d"] | None:
+        """β of that norm; None where it has none."""
+        return self._beta(part and f"{self.architecture.layers}.{layer}.{part}")
+
+    def reading(
+        self, layer: int, norm: str | None, rows: Float[Tensor, "n d"]
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"] | float]:
+        """Rows that read through that norm, with its weight folded in and centred as it centres, and what its β adds.
+        Their products with the residual stream are still to be divided by the norm's scale.
+        """
+        folded, beta = rows * self.norm_weight(layer, norm), self.norm_bias(layer, norm)
+        if norm is not None and self.architecture.norm is NormKind.LAYER:
+            folded -= folded.mean(dim=1, keepdim=True)
+        return folded, 0.0 if beta is None else rows @ beta
 
     def final_norm(self) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"] | None]:
         """γ of the final norm, and β where it has one."""
-        name = self.architecture.final_norm
-        beta = self.optional(f"{name}.bias") if self.architecture.norm is NormKind.LAYER else None
-        return self.tensor(f"{name}.weight"), beta
+        return self._gamma(self.architecture.final_norm), self._beta(self.architecture.final_norm)
+
+    def _gamma(self, norm: str | None) -> Float[Tensor, " d"]:
+        if norm is None or self.architecture.bare_norms:
+            return torch.ones(self.dimensions.d_model)
+        weight = self.tensor(f"{norm}.weight")
+        return 1 + weight if self.architecture.unit_offset else weight
+
+    def _beta(self, norm: str | None) -> Float[Tensor, " d"] | None:
+        return self.optional(f"{norm}.bias") if norm and self.architecture.norm is NormKind.LAYER else None
 
     def head(self) -> tuple[Float[Tensor, "V d"], Float[Tensor, " V"] | None]:
         """The unembedding matrix (the embedding, where they are tied), and the head's bias where it has one."""
         matrix = self.optional(f"{self.architecture.head}.weight")
         if matrix is None:
             matrix = self.tensor(f"{self.architecture.embedding}.weight")
-        return matrix, self.optional(f"{self.architecture.head}.bias")
+        bias, factor = self.optional(f"{self.architecture.head}.bias"), self.dimensions.logit_multiplier
+        return (matrix, bias) if factor == 1 else (matrix * factor, None if bias is None else bias * factor)
+
+    def embeddings(self, rows: slice = slice(None), epsilon: float = 0.0) -> Float[Tensor, "V d"]:
+        """Tokens' embeddings as they enter the first layer, but for positions; `epsilon` is of a norm behind them."""
+        row = self.architecture
+        found = self.tensor(f"{row.embedding}.weight")[rows]
+        if row.embedding_norm is not None:
+            gamma, beta = self._gamma(row.embedding_norm), self._beta(row.embedding_norm)
+            found = torch.nn.functional.layer_norm(found, found.shape[1:], gamma, beta, epsilon)
+        factor = self.dimensions.embedding_multiplier
+        return found if factor == 1 else found * factor
+
+
+def fused_rows(row: Architecture, size: Dimensions, which: int) -> slice | Int[Tensor, " kv_a"]:
+    """The rows of keys (0) or values (1), in the order of heads, in the matrix that computes them."""
+    if row.fused_qkv is Fusion.GROUPED:
+        every = torch.arange((size.heads + 2 * size.kv_heads) * size.head_dim)
+        return every.view(size.kv_heads, size.group + 2, size.head_dim)[:, size.group + which].flatten()
+    if row.fused_qkv is Fusion.CONCATENATED:
+        start = (size.heads + which * size.kv_heads) * size.head_dim
+        return slice(start, start + size.kv_heads * size.head_dim)
+    return slice(None)
 
 
 def live_weights(model: torch.nn.Module, architecture: Architecture, dimensions: Dimensions) -> Weights:
-    """The weights of a loaded model, without copying them."""
+    """The weights of a loaded model, without copying them; what is folded into some is kept."""
     state = dict(model.named_parameters(remove_duplicate=False))
 
     def read(name: str) -> Tensor | None:
         found = state.get(name)
         return None if found is None else found.detach()
 
-    return Weights(architecture, dimensions, read)
+    return Weights(architecture, dimensions, read, keep=True)
 
 
 def file_weights(stored: Mapping[str, "Stored"], architecture: Architecture, dimensions: Dimensions) -> Weights:
@@ -340,6 +429,7 @@ class Promised:
         named: whether the config names such a class itself.
         layers: the name of the list of layers.
         embedding: the name of the embedding's weight.
+        renamed: what the head's weight is called in older files, and here.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -349,6 +439,7 @@ class Promised:
     named: bool
     layers: str
     embedding: str
+    renamed: tuple[str, str] | None = None
 
 
 def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
@@ -409,6 +500,8 @@ def _headers(files: list[Path]) -> dict[str, Stored]:
 
 def _known_name(name: str, promised: Promised) -> str | None:
     """The model's own name for a tensor: files of a bare base model lack the prefix; a head may have one too many."""
+    if promised.renamed and name == promised.renamed[0]:
+        return promised.renamed[1]
     within, outside = f"{promised.prefix}.{name}", name.removeprefix(f"{promised.prefix}.")
     return next((one for one in (outside, within, name) if one in promised.shapes), None)
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from app.attribution.measured import Means, mixed
 from app.attribution.prompt import position_of
@@ -30,6 +29,7 @@ from app.attribution.search import AttentionEntries, FfnEntries
 from db.errors import AtlasError
 from db.neuron import Intervention, Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
 from indexer.families import Dimensions
+from indexer.forward import CleanKeys
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights
 
@@ -91,7 +91,13 @@ def _neurons(size: Dimensions, part: Part) -> slice:
 
 @contextmanager
 def changed(model: LanguageModel, changes: Changes) -> Iterator[None]:
-    """While inside, the model runs with the changes, for this thread alone: the model's lock is held."""
+    """While inside, the model runs with the changes, for this thread alone: the model's lock is held.
+
+    Raises:
+        AtlasError: activations are set to values that this family does not have as such.
+    """
+    if changes.values:
+        _require_plain_activations(model, "An activation cannot be set here; multiply it")
     with model.lock, _hooks() as handles:
         device = next(model.module.parameters()).device
         for place in {**changes.factors, **changes.values}:
@@ -119,6 +125,14 @@ def zeroed(model: LanguageModel, parts: Sequence[Part]) -> Iterator[Changes]:
         yield changes
 
 
+def _require_plain_activations(model: LanguageModel, advice: str) -> None:
+    if model.architecture.attention_post_norm or model.architecture.ffn_post_norm:
+        raise AtlasError(
+            f"{advice}. In models of the family “{model.family}” a norm stands behind attention and FFN, and what it "
+            "divides by depends on the activation."
+        )
+
+
 @contextmanager
 def _hooks() -> Iterator[list[Any]]:
     """Handles of hooks, which are removed whatever happens inside."""
@@ -130,23 +144,34 @@ def _hooks() -> Iterator[list[Any]]:
             handle.remove()
 
 
-def _output(model: LanguageModel, sub_layer: SubLayer) -> str:
+def _output(model: LanguageModel, sub_layer: SubLayer, *, whole: bool = False) -> str:
+    """The sub-layer's output matrix; `whole`: its last module, behind a norm of its output."""
     layer, kind = sub_layer
     names = model.architecture
+    if whole:
+        return f"{layer}.{names.ffn_writes if kind is NeuronKind.FFN else names.attention_writes}"
     return f"{layer}.{names.ffn_output if kind is NeuronKind.FFN else names.attention_output}"
+
+
+def _fitting(held: Tensor, rows: Tensor) -> Tensor:
+    """[rows, 1, width], as one token a row has it, without the 1 where a model's code does without."""
+    return held.squeeze(1) if held.ndim > rows.ndim else held
 
 
 def _multiplying(factor: Tensor | None, value: Tensor | None) -> Callable[..., Any]:
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        activation = args[0] if factor is None else args[0] * factor
-        return (activation if value is None else torch.where(value.isnan(), activation, value)), *args[1:]
+        activation = args[0] if factor is None else args[0] * _fitting(factor, args[0])
+        if value is not None:
+            set_to = _fitting(value, activation)
+            activation = torch.where(set_to.isnan(), activation, set_to)
+        return activation, *args[1:]
 
     return hook
 
 
 def _adding(vector: Float[Tensor, " d"]) -> Callable[..., Tensor]:
     def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        return output + vector
+        return output + _fitting(vector, output)
 
     return hook
 
@@ -291,25 +316,6 @@ TOLERANCE = 1e-3
 """Nats by which the unchanged token may end elsewhere than in the clean run; float32 rounds by some 1e-5."""
 
 
-class CleanKeys(DynamicCache):  # type: ignore[misc]  # transformers has no types
-    """Keys and values of the earlier positions: filled once, then joined with those of any number of single tokens."""
-
-    filled = False
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """[B, KV, 1, D] of a batch of tokens -> [B, KV, T, D], and nothing is kept of them."""
-        if not self.filled:
-            found: tuple[Tensor, Tensor] = super().update(key_states, value_states, layer_idx, *args, **kwargs)
-            return found
-        if layer_idx >= len(self.layers):  # the prompt is one token long
-            return key_states, value_states
-        layer, batch = self.layers[layer_idx], key_states.shape[0]
-        keys, values = (kept.expand(batch, -1, -1, -1) for kept in (layer.keys, layer.values))
-        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
-
-
 @dataclass(frozen=True, eq=False)
 class Effects:
     """Measures parts of one run. Make one with `Effects.of`; all effects are at the analysed position, in nats.
@@ -332,7 +338,13 @@ class Effects:
     def of(
         cls, run: PromptRun, report: Callable[[str], None] = lambda _stage: None, *, means: Means | None = None
     ) -> "Effects":
-        """Run the earlier positions once."""
+        """Run the earlier positions once.
+
+        Raises:
+            AtlasError: there are means, and this family has no activations that could be replaced by them.
+        """
+        if means is not None:
+            _require_plain_activations(run.model, "Means cannot replace activations here; take parts out without them")
         earlier, ids = CleanKeys(), run.stream.token_ids[:-1]
         with _as_run(run) as module, torch.inference_mode():
             if len(ids):
@@ -368,21 +380,23 @@ class Effects:
     ) -> Float[Tensor, " m"]:
         """Effects of parts in the order of their layers. Row 0 of every batch is the unchanged token."""
         run, stream = self.run, self.run.stream
-        here, rows = stream.position, _Rows(kind, stream.layer_input[:, stream.position], layers, contributions)
-        names = run.model.architecture
+        here, names = stream.position, run.model.architecture
+        rows = _Rows(kind, stream.layer_input[:, here], layers, contributions)
         with _as_run(run) as module, _hooks() as handles, torch.inference_mode():
             for layer in sorted(set(layers.tolist())):
                 if kind is NeuronKind.ATTENTION:
                     block = module.get_submodule(f"{names.layers}.{layer}")
                     handles.append(block.register_forward_pre_hook(rows.joining(layer, layer), with_kwargs=True))
-                    output = block.get_submodule(names.attention_output)
-                    handles.append(output.register_forward_hook(rows.taking_out(layer)))
+                    written = block.get_submodule(names.attention_writes)
+                    multiplier = run.model.dimensions.residual_multiplier
+                    handles.append(written.register_forward_hook(rows.taking_out(layer, multiplier)))
                 else:
                     last = layer + 1 == run.model.dimensions.layers
                     after = names.final_norm if last else f"{names.layers}.{layer + 1}"
                     hook = rows.joining(layer, layer + 1)
                     handles.append(module.get_submodule(after).register_forward_pre_hook(hook, with_kwargs=True))
-            return self._lost(module, stream.token_ids[None, here:].to(contributions.device))
+            token = stream.token_ids[None, here:].to(contributions.device)
+            return self._lost(module, token.expand(1 + len(layers), 1) if names.whole_batch else token)
 
     def _lost(self, module: nn.Module, tokens: Int[Tensor, "rows 1"]) -> Float[Tensor, " m"]:
         """What the answer lost in every row but the first, which must be as in the clean run; nats."""
@@ -501,39 +515,45 @@ class Effects:
         for start in range(0, len(sets), rows):
             some = sets[start : start + rows]
             with _as_run(self.run) as module, _hooks() as handles, torch.inference_mode():
-                for place, (factors, values, added) in self._taking_out(some).items():
-                    output = module.get_submodule(f"{self.run.model.architecture.layers}.{place}")
+                for place, (factors, values, added, taken) in self._taking_out(some).items():
+                    output, written = (
+                        module.get_submodule(f"{self.run.model.architecture.layers}.{name}")
+                        for name in (_output(self.run.model, place), _output(self.run.model, place, whole=True))
+                    )
                     handles.append(output.register_forward_pre_hook(_multiplying(factors, values)))
                     handles.append(output.register_forward_hook(_adding(added)))
+                    handles.append(written.register_forward_hook(_adding(-taken)))
                 tokens = stream.token_ids[stream.position :].expand(1 + len(some), 1)
                 found += self._lost(module, tokens.to(stream.value.device)).tolist()
         return found
 
-    def _taking_out(self, sets: Sequence[Sequence[Part]]) -> dict[str, tuple[Tensor, Tensor | None, Tensor]]:
-        """By output module, what row n + 1 of its input is multiplied by and what it is set to, and what is added to
-        its output, so that it is without what set n holds of it.
+    def _taking_out(
+        self, sets: Sequence[Sequence[Part]]
+    ) -> dict[SubLayer, tuple[Tensor, Tensor | None, Tensor, Tensor]]:
+        """By sub-layer, what row n + 1 of its output matrix's input is multiplied by and what it is set to, what is
+        added to that matrix's output, and what is taken from the sub-layer's, so that it is without what set n holds.
         """
         size, model, means = self.run.model.dimensions, self.run.model, self.means
         whats = [Changes.of(size, [Intervention(one) for one in parts if one.position is None]) for parts in sets]
-        found: dict[str, tuple[Tensor, Tensor | None, Tensor]] = {}
+        found: dict[SubLayer, tuple[Tensor, Tensor | None, Tensor, Tensor]] = {}
         for place in {(one.layer, one.kind): None for parts in sets for one in parts}:
             (layer, kind), name = place, _output(model, place)
             bias = model.weights.read(f"{model.architecture.layers}.{name}.bias")
             ones = torch.ones(size.ffn_width if kind is NeuronKind.FFN else size.attention_width)
             factors = torch.stack([ones, *(what.factors.get(place, ones) for what in whats)])[:, None]
             factors = factors.to(self.run.stream.value.device)
-            added = factors.new_zeros(len(factors), 1, size.d_model)
+            added, taken = factors.new_zeros(2, len(factors), 1, size.d_model)
             for row, (parts, what) in enumerate(zip(sets, whats, strict=True), 1):
                 if bias is not None and means is None:  # it is the same in every prompt, so of a mean it is part
                     added[row] = (what.biases.get(place, 1.0) - 1) * bias
                 for part in parts:
                     if part.position is not None and (part.layer, part.kind) == place:
-                        added[row] -= _contribution(self.run, part)
+                        taken[row] += _contribution(self.run, part) / size.residual_multiplier
             values = None
             if means is not None:
                 mean = means.ffn if kind is NeuronKind.FFN else means.attention
                 values = torch.where(factors == 0, mean[layer], torch.nan)
-            found[name] = factors, values, added
+            found[place] = factors, values, added, taken
         return found
 
 
@@ -553,6 +573,14 @@ class _Rows:
     layers: Int[Tensor, " m"]
     contributions: Float[Tensor, "m d"]
 
+    def _places(self, layer: int) -> slice:
+        """Of a layer's parts in the batch, once they have joined; where the batch is whole from the start they take the
+        places of other rows there.
+        """
+        count = int((self.layers == layer).sum())
+        first = 1 + int((self.layers < layer).sum())
+        return slice(first, first + count)
+
     def joining(self, layer: int, entered: int) -> Callable[..., Any]:
         """A hook before a module: adds the rows of the layer's parts, as the stream stands at layer `entered`'s input:
         without what an FFN's part added; of attention, still with what is about to be taken out.
@@ -561,20 +589,24 @@ class _Rows:
         joined = self.clean[entered].expand_as(taken)
         if self.kind is NeuronKind.FFN:
             joined = joined - taken
+        here = self._places(layer)
 
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             hidden = args[0] if args else kwargs["hidden_states"]
-            grown = torch.cat([hidden, joined[:, None]])
+            grown = torch.cat([hidden[: here.start], joined[:, None], hidden[here.stop :]])
             return ((grown, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": grown})
 
         return hook
 
-    def taking_out(self, layer: int) -> Callable[..., Tensor]:
-        """A hook after attention's output matrix: subtracts the parts from the rows that joined last."""
-        taken = self.contributions[self.layers == layer]
+    def taking_out(self, layer: int, multiplier: float) -> Callable[..., Tensor]:
+        """A hook after attention's last module: subtracts the parts from the rows that joined last. What the module
+        writes is added `multiplier` times.
+        """
+        taken = self.contributions[self.layers == layer] / multiplier
+        here = self._places(layer)
 
         def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-            return torch.cat([output[: -len(taken)], output[-len(taken) :] - taken[:, None]])
+            return torch.cat([output[: here.start], output[here] - taken[:, None], output[here.stop :]])
 
         return hook
 

@@ -21,7 +21,6 @@ from app.attribution.run import PromptRun
 from app.attribution.search import Bounds, certified_top
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronKind, check_exists
-from indexer.families import NormKind
 from indexer.forward import attention_pattern
 from indexer.language_model import LanguageModel
 from indexer.unembedding import Unembedding
@@ -79,15 +78,13 @@ def source_positions(run: PromptRun, layer: int, head: int, shown: int = SHOWN) 
 
 def _keys_in_residual(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T d"]:
     """Each position's key, mapped back through the key matrix: W_Kᵀ W_K norm(x), before any rotation."""
-    weights, architecture = run.model.weights, run.model.architecture
+    weights, norm = run.model.weights, run.model.architecture.attention_norm
     width = run.model.dimensions.head_dim
     kv_head = head // run.model.dimensions.group
     rows = weights.key_projection_rows(layer)[kv_head * width : (kv_head + 1) * width]
-    rows = rows * weights.norm_weight(layer, architecture.attention_norm)
-    if architecture.norm is NormKind.LAYER:
-        rows = rows - rows.mean(dim=1, keepdim=True)
+    rows, _ = weights.reading(layer, norm, rows)
     inputs = run.stream.layer_input[layer]
-    return (inputs / run.model.unembedding.scale(inputs)) @ rows.T @ rows
+    return (inputs if norm is None else inputs / run.model.unembedding.scale(inputs)) @ rows.T @ rows
 
 
 def strongest_tokens(

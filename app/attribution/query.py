@@ -65,7 +65,8 @@ class Readers:
     Attributes:
         layer: [R]; the layer each stands in.
         position: [R]; where it reads: an attention neuron at its source position, an FFN neuron at the analysed one.
-        after_attention: they read after their own layer's attention (FFN neurons) rather than before it.
+        after_attention: they read after their own layer's attention (FFN neurons, but of parallel blocks) rather than
+            before it.
         keys: [R, d]; norm weight folded in.
         weight: [R]; Imp / (residual · key); 0 for those left out.
         skipped: [R]; left out, because the denominator vanishes.
@@ -96,7 +97,7 @@ def readers(
         key: which of an FFN's key vectors: 0 is its only one or the gate, 1 the up row.
     """
     kind = neurons[0][0].kind
-    after_attention = kind is NeuronKind.FFN
+    after_attention = kind is NeuronKind.FFN and not weights.architecture.parallel
     layer = torch.tensor([neuron.layer for neuron, _, _ in neurons])
     position = torch.tensor([stream.position if place is None else place for _, place, _ in neurons])
     score = torch.tensor([imp for _, _, imp in neurons])
@@ -128,7 +129,7 @@ def key_vectors(
         row = torch.tensor([head * size.head_dim + one.index for head, one in zip(heads, neurons, strict=True)])
         rows = gather_by_layer(weights.value_projection_rows, layer, row)
     rows *= gather_by_layer(lambda layer: weights.norm_weight(layer, norm)[None], layer, torch.zeros_like(layer))
-    centred = architecture.norm is NormKind.LAYER and conventions is Conventions.EXACT
+    centred = architecture.norm is NormKind.LAYER and norm is not None and conventions is Conventions.EXACT
     return rows - rows.mean(dim=1, keepdim=True) if centred else rows
 
 
@@ -249,7 +250,7 @@ def key_sides(model: LanguageModel, neuron: Neuron, shown: int = SHOWN) -> tuple
     names = key_names(model, neuron.kind)
     keys = torch.stack([key_vector(model.weights, neuron, key=place) for place in range(len(names))])
     constants = [_constant(model.weights, neuron, place) for place in range(len(names))]
-    readings = _products(model, keys)
+    readings = _products(model, keys, neuron.kind)
     value = _value_vector(model.weights, neuron)
     return tuple(
         _side(model, name, readings[:, place] + constants[place], keys[place], value, shown)
@@ -264,38 +265,35 @@ def key_names(model: LanguageModel, kind: NeuronKind) -> tuple[str, ...]:
     return ("gate", "up") if len(model.architecture.ffn_keys) > 1 else ("key",)
 
 
-def _products(model: LanguageModel, keys: Float[Tensor, "keys d"]) -> Float[Tensor, "V keys"]:
-    """x · key / s(x) for the embedding x of every token."""
-    embedding = model.weights.tensor(f"{model.architecture.embedding}.weight")
+def _products(model: LanguageModel, keys: Float[Tensor, "keys d"], kind: NeuronKind) -> Float[Tensor, "V keys"]:
+    """x · key / s(x) for the embedding x of every token; s is 1 where neurons of the kind read through no norm."""
+    architecture, unembedding = model.architecture, model.unembedding
+    norm = architecture.ffn_norm if kind is NeuronKind.FFN else architecture.attention_norm
     parts = []
-    for start in range(0, embedding.shape[0], _ROWS):
-        rows = embedding[start : start + _ROWS]
+    for start in range(0, model.dimensions.vocabulary, _ROWS):
+        rows = model.weights.embeddings(slice(start, start + _ROWS), unembedding.epsilon)
         # The scale of the final norm's kind and ε is that of every norm of these families.
-        parts.append((rows @ keys.T) / model.unembedding.scale(rows))
+        parts.append((rows @ keys.T) / (1.0 if norm is None else unembedding.scale(rows)))
     return torch.cat(parts)
 
 
 def _constant(weights: Weights, neuron: Neuron, place: int) -> float:
     """k · β + the row's bias: the same for every token."""
     row, bias, norm = _row(weights, neuron, place)
-    beta = None
-    if weights.architecture.norm is NormKind.LAYER:
-        beta = weights.optional(f"{weights.architecture.layers}.{neuron.layer}.{norm}.bias")
+    beta = weights.norm_bias(neuron.layer, norm)
     return (0.0 if beta is None else float(row @ beta)) + bias
 
 
-def _row(weights: Weights, neuron: Neuron, place: int) -> tuple[Float[Tensor, " d"], float, str]:
+def _row(weights: Weights, neuron: Neuron, place: int) -> tuple[Float[Tensor, " d"], float, str | None]:
     """The row that reads, norm not folded in; its bias; and the name of the norm in front."""
-    architecture, size = weights.architecture, weights.dimensions
+    architecture, size, layer = weights.architecture, weights.dimensions, neuron.layer
     if neuron.head is None:
-        part, index, first = architecture.ffn_keys[place], neuron.index, 0
-        row, norm = weights.ffn_keys(neuron.layer)[place][index], architecture.ffn_norm
+        index, norm = neuron.index, architecture.ffn_norm
+        rows, bias = weights.ffn_keys(layer)[place], weights.ffn_key_bias(layer, place)
     else:
-        part, index = architecture.value, neuron.head // size.group * size.head_dim + neuron.index
-        first = 2 * size.d_model if architecture.fused_qkv else 0
-        row, norm = weights.value_projection_rows(neuron.layer)[index], architecture.attention_norm
-    bias = weights.optional(f"{architecture.layers}.{neuron.layer}.{part}.bias")
-    return row, 0.0 if bias is None else float(bias[first + index]), norm
+        index, norm = neuron.head // size.group * size.head_dim + neuron.index, architecture.attention_norm
+        rows, bias = weights.value_projection_rows(layer), weights.value_projection_bias(layer)
+    return rows[index], 0.0 if bias is None else float(bias[index]), norm
 
 
 def _value_vector(weights: Weights, neuron: Neuron) -> Float[Tensor, " d"]:
