@@ -262,12 +262,13 @@ _COHERE = replace(
 
 _GEMMA = replace(_LLAMA, unit_offset=True, embedding_root=True)
 
-_POST_NORMS = {
-    "attention_norm": None,
-    "attention_post_norm": "post_attention_layernorm",
-    "ffn_norm": None,
-    "ffn_post_norm": "post_feedforward_layernorm",
-}
+_OLMO2 = replace(
+    _LLAMA,
+    attention_norm=None,
+    attention_post_norm="post_attention_layernorm",
+    ffn_norm=None,
+    ffn_post_norm="post_feedforward_layernorm",
+)
 
 _GLM = replace(_LLAMA, ffn_keys=("mlp.gate_up_proj", "mlp.gate_up_proj"), fused_gate=True)
 
@@ -283,7 +284,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "cohere2": _COHERE,
     "cwm": _LLAMA,
     "ernie4_5": _LLAMA,
-    "exaone4": replace(_LLAMA, **_POST_NORMS),
+    "exaone4": _OLMO2,
     "falcon": replace(
         _BLOOM,
         ffn_width="ffn_hidden_size",
@@ -375,8 +376,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "nemotron": _NEMOTRON,
     "olmo": replace(_LLAMA, norm=NormKind.LAYER, epsilon=1e-5, bare_norms=True, demands=(_CLIPPED,)),
-    "olmo2": replace(_LLAMA, **_POST_NORMS),
-    "olmo3": replace(_LLAMA, **_POST_NORMS),
+    "olmo2": _OLMO2,
+    "olmo3": _OLMO2,
     "opt": replace(
         _LLAMA,
         layers="model.decoder.layers",

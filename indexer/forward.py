@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from db.neuron import NeuronKind
 from indexer.families import Architecture, Dimensions
 from indexer.weights import fused_rows
 
@@ -214,6 +215,60 @@ class CleanKeys(DynamicCache):  # type: ignore[misc]  # transformers has no type
         layer, batch = self.layers[layer_idx], key_states.shape[0]
         keys, values = (kept.expand(batch, -1, -1, -1) for kept in (layer.keys, layer.values))
         return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+
+@dataclass(frozen=True, eq=False)
+class JoiningRows:
+    """A batch that grows from layer to layer: the rows of a layer's parts join where it has written.
+
+    Attributes:
+        kind: of the sub-layers.
+        clean: [L+1, d]; the residual stream at the analysed position.
+        layers: ascending.
+        contributions: what is taken out.
+    """
+
+    kind: NeuronKind
+    clean: Float[Tensor, "L1 d"]
+    layers: Int[Tensor, " m"]
+    contributions: Float[Tensor, "m d"]
+
+    def _places(self, layer: int) -> slice:
+        """Of a layer's parts in the batch, once they have joined; where the batch is whole from the start they take the
+        places of other rows there.
+        """
+        count = int((self.layers == layer).sum())
+        first = 1 + int((self.layers < layer).sum())
+        return slice(first, first + count)
+
+    def joining(self, layer: int, entered: int) -> Callable[..., Any]:
+        """A hook before a module: adds the rows of the layer's parts, as the stream stands at layer `entered`'s input:
+        without what an FFN's part added; of attention, still with what is about to be taken out.
+        """
+        taken = self.contributions[self.layers == layer]
+        joined = self.clean[entered].expand_as(taken)
+        if self.kind is NeuronKind.FFN:
+            joined = joined - taken
+        here = self._places(layer)
+
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            grown = torch.cat([hidden[: here.start], joined[:, None], hidden[here.stop :]])
+            return ((grown, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": grown})
+
+        return hook
+
+    def taking_out(self, layer: int, multiplier: float) -> Callable[..., Tensor]:
+        """A hook after attention's last module: subtracts the parts from the rows that joined last. What the module
+        writes is added `multiplier` times.
+        """
+        taken = self.contributions[self.layers == layer] / multiplier
+        here = self._places(layer)
+
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+            return torch.cat([output[: here.start], output[here] - taken[:, None], output[here.stop :]])
+
+        return hook
 
 
 class _Hooks:

@@ -4,7 +4,6 @@
 """
 
 import re
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -18,6 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.logging import disable_progress_bar
 
 from app.attribution.ablation import Effects, without
+from app.attribution.heads import source_contributions
 from app.attribution.prompt import Settings
 from app.attribution.query import Readers
 from app.attribution.run import PromptRun, run_prompt
@@ -302,16 +302,31 @@ def effects(name: str) -> None:
             handle.remove()
             plain = float(run.log_probabilities[run.target_id]) - changed
             assert abs(effect - plain) <= 1e-4, f"{one.neuron.label}: {effect} and {plain}"
-    size = model.dimensions
+    size, clean = model.dimensions, float(run.log_probabilities[run.target_id])
+    parts = [Part.parse("L1.F5"), Part.parse("L1.H2@3")]
+    together = Effects.of(run).together([[one] for one in parts])
+    handle = _block(model, row.ffn_output).register_forward_pre_hook(_silent(slice(5, 6), at))
+    plain = [_log_p(model, whole, run.target_id)]
+    handle.remove()
+    taken = source_contributions(run, 1, 2)[3] / multiplier
+    handle = _block(model, row.attention_writes).register_forward_hook(_less(taken, at))
+    plain.append(_log_p(model, whole, run.target_id))
+    handle.remove()
+    for effect, changed in zip(together, plain, strict=True):
+        assert abs(effect - (clean - changed)) <= 1e-4
     for zeroed, output, columns in (
         (Part.of(Neuron.ffn(1, 5)), row.ffn_output, slice(5, 6)),
         (Part.of(Head(1, 2)), row.attention_output, slice(2 * size.head_dim, 3 * size.head_dim)),
     ):
         found = without(run, [zeroed])
-        handle = model.module.get_submodule(f"{row.layers}.1.{output}").register_forward_pre_hook(_silent(columns))
+        handle = _block(model, output).register_forward_pre_hook(_silent(columns))
         changed = _log_p(model, whole, run.target_id)
         handle.remove()
         assert abs(float(found.log_probabilities[run.target_id]) - changed) <= 1e-4
+
+
+def _block(model: LanguageModel, part: str) -> nn.Module:
+    return model.module.get_submodule(f"{model.architecture.layers}.1.{part}")
 
 
 def _log_p(model: LanguageModel, ids: list[int], target: int) -> float:
@@ -328,10 +343,12 @@ def _less(vector: Tensor, at: int) -> Any:
     return hook
 
 
-def _silent(columns: slice) -> Any:
+def _silent(columns: slice, at: int | None = None) -> Any:
+    """At one position, or at all."""
+
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         changed = args[0].clone()
-        changed[..., columns] = 0
+        changed[..., slice(None) if at is None else at, columns] = 0
         return (changed,)
 
     return hook
@@ -395,4 +412,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -29,7 +29,7 @@ from app.attribution.search import AttentionEntries, FfnEntries
 from db.errors import AtlasError
 from db.neuron import Intervention, Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
 from indexer.families import Dimensions
-from indexer.forward import CleanKeys
+from indexer.forward import CleanKeys, JoiningRows
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights
 
@@ -97,7 +97,7 @@ def changed(model: LanguageModel, changes: Changes) -> Iterator[None]:
         AtlasError: activations are set to values that this family does not have as such.
     """
     if changes.values:
-        _require_plain_activations(model, "An activation cannot be set here; multiply it")
+        _require_free_activations(model, "An activation cannot be set here; multiply it")
     with model.lock, _hooks() as handles:
         device = next(model.module.parameters()).device
         for place in {**changes.factors, **changes.values}:
@@ -125,7 +125,7 @@ def zeroed(model: LanguageModel, parts: Sequence[Part]) -> Iterator[Changes]:
         yield changes
 
 
-def _require_plain_activations(model: LanguageModel, advice: str) -> None:
+def _require_free_activations(model: LanguageModel, advice: str) -> None:
     if model.architecture.attention_post_norm or model.architecture.ffn_post_norm:
         raise AtlasError(
             f"{advice}. In models of the family “{model.family}” a norm stands behind attention and FFN, and what it "
@@ -344,7 +344,7 @@ class Effects:
             AtlasError: there are means, and this family has no activations that could be replaced by them.
         """
         if means is not None:
-            _require_plain_activations(run.model, "Means cannot replace activations here; take parts out without them")
+            _require_free_activations(run.model, "Means cannot replace activations here; take parts out without them")
         earlier, ids = CleanKeys(), run.stream.token_ids[:-1]
         with _as_run(run) as module, torch.inference_mode():
             if len(ids):
@@ -381,7 +381,7 @@ class Effects:
         """Effects of parts in the order of their layers. Row 0 of every batch is the unchanged token."""
         run, stream = self.run, self.run.stream
         here, names = stream.position, run.model.architecture
-        rows = _Rows(kind, stream.layer_input[:, here], layers, contributions)
+        rows = JoiningRows(kind, stream.layer_input[:, here], layers, contributions)
         with _as_run(run) as module, _hooks() as handles, torch.inference_mode():
             for layer in sorted(set(layers.tolist())):
                 if kind is NeuronKind.ATTENTION:
@@ -555,60 +555,6 @@ class Effects:
                 values = torch.where(factors == 0, mean[layer], torch.nan)
             found[place] = factors, values, added, taken
         return found
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """A batch that grows from layer to layer: the rows of a layer's parts join where it has written.
-
-    Attributes:
-        kind: of the sub-layers.
-        clean: [L+1, d]; the residual stream at the analysed position.
-        layers: ascending.
-        contributions: what is taken out.
-    """
-
-    kind: NeuronKind
-    clean: Float[Tensor, "L1 d"]
-    layers: Int[Tensor, " m"]
-    contributions: Float[Tensor, "m d"]
-
-    def _places(self, layer: int) -> slice:
-        """Of a layer's parts in the batch, once they have joined; where the batch is whole from the start they take the
-        places of other rows there.
-        """
-        count = int((self.layers == layer).sum())
-        first = 1 + int((self.layers < layer).sum())
-        return slice(first, first + count)
-
-    def joining(self, layer: int, entered: int) -> Callable[..., Any]:
-        """A hook before a module: adds the rows of the layer's parts, as the stream stands at layer `entered`'s input:
-        without what an FFN's part added; of attention, still with what is about to be taken out.
-        """
-        taken = self.contributions[self.layers == layer]
-        joined = self.clean[entered].expand_as(taken)
-        if self.kind is NeuronKind.FFN:
-            joined = joined - taken
-        here = self._places(layer)
-
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            grown = torch.cat([hidden[: here.start], joined[:, None], hidden[here.stop :]])
-            return ((grown, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": grown})
-
-        return hook
-
-    def taking_out(self, layer: int, multiplier: float) -> Callable[..., Tensor]:
-        """A hook after attention's last module: subtracts the parts from the rows that joined last. What the module
-        writes is added `multiplier` times.
-        """
-        taken = self.contributions[self.layers == layer] / multiplier
-        here = self._places(layer)
-
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-            return torch.cat([output[: here.start], output[here] - taken[:, None], output[here.stop :]])
-
-        return hook
 
 
 @contextmanager
