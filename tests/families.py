@@ -306,13 +306,13 @@ def effects(name: str) -> None:
     parts = [Part.parse("L1.F5"), Part.parse("L1.H2@3")]
     together = Effects.of(run).together([[one] for one in parts])
     handle = _block(model, row.ffn_output).register_forward_pre_hook(_silent(slice(5, 6), at))
-    plain = [_log_p(model, whole, run.target_id)]
+    runs = [_log_p(model, whole, run.target_id)]
     handle.remove()
     taken = source_contributions(run, 1, 2)[3] / multiplier
     handle = _block(model, row.attention_writes).register_forward_hook(_less(taken, at))
-    plain.append(_log_p(model, whole, run.target_id))
+    runs.append(_log_p(model, whole, run.target_id))
     handle.remove()
-    for effect, changed in zip(together, plain, strict=True):
+    for effect, changed in zip(together, runs, strict=True):
         assert abs(effect - (clean - changed)) <= 1e-4
     for zeroed, output, columns in (
         (Part.of(Neuron.ffn(1, 5)), row.ffn_output, slice(5, 6)),
