@@ -425,9 +425,10 @@ class Intervention:
     @property
     def words(self) -> str:
         """What it is, for a sentence: “head L23.H4 zeroed”, “neuron L29.F864 scaled by 4”."""
+        number = f"{self.amount:.6g}".replace("-", "−")
         if self.clamped:
-            return f"{self.part.words} clamped to {self.amount:.6g}"
-        return f"{self.part.words} {f'scaled by {self.amount:.6g}' if self.amount else 'zeroed'}"
+            return f"{self.part.words} clamped to {number}"
+        return f"{self.part.words} {f'scaled by {number}' if self.amount else 'zeroed'}"
 
 
 def _amount(text: str, part: str, clamped: bool) -> float:

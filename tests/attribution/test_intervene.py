@@ -219,7 +219,7 @@ def test_interventions_are_read_as_they_are_written():
     assert labels(found) == "L23.H4=0.5,L29.F864:=-2.5,L29.H1.N46:=1000,L4.ffn=1.23457,ffn:10=0,L3.attention=0"
     assert parse_interventions(labels(found)) == found
     assert parse_interventions(" , ") == ()
-    assert [one.words for one in found[:2]] == ["head L23.H4 scaled by 0.5", "neuron L29.F864 clamped to -2.5"]
+    assert [one.words for one in found[:2]] == ["head L23.H4 scaled by 0.5", "neuron L29.F864 clamped to −2.5"]
 
 
 @pytest.mark.parametrize(

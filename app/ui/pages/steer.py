@@ -172,7 +172,7 @@ def _amount(one: Intervention, selection: SteerSelection) -> None:
         format="%.6g",
         key=key,
         on_change=partial(on_click, changed),
-        width=180,
+        width=150,
     )
 
 
