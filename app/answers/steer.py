@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
@@ -25,7 +26,12 @@ else:
 
 Texts = tuple[str, ...]
 """What is written so far: as it is, and with the interventions where there are any."""
-_written: LRUCache[tuple[str, SteerSelection], Texts] = LRUCache(64)
+_Key = tuple[str, SteerSelection]
+_written: LRUCache[_Key, Texts] = LRUCache(64)
+_as_it_is: "LRUCache[_Key, Continuation]" = LRUCache(64)
+"""By question without its interventions: another factor writes only the other text anew."""
+_lock = Lock()
+"""Of both: the workshop's thread writes, and pages read."""
 
 
 def sampling_of(asked: SteerSelection) -> Sampling:
@@ -76,22 +82,34 @@ def continuations(
     require_allowed(asked.prompt)
     sampling, key = sampling_of(asked), (atlas.info.build_id, asked)
 
+    same = (atlas.info.build_id, replace(asked, interventions=(), target=None))
+
     def make(report: Report) -> "tuple[Continuation, ...]":
         one = _steered(atlas, asked, report)
-        sides = [one.continued(sampling, steered=side) for side in ((False, True) if asked.interventions else (False,))]
-        found: list[list[int]] = [[] for _ in sides]
+        with _lock:
+            known = _as_it_is.get(same)
+        sides = ([] if known else [False]) + [True] * bool(asked.interventions)
+        writing = [(one.continued(sampling, steered=side), list[int]()) for side in sides]
+        before = () if known is None else (known,)
         for number in range(1, sampling.tokens + 1):
             report(f"Continuing the text: token {number} of {sampling.tokens} …")
-            for ids, tokens in zip(found, sides, strict=True):
+            for tokens, ids in writing:
                 ids.extend(_next(tokens))
-            _written[key] = tuple(intervene.text_of(one.run.model, ids) for ids in found)
-        return tuple(intervene.continuation(one.run.model, ids, sampling) for ids in found)
+            texts = tuple(intervene.text_of(one.run.model, ids) for _, ids in writing)
+            with _lock:
+                _written[key] = (*(one.text for one in before), *texts)
+        found = (*before, *(intervene.continuation(one.run.model, ids, sampling) for _, ids in writing))
+        with _lock:
+            _as_it_is[same] = found[0]
+        return found
 
     def seen(stage: str) -> None:
         if watch is not None:
             watch(stage)
-        if key in _written:
-            show(_written[key])
+        with _lock:
+            texts = _written.get(key)
+        if texts is not None:
+            show(texts)
 
     return resources.workshop().result("detail", (atlas.info.build_id, "continue", asked), make, seen)
 

@@ -17,6 +17,7 @@ FILLED = {
     "prompt-explained": f"prompt?p={PROMPT}",
     "prompt-head": f"prompt?p={PROMPT}&layer=23&head=L23.H4",
     "prompt-lens": f"prompt?p={PROMPT}&map=lens",
+    "steer-zeroed": f"steer?p={PROMPT}&do=L24.F1005%3D0&n=8",
     "many-imports": "many?set=imports",
 }
 VISITS = {page.name: page.path for page in PAGES.values()} | FILLED

@@ -6,7 +6,7 @@ import pytest
 
 from app.answers import steer as answers
 from app.attribution import Settings, load
-from app.attribution.intervene import steer
+from app.attribution.intervene import Steered, steer
 from app.attribution.prompt import Sampling
 from app.report import contents
 from app.serving.settings import configuration
@@ -89,6 +89,22 @@ def test_figures_and_texts_are_the_librarys(small_page, library, params, samplin
         assert lines
     assert [one["text"] for one in component(app, "changes")["items"]] == DO.split(",")
     assert "neuron L1.F7 scaled by 4, head L1.H2 zeroed and neuron L0.F3 clamped to 2" in shown(app).replace("\\", "")
+
+
+def test_another_factor_writes_the_plain_text_no_second_time(small_page, library, monkeypatch):
+    sides = []
+
+    def counted(self, sampling, *, steered):
+        sides.append(steered)
+        return own(self, sampling, steered=steered)
+
+    own = Steered.continued
+    monkeypatch.setattr(Steered, "continued", counted)
+    first, second = (small_page("steer", p=PROMPT, do=f"L1.F7={amount}", n="8") for amount in (3, 5))
+    assert sides == [False, True, True]
+    for app, amount in ((first, 3), (second, 5)):
+        for one in library(f"L1.F7={amount}", Sampling(tokens=8)).continuations:
+            assert all(literal(line) in shown(app) for line in one.text.splitlines())
 
 
 def test_each_amount_can_be_changed_and_taken_back(small_page):

@@ -253,7 +253,7 @@ def _further(
     items = [link("Explain the prompt →", navigation.href("prompt", selection.question))]
     if zeroed:
         compared = navigation.href("compare", CompareSelection.of(selection.question, zeroed))
-        items.append(link("Compare layers, heads and neurons without what is zeroed →", compared))
+        items.append(link("Compare without what is zeroed →", compared))
     with st.container(horizontal=True, vertical_alignment="center", key="tools"):
         if written is not None:
             whole = replace(found, continuations=written)
