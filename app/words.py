@@ -176,8 +176,9 @@ _TERMS = (
     ),
     Term(
         "value neurons",
-        "The neurons whose contribution raised the target the most: they write the answer.",
-        "those with the highest Imp: they write the answer",
+        "The neurons whose contribution raised the target the most, by score. What they do to the answer is the "
+        "measured effect.",
+        "those with the highest Imp",
     ),
     Term(
         "suppressing neurons",
@@ -206,6 +207,21 @@ _TERMS = (
         "log p(w) − log p(w) of the model run with the part taken out at the analysed position only: positive where "
         "the part helped. Not a score: it includes what all later layers make of it, and it often contradicts both "
         "scores. Effects do not add up",
+    ),
+    Term(
+        "control",
+        "As many random neurons of the same layers and about the same activations, taken out together: what that costs "
+        "the answer is what any neurons would cost it.",
+        "what as many random neurons do when they are taken out together, each drawn from the 20 of the same layer that "
+        "are nearest in the size of their activation; five draws. Beside it stands what the ten strongest of a list do "
+        "together",
+    ),
+    Term(
+        "exhaustive",
+        "Every FFN neuron was measured, not only those that a score put forward.",
+        "all FFN neurons were measured (--effects all). Every chunk is kept in the user's cache folder, so a stopped "
+        "measurement goes on where it was. Other measured lists say which candidates were measured: the first of each "
+        "end by added, removed and gradient",
     ),
     Term(
         "query neurons",

@@ -7,11 +7,12 @@ from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
+from app.attribution import measured
 from app.attribution.frames import positions_frame
 from app.attribution.prompt import Method
 from app.attribution.results import Analysis, Certificate, Contrast, Flow, HeadPositions, Query, ValueNeuron
 from app.state.selections import ListOrder, Place, Show
-from app.words import signed
+from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronKind
@@ -86,6 +87,11 @@ class Reading:
             "constant": contrast.constant,
         }
         return ", ".join(f"{signed(value)} {name}" for name, value in parts.items())
+
+
+def in_words(analysis: Analysis) -> tuple[str, ...]:
+    """The sentences above the lists; see `measured.in_words`."""
+    return measured.in_words(analysis, nats, percent)
 
 
 def reading_of(analysis: Analysis) -> Reading:

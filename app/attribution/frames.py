@@ -59,8 +59,8 @@ def value_neurons_frame(analysis: Analysis, kind: NeuronKind) -> pd.DataFrame:
 
 
 def neurons_frame(analysis: Analysis, found: tuple[ValueNeuron, ...]) -> pd.DataFrame:
-    """Columns: neuron, layer, head, position, source (that position's token), score (nats), activation (signed), and
-    effect (nats) where one was measured.
+    """Columns: neuron, layer, head, position, source (that position's token), score (nats), activation (signed); and,
+    where they are known, effect (nats) and rank (of the target among the tokens that the neuron raised).
 
     head, position and source are absent for FFN neurons.
     """
@@ -74,12 +74,14 @@ def neurons_frame(analysis: Analysis, found: tuple[ValueNeuron, ...]) -> pd.Data
             one.score,
             one.activation,
             one.effect,
+            one.rank,
         )
         for one in found
     ]
-    columns = ["neuron", "layer", "head", "position", "source", "score", "activation", "effect"]
-    frame = pd.DataFrame(rows, columns=columns).astype({"head": "Int64", "position": "Int64", "effect": "Float64"})
-    return frame if frame["effect"].notna().any() else frame.drop(columns="effect")
+    columns = ["neuron", "layer", "head", "position", "source", "score", "activation", "effect", "rank"]
+    kinds = {"head": "Int64", "position": "Int64", "effect": "Float64", "rank": "Int64"}
+    frame = pd.DataFrame(rows, columns=columns).astype(kinds)
+    return frame.drop(columns=[name for name in ("effect", "rank") if frame[name].isna().all()])
 
 
 def layer_counts_frame(analysis: Analysis) -> pd.DataFrame:

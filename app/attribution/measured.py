@@ -7,7 +7,7 @@ Nothing here is a score or a proof: every figure is the model's own, run again w
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from app.attribution.form import described
 from app.attribution.prompt import Method
-from app.attribution.results import Together, ValueNeuron
+from app.attribution.results import Analysis, Together, ValueNeuron
 from db.errors import AtlasError
 from db.files import atomic_write
 from db.lazy import lazy_import
@@ -281,6 +281,127 @@ def _named(
         for number, score, activation, effect in rows
         if sign * effect > 0
     )
+
+
+# In words: two or three sentences made from the figures of an analysis.
+
+_NAMED = 3
+_NAMES = {NeuronKind.FFN: "FFN", NeuronKind.ATTENTION: "attention"}
+
+
+def in_words(
+    analysis: Analysis,
+    nats: Callable[[float], str] = "{:+.3f}".format,
+    percent: Callable[[float], str] = "{:.1%}".format,
+) -> tuple[str, ...]:
+    """What the model says and how sure it is, which head brought what from where, which neurons did most, and what the
+    ten strongest hold together. A score is never called more than a score.
+
+    Args:
+        analysis: with its contrast, where there is one; with or without measured effects.
+        nats: how a score or an effect is written.
+        percent: how a probability is.
+    """
+    found = (
+        _says(analysis, percent),
+        _head_in_words(analysis, nats),
+        _neurons_in_words(analysis, nats),
+        _together_in_words(analysis, nats),
+    )
+    return tuple(filter(None, found))
+
+
+def _says(analysis: Analysis, percent: Callable[[float], str]) -> str:
+    target, predictions = analysis.target, analysis.predictions
+    first, shown = predictions[0], f"“{target.token.display}”"
+    if target.token.id == first.token.id:
+        after = f", then “{predictions[1].token.display}” ({percent(predictions[1].probability)})" * (
+            len(predictions) > 1
+        )
+        said = f"The model says {shown} ({percent(target.probability)}){after}"
+    else:
+        place = next((place for place, one in enumerate(predictions, 1) if one.token.id == target.token.id), None)
+        among = f"no. {place} of its predictions" if place else f"not among its first {len(predictions)} predictions"
+        said = f"The model says “{first.token.display}” ({percent(first.probability)}); explained is {shown}, {among} "
+        said += f"({percent(target.probability)})"
+    contrast = analysis.contrast
+    if contrast is not None:
+        other = contrast.distractor
+        said += f"; it is held against “{other.token.display}” ({percent(other.probability)})"
+    return f"{said}."
+
+
+def _head_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
+    """The strongest head, as measured where it was, and the source that most of its score is from."""
+    source = analysis.contrast or analysis
+    figures = source.heads if source.head_effects is None else source.head_effects
+    if not figures.size or figures.max() <= 0:
+        return ""
+    layer, head = (int(one) for one in np.unravel_index(figures.argmax(), figures.shape))
+    shares: dict[int, float] = {}
+    if analysis.contrast is not None:
+        shares = dict(enumerate(analysis.contrast.positions[layer, head].tolist()))
+    else:
+        for one in analysis.attention_value_neurons:
+            if (one.neuron.layer, one.neuron.head) == (layer, head) and one.position is not None:
+                shares[one.position] = shares.get(one.position, 0.0) + one.score
+    place = max(shares, key=shares.__getitem__, default=None)
+    brought = ""
+    if place is not None and shares[place] > 0:
+        brought = f", most of it from “{analysis.tokens[place].display}” (position {place})"
+    label, score = f"L{layer}.H{head}", float(source.heads[layer, head])
+    if source.head_effects is None:
+        return f"By score, head {label} brought most, {nats(score)} nats{brought}."
+    effect = float(figures.max())
+    return f"As measured, head {label} did most, {nats(effect)} nats (by score {nats(score)}{brought})."
+
+
+def _neurons_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
+    contrast = analysis.contrast
+    if contrast is None:
+        listed = (*analysis.ffn_value_neurons, *analysis.attention_value_neurons)
+    else:
+        listed = (*contrast.ffn_neurons, *contrast.attention_neurons)
+    measured = [one for one in listed if one.effect is not None]
+    shown = f"“{analysis.target.token.display}”"
+
+    def named(one: ValueNeuron) -> str:
+        label = one.neuron.label if one.position is None else f"{one.neuron.label} from position {one.position}"
+        figure = nats(one.score if one.effect is None else one.effect)
+        return f"{label} ({figure})" if one.rank is None else f"{label} ({figure}; {shown} its no. {one.rank:,})"
+
+    if not measured:
+        best = _and([named(one) for one in sorted(listed, key=lambda one: -one.score)[:_NAMED] if one.score > 0])
+        end = "what they do to the answer is not measured"
+        return f"By score, these neurons come first: {best}, in nats; {end}." if best else ""
+    helping = [one for one in sorted(measured, key=lambda one: -(one.effect or 0.0))[:_NAMED] if (one.effect or 0) > 0]
+    if not helping:
+        return f"Of the {len(measured)} listed neurons that were measured none helped the answer."
+    did = "did most to write the answer" if contrast is None else "did most for it against the other"
+    ranks = f", and the place of {shown} among all tokens that a neuron raised" * any(one.rank for one in helping)
+    best = _and([named(one) for one in helping])
+    return f"As measured, of {len(measured)} listed neurons {best} {did}: in nats{ranks}."
+
+
+def _together_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
+    found = (analysis.contrast or analysis).together
+    said = []
+    for kind, one in found.items():
+        control = f"{nats(float(np.mean(one.controls)))} ± {float(np.std(one.controls)):.3f}" if one.controls else "–"
+        words = "measured to do most" if one.by == "effect" else "of the highest score"
+        said.append(f"the {len(one.parts)} {_NAMES[kind]} neurons {words} hold {nats(one.effect)} (random: {control})")
+    if not said:
+        return ""
+    of = "the answer" if analysis.contrast is None else "the difference"
+    draws = max(len(one.controls) for one in found.values())
+    return (
+        f"Together, {_and(said)}, in nats of {of}. Random are as many neurons of the same layers and about the same "
+        f"activations, mean and standard deviation of {draws} draws."
+    )
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
 
 
 # All FFN neurons: a minute or more, so what is measured is kept, and whoever asks again goes on from there.

@@ -4,6 +4,7 @@ import numpy as np
 
 from app.attribution.compare import Comparison, PredictionChange, Side, heads_frame
 from app.attribution.intervene import Steering
+from app.attribution.measured import in_words
 from app.attribution.prompt import Method
 from app.attribution.results import Analysis, Keys, ValueNeuron
 from db.catalogue.store import Catalogue
@@ -32,6 +33,8 @@ def text_report(analysis: Analysis, catalogue: Catalogue | None) -> str:
         *(f"note         {notice}" for notice in analysis.notices),
         f"target       {target.token.display}  at position {analysis.position}, probability {target.probability:.4f}, "
         f"log-probability {target.log_probability:.3f} nats",
+        "",
+        *in_words(analysis),
         "",
         f"layer  attention      FFN   ({_SCORED[analysis.method]}, nats)",
     ]

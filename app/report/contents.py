@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from app import charts
 from app.answers import steer
-from app.answers.reading import Reading, certainty_lines, most, moves_sentence, query_sentence, reading_of
+from app.answers.reading import Reading, certainty_lines, in_words, most, moves_sentence, query_sentence, reading_of
 from app.attribution import frames
 from app.charts import Chart, Columns, prompt_charts
 from app.charts.pictures import inline_svgs, printed, visible
@@ -85,6 +85,7 @@ def html(material: Material) -> bytes:
         predictions=prompt_charts.predictions(analysis.predictions, target.token.id).bars,
         target=f"“{target.token.display}”, probability {percent(target.probability)}, log-probability "
         f"{nats(target.log_probability)} nats",
+        in_words=in_words(analysis),
         target_token=shorten(target.token.display, _TOKEN),
         contrast=_contrast(reading),
         reading=reading,

@@ -26,6 +26,7 @@ from app.words import nats, signed
 from db.catalogue.store import Catalogue
 from db.neuron import Intervention, Neuron, NeuronAt, NeuronKind, Part, Sign
 from db.records import NeuronTokens, Token
+from db.token_text import shorten
 
 if TYPE_CHECKING:
     from app.attribution.results import Analysis, QueryNeuron, ValueNeuron
@@ -260,8 +261,11 @@ def pager(number: int, pages: int, to: Callable[[int], str], *, here: str) -> No
 # The neurons of an explanation: value neurons and query neurons.
 
 _DEPTH = 5
+_NAMING = 100
+"""A neuron names the target where that is among so many of the tokens that it raised most."""
 _ACTIVATION = "what the value vector was multiplied by; negative swaps its two ends"
 RAISED = "tokens it raised, then those it lowered"
+_RAISED_HINT = f"and the target's place among all tokens that it raised, where it is among the first {_NAMING}"
 
 
 def value_table(
@@ -280,6 +284,7 @@ def value_table(
     """
     strongest = atlas.strongest_tokens([one.neuron for one in found], _DEPTH)
     own = stored.told(atlas, selection, "own")
+    target = f"“{shorten(analysis.target.token.display, 16)}”"
     hint = "log-probability increase of the target" if analysis.contrast is None else "share of the logit difference"
 
     def source(one: "ValueNeuron") -> Cell:
@@ -307,13 +312,15 @@ def value_table(
     def tokens(one: "ValueNeuron") -> Cell:
         remark = disagreement(one.score, one.effect)
         chips = raised_first(strongest[one.neuron], one.activation)
-        return Cell(chips=chips, remark=f"measured: {remark}" if remark else "")
+        rank = f"{target} its no. {one.rank}" if one.rank is not None and one.rank <= _NAMING else ""
+        words = " · ".join(filter(None, (f"measured: {remark}" if remark else "", rank)))
+        return Cell(chips=chips, remark=words)
 
     columns: list[ColumnOf[ValueNeuron]] = [
         NEURON,
         bar(unit, found, lambda one: one.score, nats, f"{hint}; around zero"),
         text("activation", "number", lambda one: signed(one.activation), _ACTIVATION),
-        (Column(RAISED, "tokens"), tokens),
+        (Column(RAISED, "tokens", _RAISED_HINT), tokens),
         chips_of("", "action", actions),
     ]
     orders: list[ListOrder | None] = [ListOrder.LAYER, ListOrder.SCORE, ListOrder.ACTIVATION, None, None]

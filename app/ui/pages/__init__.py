@@ -60,8 +60,8 @@ _ROWS = (
         "Neuron Atlas",
         ":material/hub:",
         about=(
-            "One prompt, explained from its answer backwards: first the neurons that wrote the answer (value neurons), "
-            "then the earlier ones that switched those on (query neurons).",
+            "One prompt, explained from its answer backwards: first the neurons that raised it (value neurons), then "
+            "the earlier ones that switched those on (query neurons).",
             "Everything on these pages can be clicked: a token leads to its neurons, a neuron to its tokens, a prompt "
             "to both.",
         ),
@@ -117,7 +117,8 @@ _ROWS = (
             "Which parts of the model raised the target: where (layers, heads, source positions), what (the neurons, "
             "with the tokens they raised here) and why (what switched them on).",
             "Bars to the right or upwards raised the target, the others lowered it; all are log-probability increases "
-            "in nats. The lists are proven to be the same as if every neuron had been scored.",
+            "in nats. By score, the lists are proven to be the same as if every neuron had been scored; what a neuron "
+            "does to the answer is measured.",
         ),
         terms=(
             "target",

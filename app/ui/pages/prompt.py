@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app.answers import effects, explain, stored
-from app.answers.reading import Reading, certainty_lines, reading_of
+from app.answers.reading import Reading, certainty_lines, in_words, reading_of
 from app.attribution import drilldowns
 from app.attribution.frames import lens_frame
 from app.attribution.prompt import Named, PromptToken
@@ -362,6 +362,8 @@ def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue)
     if selection.place.layer is not None:
         where_you_are(analysis, selection, key="trail")
         looked_into(reading, selection, atlas)
+    with st.container(key="in_words"):
+        st.markdown(literal(" ".join(in_words(analysis))))
     neurons(reading, selection, atlas)
     _tables_switch(selection)
     section(

@@ -154,7 +154,7 @@ def _answer(found: Walkthrough) -> None:
 def _value_neurons(found: Walkthrough) -> None:
     target = f"“{found.analysis.target.token.display}”"
     st.markdown(
-        "**Value neurons** wrote the answer. "
+        "**Value neurons** raised the answer. "
         + literal(f"Of all FFN neurons this one raised {target} most, by {_figures(found.first)}:")
     )
     _neuron(found.first, "first")
