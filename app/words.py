@@ -212,9 +212,9 @@ _TERMS = (
         "control",
         "As many random neurons of the same layers and about the same activations, taken out together: what that costs "
         "the answer is what any neurons would cost it.",
-        "what as many random neurons do when they are taken out together, each drawn from the 20 of the same layer that "
-        "are nearest in the size of their activation; five draws. Beside it stands what the ten strongest of a list do "
-        "together",
+        "what as many random neurons do when they are taken out together, each drawn from the 20 of the same layer "
+        "that are nearest in the size of their activation; five draws. Beside it stands what the ten strongest of a "
+        "list do together",
     ),
     Term(
         "exhaustive",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import streamlit as st
@@ -284,7 +285,7 @@ def value_table(
     """
     strongest = atlas.strongest_tokens([one.neuron for one in found], _DEPTH)
     own = stored.told(atlas, selection, "own")
-    target = f"“{shorten(analysis.target.token.display, 16)}”"
+    tokens = partial(_raised, strongest, f"“{shorten(analysis.target.token.display, 16)}”")
     hint = "log-probability increase of the target" if analysis.contrast is None else "share of the logit difference"
 
     def source(one: "ValueNeuron") -> Cell:
@@ -308,13 +309,6 @@ def value_table(
     def at(order: ListOrder | None, reverse: bool) -> str:
         place = replace(selection.place, order=order, reverse=reverse)
         return navigation.href("prompt", replace(selection, place=place))
-
-    def tokens(one: "ValueNeuron") -> Cell:
-        remark = disagreement(one.score, one.effect)
-        chips = raised_first(strongest[one.neuron], one.activation)
-        rank = f"{target} its no. {one.rank}" if one.rank is not None and one.rank <= _NAMING else ""
-        words = " · ".join(filter(None, (f"measured: {remark}" if remark else "", rank)))
-        return Cell(chips=chips, remark=words)
 
     columns: list[ColumnOf[ValueNeuron]] = [
         NEURON,
@@ -341,6 +335,14 @@ def value_table(
         here="prompt",
         label=f"{kind} neurons",
     )
+
+
+def _raised(strongest: Mapping[Neuron, NeuronTokens], target: str, one: "ValueNeuron") -> Cell:
+    """The tokens, after how far score and effect are apart, and the target's place where it is high."""
+    remark = disagreement(one.score, one.effect)
+    rank = f"{target} its no. {one.rank}" if one.rank is not None and one.rank <= _NAMING else ""
+    words = " · ".join(filter(None, (f"measured: {remark}" if remark else "", rank)))
+    return Cell(chips=raised_first(strongest[one.neuron], one.activation), remark=words)
 
 
 def _effects(found: "Sequence[ValueNeuron]") -> "ColumnOf[ValueNeuron]":

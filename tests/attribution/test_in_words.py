@@ -112,7 +112,7 @@ def test_pages_and_the_shell_say_the_same(model):
     found, _ = said(model, target=TARGET, measure=3)
     assert all(sentence in text_report(found, None) for sentence in in_words(found))
     pages, shell = (
-        [re.sub(r"(< )?[−+]?[\d.]+ ?%?", "", one) for one in by(found)] for by in (reading.in_words, in_words)
+        [re.sub(r"(< )?[−+-]?[\d.]+ ?%?", "", one) for one in by(found)] for by in (reading.in_words, in_words)
     )
     assert pages == shell
 
