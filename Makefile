@@ -29,6 +29,7 @@ run: index app ## install, fetch the demo model, build its catalogue, serve the 
 index: venv ## all of it but serving; MODEL=folder indexes another model
 	@if [ "$(MODEL)" = demo ]; then $(PY) -m indexer fetch-demo; fi
 	@$(PY) -m indexer build "$(MODEL)"
+	@if [ "$(MODEL)" = demo ]; then $(PY) -m app.attribution --generic >/dev/null; fi
 
 app: ## serve what is there on PORT
 	@[ -f "$(RUN_STAMP)" ] || { echo "make app: nothing is installed in $(VENV) yet. Run: make run" >&2; exit 1; }

@@ -6,8 +6,8 @@ value vector alone; z has no unit.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -476,3 +476,29 @@ class Overview:
     layers: Annotated[tuple[LayerOverview, ...], "peak: the larger |z| of a neuron's first token at either end."]
     peaked: tuple[PeakedNeuron, ...]
     favourites: tuple[TokenFavour, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generic:
+    """Neurons that are in the lists of most of some varied prompts: what those do there is little about the prompt.
+
+    Attributes:
+        checkpoint: the identity of the model that they are neurons of.
+        question: a hash of the prompts and of how they were explained.
+        prompts: how many were explained; 0 where that was never done.
+        neurons: by label, in the lists of how many.
+    """
+
+    checkpoint: str = ""
+    question: str = ""
+    prompts: int = 0
+    neurons: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, neuron: Neuron) -> int | None:
+        """In the lists of how many prompts a neuron is; None where that is not most of them."""
+        return self.neurons.get(neuron.label)
+
+    def words(self, neuron: Neuron) -> str:
+        """The same as a remark; empty where the neuron is not generic."""
+        count = self.of(neuron)
+        return "" if count is None else f"generic: in the lists on {count} of {self.prompts} prompts"

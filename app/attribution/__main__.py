@@ -10,7 +10,7 @@ import sys
 import time
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,9 @@ from app.attribution.prompt import (
     check_question,
     require_prompt,
 )
-from app.attribution.results import Keys, to_json
+from app.attribution.results import Analysis, Keys, to_json
 from db import command_line
-from db.catalogue import export
+from db.catalogue import builds, export
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -77,6 +77,8 @@ def parser() -> ArgumentParser:
     asked.add_argument("--prompts", type=Path, metavar="FILE", help="many: a text file, or JSONL with optional targets")
     keys = "no prompt: the tokens whose embeddings switch a neuron on, by its key vectors"
     asked.add_argument("--keys", action="append", metavar="L11.F1229", help=keys)
+    generic = "no prompt: which neurons are in the lists of most prompts, kept beside the catalogue; skipped if known"
+    asked.add_argument("--generic", action="store_true", help=generic)
     second = "with --prompts: a second set, and which neurons are particular to the first"
     add("--against-prompts", type=Path, metavar="FILE", help=second)
     out = "with --prompts: .jsonl or .parquet, one row per prompt; with a comparison: .json, .csv or .parquet"
@@ -148,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Namespace) -> str:
     if options.keys:
         return _keys(options)
+    if options.generic:
+        return _generic(options)
     if options.prompts is None:
         require_prompt(options.prompt)
         if options.against_prompts is not None:
@@ -185,7 +189,7 @@ def _one(options: Namespace, model: "LanguageModel", asked: drilldowns.Asked, lo
         sets = [ablation.resolve(run, parts) for parts in wanted]
         details["effects_of"] = [drilldowns.to_json(measured.ablated(run, parts, means)) for parts in sets]
     if options.json:
-        return _line(to_json(analysis) | details)
+        return _line(to_json(analysis) | details | _generic_among(analysis, catalogue))
     shown = [json.dumps(details, ensure_ascii=False, indent=2)] if details else []
     return "\n".join([text.text_report(analysis, catalogue), *shown])
 
@@ -297,6 +301,34 @@ def _keys(options: Namespace) -> str:
     if options.json:
         return _line({"keys": [drilldowns.to_json(one) for one in found]})
     return "\n\n".join(text.keys_text(one) for one in found)
+
+
+def _generic_among(analysis: Analysis, catalogue: Catalogue | None) -> dict[str, Any]:
+    """Of the listed neurons, those that are in the lists of most prompts, where that is known."""
+    if catalogue is None or not catalogue.generic.prompts:
+        return {}
+    known = catalogue.generic
+    listed = {one.neuron for name in analyses.LISTS for one in getattr(analysis, name)}
+    found = {one.label: known.of(one) for one in sorted(listed, key=lambda one: one.label) if known.of(one)}
+    return {"generic": {"prompts": known.prompts, "neurons": found}}
+
+
+def _generic(options: Namespace) -> str:
+    model, settings = analyses.load(options.model), _settings(options)
+    catalogue = analyses.catalogue_for(options.catalogue, model)
+    if catalogue is None:
+        raise AtlasError(
+            f"Generic neurons are kept beside a catalogue, and {model.name} has none. Make one with `python -m indexer "
+            "build MODEL`."
+        )
+    found = catalogue.generic
+    if found.question != batch.generic_question(settings):
+        found = batch.find_generic(model, settings, _ranges(catalogue, settings), _bar)
+        builds.remember_generic(catalogue.path.parent, found)
+    if options.json:
+        return _line(asdict(found))
+    shown = "  ".join(f"{label} {count}" for label, count in found.neurons.items())
+    return f"{len(found.neurons):,} neurons are in the lists of more than half of {found.prompts} prompts:\n{shown}"
 
 
 # Two runs compared: ``python -m app.attribution "…" --against "…"`` or ``--zero L23.H4``.

@@ -23,10 +23,10 @@ from app.attribution.analysis import analyse
 from app.attribution.prompt import PromptLine, Settings, lines_of, valid_unicode
 from app.attribution.results import to_json
 from app.attribution.run import Ranges, run_prompt
-from app.attribution.sets import Figures, listed_figures
+from app.attribution.sets import VARIED, Figures, generic_neurons, listed_figures
 from db.errors import AtlasError
 from db.neuron import Neuron, Part
-from db.records import short_identity
+from db.records import Generic, short_identity
 from indexer.language_model import LanguageModel
 
 ENDINGS = (".jsonl", ".parquet")
@@ -231,6 +231,23 @@ def analyse_sets(
         figures_on(model, lines[usable[at]], settings, neurons) for at in progress(range(len(usable)), 0, len(usable))
     ]
     return rows, sum(place < len(first) for place in usable), figures_of(found, neurons)
+
+
+# Generic neurons.
+
+
+def generic_question(settings: Settings) -> str:
+    """What `find_generic` asks, as a hash: the prompts and how many neurons a list has."""
+    asked = f"{settings.top} {settings.method} {VARIED.read_text(encoding='utf-8')}"
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+def find_generic(model: LanguageModel, settings: Settings, ranges: Ranges | None, progress: Progress) -> Generic:
+    """Which neurons are in the lists of most of the varied prompts; see `sets.generic_neurons`."""
+    lines, lists = read_prompts(VARIED), replace(settings, query_top=0, suppressing=True, measure=0)
+    rows = (_row(model, lines[place], lists, ranges) for place in progress(range(len(lines)), 0, len(lines)))
+    count, neurons = generic_neurons(rows)
+    return Generic(model.checkpoint.identity, generic_question(settings), count, neurons)
 
 
 def _fingerprint(model: LanguageModel, prompts: list[PromptLine], settings: Settings) -> str:

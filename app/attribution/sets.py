@@ -1,4 +1,5 @@
-"""Sets of prompts: the neurons that are particular to one set against another. Needs no torch.
+"""Sets of prompts: the neurons that are particular to one set against another, and those that most prompts list. Needs
+no torch.
 
 A neuron's figure on a prompt is its score, in nats, for that prompt's own target. The difference of its means over the
 two sets is its specificity. How often chance alone would make it as large is found by dealing the prompts out anew: the
@@ -8,10 +9,12 @@ than it is. Query neurons are left out: what they are given is no contribution o
 Legend: P = prompts of both sets, N = neurons.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -178,3 +181,24 @@ def false_discoveries(p: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     found = np.empty(len(p))
     found[order] = np.minimum(np.minimum.accumulate(raised[::-1])[::-1], 1.0)
     return found
+
+
+# Generic neurons: in the lists of most prompts, whatever these are about.
+
+VARIED = Path(__file__).with_name("varied_prompts.txt")
+"""Fifty prompts of many kinds, written for this."""
+
+
+def generic_neurons(rows: Iterable[dict[str, Any]]) -> tuple[int, dict[str, int]]:
+    """How many prompts were explained, and the neurons that are in the lists of more than half of them, those that
+    raised the target or those that lowered it, with the number of such prompts; most frequent first.
+
+    Args:
+        rows: JSON objects of single prompts; those with an error are passed over.
+    """
+    usable = [row for row in rows if "error" not in row]
+    counts = Counter(
+        label for row in usable for label in {one["neuron"] for name in LISTS for one in row.get(name) or ()}
+    )
+    common = sorted((-count, label) for label, count in counts.items() if 2 * count > len(usable))
+    return len(usable), {label: -count for count, label in common}

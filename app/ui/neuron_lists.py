@@ -26,7 +26,7 @@ from app.ui.components import Cell, Chip, Column, TableRow, Tone, chip, chips, l
 from app.words import nats, signed
 from db.catalogue.store import Catalogue
 from db.neuron import Intervention, Neuron, NeuronAt, NeuronKind, Part, Sign
-from db.records import NeuronTokens, Token
+from db.records import Generic, NeuronTokens, Token
 from db.token_text import shorten
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def value_table(
     """
     strongest = atlas.strongest_tokens([one.neuron for one in found], _DEPTH)
     own = stored.told(atlas, selection, "own")
-    tokens = partial(_raised, strongest, f"“{shorten(analysis.target.token.display, 16)}”")
+    tokens = partial(_raised, strongest, atlas.generic, f"“{shorten(analysis.target.token.display, 16)}”")
     hint = "log-probability increase of the target" if analysis.contrast is None else "share of the logit difference"
 
     def source(one: "ValueNeuron") -> Cell:
@@ -337,11 +337,13 @@ def value_table(
     )
 
 
-def _raised(strongest: Mapping[Neuron, NeuronTokens], target: str, one: "ValueNeuron") -> Cell:
-    """The tokens, after how far score and effect are apart, and the target's place where it is high."""
+def _raised(strongest: Mapping[Neuron, NeuronTokens], generic: Generic, target: str, one: "ValueNeuron") -> Cell:
+    """The tokens, after how far score and effect are apart, the target's place where it is high, and whether the neuron
+    is in most lists.
+    """
     remark = disagreement(one.score, one.effect)
     rank = f"{target} its no. {one.rank}" if one.rank is not None and one.rank <= _NAMING else ""
-    words = " · ".join(filter(None, (f"measured: {remark}" if remark else "", rank)))
+    words = " · ".join(filter(None, (f"measured: {remark}" if remark else "", rank, generic.words(one.neuron))))
     return Cell(chips=raised_first(strongest[one.neuron], one.activation), remark=words)
 
 

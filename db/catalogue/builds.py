@@ -1,15 +1,19 @@
 """The builds in a model's folder: ``build-<id>.duckdb`` files, never changed, and CURRENT, which names one of them."""
 
+import json
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from db.errors import AtlasError, NotFoundError
-from db.files import atomic_write, locked, sync
+from db.files import State, atomic_write, locked, state_of, sync
 from db.lazy import lazy_import
-from db.records import Build
+from db.neuron import Neuron
+from db.records import Build, Generic
 
 if TYPE_CHECKING:
     from db.catalogue import reader
@@ -233,6 +237,39 @@ def source_of(build: Path) -> str | None:
     """Where the model of a build came from: a folder, a hub id or “demo”; None where that is not noted."""
     note = build.parent / SOURCE
     return note.read_text(encoding="utf-8").strip() or None if note.is_file() else None
+
+
+# What is known of a checkpoint's neurons beyond its weights lies beside its builds, and belongs to all of them.
+
+GENERIC = "generic.json"
+
+
+def remember_generic(directory: Path, found: Generic) -> None:
+    """Keep which neurons of the folder's model are generic.
+
+    Raises:
+        AtlasError: it cannot be written.
+    """
+    with atomic_write(directory / GENERIC) as temporary:
+        temporary.write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
+
+
+def generic_of(build: Path, checkpoint: str) -> Generic:
+    """Which neurons of a build's model are generic; none where that was not found out, or of another checkpoint."""
+    path = build.parent / GENERIC
+    found = _generic(path, state_of(path))
+    return found if found.checkpoint == checkpoint else Generic()
+
+
+@lru_cache(maxsize=16)
+def _generic(path: Path, state: State | None) -> Generic:
+    """As it stood when the file was in this state; what cannot be read says nothing."""
+    if state is not None:
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, AtlasError):
+            data = json.loads(path.read_text(encoding="utf-8"))
+            neurons = {Neuron.parse(label).label: int(count) for label, count in data["neurons"].items()}
+            return Generic(str(data["checkpoint"]), str(data["question"]), int(data["prompts"]), neurons)
+    return Generic()
 
 
 def _is_model_folder(folder: Path) -> bool:

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from db.catalogue import concepts, statements
+from db.catalogue.builds import generic_of
 from db.catalogue.concepts import MAX_CONCEPT, WIDEN
 from db.catalogue.export import frame_of
 from db.catalogue.reader import Tokens, token_of
@@ -17,6 +18,7 @@ from db.questions import Filters
 from db.records import (
     Concept,
     ConceptNeuron,
+    Generic,
     Hit,
     LayerCount,
     LayerOverview,
@@ -57,6 +59,11 @@ class Catalogue(Tokens):
     def layout(self) -> Layout:
         """From neurons to stored ids and back."""
         return Layout.from_rows(self.rows(statements.blocks()))
+
+    @property
+    def generic(self) -> Generic:
+        """Which neurons are in the lists of most prompts, as `python -m app.attribution --generic` found out."""
+        return generic_of(self.path, self.info.checkpoint)
 
     def search_token(
         self, token_ids: Iterable[int], filters: Filters = EVERYTHING, *, limit: int = 100, offset: int = 0

@@ -22,6 +22,7 @@ from app.words import nats, percent
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.records import Generic
 from tests.pages import component, texts
 
 TEXT = "The river runs to\nThe hill is\t the\n\nThe road"
@@ -225,6 +226,21 @@ def test_effects_are_measured_where_that_is_asked_for(small_page, small_folders)
     app.button[0].click().run()
     kept = {name: app.query_params[name] for name in ("effects", "bos", "ps2")}
     assert kept == {"effects": "1", "bos": "0", "ps2": "The hill"}
+
+
+def test_generic_neurons_are_marked(small_page, small_folders, monkeypatch):
+    label = component(small_page("many", ps=TEXT), "aggregate")["rows"][0]["cells"][0]["text"]
+    monkeypatch.setattr(Catalogue, "generic", Generic("", "", 50, {label: 46}))
+    remark = "generic: in the lists on 46 of 50 prompts"
+    prompt = TEXT.partition("\n")[0]
+    for page, key in ((small_page("many", ps=TEXT), "aggregate"), (small_page("prompt", p=prompt), "neurons_ffn")):
+        rows = [row["cells"] for row in component(page, key)["rows"]]
+        marked = [cells[0]["text"] for cells in rows if any(remark in cell.get("remark", "") for cell in cells)]
+        assert marked == [label]
+    rows = component(small_page("many", ps=TEXT, ps2=SECOND, has=label), "particular")["rows"]
+    assert [row["cells"][-1]["remark"] for row in rows] == [remark]
+    captions = [one.value for one in small_page("neuron", n=label).caption]
+    assert any(one.startswith("Generic: in the lists on 46 of 50 prompts") for one in captions)
 
 
 def test_files_are_compared_by_their_lists():

@@ -1,6 +1,7 @@
 """One set of prompts against another: by brute force, in plain loops, and on a model."""
 
 import json
+import shutil
 from itertools import combinations
 
 import numpy as np
@@ -8,12 +9,25 @@ import pandas as pd
 import pytest
 import torch
 
-from app.attribution import Settings, run_prompt
+from app.attribution import Settings, analyse, load, run_prompt
 from app.attribution.__main__ import main
 from app.attribution.batch import analyse_sets, read_rows
 from app.attribution.frames import said_frame, said_of
 from app.attribution.prompt import PromptLine
-from app.attribution.sets import Figures, false_discoveries, least_p, listed_figures, permutation_p, specificity
+from app.attribution.results import to_json
+from app.attribution.run import stored_ranges
+from app.attribution.sets import (
+    LISTS,
+    Figures,
+    false_discoveries,
+    generic_neurons,
+    least_p,
+    listed_figures,
+    permutation_p,
+    specificity,
+)
+from db.catalogue.builds import find_catalogue
+from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
 from tests import models
@@ -199,3 +213,56 @@ def test_from_the_shell(tmp_path, capsys):
     assert len(pd.read_csv(asked[-1])) == len(expected)
     assert main(["a", *asked[2:]]) == 2
     assert "--prompts" in capsys.readouterr().err
+
+
+def test_generic_neurons_are_in_more_than_half_of_the_lists():
+    def row(raised, lowered=(), query=()):
+        lists = {"ffn_value_neurons": raised, "attention_suppressing_neurons": lowered, "query_ffn_neurons": query}
+        return {name: [{"neuron": one, "score": 1.0} for one in some] for name, some in lists.items()}
+
+    rows = [
+        row(["L0.F1", "L0.F2"], ["L0.H0.N1", "L0.H0.N1"], ["L0.F9"]),
+        {"prompt": "a", "error": "too long"},
+        row(["L0.F1"], ["L0.H0.N1"], ["L0.F9"]),
+        row(["L0.F1", "L0.F2"], [], ["L0.F9"]),
+        row([], ["L0.H0.N1"]),
+    ]
+    assert generic_neurons(rows) == (4, {"L0.F1": 3, "L0.H0.N1": 3})  # L0.F2 in half of them
+
+
+def test_the_command_finds_them_once_and_keeps_them(tmp_path, small_folders, monkeypatch, capsys):
+    models_folder, builds_folder = small_folders
+    place = tmp_path / "catalogue"
+    shutil.copytree(builds_folder, place)
+    varied = tmp_path / "varied.txt"
+    varied.write_text("\n".join(FIRST))
+    monkeypatch.setattr("app.attribution.batch.VARIED", varied)
+    asked = ["--generic", "--model", str(models_folder / "llama"), "--catalogue", str(place), "--top", "5"]
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    with Catalogue.open(find_catalogue(place, "llama")) as atlas:
+        model, ranges = load(str(models_folder / "llama")), stored_ranges(atlas)
+        settings = Settings(top=5, suppressing=True)
+        rows = [to_json(analyse(model, one, settings, ranges=ranges)) for one in FIRST]
+        lists = [{one["neuron"] for name in LISTS for one in row[name]} for row in rows]
+        expected = {one: sum(one in some for some in lists) for one in set().union(*lists)}
+        assert found["prompts"] == 3
+        assert found["neurons"] == {one: count for one, count in expected.items() if count > 1}
+        assert found["neurons"]
+        label, count = next(iter(found["neurons"].items()))
+        neuron = Neuron.parse(label)
+        assert (atlas.generic.of(neuron), atlas.generic.of(Neuron.ffn(0, 0))) == (count, expected.get("L0.F0"))
+        assert atlas.generic.words(neuron) == f"generic: in the lists on {count} of 3 prompts"
+        monkeypatch.setattr("app.attribution.batch.find_generic", lambda *_: pytest.fail("found again"))
+        assert main(asked) == 0
+        capsys.readouterr()
+        assert main([FIRST[0], *asked[1:], "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)["generic"]
+        own = {one: count for one, count in found["neurons"].items() if one in lists[0]}
+        assert shown == {"prompts": 3, "neurons": own}
+        kept = atlas.path.parent / "generic.json"
+        data = json.loads(kept.read_text())
+        for damaged in (json.dumps(data | {"checkpoint": "sha256 0"}), json.dumps(data | {"neurons": {"x": 1}}), "{"):
+            kept.write_text(damaged)
+            assert atlas.generic.of(neuron) is None  # another model's, or not to be read
+            assert atlas.generic.words(neuron) == ""

@@ -175,9 +175,18 @@ _ROWS = (
         Needs(("TextArea", "Button", "ButtonGroup"), ("DownloadButton",), ("set", "ps", "psz")),
         about=(
             "Each prompt is explained on its own; the lists are then combined. A neuron that appears in many of them "
-            "serves the task rather than one answer.",
+            "serves the task rather than one answer; or it serves any text, and is then marked as generic.",
+            "With a second set, the neurons of a topic show: those that do more for the answers of the first set than "
+            "for those of the second. Give each prompt a target, or the model may answer with “a” or “the”.",
         ),
-        terms=("value neurons", "suppressing neurons", "query neurons", "log-probability increase", "sign rule"),
+        terms=(
+            "value neurons",
+            "suppressing neurons",
+            "query neurons",
+            "log-probability increase",
+            "measured effect",
+            "sign rule",
+        ),
     ),
     Page(
         "saved",

@@ -27,7 +27,7 @@ from app.ui.navigation import fail, warn
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.records import short_identity
+from db.records import Generic, short_identity
 from db.token_text import shorten
 from db.workspace.records import ROLES
 
@@ -316,7 +316,7 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
     if shown:
         left, right = st.columns([5, 3], gap="medium")
         with left:
-            _table(batches.with_tokens(shown, own), selection, most, measured)
+            _table(batches.with_tokens(shown, own), selection, most, measured, own.generic if own else Generic())
             legend("ffn", "attention", "promotes", "suppresses")
             _pager(rows, selection)
         with right:
@@ -363,13 +363,15 @@ def _particular(found: Compared, selection: ManySelection, atlas: Catalogue) -> 
     rows = batches.particular(found, selection, own)
     shown = _shown(rows, selection)
     if shown:
-        _particular_table(batches.with_tokens(shown, own), selection, best, measured)
+        _particular_table(batches.with_tokens(shown, own), selection, best, measured, own.generic if own else Generic())
         legend("ffn", "attention", "promotes", "suppresses")
         _pager(rows, selection)
     whole_files("neurons-of-two-sets", lambda: found.frame, "sets")
 
 
-def _particular_table(rows: list[Particular], selection: ManySelection, best: ListOrder, measured: bool) -> None:
+def _particular_table(
+    rows: list[Particular], selection: ManySelection, best: ListOrder, measured: bool, generic: Generic
+) -> None:
     def tokens(one: Particular) -> tuple[Chip, ...]:
         if one.tokens is None:
             return (chip("not in this catalogue"),)
@@ -394,7 +396,13 @@ def _particular_table(rows: list[Particular], selection: ManySelection, best: Li
             ListOrder.CHANCE,
         ),
         (lists.text("q", "number", lambda one: f"{one.q:.2g}", "p, corrected for the number of neurons"), None),
-        (lists.chips_of("promotes, then suppresses", "tokens", tokens), None),
+        (
+            (
+                Column("promotes, then suppresses", "tokens"),
+                lambda one: Cell(chips=tokens(one), remark=generic.words(one.neuron)),
+            ),
+            None,
+        ),
     ]
     if measured:
         hint = "difference of the mean measured effects: what A’s answers lost without it, less what B’s lost"
@@ -447,7 +455,7 @@ def _filters(
         lists.order_fields(HERE, selection, orders, changed)
 
 
-def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured: bool) -> None:
+def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured: bool, generic: Generic) -> None:
     def tokens(one: NeuronRow) -> tuple[Chip, ...]:
         if one.tokens is None:
             return (chip("not in this catalogue"),)
@@ -468,7 +476,7 @@ def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured:
             lambda one: "" if one.activation is None else signed(one.activation),
             "over the same prompts; signed",
         ),
-        lists.chips_of(lists.RAISED, "tokens", tokens),
+        (Column(lists.RAISED, "tokens"), lambda one: Cell(chips=tokens(one), remark=generic.words(one.neuron))),
     ]
     orders: list[ListOrder | None] = [
         ListOrder.LAYER,
