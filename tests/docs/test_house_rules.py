@@ -9,7 +9,7 @@ from tests.readmes import CHECKOUT, ROOMS
 
 MOST_FILES = 134
 """Of Python; 125 without the latest migration, which has to be a file of its own."""
-MOST_LINES = 35_900
+MOST_LINES = 36_010
 """Of Python, JavaScript, CSS and HTML. The aim is 24,000."""
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 70
