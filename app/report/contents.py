@@ -76,10 +76,10 @@ def html(material: Material) -> bytes:
         "Explained position": f"{analysis.position} of {len(analysis.tokens)} tokens, counted from 0",
         "Report made": origin.date,
     }
-    page = _template().render(
+    page = template().render(
         palette=charts,
-        title=f"{shorten(_readable(analysis.prompt), 60)} → {shorten(target.token.display, _TOKEN)}",
-        prompt=_readable(analysis.prompt),
+        title=f"{shorten(readable(analysis.prompt), 60)} → {shorten(target.token.display, _TOKEN)}",
+        prompt=readable(analysis.prompt),
         facts=facts,
         analysis=analysis,
         predictions=prompt_charts.predictions(analysis.predictions, target.token.id).bars,
@@ -91,7 +91,7 @@ def html(material: Material) -> bytes:
         reading=reading,
         layers=layers,
         strongest_heads=_strongest(heads.frame),
-        figures=_figures(_charts(reading, layers, heads, material)),
+        figures=drawn(_charts(reading, layers, heads, material)),
         moves=() if material.flow is None else _moves(material.flow),
         tables=_value_tables(reading, catalogue, material.rows),
         query="" if query is None else query_sentence(query),
@@ -117,16 +117,16 @@ def steered_html(found: "Steering", asked: SteerSelection, build: BuildStamp, ba
         "Report made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     link, names = shared("steer", asked, build), ("The model as it is", "With the changes")
-    page = _template("steered.html").render(
+    page = template("steered.html").render(
         palette=charts,
-        title=f"{shorten(_readable(found.prompt), 60)}, steered",
-        prompt=_readable(found.prompt),
+        title=f"{shorten(readable(found.prompt), 60)}, steered",
+        prompt=readable(found.prompt),
         facts=facts,
         found=found,
         sentence=steer.sentence(found, asked),
         drawing=steer.drawing(asked),
         continuations=[
-            (name, _readable(one.text), one.ended) for name, one in zip(names, found.continuations, strict=False)
+            (name, readable(one.text), one.ended) for name, one in zip(names, found.continuations, strict=False)
         ],
         address=urljoin(base, link) if urlsplit(base).scheme in ("http", "https") else link,
         command=_steering_command(found, asked),
@@ -151,7 +151,7 @@ def _steering_command(found: "Steering", asked: SteerSelection) -> str | None:
 
 
 @cache
-def _template(name: str = "report.html") -> Template:
+def template(name: str = "report.html") -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -169,7 +169,7 @@ def _visible(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """A prompt with its spaces and line breaks, and what is otherwise invisible in display form."""
     return legible(text).replace("↵", "\n")
 
@@ -225,7 +225,7 @@ def _strongest_layers(frame: "pd.DataFrame", reading: Reading) -> str:
     return f"Attention and FFN of every layer by {reading.unit}; the largest: {named}"
 
 
-def _figures(charts: Mapping[str, tuple[Chart, str]]) -> dict[str, Figure]:
+def drawn(charts: Mapping[str, tuple[Chart, str]]) -> dict[str, Figure]:
     """All drawings at once: starting to draw takes longer than drawing. Their names keep their gradients' ids apart."""
     made = inline_svgs([printed(chart) for chart, _ in charts.values()])
     return {

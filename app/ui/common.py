@@ -30,6 +30,7 @@ from app.words import TERMS, literal
 from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.lazy import lazy_import
 from db.neuron import Neuron
 from db.token_text import display, shorten
 from db.workspace import Saved
@@ -37,6 +38,9 @@ from db.workspace.records import MAX_TITLE
 
 if TYPE_CHECKING:
     from app.attribution.results import Analysis
+    from app.report import views
+else:
+    views = lazy_import("app.report.views")
 
 T = TypeVar("T")
 _FORMS = {
@@ -282,6 +286,18 @@ def keep(page: str, selection: Selection, suggested: str, about: str, atlas: Cat
         about: what is seen, in a line.
         atlas: the catalogue that it is seen in.
     """
+    if page in ("compare", "search", "neuron"):  # which have no report of their own
+        st.download_button(
+            "Report",
+            data=partial(views.alone, page, suggested, selection, atlas, st.context.url or ""),
+            file_name=f"atlas-{page}.html",
+            mime="text/html",
+            on_click="ignore",
+            key="keep_report",
+            icon=":material/description:",
+            type="tertiary",
+            help="This view as one page that opens offline",
+        )
     if not stored.offered():
         return
     with st.popover("Save", icon=":material/bookmark_add:", help="Save this view, to find it under Saved"):

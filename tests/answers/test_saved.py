@@ -78,6 +78,8 @@ def test_the_save_control_keeps_the_view(small_page, workspace):
 )
 def test_views_of_other_pages_are_kept_listed_collected_and_opened(small_page, workspace, page, params, kind, about):
     app = small_page(page, **params)
+    buttons = [one.proto.label for one in app.get("download_button")]
+    assert ("Report" in buttons) == (page != "many")
     app.button(key="keep_button").click().run()
     assert not app.exception
     assert not texts(app)
@@ -93,6 +95,7 @@ def test_views_of_other_pages_are_kept_listed_collected_and_opened(small_page, w
         assert urlsplit(opened["href"]).path == page
         assert dict(parse_qsl(urlsplit(opened["href"]).query)) == params
         assert any(one.value.startswith(kind) for one in shown.caption)
+    assert "Report" in [one.proto.label for one in shown.get("download_button")]
     again = parse(to_text(export(workspace)))
     assert again.analyses[0].page == page
     workspace.delete(kept.id)

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pandas as pd
 import pytest
 
+from app.answers import compare, explain, stored
 from app.answers.reading import moves_sentence, reading_of
 from app.attribution import analyse, load, run_prompt
 from app.attribution.__main__ import main as attribution
@@ -26,14 +27,26 @@ from app.attribution.heads import logit_lens, moves
 from app.attribution.prompt import PromptToken, Settings
 from app.attribution.results import Certificate, Flow, Move, to_json
 from app.attribution.run import stored_ranges
-from app.report import FILES, Material, Origin, file_name, tables
+from app.report import FILES, Material, Origin, file_name, tables, views
 from app.report.__main__ import main, parser
 from app.state.address import Limits
-from app.state.selections import Map, Place, PromptSelection, Rule
+from app.state.selections import (
+    By,
+    CompareSelection,
+    ManySelection,
+    Map,
+    NeuronSelection,
+    Place,
+    PromptSelection,
+    Rule,
+    SearchSelection,
+    SteerSelection,
+)
 from app.words import nats, percent, signed
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
-from db.neuron import NeuronKind
+from db.neuron import Neuron, NeuronKind, parse_interventions, parse_list
+from db.workspace import Workspace
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROMPT = "The river runs to"
@@ -486,3 +499,66 @@ def test_what_the_tokenizer_made_of_the_text_is_told(model, atlas):
     assert found.notices
     for notice in found.notices:
         assert notice in " ".join(Seen(page(found, atlas)).text.split())
+
+
+# Views of other pages, and a collection of every kind
+
+
+@pytest.fixture
+def kept(small_page, tmp_path, atlas, analysis):
+    """A collection of every kind, in a workspace."""
+    with Workspace.open(f"sqlite:///{tmp_path / 'atlas.sqlite'}") as workspace:
+        drawer = workspace.new_collection("Rivers <b>& seas")
+        entry = explain.draft("An explanation", PromptSelection(PROMPT), analysis, atlas)
+        views_kept = [workspace.save(entry)]
+        for one, state in (
+            ("compare", CompareSelection(PROMPT, zero=parse_list("L1.ffn"))),
+            ("search", SearchSelection("the", by=By.TOKEN)),
+            ("search", SearchSelection("river, sea", by=By.CONCEPT)),
+            ("neuron", NeuronSelection("L1.F3")),
+            ("neuron", NeuronSelection("L99.F3")),
+            ("many", ManySelection("The sea\nThe hill")),
+            ("steer", SteerSelection(PROMPT, interventions=parse_interventions("L1.F3=2"))),
+            ("dreams", NeuronSelection("L1.F3")),
+        ):
+            views_kept.append(stored.save_view(one, state, f"A {one} {NASTY[:40]}", "about", atlas))
+        for each in views_kept:
+            workspace.collect_analysis(drawer.id, each.id)
+        workspace.collect_neuron(drawer.id, "llama", Neuron.ffn(2, 5))
+        yield workspace, workspace.collections()[0]
+
+
+def test_a_collections_report_has_all_its_kinds(kept, atlas):
+    workspace, drawer = kept
+    told = views.of_collection(workspace, drawer, atlas)
+    pages = ["prompt", "compare", "search", "search", "neuron", "neuron", "many", "steer", "dreams", "neuron"]
+    assert [one.page for one in told] == pages
+    assert all(one.sentences for one in told)
+    assert [bool(one.charts) for one in told] == [one in (0, 1, 2, 3, 4, 9) for one in range(10)]
+    seen = Seen(views.html(drawer.name, told, atlas, "http://localhost/x/"))
+    elements = [name for name, _ in seen.elements]
+    assert elements.count("svg") == 2 * 2 + 2 * 1 + 2 * 2
+    assert not {"script", "img", "b", "link"} & set(elements)
+    assert "Rivers <b>& seas" in seen.text
+    ids = [attributes["id"] for _, attributes in seen.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for kind in views.KINDS.values():
+        assert kind in seen.text
+    links = [attributes["href"] for name, attributes in seen.elements if name == "a" and "http" in attributes["href"]]
+    assert [urlsplit(one).path for one in links] == [f"/x/{page}" for page in pages if page != "dreams"]
+
+
+def test_a_comparison_and_a_neuron_are_told_with_the_librarys_figures(kept, model, atlas):
+    asked = CompareSelection(PROMPT, zero=parse_list("L1.ffn"))
+    found = compare.comparison(atlas, asked)
+    seen = Seen(views.alone("compare", "x", asked, atlas, ""))
+    assert compare.sentence(found, asked.zero) in seen.text
+    rows = seen.cells(first="neuron")[0]
+    expected = [[one.neuron.label, nats(one.score)] for one in found.neurons[NeuronKind.FFN][:30]]
+    assert [row[:2] for row in rows] == expected
+    tokens = seen.cells(first="token")[0]
+    assert [row[1:3] for row in tokens] == [[percent(one.first), percent(one.second)] for one in found.predictions]
+    card = atlas.neuron(Neuron.ffn(1, 3))
+    promoted, suppressed = Seen(views.alone("neuron", "x", NeuronSelection("L1.F3"), atlas, "")).cells(first="rank")
+    for rows, entries in ((promoted, card.top), (suppressed, card.bottom)):
+        assert [row[2:] for row in rows] == [[signed(one.logit), signed(one.z)] for one in entries[:30]]

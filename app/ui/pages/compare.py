@@ -153,7 +153,8 @@ def _compared(selection: CompareSelection, atlas: Catalogue) -> None:
     st.markdown(f"**{literal(said)}**  \n{literal(compare.measured(found))}")
     for notice in found.notices:
         st.caption(f":material/info: {literal(notice)}")
-    keep(HERE, selection, compare.subject(found, selection.zero), said, atlas)
+    with st.container(horizontal=True, vertical_alignment="center", key="tools"):
+        keep(HERE, selection, compare.subject(found, selection.zero), said, atlas)
     _zeroed(found, selection)
     left, right = st.columns(2, gap="large")
     with left:

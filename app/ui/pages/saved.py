@@ -6,6 +6,7 @@ from dataclasses import replace
 import streamlit as st
 
 from app.answers import stored
+from app.report import views
 from app.serving import access
 from app.state.selections import SAVED_ROWS, NeuronSelection, PromptSelection, SavedSelection
 from app.ui import navigation
@@ -35,15 +36,6 @@ _NOTE = 300
 """How much of a note is shown, in characters."""
 _TAGS = 60
 _NEW = "a new collection …"
-KINDS = {
-    "prompt": "explanation",
-    "compare": "comparison",
-    "search": "search",
-    "neuron": "neuron",
-    "many": "set of prompts",
-    "steer": "intervention",
-}
-"""What a saved view is called, by its page."""
 
 
 def draw() -> None:
@@ -143,7 +135,7 @@ def _analysis(one: Saved, collections: tuple[Collection, ...], within: Collectio
         with left:
             opened = link(one.title, saved_href(one, atlas))
             chips([opened], key=f"open_{one.id}", here=HERE, label=f"open {one.title}")
-            facts = [KINDS.get(one.page, one.page), shorten(in_display_form(one.prompt).replace("␣", " "), 120)]
+            facts = [views.KINDS.get(one.page, one.page), shorten(in_display_form(one.prompt).replace("␣", " "), 120)]
             facts += [f"→ {in_display_form(one.target)}"] if one.page == "prompt" else []
             facts.append(one.created_at[:10])
             if one.model != atlas.info.model:
@@ -178,6 +170,18 @@ def _collection(
             _delete(chosen.id, chosen.name, words, Workspace.delete_collection, SavedSelection())
     if not contents.analyses and not contents.neurons:
         st.info("This collection is still empty. Put something in it from the menu of its row.")
+    else:
+        base = st.context.url or ""
+        st.download_button(
+            "Report",
+            data=lambda: views.html(chosen.name, views.of_collection(workspace, chosen, atlas), atlas, base),
+            file_name="atlas-collection.html",
+            mime="text/html",
+            on_click="ignore",
+            key="collection_report",
+            icon=":material/description:",
+            help="All of it as one page that opens offline. Comparisons and searches are asked anew.",
+        )
     for one in contents.analyses:
         _analysis(one, collections, chosen, atlas)
     for model, neuron in contents.neurons:
