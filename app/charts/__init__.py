@@ -231,7 +231,13 @@ class Predictions(Chart):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plot(Chart):
-    """A chart that Altair draws on screen as well. width: of its picture, in pixels."""
+    """A chart that Altair draws on screen as well.
+
+    Attributes:
+        width: of its picture, in pixels.
+        picked: the field of the first layer's data that says where a click on a mark leads; empty where to nowhere.
+    """
 
     altair: "AltairChart"
     width: int = WIDTH
+    picked: str = ""

@@ -121,6 +121,43 @@ def layer_distribution(
     return _plot(name, label or title, frame, chart)
 
 
+def against_measured(drawn: pd.DataFrame, frame: pd.DataFrame, title: str, unit: str, subject: str) -> Plot:
+    """Scores across, measured effects upwards, and where the two would be the same.
+
+    Columns: neuron, kind, score and effect (nats), remark (how they differ), href (where a click leads), and of
+    attention neurons position and source.
+    """
+    ends = [(drawn[name].min(), drawn[name].max()) for name in ("score", "effect")] if len(drawn) else [(0.0, 1.0)]
+    low, high = max(min(0.0, one) for one, _ in ends), min(max(0.0, one) for _, one in ends)
+    tooltip = [
+        alt.Tooltip("neuron:N"),
+        alt.Tooltip("position:N", title="from position"),
+        alt.Tooltip("source:N", title="its token"),
+        alt.Tooltip("score:Q", title=unit, format="+.3f"),
+        alt.Tooltip("effect:Q", title="measured (nats)", format="+.3f"),
+        alt.Tooltip("remark:N", title="measured"),
+    ]
+    points = (
+        alt.Chart(drawn)
+        .mark_point(filled=True, size=46, opacity=0.65)
+        .encode(
+            x=alt.X("score:Q", title=unit),
+            y=alt.Y("effect:Q", title="measured effect (nats)"),
+            color=_coloured("kind", KINDS),
+            tooltip=tooltip,
+        )
+    )
+    same = (
+        alt.Chart(pd.DataFrame({"score": [low, high], "effect": [low, high]}))
+        .mark_line(color=NEUTRAL, strokeDash=[5, 4], strokeWidth=1.5)
+        .encode(x="score:Q", y="effect:Q")
+    )
+    below = f"{subject}; dashed: where both are the same"
+    chart = alt.layer(points, same, title=_title(title, below)).properties(height=420)
+    name = "scored_against_measured"
+    return Plot(name=name, title=title, label=title, frame=frame, altair=chart, width=WIDTH, picked="href")
+
+
 def token_bars(card: pd.DataFrame, sign: Sign, first: int, *, faint: bool = False) -> Plot:
     """Logits of the first tokens of one end. Columns: sign, rank, token (display form), token_id, logit, z."""
     own = card[card["sign"] == str(sign)]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from app.answers.reading import Reading
+from app.answers.reading import Reading, disagreement
 from app.attribution import frames, results
+from app.attribution.prompt import Method
 from app.charts import (
     KIND_NAMES,
     KINDS,
@@ -26,7 +27,7 @@ from app.charts import (
     Prediction,
     Predictions,
 )
-from app.charts.catalogue_charts import query_layers
+from app.charts.catalogue_charts import against_measured, query_layers
 from app.state.selections import ComparePlace, Place
 from app.words import nats, percent, signed
 from db.lazy import lazy_import
@@ -43,6 +44,14 @@ WHOLE = Place()
 """Looking at no part of the model."""
 LENS_POSITIONS = 40
 """More do not fit into a picture; the last are shown."""
+EFFECT = "effect"
+_BEFORE = {"score": "", EFFECT: "measured ", "delta_score": "Δ "}
+"""Before a figure in words, by its column."""
+_SCORED = {
+    Method.ADDED: "increase",
+    Method.REMOVED: "loss by removal",
+    Method.GRADIENT: "gradient × activation",
+}
 _READERS = {
     "attention": "What the top attention value neurons read",
     "ffn": "What the top FFN value neurons read",
@@ -81,22 +90,30 @@ def predictions(
 
 
 def layers(reading: Reading, place: Place = WHOLE, address: Callable[[Place], str] = nowhere) -> Columns:
-    """Attention beside FFN in every layer; a click looks into the layer, or out of it again."""
+    """Attention beside FFN in every layer; a click looks into the layer, or out of it again. Scores, or where the place
+    says so and they are known, measured effects.
+    """
     frame = frames.layers_frame(reading.source)
+    column = figure(frame, place)
     return Columns(
-        **_of(reading, "layers", "Layers"),
+        **_of(reading, "layers", "Layers", column),
         frame=frame,
         axis="layer",
         series=_BOTH_KINDS,
-        groups=_layer_groups(frame, "score", place.layer, lambda layer: address(_at_layer(place, layer))),
+        groups=_layer_groups(frame, column, place.layer, lambda layer: address(_at_layer(place, layer))),
     )
+
+
+def figure(frame: pd.DataFrame, place: Place) -> str:
+    """The column that a chart of layers or heads shows: "score", or "effect"."""
+    return EFFECT if place.effects and EFFECT in frame else "score"
 
 
 def _layer_groups(
     frame: pd.DataFrame, column: str, current: int | None, link: Callable[[int], str]
 ) -> tuple[Group, ...]:
     """A group for each layer. Columns: layer, part, and `column`."""
-    delta = "" if column == "score" else "Δ "
+    delta = _BEFORE[column]
     scores = frame.pivot(index="layer", columns="part", values=column).sort_index()
     return tuple(
         Group(
@@ -172,16 +189,17 @@ def _move_words(move: results.Move) -> str:
 
 
 def heads(reading: Reading, place: Place = WHOLE, address: Callable[[Place], str] = nowhere) -> Grid:
-    """Heads by layers; a click looks into the head, or out of it again."""
+    """Heads by layers; a click looks into the head, or out of it again. Scores or effects, as of `layers`."""
     frame = frames.heads_frame(reading.source)
+    column = figure(frame, place)
     return Grid(
-        **_of(reading, "heads", "Attention heads"),
-        sides=reading.sides,
+        **_of(reading, "heads", "Attention heads", column),
+        sides=("in its way", "helped it") if column == EFFECT else reading.sides,
         note="logarithmic colour",
         frame=frame,
         axes=("head", "layer"),
         columns=_layer_names(frame),
-        rows=_head_rows(frame, "score", place.head, lambda head: address(_at_head(place, head))),
+        rows=_head_rows(frame, column, place.head, lambda head: address(_at_head(place, head))),
     )
 
 
@@ -189,7 +207,7 @@ def _head_rows(
     frame: pd.DataFrame, column: str, current: Head | None, link: Callable[[Head], str]
 ) -> tuple[tuple[str, tuple[Cell, ...]], ...]:
     """Heads downwards, layers across. Columns: layer, head, and `column`."""
-    delta = "" if column == "score" else "Δ "
+    delta = _BEFORE[column]
     rows: dict[int, list[Cell]] = {}
     for layer, head, score in frame[["layer", "head", column]].itertuples(index=False):
         one = Head(int(layer), int(head))
@@ -217,21 +235,21 @@ def heads_of_layer(
 ) -> Columns:
     """The heads of one layer."""
     frame = frames.heads_frame(reading.source)
-    frame = frame[frame["layer"] == layer]
+    frame, column = frame[frame["layer"] == layer], figure(frame, place)
     return Columns(
-        **_of(reading, "layer_heads", f"Heads of layer {layer}"),
+        **_of(reading, "layer_heads", f"Heads of layer {layer}", column),
         frame=frame,
         axis="head",
-        series=(("score", "attention"),),
+        series=((column, "attention"),),
         groups=tuple(
             Group(
                 str(head),
                 (score,),
-                f"{one.label}: {nats(score)} nats",
+                f"{one.label}: {_BEFORE[column]}{nats(score)} nats",
                 address(_at_head(place, one)),
                 place.head == one,
             )
-            for head, score in zip(frame["head"].tolist(), frame["score"].tolist(), strict=True)
+            for head, score in zip(frame["head"].tolist(), frame[column].tolist(), strict=True)
             for one in [Head(layer, head)]
         ),
     )
@@ -316,16 +334,45 @@ def subject(prompt: str) -> str:
     return f"“{shorten(display(prompt.encode('utf-8', 'replace')).replace('␣', ' '), 70)}”"
 
 
-def _of(reading: Reading, name: str, title: str) -> dict[str, Any]:
-    """What a chart of a reading says of itself."""
+def _of(reading: Reading, name: str, title: str, column: str = "score") -> dict[str, Any]:
+    """What a chart of a reading says of itself; column: of a frame of layers or heads."""
     analysis, contrast = reading.analysis, reading.analysis.contrast
-    prompt, target = subject(analysis.prompt), shorten(analysis.target.token.display, 20)
-    if contrast is None:
-        what = f"increase of log p(“{target}”)"
+    prompt, what = subject(analysis.prompt), f"log p(“{shorten(analysis.target.token.display, 20)}”)"
+    if contrast is not None:
+        what += f" − log p(“{shorten(contrast.distractor.token.display, 20)}”)"
+    if column == EFFECT:
+        what = f"measured: loss of {what} without it"
     else:
-        what = f"share of log p(“{target}”) − log p(“{shorten(contrast.distractor.token.display, 20)}”)"
-    below = f"{what} after {prompt}, {analysis.model}"
-    return {"name": name, "title": title, "subject": below, "unit": reading.unit}
+        what = f"{_SCORED[analysis.method] if contrast is None else 'share'} of {what}"
+    unit = "measured effect (nats)" if column == EFFECT else reading.unit
+    return {"name": name, "title": title, "subject": f"{what} after {prompt}, {analysis.model}", "unit": unit}
+
+
+# What was scored against what was measured.
+
+
+def scatter(
+    reading: Reading, found: Sequence[results.ValueNeuron], words: str, address: Callable[[Neuron], str] = nowhere
+) -> Plot:
+    """Each neuron's score across, its measured effect upwards, and the line on which the two are the same; a click
+    opens the neuron.
+
+    Args:
+        reading: the analysis.
+        found: of its neurons; those that were not measured are left out.
+        words: what they are called, such as “raised “ Paris” most”.
+        address: of a neuron's page.
+    """
+    known = tuple(one for one in found if one.effect is not None)
+    frame = frames.neurons_frame(reading.analysis, known)
+    drawn = frame.assign(
+        kind=[str(one.neuron.kind) for one in known],
+        remark=[disagreement(one.score, one.effect) or "no great difference" for one in known],
+        href=[address(one.neuron) for one in known],
+    )
+    return against_measured(
+        drawn, frame, f"Scored against measured: {words}", reading.unit, _of(reading, "", "", EFFECT)["subject"]
+    )
 
 
 # The charts of a comparison

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from app.attribution.prompt import Method
 from app.state.address import address, shared
 from app.state.selections import DEFAULT_TOP, Map, PromptSelection, Rule
 from db.catalogue.store import Catalogue
@@ -77,6 +78,7 @@ class Origin:
             "--position": asked.position,
             "--top": None if asked.top == DEFAULT_TOP else asked.top,
             "--conventions": None if asked.rule is Rule.EXACT else asked.rule,
+            "--method": None if asked.method is Method.ADDED else asked.method,
         }
         words = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         words += ["--no-bos"] if asked.bare else []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.attribution import drilldowns, results
-from app.attribution.prompt import Settings, require_prompt
+from app.attribution.prompt import Method, Settings, require_prompt
 from app.report import FILES, ROWS, Material, Origin
 from app.state.selections import DEFAULT_TOP, MAX_TOP, Map, Place, PromptSelection, Rule
 from db import command_line
@@ -63,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
     add("--chat", action="store_true", help="the prompt is a user's message: put it into the model's chat template")
     top = command_line.whole_number(1, MAX_TOP)
     add("--top", type=top, default=DEFAULT_TOP, metavar="K", help=f"neurons of each kind (default: {DEFAULT_TOP})")
+    add("--method", choices=list(Method), default=Method.ADDED, help="how contributions are scored (default: added)")
+    measure = "measure the effect of the first N neurons of each list (default: of all; 0: of none)"
+    add("--measure", type=count, metavar="N", help=measure)
     rules = [str(rule) for rule in Rule]
     add("--conventions", choices=rules, default="exact", help="see app/attribution/README.md")
     add("--lens", action="store_true", help="also the logit lens over layers and positions")
@@ -106,10 +109,13 @@ def _explained(options: argparse.Namespace) -> Material:
         chat=options.chat,
         conventions=Conventions(options.conventions),
         suppressing=True,
+        method=Method(options.method),
+        measure=options.top if options.measure is None else options.measure,
     )
     run = runs.run_prompt(model, options.prompt, settings)
     with torch.inference_mode():
         analysis = analyses.explain(run, None if catalogue is None else runs.stored_ranges(catalogue))
+        analysis = analyses.measured(run, analysis)
         lens, flow = heads.logit_lens(run) if options.lens else None, heads.moves(run)
     more = {} if lens is None else {drilldowns.NAMED["lens"].key: drilldowns.to_json(lens)}
     return _material(analysis, catalogue, options, lens, flow, more)
@@ -139,8 +145,9 @@ def _stored(options: argparse.Namespace) -> Material:
 
 
 _NO_CATALOGUE = "No catalogue of this model: the tokens of its neurons are not shown."
-_OF_A_PROMPT = ("target", "target_id", "distractor", "distractor_id", "position", "top", "conventions")
-_DEFAULTS = {"top": DEFAULT_TOP, "conventions": "exact"}
+_TOKENS = ("target", "target_id", "distractor", "distractor_id")
+_OF_A_PROMPT = (*_TOKENS, "position", "top", "conventions", "method", "measure")
+_DEFAULTS = {"top": DEFAULT_TOP, "conventions": "exact", "method": Method.ADDED}
 
 
 def _refuse(constant: str) -> None:
@@ -174,6 +181,7 @@ def _material(
         None if analysis.contrast is None else analysis.contrast.distractor.token.id,
         Place(Map.HEADS if lens is None else Map.LENS),
         bare=not analysis.bos,
+        method=analysis.method,
         chat=analysis.chat,
     )
     model = options.model if options.model == "demo" else analysis.model  # as it was given, but nobody's folders

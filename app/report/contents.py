@@ -19,7 +19,19 @@ from markupsafe import Markup
 
 from app import charts
 from app.answers import steer
-from app.answers.reading import Reading, certainty_lines, in_words, most, moves_sentence, query_sentence, reading_of
+from app.answers.reading import (
+    BY,
+    DISAGREEMENT,
+    MEASURED,
+    Reading,
+    certainty_lines,
+    disagreement,
+    in_words,
+    most,
+    moves_sentence,
+    query_sentence,
+    reading_of,
+)
 from app.attribution import frames
 from app.charts import Chart, Columns, prompt_charts
 from app.charts.pictures import inline_svgs, printed, visible
@@ -72,6 +84,7 @@ def html(material: Material) -> bytes:
         "Catalogue": "none, so that the tokens of neurons are not shown"
         if info is None
         else f"build {info.build_id}, made {info.created_at[:10]}",
+        "Scored by": f"{analysis.method}: {BY[analysis.method]}",
         "Conventions": _CONVENTIONS[str(analysis.conventions)],
         "Explained position": f"{analysis.position} of {len(analysis.tokens)} tokens, counted from 0",
         "Report made": origin.date,
@@ -94,6 +107,7 @@ def html(material: Material) -> bytes:
         figures=drawn(_charts(reading, layers, heads, material)),
         moves=() if material.flow is None else _moves(material.flow),
         tables=_value_tables(reading, catalogue, material.rows),
+        measured=None if reading.source.head_effects is None else f"{MEASURED} of {reading.answer}. {DISAGREEMENT}",
         query="" if query is None else query_sentence(query),
         query_table=_query_table(query.ffn_neurons, catalogue, material.rows) if query else None,
         certainty=certainty_lines(reading),
@@ -206,6 +220,15 @@ def _charts(reading: Reading, layers: Columns, heads: Chart, material: Material)
     }
     if flow is not None:
         charts["flow"] = (prompt_charts.flow(reading, flow), moves_sentence(flow, reading).removesuffix("."))
+    if reading.source.head_effects is not None:
+        show = material.origin.question.place.show
+        show = Show.RAISED if show is Show.QUERY else show
+        found = [one for kind in NeuronKind for one in reading.lists[show, kind]]
+        scatter = prompt_charts.scatter(reading, found, reading.words[show])
+        charts["measured"] = (
+            scatter,
+            f"The {len(found)} neurons that {reading.words[show]}: score across, effect upwards",
+        )
     if lens is not None:
         chart = prompt_charts.lens(lens, reading.analysis.prompt)
         charts["lens"] = (chart, "The most probable token at every layer and position")
@@ -251,12 +274,17 @@ def _labelled(svg: str, name: str, alt: str) -> Markup:
 # Tables: the strongest heads, the neurons that raised and lowered the target, and what switched them on.
 
 
-def _strongest(heads: "pd.DataFrame") -> list[tuple[str, float, float]]:
-    """Label, score and share of the strongest heads."""
+def _strongest(heads: "pd.DataFrame") -> list[tuple[str, float, float, float | None, float]]:
+    """Label, score, its share of the largest, effect and its share; without effects None and 0."""
     best = heads.sort_values("score", key=abs, ascending=False).head(_HEADS)
+    effects = best["effect"] if "effect" in best else [None] * len(best)
     scale = float(best["score"].abs().max()) or 1.0
-    rows = zip(best["layer"].tolist(), best["head"].tolist(), best["score"].tolist(), strict=True)
-    return [(Head(layer, head).label, score, score / scale) for layer, head, score in rows]
+    rows = zip(best["layer"].tolist(), best["head"].tolist(), best["score"].tolist(), effects, strict=True)
+    most = max((abs(one) for one in effects if one is not None), default=0.0) or 1.0
+    return [
+        (Head(layer, head).label, score, score / scale, effect, (effect or 0.0) / most)
+        for layer, head, score, effect in rows
+    ]
 
 
 def _moves(found: "Flow") -> list[tuple[str, str, float, float, float]]:
@@ -286,6 +314,10 @@ class NeuronRow:
     promoted_first: bool = True
     source: str = ""
     activation: str = ""
+    effect: float | None = None
+    effect_share: float = 0.0
+    remark: str = ""
+    """How the effect differs from the score, where it differs much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +344,11 @@ def _value_tables(reading: Reading, catalogue: Catalogue | None, rows: int) -> l
     for show in (Show.RAISED, Show.LOWERED):
         for kind, name in _KINDS.items():
             listed = reading.lists[show, kind]
-            shown, scale = listed[:rows], most(listed)
+            shown, effects = listed[:rows], [abs(one.effect or 0.0) for one in listed]
+            scales = most(listed), max(effects, default=0.0) or 1.0
             ends = _ends([one.neuron for one in shown], catalogue)
             lines = tuple(
-                _value_row(one, ends[one.neuron], scale, "" if one.position is None else tokens[one.position].display)
+                _value_row(one, ends[one.neuron], scales, "" if one.position is None else tokens[one.position].display)
                 for one in shown
             )
             if lines:
@@ -324,19 +357,23 @@ def _value_tables(reading: Reading, catalogue: Catalogue | None, rows: int) -> l
     return tables
 
 
-def _value_row(one: "ValueNeuron", ends: Ends, scale: float, token: str) -> NeuronRow:
+def _value_row(one: "ValueNeuron", ends: Ends, scales: tuple[float, float], token: str) -> NeuronRow:
+    """scales: the largest score and the largest effect."""
     positive = one.activation > 0
     first, second = ends if positive else (ends[1], ends[0])
     source = "" if one.position is None else f"{one.position} {shorten(token, _TOKEN)}"
     return NeuronRow(
         one.neuron.label,
         one.score,
-        one.score / scale,
+        one.score / scales[0],
         first,
         second[: _DEPTH // 3],
         positive,
         source,
         signed(one.activation),
+        one.effect,
+        (one.effect or 0.0) / scales[1],
+        disagreement(one.score, one.effect),
     )
 
 

@@ -377,13 +377,23 @@ def shell(small_folders, *words: str) -> int:
 
 def test_the_shell_writes_the_report(small_folders, analysis, atlas, tmp_path, capsys):
     out = tmp_path / "report.html"
-    assert shell(small_folders, PROMPT, "--top", "20", "--out", str(out)) == 0
+    assert shell(small_folders, PROMPT, "--top", "20", "--measure", "0", "--out", str(out)) == 0
     assert capsys.readouterr().out == f"{out}: {out.stat().st_size:,} bytes\n"
     written, here = Seen(out.read_bytes()), Seen(page(analysis, atlas))
     assert written.cells(first="neuron") == here.cells(first="neuron")
     assert len(written.cells(first="head")[1]) == 40
     assert str(tmp_path) not in written.text
     assert str(small_folders[0]) not in written.text
+
+
+def test_the_shells_report_measures_unless_told_otherwise(small_folders, tmp_path):
+    out = tmp_path / "report.json"
+    assert shell(small_folders, PROMPT, "--top", "5", "--method", "removed", "--out", str(out)) == 0
+    written = json.loads(out.read_text())
+    assert written["method"] == "removed"
+    assert all(one["effect"] is not None for one in written["attention_suppressing_neurons"])
+    assert shell(small_folders, PROMPT, "--top", "5", "--measure", "0", "--out", str(out)) == 0
+    assert "head_effects" not in json.loads(out.read_text())
 
 
 def test_a_stored_analysis_needs_no_model(small_folders, analysis, atlas, tmp_path):

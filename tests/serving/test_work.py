@@ -463,3 +463,81 @@ def test_turns_come_in_the_order_that_was_foretold():
     foretold = list(turns.order())
     assert foretold == ["1", "4", "5", "2"]
     assert [turns.next() for _ in range(5)] == [*foretold, None]
+
+
+# Work that nobody waits for
+
+
+def test_what_nobody_waits_for_gives_way_to_others_between_its_steps(bench):
+    begun, asked = threading.Event(), threading.Event()
+
+    def slow(report):
+        begun.set()
+        assert asked.wait(SOON)
+        report("Half of it …")  # whoever waits comes now
+        bench.done.append("slow")
+        return "all of it"
+
+    piece = bench.shop.begun("kind", "slow", slow, Asker("a"))
+    assert begun.wait(SOON)
+    answer = bench.visitor("a").ask("x")  # of the same visitor, who has not left for that
+    asked.set()
+    assert answer.result() == "X"
+    assert piece.finished.wait(SOON)
+    assert bench.done == ["x", "slow"]
+    assert bench.shop.known("kind", "slow") == "all of it"
+
+
+def test_it_ends_when_it_is_not_asked_for_again(bench):
+    begun, later = threading.Event(), threading.Event()
+
+    def slow(report):
+        begun.set()
+        assert later.wait(SOON)
+        report("Half of it …")
+        return "all of it"
+
+    piece = bench.shop.begun("kind", "slow", slow, Asker("a"))
+    assert begun.wait(SOON)
+    bench.clock.now += 4
+    assert bench.shop.begun("kind", "slow", slow, Asker("a")) is piece
+    bench.clock.now += 6
+    later.set()
+    assert piece.finished.wait(SOON)
+    assert [one.outcome for one in bench.ended] == ["left"]
+    assert bench.shop.known("kind", "slow") is None
+
+
+def test_its_failure_is_remembered_so_that_it_is_not_tried_again_and_again(bench):
+    def fail(_report):
+        raise AtlasError("It cannot be done.")
+
+    assert bench.shop.begun("kind", "bad", fail, Asker("a")).finished.wait(SOON)
+    with pytest.raises(AtlasError, match="cannot be done"):
+        bench.shop.known("kind", "bad")
+    assert bench.shop.begun("kind", "bad", bench.make("bad"), Asker("a")).error is not None
+    assert bench.done == []
+
+
+def test_its_time_is_not_counted_while_others_work():
+    with a_bench(limit=10, grace=100) as bench:
+        begun, asked = threading.Event(), threading.Event()
+
+        def other(_report):
+            bench.clock.now += 30
+            return "other"
+
+        def slow(report):
+            begun.set()
+            assert asked.wait(SOON)
+            report("Half of it …")
+            report("More …")
+            return "all of it"
+
+        piece = bench.shop.begun("kind", "slow", slow, Asker("a"))
+        assert begun.wait(SOON)
+        answer = bench.visitor("b").ask("x", other)
+        asked.set()
+        assert answer.result() == "other"
+        assert bench.shop.result("kind", "slow", slow, None, Asker("a")) == "all of it"
+        assert piece.error is None

@@ -8,17 +8,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import altair as alt
 import streamlit as st
 
 from app.charts import Chart, ColouredText, Columns, Flow, Grid, Plot, Predictions
 from app.charts.pictures import png, printed, svg
 from app.ui.components import as_data, button_label, chip, mount
+from app.ui.navigation import follow
 from app.words import nats, percent, signed
 from db.catalogue.export import as_bytes
 from db.token_text import shorten
 
 _THINNEST, _THICKEST = 1.0, 9.0
 _FAINTEST = 0.35
+_CLICKED = "clicked"
 _FOOT = 18
 """Characters of a token below the flow."""
 
@@ -33,12 +36,30 @@ def show(chart: Chart, here: str = "", *, downloads: bool = True) -> None:
     """
     with st.container(gap=None):
         if isinstance(chart, Plot):
-            st.altair_chart(chart.altair, width="stretch", alt=chart.alt)
+            _plot(chart, here)
         else:
             view, data = drawn(chart)
             mount(view, {"label": chart.alt, **data}, key=chart.name, here=here)
         if downloads:
             _downloads(chart)
+
+
+def _plot(chart: Plot, here: str) -> None:
+    """What Altair draws; where its marks lead somewhere, a click goes there."""
+    if not chart.picked:
+        st.altair_chart(chart.altair, width="stretch", alt=chart.alt)
+        return
+    clicks = alt.selection_point(name=_CLICKED, fields=[chart.picked], toggle=False)
+    picked = st.altair_chart(
+        chart.altair.add_params(clicks),
+        width="stretch",
+        alt=chart.alt,
+        key=chart.name,
+        on_select="rerun",
+        selection_mode=_CLICKED,
+    )
+    for one in picked["selection"].get(_CLICKED, ()):
+        follow(str(one[chart.picked]), here)
 
 
 def _downloads(chart: Chart) -> None:

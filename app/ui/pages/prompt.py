@@ -17,7 +17,7 @@ from app.answers import effects, explain, stored
 from app.answers.reading import Reading, certainty_lines, in_words, reading_of
 from app.attribution import drilldowns
 from app.attribution.frames import lens_frame
-from app.attribution.prompt import Named, PromptToken
+from app.attribution.prompt import Method, Named, PromptToken
 from app.attribution.results import Analysis, Prediction
 from app.charts import prompt_charts
 from app.gallery import PROMPTS
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 
 _KEYS = "Enter explains it, Shift+Enter begins a new line."
 _OPTION = 20
+_METHODS = {"added": "added", "removed": "removed", "gradient": "gradient × activation"}
 _STRONGEST = (Strongest(NeuronKind.FFN, 10),)
 
 
@@ -85,7 +86,12 @@ def draw() -> None:
     if analysis is not None:
         navigation.name_tab("", explain.suggested_title(selection, analysis))
         _explained(analysis, selection, atlas)
-    section("How many neurons, and by which conventions", Section.SETTINGS, selection, partial(_settings, selection))
+    section(
+        "How many neurons, and how they are scored",
+        Section.SETTINGS,
+        selection,
+        partial(_settings, selection),
+    )
     footer(atlas, HERE)
 
 
@@ -329,12 +335,22 @@ def _settings(selection: PromptSelection) -> None:
         state = st.session_state
         top, rule = int(state["prompt_top"] or selection.top), Rule(state["prompt_rule"] or selection.rule)
         chat = bool(state["prompt_chat"])
-        moved = replace(selection, top=top, rule=rule, bare=not (chat or state["prompt_bos"]), chat=chat)
+        method = Method(state["prompt_method"] or selection.method)
+        bare = not (chat or state["prompt_bos"])
+        moved = replace(selection, top=top, rule=rule, bare=bare, chat=chat, method=method)
         if (moved.bare, moved.chat) != (selection.bare, selection.chat):  # each position is another token's now
             moved = replace(moved, position=None, place=selection.place.at_start())
         navigation.show(moved)
 
     st.number_input("Neurons of each kind", 1, configuration().max_top, key="prompt_top", on_change=changed)
+    choice("Scored by", _METHODS, str(selection.method), key="prompt_method", changed=changed)
+    st.caption(
+        "added asks what a contribution does to the logits where it is added to the stream: the method’s published "
+        "score, there called log-probability increase or Imp. removed asks what the answer would lose if it were taken "
+        "out of the final hidden state. Both find lists that are proven complete. gradient × activation, published as "
+        "attribution patching, is a first-order estimate through all later layers: every neuron has one, and it proves "
+        "nothing. What was measured stands beside each."
+    )
     rules = {str(rule): str(rule) for rule in Rule}
     choice("Conventions", rules, str(selection.rule), key="prompt_rule", changed=changed)
     st.caption(
@@ -467,7 +483,10 @@ def _report(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) ->
         moves = None
         with suppress(AtlasError):  # a stored analysis on a server without the model has none
             moves = explain.detail(atlas, selection, "flow")
-        return form.write(replace(material, flow=moves))
+        found = analysis
+        with suppress(AtlasError):  # nor does it measure anything
+            found = effects.measured(atlas, selection)
+        return form.write(replace(material, analysis=found, flow=moves))
 
     with st.popover("Report", icon=":material/description:", help="This analysis as a file"):
         st.caption(
@@ -505,7 +524,10 @@ def _save(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> N
         st.text_input("Title", value=explain.suggested_title(selection, analysis), key=key, max_chars=MAX_TITLE)
 
         def save() -> str:
-            return f"Saved as “{explain.save(st.session_state[key] or '', selection, analysis, atlas).title}”."
+            found = analysis
+            with suppress(AtlasError):  # on a server that measures nothing
+                found = effects.measured(atlas, selection)
+            return f"Saved as “{explain.save(st.session_state[key] or '', selection, found, atlas).title}”."
 
         st.button("Save it", type="primary", on_click=on_click, args=(save,), key="save_button")
         st.caption("The address, the whole result and what is open on this page are kept. Find them under Saved.")

@@ -13,7 +13,7 @@ from app.attribution import frames
 from app.attribution.prompt import PromptToken
 from app.attribution.results import OwnQuery, Query, ThroughHead, overlap
 from app.charts import catalogue_charts
-from app.charts.prompt_charts import query_charts
+from app.charts.prompt_charts import query_charts, scatter
 from app.state.selections import ListOrder, NeuronSelection, Place, PromptSelection, Section, Show
 from app.ui import navigation
 from app.ui.common import choice, data_table, folded, progress, section, sync
@@ -21,6 +21,7 @@ from app.ui.components import Tone, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail
 from app.ui.neuron_lists import chosen_order, neuron_link, order_fields, query_table, value_table
+from app.ui.pages.prompt_where import chart_table
 from app.words import literal, nats, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -63,6 +64,9 @@ def further(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> N
             words = f"Value and query FFN neurons: {sizes}"
             section(words, Section.OVERLAP, selection, partial(_overlap, reading, selection))
         return
+    section(
+        "Scored against measured", Section.MEASURED, selection, partial(_against_measured, reading, selection, atlas)
+    )
     if place.show is Show.RAISED and place.layer is None and reading.analysis.contrast is None:
         section("Which layers they are in", Section.COUNTS, selection, partial(_by_layer, reading, atlas))
     section("The neurons as data tables, with CSV export", Section.DATA, selection, partial(_data, reading, place))
@@ -170,6 +174,20 @@ def _listed(part: Listed, reading: Reading, selection: PromptSelection, atlas: C
         value_table(part.neurons, part.kind, reading.analysis, selection, atlas, reading.unit, effects=measured)
     else:
         st.info("There are none here. Look at the other list above, go back a step, or look for something else.")
+
+
+def _against_measured(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
+    lists = effects.listed(reading, selection, atlas)
+    found = [one for part in lists for one in part.neurons]
+    if all(one.effect is None for one in found):
+        missing = effects.unmeasured(atlas, selection, reading.analysis)
+        st.info(literal(missing if isinstance(missing, str) else "It comes with the measured effects, in a moment."))
+        return
+    words = reading.words[selection.place.show]
+    chart = scatter(reading, found, words, lambda neuron: neuron_link(neuron, selection))
+    show(chart, HERE)
+    chart_table(chart, selection)
+    st.caption(f"Each point is a neuron; a click opens it. {DISAGREEMENT}")
 
 
 def _by_layer(reading: Reading, atlas: Catalogue) -> None:

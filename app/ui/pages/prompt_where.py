@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app.answers import explain
-from app.answers.reading import Reading, moves_sentence, strongest_first
+from app.answers.reading import Reading, disagreement, moves_sentence, strongest_first
 from app.attribution import frames
 from app.attribution.results import Flow, Move
 from app.charts import Chart, catalogue_charts, prompt_charts
@@ -43,9 +43,14 @@ _TOKEN_LISTS = {
 
 def layers(reading: Reading, selection: PromptSelection) -> None:
     """Attention beside FFN, one column per layer; a click looks into the layer."""
-    legend("attention", "ffn")
-    _chart(prompt_charts.layers(reading, selection.place, partial(_looking, selection)), selection)
-    st.caption(literal(f"Each bar is the {reading.meaning}. Click a layer to look into it."))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        legend("attention", "ffn")
+        _figures(reading, selection, "layers")
+    chart = prompt_charts.layers(reading, selection.place, partial(_looking, selection))
+    _chart(chart, selection)
+    measured = prompt_charts.figure(chart.frame, selection.place) == prompt_charts.EFFECT
+    words = f"loss of {reading.answer} without that part, as measured" if measured else reading.meaning
+    st.caption(literal(f"Each bar is the {words}. Click a layer to look into it."))
 
 
 def looked_into(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
@@ -59,11 +64,26 @@ def looked_into(reading: Reading, selection: PromptSelection, atlas: Catalogue) 
 
 def maps(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
     """The map of heads, or the logit lens."""
-    _controls(selection, atlas)
+    _controls(reading, selection, atlas)
     if selection.place.map is Map.LENS:
         _lens(selection, atlas)
     else:
         _heads(reading, selection)
+
+
+def _figures(reading: Reading, selection: PromptSelection, where: str) -> None:
+    """The switch between what was scored and what was measured, where that is or will be known."""
+    if reading.source.head_effects is None and not access.has_model():
+        return
+    key = f"{where}_figures"
+
+    def changed() -> None:
+        measured = st.session_state[key] == prompt_charts.EFFECT
+        navigation.show(replace(selection, place=replace(selection.place, effects=measured)))
+
+    chosen = prompt_charts.EFFECT if selection.place.effects else "score"
+    names = {"score": "scored", prompt_charts.EFFECT: "measured"}
+    choice("Figures", names, chosen, key=key, changed=changed, hidden=True)
 
 
 def chart_table(chart: Chart, selection: PromptSelection) -> None:
@@ -140,7 +160,7 @@ def _moves(found: Flow, selection: PromptSelection) -> None:
 # The map of heads or of the logit lens.
 
 
-def _controls(selection: PromptSelection, atlas: Catalogue) -> None:
+def _controls(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
     """Which map, and layer and head by name for whoever uses no pointer."""
     place = selection.place
     shown_layer = _NONE if place.layer is None else place.layer
@@ -170,6 +190,8 @@ def _controls(selection: PromptSelection, atlas: Catalogue) -> None:
         box("Layer", "prompt_layer", [_NONE, *range(atlas.info.layers)], "all layers")
         heads = [_NONE, _FFN, *range(atlas.info.heads)]
         box("Head or FFN", "prompt_head", heads, "all of it", disabled=place.layer is None)
+        if place.map is Map.HEADS:
+            _figures(reading, selection, "map")
 
 
 def _heads(reading: Reading, selection: PromptSelection) -> None:
@@ -216,7 +238,7 @@ def _head(reading: Reading, selection: PromptSelection, head: Head, atlas: Catal
         ]
         with st.container(horizontal=True, vertical_alignment="center"):
             words = f"**{literal(f'Head {head.label}')}**: {literal(nats(reading.head_score(head)))} nats"
-            st.markdown(words, width="content")
+            st.markdown(words + literal(_as_measured(reading, head)), width="content")
             chips(links, key="close_head", here=HERE, label="leave the head", focus=head.label, width="content")
         _other_heads(reading, selection, head)
         try:
@@ -232,6 +254,17 @@ def _head(reading: Reading, selection: PromptSelection, head: Head, atlas: Catal
             _pattern(pattern)
         found = {"source_positions": positions, "attention_pattern": pattern}
         _tables("Both as data tables, with CSV export", found, "head_tables", selection)
+
+
+def _as_measured(reading: Reading, head: Head) -> str:
+    """What a head was measured to do, to go on with after its score; nothing where it was not measured."""
+    effect = reading.head_effect(head)
+    if effect is None:
+        return ""
+    differs = disagreement(reading.head_score(head), effect)
+    way = "loses" if effect > 0 else "gains"
+    more = f" ({differs})" if differs else ""
+    return f" by its score; measured: without it {reading.answer} {way} {abs(effect):.3f} nats{more}"
 
 
 def _other_heads(reading: Reading, selection: PromptSelection, head: Head) -> None:
