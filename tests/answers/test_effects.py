@@ -57,6 +57,19 @@ def labels(app, key):
     return [row["cells"][0]["text"] for row in component(app, key)["rows"]]
 
 
+def job_of(atlas, asked, analysis):
+    job = effects.unmeasured(atlas, asked, analysis)
+    assert isinstance(job, effects.Job)
+    return job
+
+
+def effects_of(neurons) -> list[float]:
+    """All of them were measured."""
+    found = [one.effect for one in neurons if one.effect is not None]
+    assert len(found) == len(neurons)
+    return found
+
+
 def falls(numbers):
     return all(one >= other for one, other in pairwise(numbers))
 
@@ -106,8 +119,7 @@ def test_an_explicit_order_is_kept(small_page, atlas):
 
 def test_a_parts_own_list_is_measured(small_page, atlas, run):
     asked = PromptSelection(PROMPT, place=Place(layer=1, ffn=True))
-    job = effects.unmeasured(atlas, asked, effects.measured(atlas, ASKED))
-    assert isinstance(job, effects.Job)
+    job = job_of(atlas, asked, effects.measured(atlas, ASKED))
     resources.workshop().result("effects", job.key, job.make)
     own = raising_within(run, Part(1, NeuronKind.FFN), NeuronKind.FFN, 300).neurons
     expected = sorted(Effects.of(run).neurons(own), reverse=True)
@@ -118,7 +130,7 @@ def test_a_parts_own_list_is_measured(small_page, atlas, run):
 
 def test_begun_aside_it_ends_as_what_is_waited_for(small_page, atlas):
     analysis = explain.analysis(atlas, ASKED)
-    job = effects.unmeasured(atlas, ASKED, analysis)
+    job = job_of(atlas, ASKED, analysis)
     job.begin()
     whole = effects.measured(atlas, ASKED)
     assert effects.with_effects(atlas, ASKED, analysis) is whole
@@ -128,6 +140,7 @@ def test_begun_aside_it_ends_as_what_is_waited_for(small_page, atlas):
 def test_in_a_contrast_effects_are_on_the_difference(small_page, atlas, model):
     asked = PromptSelection(PROMPT, distractor=DISTRACTOR)
     found = effects.measured(atlas, asked).contrast
+    assert found is not None
     target, other = (
         Effects.of(run_prompt(model, PROMPT, Settings(target=one))).neurons(found.attention_opposing)
         for one in (None, DISTRACTOR)
@@ -232,7 +245,7 @@ def test_stored_effects_are_shown_without_the_model(small_page, atlas, without_m
     explain.save("measured", ASKED, whole, atlas)
     without_model()
     app = small_page("prompt", p=PROMPT)
-    expected = sorted((one.effect for one in whole.ffn_value_neurons), reverse=True)
+    expected = sorted(effects_of(whole.ffn_value_neurons), reverse=True)
     assert [cell["text"] for cell in column(app, "neurons_ffn", "measured (nats)")[1]] == list(map(nats, expected))
     app = small_page("prompt", p=PROMPT, method="removed")
     assert "no model" in texts(app)  # another score is another question, and was not stored
@@ -260,7 +273,11 @@ def test_files_hold_the_effect_beside_the_score(small_page, atlas):
     material = Material(whole, atlas, Origin(ASKED))
     written = json.loads(FILES["json"].write(material))
     assert [one["effect"] for one in written["ffn_value_neurons"]] == [one.effect for one in whole.ffn_value_neurons]
-    assert from_json(written).contrast.head_effects == pytest.approx(whole.contrast.head_effects)
+    read, own = from_json(written).contrast, whole.contrast
+    assert read is not None
+    assert own is not None
+    assert own.head_effects is not None
+    assert read.head_effects == pytest.approx(own.head_effects)
     with zipfile.ZipFile(io.BytesIO(FILES["parquet"].write(material))) as archive:
         tables = {name: pd.read_parquet(io.BytesIO(archive.read(name))) for name in archive.namelist()}
     lists = [name for name in tables if "_neurons" in name and "query" not in name]
@@ -268,12 +285,12 @@ def test_files_hold_the_effect_beside_the_score(small_page, atlas):
     assert all(tables[name]["effect"].notna().all() for name in [*lists, "heads.parquet", "contrast_layers.parquet"])
     html = FILES["html"].write(material).decode()
     assert html.count("measured (nats)") >= 5
-    assert heads_frame(whole)["effect"].tolist() == whole.head_effects.flatten().tolist()
+    assert heads_frame(own)["effect"].tolist() == own.head_effects.flatten().tolist()
 
 
 def test_the_strongest_of_the_lowering_part_are_the_most_negative(small_page, atlas, run):
     asked = PromptSelection(PROMPT, place=Place(layer=1, head=Head(1, 2), show=Show.LOWERED))
-    job = effects.unmeasured(atlas, asked, effects.measured(atlas, ASKED))
+    job = job_of(atlas, asked, effects.measured(atlas, ASKED))
     resources.workshop().result("effects", job.key, job.make)
     part = Part(1, NeuronKind.ATTENTION, 2)
     own = lowering_within(run, part, NeuronKind.ATTENTION, 300, stored_ranges(atlas)).neurons
