@@ -8,12 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from app.answers import explain
+from app.answers import explain, stored
 from app.answers.explain import found_within
 from app.answers.reading import Reading, arranged, by_effect, having, how_found
+from app.attribution import measured as sweeps
+from app.attribution.measured import ALL, Measured
 from app.attribution.results import Analysis, Query, QueryNeuron, ValueNeuron
 from app.serving import access, resources
 from app.serving.access import require_allowed
+from app.serving.settings import Mode, configuration
 from app.serving.worker import LeftError, Report
 from app.state.selections import ListOrder, Place, PromptSelection, Show
 from db.catalogue.store import Catalogue
@@ -236,3 +239,59 @@ def _measuring(
             raise AtlasError("Measuring failed, by a fault of ours. The server's log has the details.") from error
 
     return make
+
+
+# All FFN neurons, measured: a minute or more, so it is begun by a button, and what is measured is kept.
+
+LISTED = 100
+"""Neurons of each sign that are shown."""
+
+
+def all_measured(atlas: Catalogue, selection: PromptSelection, analysis: Analysis) -> Measured | float:
+    """The FFN neurons that do most of all, where all are measured; else how many are, from 0 to 1."""
+    kept = stored.detail(atlas, selection, "effects", ALL)
+    if isinstance(kept, Measured):
+        return kept
+    with suppress(AtlasError):
+        known: Measured | None = resources.workshop().known("effects", _every(atlas, selection).key)
+        if known is not None:
+            return known
+    return sweeps.share_measured(analysis, sweeps.kept_folder())
+
+
+def why_not_all(atlas: Catalogue, selection: PromptSelection) -> str:
+    """Why this server measures no FFN neurons beyond those that are listed; empty where it does."""
+    try:
+        require_allowed(selection.prompt, selection.top)
+        if configuration().mode is Mode.DEMO:
+            return (
+                "This server is a demonstration and measures the listed neurons only. Measure all on your own machine."
+            )
+        resources.workshop().known("effects", _every(atlas, selection).key)
+    except AtlasError as error:
+        return str(error)
+    return ""
+
+
+def measure_all(atlas: Catalogue, selection: PromptSelection) -> str | None:
+    """Begin or go on; what is being done, None once that has ended. Ask again within seconds, or it stops.
+
+    Raises:
+        RefusedError: too much work is waiting.
+    """
+    return _every(atlas, selection).begin()
+
+
+def _every(atlas: Catalogue, selection: PromptSelection) -> Job:
+    def measure(asked: "PromptRun", report: Report) -> Measured:
+        sweep = sweeps.Sweep.of(asked, sweeps.kept_folder())
+        steps, desk = sweep.steps(), resources.workshop()
+        while True:
+            report(f"{sweep.done:,} of {len(sweep.effects):,} FFN neurons measured")
+            with desk.shop.untimed():  # others come between two chunks, so that nobody waits for it
+                if next(steps, None) is None:
+                    break
+        return sweep.result(LISTED)
+
+    key = (atlas.info.build_id, selection.question, ALL)
+    return Job(key, _measuring(atlas, selection.question, measure))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from app import attribution
 from app.answers import explain, stored
-from app.attribution import drilldowns
+from app.attribution import drilldowns, measured
 from app.attribution.drilldowns import DETAILS, TOP
 from app.attribution.prompt import Named, PromptToken, read_token
 from app.attribution.results import (
@@ -28,7 +28,7 @@ from app.serving.access import require_allowed
 from app.serving.settings import configuration
 from app.serving.worker import Report
 from app.state import address
-from app.state.selections import Map, Place, PromptSelection, question_key
+from app.state.selections import Map, Place, PromptSelection, Section, question_key
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -182,8 +182,9 @@ def named(atlas: Catalogue, question: PromptSelection, what: str, text: str) -> 
 _STEPS: dict[str, Callable[["PromptRun", Any], Any]] = {
     "beginning": lambda found, text: run.tokens_beginning(found, text),
     "named": lambda found, what: read_token(found.model, what[1], what[0]),
+    "effects": lambda found, _all: measured.Sweep.of(found, measured.kept_folder()).result(),
 }
-"""Steps besides those of `drilldowns.TABLE`; these are not stored."""
+"""Steps besides those of `drilldowns.TABLE`, which are not stored; and what is quicker here than there."""
 
 
 def found_within(
@@ -270,6 +271,8 @@ def _looked_at(place: Place, analysis: Analysis) -> Iterator[tuple[str, Hashable
     yield "flow", None
     if place.map is Map.LENS:
         yield "lens", None
+    if Section.EVERY in place.open and measured.share_measured(analysis, measured.kept_folder()) == 1:
+        yield "effects", measured.ALL
     if place.head is not None:
         yield "positions", place.head
         yield "pattern", place.head

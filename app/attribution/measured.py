@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -239,19 +239,21 @@ def most_effective(
         ranges: what a catalogue knows of the neurons' extreme logits.
         folder: where the measurements of all are kept; see `Sweep`.
     """
-    effects, found = ablation.Effects.of(run), {}
+    effects = ablation.Effects.of(run)
+    found: dict[str, Effective] = {}
     listed = run.settings.top if isinstance(count, str) else count
     with torch.inference_mode():
         for kind in NeuronKind:
             entries = run.entries(kind)
             total = entries.per_layer * run.model.dimensions.layers
             if count == ALL and kind is NeuronKind.FFN:
-                numbers, measured = torch.arange(total), torch.from_numpy(Sweep.of(run, folder).finish())
-                chosen = f"exhaustive: all {total:,} were measured"
-            else:
-                numbers = _candidates(run, kind, listed, ranges)
-                measured = effects.entries(kind, numbers)
-                chosen = f"candidates: the first {listed} at either end by added, removed and gradient"
+                sweep = Sweep.of(run, folder)
+                sweep.finish()
+                found |= sweep.strongest(listed)
+                continue
+            numbers = _candidates(run, kind, listed, ranges)
+            measured = effects.entries(kind, numbers)
+            chosen = f"candidates: the first {listed} at either end by added, removed and gradient"
             for sign, name in ((1, "helping"), (-1, "hindering")):
                 best = (sign * measured).topk(min(listed, len(numbers))).indices
                 neurons = _named(run, kind, numbers[best], measured[best], sign)
@@ -436,7 +438,9 @@ class Sweep:
     def of(cls, run: "PromptRun", folder: Path | None = None) -> "Sweep":
         """With what was measured before of the same checkpoint, tokens, position and target."""
         size = run.model.dimensions
-        path = None if folder is None else folder / f"{_key(run)}.npy"
+        parts = [part.label for part in getattr(run, "parts", ())]
+        own, ids = run.model.checkpoint.identity, run.stream.token_ids.tolist()
+        path = None if folder is None else _path(folder, own, ids, run.target_id, parts)
         effects = np.full(size.layers * size.ffn_width, np.nan, np.float32)
         return cls(run, path, effects if path is None else _kept(path, effects))
 
@@ -470,6 +474,21 @@ class Sweep:
             pass
         return self.effects
 
+    def strongest(self, count: int) -> dict[str, Effective]:
+        """The neurons that do most, at most so many of each sign, once all are measured; as in `Measured.found`."""
+        found: dict[str, Effective] = {}
+        effects = torch.from_numpy(self.effects)
+        chosen = f"exhaustive: all {len(effects):,} were measured"
+        for sign, name in ((1, "ffn_helping"), (-1, "ffn_hindering")):
+            best = (sign * effects).topk(min(count, len(effects))).indices
+            neurons = _named(self.run, NeuronKind.FFN, best, effects[best], sign)
+            found[name] = Effective(neurons, len(effects), len(effects), chosen)
+        return found
+
+    def result(self, count: int = 100) -> Measured:
+        """The same as it is stored."""
+        return Measured("all FFN neurons", self.strongest(count))
+
     def _keep(self) -> None:
         """Write down what is known, with what others have written meanwhile."""
         if self.path is None:
@@ -490,11 +509,19 @@ class Sweep:
                 one.unlink(missing_ok=True)
 
 
-def _key(run: "PromptRun") -> str:
-    """What the effects depend on, as a file's name."""
-    parts = [part.label for part in getattr(run, "parts", ())]
-    asked: list[Any] = [_VERSION, run.model.checkpoint.identity, run.stream.token_ids.tolist(), run.target_id, parts]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:40]
+def share_measured(analysis: Analysis, folder: Path) -> float:
+    """How much of an analysis' FFN neurons is measured and kept, from 0 to 1."""
+    ids = [token.id for token in analysis.tokens[: analysis.position + 1]]
+    with suppress(OSError, ValueError, EOFError):
+        path = _path(folder, analysis.checkpoint or "", ids, analysis.target.token.id, [])
+        return 1 - float(np.isnan(np.load(path, allow_pickle=False)).mean())
+    return 0.0
+
+
+def _path(folder: Path, checkpoint: str, ids: list[int], target: int, parts: list[str]) -> Path:
+    """The file of what effects depend on: weights, tokens up to the analysed one, target, and what is zeroed."""
+    asked = json.dumps([_VERSION, checkpoint, ids, target, parts])
+    return folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:40]}.npy"
 
 
 def _kept(path: Path, effects: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:

@@ -111,6 +111,7 @@ class Section(StrEnum):
     MAP = "map"
     MEASURED = "measured"
     COUNTS = "counts"
+    EVERY = "every"
     OVERLAP = "overlap"
     DATA = "data"
     SURE = "sure"

@@ -3,13 +3,16 @@
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import torch
 
 from app.answers import explain
 from app.attribution import analyse, load, run_prompt
+from app.attribution.ablation import Effects
 from app.attribution.analysis import raising_within
 from app.attribution.drilldowns import answer
 from app.attribution.frames import positions_frame
 from app.attribution.heads import through_head
+from app.attribution.measured import share_measured
 from app.attribution.prompt import Settings
 from app.attribution.query import activations, own_query
 from app.attribution.results import overlap
@@ -20,7 +23,7 @@ from app.words import nats
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.neuron import Head, Neuron, NeuronKind, Part
-from tests.pages import component, crossed, texts
+from tests.pages import component, components_of, crossed, texts
 
 PROMPT = "The river runs to"
 DISTRACTOR = 70
@@ -259,3 +262,25 @@ def test_what_is_searched_for_goes_into_the_address(small_page):
     }
     app = small_page("prompt", p=PROMPT, has="no such thing")
     assert "There are none here" in texts(app)
+
+
+def test_all_ffn_neurons_are_measured_by_a_button_and_stay_measured(small_page, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    app = small_page("prompt", p=PROMPT, open="every")
+    assert "ffn_helping" not in components_of(app)
+    app.button(key="every_button").click().run()
+    for _ in range(100):  # the browser's own polling, which is not in this test
+        if "ffn_helping" in components_of(app):
+            break
+        app.run()
+    run = run_prompt(model, PROMPT, Settings())
+    every = Effects.of(run).entries(NeuronKind.FFN, torch.arange(run.ffn.activations.numel()))
+    best = every.argsort(descending=True).tolist()
+    assert labels(app, "ffn_helping") == [run.ffn.name(number)[0].label for number in best if every[number] > 0][:100]
+    assert labels(app, "ffn_hindering")[0] == run.ffn.name(best[-1])[0].label
+    assert f"exhaustive: all {len(every)} were measured" in all_text(app)
+    kept = list((tmp_path / "cache" / "neuron-atlas" / "measured").iterdir())
+    assert len(kept) == 1
+    asked = analyse(model, PROMPT, top=3)
+    assert share_measured(asked, kept[0].parent) == 1
+    assert share_measured(analyse(model, f"{PROMPT} the", top=3), kept[0].parent) == 0

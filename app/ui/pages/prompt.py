@@ -55,7 +55,7 @@ from app.ui.components import Option, chip, chips, link, prompt_box, token_field
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
 from app.ui.pages.prompt_neurons import further, neurons
-from app.ui.pages.prompt_where import HERE, chart_table, flow, layers, looked_into, maps
+from app.ui.pages.prompt_where import HERE, chart_table, every_neuron, flow, layers, looked_into, maps
 from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -388,6 +388,7 @@ def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue)
     section("Where: layers", Section.LAYERS, selection, partial(layers, reading, selection))
     section("Where: heads and logit lens", Section.MAP, selection, partial(maps, reading, selection, atlas))
     further(reading, selection, atlas)
+    section("All FFN neurons, measured", Section.EVERY, selection, partial(every_neuron, reading, selection, atlas))
     section("How sure", Section.SURE, selection, partial(_how_sure, reading))
 
 

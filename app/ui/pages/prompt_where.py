@@ -8,14 +8,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.answers import explain
+from app.answers import effects, explain
 from app.answers.reading import Reading, disagreement, moves_sentence, strongest_first
 from app.attribution import frames
-from app.attribution.results import Flow, Move
+from app.attribution.measured import Measured
+from app.attribution.results import Flow, Move, ValueNeuron
 from app.charts import Chart, catalogue_charts, prompt_charts
 from app.charts.prompt_charts import LENS_POSITIONS
 from app.serving import access
-from app.state.selections import CompareSelection, Map, Place, PromptSelection, SteerSelection
+from app.state.selections import CompareSelection, Map, Place, PromptSelection, SteerSelection, question_key
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import choice, data_table, folded, sync
@@ -25,7 +26,8 @@ from app.ui.navigation import fail
 from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import Head, Intervention, Part
+from db.neuron import Head, Intervention, Neuron, Part
+from db.records import NeuronTokens
 from db.token_text import shorten
 
 HERE = "prompt"
@@ -33,6 +35,8 @@ _MAPS = {"heads": "heads", "lens": "logit lens"}
 _NONE, _FFN = -1, -2
 """In the boxes, besides the numbers of layers and heads."""
 _PATTERN_TOKENS = 64
+_POLL_SECONDS = 1.0
+_EVERY = {"ffn_helping": "Helped the answer most", "ffn_hindering": "Hindered it most"}
 _LISTED_TOKENS = 6
 _TOKEN_LISTS = {
     "input": "strongest tokens of the layer's input at this position (logit lens)",
@@ -323,3 +327,76 @@ def _tables(label: str, tables: Mapping[str, pd.DataFrame], key: str, selection:
             data_table(frame, name)
 
     folded(label, draw, key=key, expanded=selection.place.tables)
+
+
+# All FFN neurons, measured.
+
+
+def every_neuron(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
+    """The FFN neurons that do most of all; or the button that has them measured, and how far that is."""
+    found = effects.all_measured(atlas, selection, reading.analysis)
+    if isinstance(found, Measured):
+        _every_list(found, selection, atlas)
+        return
+    refusal, key = effects.why_not_all(atlas, selection), f"every_{question_key(selection)}"
+    if refusal:
+        st.info(literal(refusal))
+        return
+    going = bool(st.session_state.get(key))
+
+    def press() -> None:
+        st.session_state[key] = not going
+
+    st.caption(
+        "The lists above hold what some score put forward. This measures every FFN neuron, some hundred a second. It "
+        "goes on while this page is open; what is measured is kept, so it can be stopped."
+    )
+    words = "Stop" if going else "Go on" if found else f"Measure all {atlas.info.ffn_neurons:,}"
+    st.button(words, key="every_button", on_click=press, type="secondary" if going else "primary")
+    if going:
+        _every_progress(selection, reading, atlas, key)
+    elif found:
+        st.progress(found, f"{percent(found)} measured")
+
+
+def _every_progress(selection: PromptSelection, reading: Reading, atlas: Catalogue, key: str) -> None:
+    @st.fragment(run_every=_POLL_SECONDS)
+    def poll() -> None:
+        try:
+            told = effects.measure_all(atlas, selection)
+        except AtlasError as error:
+            st.session_state[key] = False
+            fail(error)
+            return
+        found = effects.all_measured(atlas, selection, reading.analysis)
+        st.progress(found if isinstance(found, float) else 1.0, told or "…")
+        if told is None:
+            st.session_state[key] = False
+            st.rerun()
+
+    poll()
+
+
+def _every_list(found: Measured, selection: PromptSelection, atlas: Catalogue) -> None:
+    for (name, title), column in zip(_EVERY.items(), st.columns(2, gap="medium"), strict=True):
+        one, rows = found.found[name], found.found[name].neurons[: effects.LISTED]
+        tokens = partial(_raised, atlas.strongest_tokens([row.neuron for row in rows], 5))
+        columns: list[lists.ColumnOf[ValueNeuron]] = [
+            lists.NEURON,
+            lists.bar("measured effect", rows, lambda row: row.effect or 0.0, nats, "nats of the answer; not a score"),
+            lists.bar("score", rows, lambda row: row.score, nats, "nats; bars have their own scale"),
+            lists.chips_of(lists.RAISED, "tokens", tokens),
+        ]
+        with column:
+            st.markdown(f"**{title}**, the first {len(rows)}: {literal(one.chosen)}")
+            if rows:
+                opens = partial(_opens, selection)
+                lists.table(rows, columns, opens, key=name, here=HERE, label=f"FFN neurons: {title}")
+
+
+def _raised(strongest: Mapping[Neuron, NeuronTokens], row: ValueNeuron) -> tuple[Chip, ...]:
+    return lists.raised_first(strongest[row.neuron], row.activation)
+
+
+def _opens(selection: PromptSelection, row: ValueNeuron) -> str:
+    return lists.neuron_link(row.neuron, selection)
