@@ -270,6 +270,14 @@ _OLMO2 = replace(
     ffn_post_norm="post_feedforward_layernorm",
 )
 
+_GEMMA2 = replace(
+    _GEMMA,
+    attention_post_norm="post_attention_layernorm",
+    ffn_norm="pre_feedforward_layernorm",
+    ffn_post_norm="post_feedforward_layernorm",
+    soft_cap="final_logit_softcapping",
+)
+
 _GLM = replace(_LLAMA, ffn_keys=("mlp.gate_up_proj", "mlp.gate_up_proj"), fused_gate=True)
 
 _FUSED = "self_attn.qkv_proj"
@@ -305,12 +313,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         demands=(),
     ),
     "gemma": _GEMMA,
-    "gemma3_text": replace(
-        _GEMMA,
-        attention_post_norm="post_attention_layernorm",
-        ffn_norm="pre_feedforward_layernorm",
-        ffn_post_norm="post_feedforward_layernorm",
-    ),
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
     "glm": _GLM,
     "glm4": replace(_GLM, attention_post_norm="post_self_attn_layernorm", ffn_post_norm="post_mlp_layernorm"),
     "gpt2": _GPT2,
@@ -430,6 +434,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "starcoder2": replace(
         _LLAMA, norm=NormKind.LAYER, ffn_output="mlp.c_proj", ffn_keys=("mlp.c_fc",), epsilon="norm_epsilon"
     ),
+    "vaultgemma": replace(_GEMMA2, attention_post_norm=None, ffn_post_norm=None),
 }
 """The config's ``model_type`` → the family's row."""
 
@@ -449,7 +454,7 @@ _REFUSED = {
     "its attention has sinks": "granite_swa",
     "its attention reads through a compressed copy of the residual stream": "minicpm3 youtu",
     "its norms stand behind the sums, so that it has no residual stream": "openai-gpt",
-    "its logits are capped, and nothing bounds scores there yet": "gemma2 nanochat vaultgemma",
+    "its final norm stands in front of the first layer too": "nanochat",
 }
 
 REFUSED: dict[str, str] = {name: why for why, names in _REFUSED.items() for name in names.split()}

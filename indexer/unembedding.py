@@ -33,6 +33,7 @@ class Unembedding:
         epsilon: the norm's ε.
         padding: [P] or None; ids of the rows that are no token. The model gives them probability, so they are part of
             every softmax; of lists and statistics of tokens they are not.
+        soft_cap: c, where the model's logits are c · tanh(u / c), u those of the frozen norm; None: they are u.
     """
 
     folded: Float[Tensor, "V d"]
@@ -41,6 +42,7 @@ class Unembedding:
     norm: NormKind
     epsilon: float
     padding: Int[Tensor, " P"] | None = None
+    soft_cap: float | None = None
 
     @classmethod
     def from_weights(cls, weights: Weights, epsilon: float, tokens: TokenBytes | None = None) -> "Unembedding":
@@ -56,7 +58,7 @@ class Unembedding:
         if len(unused) == len(folded):
             raise AtlasError("The tokenizer has no token for any row of the unembedding: they do not belong together.")
         padding = torch.tensor(unused, device=folded.device) if unused else None
-        return cls(folded.contiguous(), shift, bias, norm, epsilon, padding)
+        return cls(folded.contiguous(), shift, bias, norm, epsilon, padding, weights.dimensions.soft_cap)
 
     @cached_property
     def used(self) -> Int[Tensor, " R"] | None:
@@ -103,12 +105,19 @@ class Unembedding:
         residual: Float[Tensor, "*batch d"],
         scale: Float[Tensor, "*batch 1"] | float = 1.0,
         conventions: Conventions = Conventions.EXACT,
+        *,
+        capped: bool = True,
     ) -> Float[Tensor, "*batch V"]:
-        """Logits of a whole residual vector, the norm frozen at `scale`."""
+        """Logits of a whole residual vector, the norm frozen at `scale`; `capped` as the model's own are."""
         scaled = residual / scale
         logits = product(scaled.reshape(-1, scaled.shape[-1]), self.folded).view(*scaled.shape[:-1], -1)
         constant = self.constant(conventions)
-        return logits if constant is None else logits + constant
+        logits = logits if constant is None else logits + constant
+        return self.capped(logits) if capped else logits
+
+    def capped(self, logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
+        """What the model makes of them."""
+        return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
 
     @cached_property
     def longest_row(self) -> float:

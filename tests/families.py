@@ -72,6 +72,19 @@ CASES: dict[str, Case] = {
         "falcon", OLD | {"parallel_attn": False, "multi_query": False, "alibi": True, "bias": True}
     ),
     "gemma": Case("gemma", RMS | {"head_dim": 12}, PIECES),
+    "gemma2": Case(
+        "gemma2",
+        RMS
+        | WINDOW
+        | {
+            "head_dim": 12,
+            "query_pre_attn_scalar": 12,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "final_logit_softcapping": 5.0,
+            "attn_logit_softcapping": 3.0,
+        },
+        PIECES,
+    ),
     "gemma3_text": Case(
         "gemma3_text",
         RMS
@@ -131,6 +144,9 @@ CASES: dict[str, Case] = {
     "stablelm": Case("stablelm", LAYER | {"use_qkv_bias": True}),
     "stablelm, parallel": Case("stablelm", LAYER | {"use_parallel_residual": True, "qk_layernorm": True}),
     "starcoder2": Case("starcoder2", {"norm_epsilon": 0.02} | WINDOW),
+    "vaultgemma": Case(
+        "vaultgemma", RMS | {"head_dim": 12, "query_pre_attn_scalar": 12, "final_logit_softcapping": 8.0}, PIECES
+    ),
 }
 
 _FOLDERS = tempfile.TemporaryDirectory(prefix="atlas-families-")

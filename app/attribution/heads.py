@@ -18,6 +18,7 @@ from app.attribution.prompt import PromptToken, token_of
 from app.attribution.query import key_vectors
 from app.attribution.results import Certificate, Contrast, Flow, LogitLens, Move, SourcePosition, ThroughHead
 from app.attribution.run import PromptRun
+from app.attribution.score import bend
 from app.attribution.search import Bounds, certified_top
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronKind, check_exists
@@ -158,14 +159,18 @@ def flow(run: PromptRun, count: int = MOVES) -> Flow:
     """The `count` strongest moves over all layers by |score|; bounded by Hoeffding's lemma."""
     stream, tolerance = run.stream, run.at_attention.tolerance
     layers, heads, tokens = stream.attention_weight.shape
-    reach = 2 * _longest_centred_row(run.model.unembedding) / run.scale
+    unembedding = run.model.unembedding
+    # A common part of the rows changes no score, but where logits are capped.
+    longest = _longest_centred_row(unembedding) if unembedding.soft_cap is None else unembedding.longest_row
+    reach = longest / run.scale
 
     def bound(layer: int) -> Float[Tensor, " HT"]:
         found = []
         for head in range(heads):  # one at a time: all of a layer's would be [H, T, d]
             parts = source_contributions(run, layer, head)
             slope = parts @ run.gradient(NeuronKind.ATTENTION, layer)
-            lower, upper = run.between(slope, (reach * parts.norm(dim=1)).square() / 8)
+            change = reach * parts.norm(dim=1)  # at most so large is any change of a logit
+            lower, upper = run.between(slope, (2 * change).square() / 8, bend(change, change, unembedding))
             found.append(torch.maximum(upper, -lower))
         return torch.cat(found)
 

@@ -438,6 +438,10 @@ def check_question(model: "LanguageModel", prompt: str, settings: Settings) -> Q
             "A chat template says itself what stands before a message, so nothing can be left out there. Ask for the "
             "chat template or for a text without its BOS, not for both."
         )
+    if settings.distractor is not None and model.unembedding.soft_cap is not None:
+        raise AtlasError(
+            f"{model.name} caps its logits, so that no difference of two has shares. Ask for the target alone."
+        )
     added = {"bos": settings.bos, "chat": settings.chat}
     ids = tokenise(model, prompt, settings.max_tokens, **added)
     named: dict[str, Named] = {

@@ -26,6 +26,7 @@ from app.attribution.score import (
     Bases,
     array,
     base_points,
+    bend,
     head_contributions,
     layer_scores,
     logit_spans,
@@ -119,7 +120,7 @@ class PromptRun:
         unembedding, settings = self.model.unembedding, self.settings
         hidden = self.stream.layer_input[-1:, self.stream.position]
         points = torch.cat([*base_points(self.stream), hidden])
-        rounded = rounded_rows(unembedding, settings.memory_mb)
+        rounded = rounded_rows(unembedding, settings.memory_mb) if unembedding.soft_cap is None else None
         megabytes = settings.memory_mb - (0 if rounded is None else memory_needed(unembedding))
         rows = rows_for(megabytes, self.model.dimensions.vocabulary)
         return Bases.at(points, self.target_id, self.scale, unembedding, settings.conventions, rows, rounded)
@@ -188,35 +189,44 @@ class PromptRun:
         return self.gradients[layer + self.model.dimensions.layers * (kind is NeuronKind.FFN)]
 
     def between(
-        self, slope: Float[Tensor, " n"], width: Float[Tensor, " n"]
+        self, slope: Float[Tensor, " n"], width: Float[Tensor, " n"], bend: Float[Tensor, " n"] | float = 0.0
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Lower and upper bounds of scores, from c · g and from range² / 8, by concavity and Hoeffding's lemma."""
+        """Lower and upper bounds of scores, from c · g, range² / 8 and `score.bend`, by concavity and Hoeffding's
+        lemma.
+        """
         method = self.settings.method
         return (
-            slope - width if method is Method.ADDED else slope,
-            slope + width if method is Method.REMOVED else slope,
+            slope - bend - width if method is Method.ADDED else slope - bend,
+            slope + bend + width if method is Method.REMOVED else slope + bend,
         )
 
     def _bounds(self, kind: NeuronKind, upper: bool, ranges: Ranges | None) -> tuple[Callable[[int], Tensor], str]:
         """The upper or the lower one of a layer's entries, and what the certificate calls it."""
-        entries, method = self.entries(kind), self.settings.method
+        entries, method, unembedding = self.entries(kind), self.settings.method, self.model.unembedding
+        capped = unembedding.soft_cap is not None
 
         def slope(layer: int) -> Tensor:
             return entries.dot(layer, self.gradient(kind, layer))
 
-        if method is not (Method.REMOVED if upper else Method.ADDED):
+        if method is Method.GRADIENT or not (capped or method is (Method.REMOVED if upper else Method.ADDED)):
             return slope, "linear" if method is Method.GRADIENT else "concavity"
+        if capped and not isinstance(ranges, StoredRanges):
+            ranges = None  # the range alone does not tell how large the changes are
         if isinstance(ranges, StoredRanges):
             require_same_model(self.model, ranges.catalogue)
 
         def bound(layer: int) -> Tensor:
             if ranges is None or isinstance(ranges, StoredRanges):
                 ends = None if ranges is None else ranges.ends(kind, layer)
-                spans = logit_spans(entries.values(layer), self.model.unembedding, ends)
+                spans, reach = logit_spans(entries.values(layer), unembedding, ends)
             else:
-                spans = ranges(kind, layer)
+                spans, reach = ranges(kind, layer), None
             width = (entries.scaled(layer, spans.to(self.gradients)) / self.scale).square() / 8
-            return self.between(slope(layer), width)[upper]
+            if not capped or reach is None:
+                return self.between(slope(layer), width)[upper]
+            largest = entries.scaled(layer, reach.to(self.gradients)) / self.scale
+            target = entries.dot(layer, unembedding.folded[self.target_id]) / self.scale
+            return self.between(slope(layer), width, bend(target, largest, unembedding))[upper]
 
         return bound, "norms" if ranges is None else "catalogue"
 

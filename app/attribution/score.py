@@ -56,6 +56,7 @@ class Bases:
         unembedding: of the model.
         rows: contributions scored at a time, which bounds the memory in use.
         rounded: the unembedding's rows for products in bf16; None scores in float32.
+        logits: [B, V]; before the model caps them; None where it does not.
     """
 
     log_probabilities: Float[Tensor, "B V"]
@@ -66,6 +67,7 @@ class Bases:
     unembedding: Unembedding
     rows: int = ROWS_AT_ONCE
     rounded: RoundedRows | None = None
+    logits: Float[Tensor, "B V"] | None = None
 
     @classmethod
     def at(
@@ -79,10 +81,33 @@ class Bases:
         rounded: RoundedRows | None = None,
     ) -> "Bases":
         """Distributions and gradients at `points`."""
+        if unembedding.soft_cap is not None:
+            return cls._capped(points, target, scale, unembedding, conventions, rows)
         log_probabilities = unembedding.logits(points, scale, conventions).log_softmax(dim=-1)
         probabilities = log_probabilities.exp()
         gradient = (unembedding.folded[target] - product(probabilities, unembedding.folded.T)) / scale
         return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows, rounded)
+
+    @classmethod
+    def _capped(
+        cls,
+        points: Float[Tensor, "B d"],
+        target: int,
+        scale: float,
+        unembedding: Unembedding,
+        conventions: Conventions,
+        rows: int,
+    ) -> "Bases":
+        """The same where the model caps its logits; in float32 always."""
+        logits = unembedding.logits(points, scale, conventions, capped=False)
+        capped = unembedding.capped(logits)
+        log_probabilities = capped.log_softmax(dim=-1)
+        probabilities = log_probabilities.exp()
+        pull = -probabilities
+        pull[:, target] += 1
+        pull *= 1 - (capped / (unembedding.soft_cap or 1.0)).square()  # the cap's own slope
+        gradient = product(pull, unembedding.folded.T) / scale
+        return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows, None, logits)
 
     def part(self, points: slice) -> "Bases":
         """Some of the points; what was computed for all is shared."""
@@ -91,6 +116,7 @@ class Bases:
             log_probabilities=self.log_probabilities[points],
             probabilities=self.probabilities[points],
             gradient=self.gradient[points],
+            logits=None if self.logits is None else self.logits[points],
         )
 
     @property
@@ -139,6 +165,9 @@ class Bases:
     def _importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """In float32."""
         change = product(contributions / self.scale, self.unembedding.folded)
+        if self.logits is not None:
+            before, capped = self.logits[base], self.unembedding.capped
+            change = capped(change.add_(before)).sub_(capped(before))  # no larger than without the cap
         largest = contributions.norm(dim=1).max() / self.scale * self.unembedding.longest_row
         if largest >= SAFE_EXPONENT and change.abs().max() >= SAFE_EXPONENT:
             return log_probability_increase(change, self.log_probabilities[base], self.target)
@@ -171,8 +200,9 @@ LAST_DIGITS = 1 + 1e-5
 
 def logit_spans(
     values: Float[Tensor, "n d"], unembedding: Unembedding, ends: tuple[Tensor, Tensor] | None
-) -> Float[Tensor, " n"]:
-    """Highest minus lowest logit of each value vector, or more.
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Highest minus lowest logit of each value vector (where the model caps its logits: with 0 among them), and the
+    largest of either sign; or more.
 
     Args:
         values: value vectors.
@@ -182,13 +212,32 @@ def logit_spans(
     """
     lengths: Tensor = values.norm(dim=1)
     if ends is None:
-        return 2 * unembedding.longest_row * lengths
+        return 2 * unembedding.longest_row * lengths, unembedding.longest_row * lengths
     highest, lowest = ends
     if unembedding.padding is not None:
         middle, radius = unembedding.padding_ball
         near, reach = values @ middle, lengths * radius
         highest, lowest = torch.maximum(highest, near + reach), torch.minimum(lowest, near - reach)
-    return (highest - lowest) * LAST_DIGITS
+    if unembedding.soft_cap is not None:
+        highest, lowest = highest.clamp_min(0), lowest.clamp_max(0)
+    return (highest - lowest) * LAST_DIGITS, torch.maximum(highest, -lowest) * LAST_DIGITS
+
+
+def bend(
+    target: Float[Tensor, " n"], largest: Float[Tensor, " n"], unembedding: Unembedding
+) -> Float[Tensor, " n"] | float:
+    """How far the cap of the logits can take scores from where concavity and Hoeffding's lemma bound them, nats: κ / 2
+    (y_w² + max y²), with y the change of the logits before the cap c and κ = 4 / (3√3 c) at least its curvature.
+
+    Args:
+        target: |y_w|.
+        largest: at least any |y|.
+        unembedding: of the model.
+    """
+    if unembedding.soft_cap is None:
+        return 0.0
+    found: Tensor = (target.square() + largest.square()) * (2 / (27**0.5 * unembedding.soft_cap))
+    return found
 
 
 # Log-probability increase of whole sub-layers and of heads (README, Method, Importance).

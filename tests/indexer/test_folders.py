@@ -458,7 +458,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         "makes no model of",
     ),
     "an activation that nobody knows": ("llama", with_config(nothing, hidden_act="new"), "makes no model of"),
-    "another family": ("llama", with_config(nothing, model_type="gemma"), "family “gemma” are not supported"),
+    "another family": ("llama", with_config(nothing, model_type="mixtral"), "family “mixtral” are not supported"),
     "no family": ("llama", with_config(nothing, model_type=None), "gives no model_type"),
     "a config of nonsense": (
         "llama",

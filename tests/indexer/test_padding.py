@@ -176,7 +176,8 @@ def test_the_lowest_are_certified_with_every_row_in_the_softmax(checkpoints, tmp
         ends = [torch.from_numpy(one) for one in catalogue.extremes(1, NeuronKind.FFN)]
     values = model.weights.ffn_values(1)
     every = values @ model.unembedding.folded.T
-    spans = logit_spans(values, model.unembedding, (ends[0], ends[1]))
+    spans, largest = logit_spans(values, model.unembedding, (ends[0], ends[1]))
+    assert (largest >= every.abs().amax(dim=1)).all()
     assert (spans >= every.amax(dim=1) - every.amin(dim=1)).all()
     exhaustive = analyse(model, models.PROMPT, replace(settings, top=10**6))
     for listed, whole in (
