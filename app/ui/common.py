@@ -283,7 +283,7 @@ def keep(page: str, selection: Selection, suggested: str, about: str, atlas: Cat
         page: its name.
         selection: its whole state.
         suggested: a title to start from.
-        about: what is seen, in a line.
+        about: what is seen, in a line; like the title in display form.
         atlas: the catalogue that it is seen in.
     """
     if page in ("compare", "search", "neuron"):  # which have no report of their own
@@ -306,8 +306,8 @@ def keep(page: str, selection: Selection, suggested: str, about: str, atlas: Cat
             st.info(literal(refusal))
             return
         key = f"keep_title_{page}_{urlencode(selection.params())}"
-        line = shorten(navigation.in_a_line(about), _LONGEST_ABOUT)
-        st.text_input("Title", value=shorten(navigation.in_a_line(suggested), MAX_TITLE), key=key, max_chars=MAX_TITLE)
+        line = shorten(about, _LONGEST_ABOUT)
+        st.text_input("Title", value=shorten(suggested, MAX_TITLE), key=key, max_chars=MAX_TITLE)
 
         def save() -> str:
             saved = stored.save_view(page, selection, st.session_state[key] or "", line, atlas)

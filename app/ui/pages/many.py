@@ -85,7 +85,7 @@ def _keep(found: Aggregate | Compared, selection: ManySelection, atlas: Catalogu
     sides = [found.first, found.second] if isinstance(found, Compared) else [found]
     texts = (selection.ready or selection.text, selection.other_ready or selection.other)
     if texts[0] and selection.fits:
-        first = (text.strip().partition("\n")[0].partition("\t")[0] for text in texts)
+        first = (navigation.in_a_line(text.strip().partition("\n")[0].partition("\t")[0]) for text in texts)
         about = ", against ".join(f"{side.prompts} prompts: {one}" for side, one in zip(sides, first, strict=False))
         keep(HERE, selection, about, about, atlas)
 

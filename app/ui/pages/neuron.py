@@ -146,7 +146,7 @@ def _paths(neuron: Neuron, selection: NeuronSelection, rank: LayerRank, atlas: C
         links.append(link("Steer with it", lists.steer_link(neuron, origin)))
     with right, st.container(horizontal=True, vertical_alignment="center"):
         chips(links, key="paths", here=HERE, label="other neurons")
-        label, prompt = neuron.label, selection.origin.prompt
+        label, prompt = neuron.label, navigation.in_a_line(selection.origin.prompt)
         keep(HERE, selection, label, f"{label}, on “{prompt}”" if prompt else label, atlas)
 
 

@@ -135,7 +135,8 @@ def _analysis(one: Saved, collections: tuple[Collection, ...], within: Collectio
         with left:
             opened = link(one.title, saved_href(one, atlas))
             chips([opened], key=f"open_{one.id}", here=HERE, label=f"open {one.title}")
-            facts = [views.KINDS.get(one.page, one.page), shorten(in_display_form(one.prompt).replace("␣", " "), 120)]
+            shown = in_display_form(one.prompt).replace("␣", " ") if one.page == "prompt" else one.prompt
+            facts = [views.KINDS.get(one.page, one.page), shorten(shown, 120)]
             facts += [f"→ {in_display_form(one.target)}"] if one.page == "prompt" else []
             facts.append(one.created_at[:10])
             if one.model != atlas.info.model:

@@ -375,7 +375,7 @@ def _results(
     page = result.page
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{literal(result.sentence)}**", width="content")
-        keep(HERE, selection, result.sentence, result.sentence, atlas)
+        keep(HERE, selection, navigation.in_a_line(selection.text) or result.sentence, result.sentence, atlas)
     if not page.total:
         st.info(
             f"No neuron has such a token among the {atlas.info.depth} strongest of an end. Widen the layers, allow "

@@ -122,7 +122,7 @@ def _steered(selection: SteerSelection, atlas: Catalogue) -> None:
     said = answers.sentence(found, selection)
     st.markdown(f"**{literal(said)}**")
     changes = labels(selection.interventions).replace(",", ", ")
-    keep(HERE, selection, " with ".join(filter(None, [selection.prompt, changes])), said, atlas)
+    keep(HERE, selection, " with ".join(filter(None, [navigation.in_a_line(selection.prompt), changes])), said, atlas)
     for notice in found.notices:
         st.caption(f":material/info: {literal(notice)}")
     if selection.interventions:
