@@ -25,7 +25,7 @@ def test_from_a_measured_list_to_a_steered_text_and_its_report(
     page.goto(f"{served_app}/prompt?p={quote(PROMPT)}")
     table = page.get_by_role("region", name="ffn neurons")
     expect(table.get_by_role("columnheader", name=re.compile("measured"))).to_have_attribute("aria-sort", "descending")
-    expect(table.locator("tbody tr").first).not_to_contain_text("…")  # the effects have come
+    expect(table.locator("tbody td.effect").first).to_contain_text(re.compile("[0-9]"))  # the effects have come
     settled(page)
     first = labels(page, "ffn neurons")[0]
 
@@ -39,9 +39,9 @@ def test_from_a_measured_list_to_a_steered_text_and_its_report(
 
     model = load(str(demo_model_dir))
     found = steer(model, PROMPT, Settings(), parse_interventions(f"{first}=0"), Sampling())
+    shown = page.get_by_test_id("stMain").inner_text().replace("\u2060", "")  # as `literal` takes ":12:" apart
     for one in found.continuations:
-        line = max(one.text.splitlines(), key=len).strip()
-        expect(page.get_by_text(line).first).to_be_visible()
+        assert all(line.strip() in shown for line in one.text.splitlines())
     screenshot("zeroed")
 
     amount = page.get_by_label(f"{first}, factor")
