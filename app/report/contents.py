@@ -18,7 +18,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from app import charts
-from app.answers import steer
 from app.answers.reading import (
     BY,
     DISAGREEMENT,
@@ -40,6 +39,7 @@ from app.state.address import shared
 from app.state.selections import Show, SteerSelection
 from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
+from db.lazy import lazy_import
 from db.neuron import Head, Neuron, NeuronKind, labels
 from db.records import BuildStamp
 from db.token_text import legible, shorten
@@ -47,8 +47,11 @@ from db.token_text import legible, shorten
 if TYPE_CHECKING:
     import pandas as pd
 
+    from app.answers import steer
     from app.attribution.intervene import Steering
     from app.attribution.results import Flow, QueryNeuron, ValueNeuron
+else:
+    steer = lazy_import("app.answers.steer")
 
 _HEADS = 12
 """The strongest, in a table."""

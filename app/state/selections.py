@@ -553,12 +553,9 @@ class SteerSelection(Selection):
         return replace(self, interventions=tuple(other for other in self.interventions if other != one))
 
     def normalised(self, reader: Reader) -> Self:
-        """Of a chat, nothing is left out."""
-        return replace(self, bare=_bare(self, reader))
-
-    def implied(self) -> tuple[str, ...]:
-        """The most probable token is not drawn."""
-        return () if self.drawn else ("top_p", "seed")
+        """Of a chat, nothing is left out; the most probable token is not drawn."""
+        drawing = {} if self.drawn else {"top_p": 1.0, "seed": 0}
+        return replace(self, bare=_bare(self, reader), **drawing)
 
 
 # The page of saved analyses, and the gallery.

@@ -41,7 +41,7 @@ def test_a_server_killed_while_it_saves_loses_nothing_that_it_showed(tmp_path: P
             assert server.process.wait(20) == -signal.SIGKILL
     assert shown > 0
     with Workspace.open(url, create=False) as workspace:
-        kept = workspace.note("toy", Neuron.parse(NEURON))
+        kept = workspace.note("toy", Neuron.parse(NEURON), ("weights", ""))
         with workspace.reading() as connection:
             assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
     assert kept is not None

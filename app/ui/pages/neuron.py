@@ -139,11 +139,11 @@ def _paths(neuron: Neuron, selection: NeuronSelection, rank: LayerRank, atlas: C
         links.append(link(f"← {rank.before.label}", _page(rank.before, selection)))
     if rank.after is not None:
         links.append(link(f"{rank.after.label} →", _page(rank.after, selection)))
-    if selection.origin.prompt:
-        links.append(link("↩ Back to the prompt", navigation.href("prompt", selection.origin)))
     if has_model():
         origin = selection.origin if selection.origin.prompt else PromptSelection(WALKTHROUGH_PROMPT)
         links.append(link("Steer with it", lists.steer_link(neuron, origin)))
+    if selection.origin.prompt:
+        links.append(link("↩ Back to the prompt", navigation.href("prompt", selection.origin)))
     with right, st.container(horizontal=True, vertical_alignment="center"):
         chips(links, key="paths", here=HERE, label="other neurons")
         label, prompt = neuron.label, navigation.in_a_line(selection.origin.prompt)
