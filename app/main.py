@@ -19,9 +19,12 @@ _STYLE = (
     # The row that hands a chart out lies on the line of the chart's axis, at its end, and takes no room of its own.
     '.stHorizontalBlock[class*="st-key-picture_"] { margin-top: -1.5rem; height: 1.5rem; gap: 0; pointer-events: none }'
     '[class*="st-key-picture_"] button { min-height: 1.5rem; padding: 0 0.4rem; pointer-events: auto }'
-    # On a phone the search's conditions lie in one line, to be pushed sideways: what was found is to be seen.
-    "@media (max-width: 640px) { .st-key-search_filters { flex-wrap: nowrap; overflow-x: auto; padding-bottom: 0.3rem; "
-    "mask-image: linear-gradient(to left, transparent, black 2.5rem) } .st-key-search_filters > * { flex: none } "
+    # On a phone a search's conditions, and what can be done with an explanation, lie in one line, to be pushed
+    # sideways: what was found is to be seen.
+    "@media (max-width: 640px) { .st-key-search_filters, .st-key-tools { flex-wrap: nowrap; overflow-x: auto; "
+    "padding-bottom: 0.3rem; "
+    "mask-image: linear-gradient(to left, transparent, black 2.5rem) } "
+    ".st-key-search_filters > *, .st-key-tools > * { flex: none; width: auto } .st-key-tools { padding-left: 2px } "
     ".st-key-concept_box { max-height: 13rem; overflow-y: auto } }"
     '[data-testid="stHeading"] h2 { padding: 0.4rem 0 }'
     # A panel that is scrolled to stops below the bar at the top.

@@ -365,12 +365,10 @@ def _neurons_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
     else:
         listed = (*contrast.ffn_neurons, *contrast.attention_neurons)
     measured = [one for one in listed if one.effect is not None]
-    shown = f"“{analysis.target.token.display}”"
 
     def named(one: ValueNeuron) -> str:
         label = one.neuron.label if one.position is None else f"{one.neuron.label} from position {one.position}"
-        figure = nats(one.score if one.effect is None else one.effect)
-        return f"{label} ({figure})" if one.rank is None else f"{label} ({figure}; {shown} its no. {one.rank:,})"
+        return f"{label} ({nats(one.score if one.effect is None else one.effect)})"
 
     if not measured:
         best = _and([named(one) for one in sorted(listed, key=lambda one: -one.score)[:_NAMED] if one.score > 0])
@@ -380,9 +378,8 @@ def _neurons_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
     if not helping:
         return f"Of the {len(measured)} listed neurons that were measured none helped the answer."
     did = "did most to write the answer" if contrast is None else "did most for it against the other"
-    ranks = f", and the place of {shown} among all tokens that a neuron raised" * any(one.rank for one in helping)
     best = _and([named(one) for one in helping])
-    return f"As measured, of {len(measured)} listed neurons {best} {did}: in nats{ranks}."
+    return f"As measured, of {len(measured)} listed neurons {best} {did}."
 
 
 def _together_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
@@ -390,16 +387,13 @@ def _together_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
     said = []
     for kind, one in found.items():
         control = f"{nats(float(np.mean(one.controls)))} ± {float(np.std(one.controls)):.3f}" if one.controls else "–"
-        words = "measured to do most" if one.by == "effect" else "of the highest score"
-        said.append(f"the {len(one.parts)} {_NAMES[kind]} neurons {words} hold {nats(one.effect)} (random: {control})")
+        strongest = "strongest" if one.by == "effect" else "highest-scored"
+        said.append(
+            f"the {len(one.parts)} {strongest} {_NAMES[kind]} neurons hold {nats(one.effect)} (random {control})"
+        )
     if not said:
         return ""
-    of = "the answer" if analysis.contrast is None else "the difference"
-    draws = max(len(one.controls) for one in found.values())
-    return (
-        f"Together, {_and(said)}, in nats of {of}. Random are as many neurons of the same layers and about the same "
-        f"activations, mean and standard deviation of {draws} draws."
-    )
+    return f"Together {_and(said)} nats of {'the answer' if analysis.contrast is None else 'the difference'}."
 
 
 def _and(words: Sequence[str]) -> str:

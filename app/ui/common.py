@@ -100,12 +100,16 @@ def data_table(frame: pd.DataFrame, name: str) -> None:
     )
 
 
-def whole_files(name: str, whole: Callable[[], pd.DataFrame], key: str) -> None:
-    """A button for each kind of file, made when it is pressed; `key` is unique on the page."""
+def whole_files(name: str, whole: Callable[[], pd.DataFrame], key: str, what: str = "") -> None:
+    """A button for each kind of file, made when it is pressed.
+
+    key: unique on the page.
+    what: the files are of, where the page has several.
+    """
     with st.container(horizontal=True):
         for form, (words, mime) in _FORMS.items():
             st.download_button(
-                words,
+                f"{what} as {words}" if what else words,
                 data=partial(_written, whole, form),
                 file_name=f"{name}.{form}",
                 mime=mime,

@@ -84,7 +84,6 @@ def steer_link(neuron: Neuron, origin: PromptSelection) -> str:
 
 # Columns that several tables have.
 
-_STEER = "what the model says with four times as much of it, or any other amount"
 Z_HINT = "(logit − mean) / standard deviation of the neuron’s logits over the vocabulary"
 RANK_HINT = "1 is the neuron’s most extreme token of that end"
 NEURON: ColumnOf[OfNeuron] = (Column("neuron", "name"), lambda row: Cell(row.neuron.label, dot=row.neuron.kind.value))
@@ -300,11 +299,7 @@ def value_table(
         if not access.has_model():
             return (explains,) if own(NeuronAt(one.neuron, one.position).label) else ()
         zero = navigation.href("compare", CompareSelection.of(selection, (Part.of(one.neuron),)))
-        return (
-            explains,
-            Chip("zero", "link", href=zero, hint=f"what if {label} were zero", name=f"zero {label}"),
-            Chip("steer", "link", href=steer_link(one.neuron, selection), hint=_STEER, name=f"steer {label}"),
-        )
+        return explains, Chip("zero", "link", href=zero, hint=f"what if {label} were zero", name=f"zero {label}")
 
     def at(order: ListOrder | None, reverse: bool) -> str:
         place = replace(selection.place, order=order, reverse=reverse)

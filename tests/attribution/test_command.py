@@ -161,7 +161,9 @@ def test_a_folder_without_tokenizer(copy, capsys):
 
 def test_a_family_without_a_row(copy, capsys):
     config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"model_type": "codegen", "architectures": ["CodeGenForCausalLM"]}))
+    (copy / "config.json").write_text(
+        json.dumps(config | {"model_type": "codegen", "architectures": ["CodeGenForCausalLM"]})
+    )
     assert AutoConfig.from_pretrained(copy).model_type == "codegen"
     line = refusal(capsys, models.PROMPT, "--model", str(copy))
     assert "“codegen”" in line

@@ -96,9 +96,17 @@ def test_from_a_prompt_to_a_neuron_and_back(
     page.get_by_role("button", name="Explain").click()
     expect(page.get_by_role("region", name="attention neurons")).to_be_visible()
     settled(page)
+    assert in_address(page) == {"p": PROMPT}
+    measured = labels(page, "ffn neurons")
+    by_score = {"p": PROMPT, "sort": "score"}
+    page.get_by_role("link", name="Sort by score").click()
+    expect(page.get_by_role("link", name="Sort by what was measured")).to_be_visible()
+    settled(page)
+    assert labels(page, "ffn neurons") != measured
+    assert sorted(labels(page, "ffn neurons")) == sorted(measured)
     assert ranked(labels(page, "ffn neurons"), analysis.ffn_value_neurons)
     assert ranked(labels(page, "attention neurons"), analysis.attention_value_neurons)
-    assert in_address(page) == {"p": PROMPT}
+    assert in_address(page) == by_score
     expect(page.get_by_role("group", name="most probable next tokens")).to_contain_text("␣Paris")
     assert fits(page)
     screenshot("explained")
@@ -110,13 +118,13 @@ def test_from_a_prompt_to_a_neuron_and_back(
     settled(page)
     raised = "Promotes" if first.activation > 0 else "Suppresses"
     expect(page.get_by_role("heading", name=f"{raised}, raised on this prompt")).to_be_visible()
-    assert in_address(page) == {"n": first.neuron.label, "p": PROMPT}
+    assert in_address(page) == {"n": first.neuron.label} | by_score
     assert fits(page)
     screenshot("neuron")
 
     page.get_by_role("link", name="Back to the prompt").click()
     expect(page.get_by_role("region", name="ffn neurons")).to_be_visible()
-    assert in_address(page) == {"p": PROMPT}
+    assert in_address(page) == by_score
 
 
 def test_a_prediction_and_a_token_of_the_prompt_can_be_chosen(served_app: str, page: Page, analysis: Analysis) -> None:

@@ -35,9 +35,11 @@ Screenshot = Callable[[str], object]
 
 
 def settled(page: Page) -> None:
-    """Wait until the page is drawn and no run is under way."""
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
-    expect(page.get_by_test_id("stSpinner")).to_have_count(0)
+    """Wait until the page is drawn, with what is measured in the background, and no run is under way."""
+    for _ in range(2):
+        page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+        expect(page.get_by_test_id("stSpinner")).to_have_count(0)
+        expect(page.locator(".st-key-measured").filter(has_not_text="Measured: ")).to_have_count(0)
 
 
 def still(page: Page) -> None:

@@ -291,7 +291,7 @@ def _said(said: list[tuple[str, Said]], asked: ManySelection) -> None:
     frame = said_frame(one for _, one in said)
     if any(name for name, _ in said):
         frame.insert(0, "set", [name for name, _ in said])
-    whole_files("what-the-model-says", lambda: frame, "said")
+    whole_files("what-the-model-says", lambda: frame, "said", "Answers")
 
 
 def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> None:
