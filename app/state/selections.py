@@ -554,8 +554,8 @@ class SteerSelection(Selection):
 
     def normalised(self, reader: Reader) -> Self:
         """Of a chat, nothing is left out; the most probable token is not drawn."""
-        drawing = {} if self.drawn else {"top_p": 1.0, "seed": 0}
-        return replace(self, bare=_bare(self, reader), **drawing)
+        top_p, seed = (self.top_p, self.seed) if self.drawn else (1.0, 0)
+        return replace(self, bare=_bare(self, reader), top_p=top_p, seed=seed)
 
 
 # The page of saved analyses, and the gallery.
