@@ -8,8 +8,8 @@ from pathlib import Path
 from tests.readmes import CHECKOUT, ROOMS
 
 MOST_FILES = 135
-"""Of Python; 125 without the latest migration, which has to be a file of its own."""
-MOST_LINES = 36_929
+"""Of Python. The aim is 125."""
+MOST_LINES = 36_826
 """Of Python, JavaScript, CSS and HTML. The aim is 24,000."""
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 70
