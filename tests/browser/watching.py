@@ -58,7 +58,8 @@ def labels(page: Page, table: str) -> list[str]:
 
 
 def in_address(page: Page) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+    """The parameters as the page itself has them: `page.url` hears of a change later than what is drawn."""
+    return {name: values[0] for name, values in parse_qs(urlsplit(page.evaluate("location.href")).query).items()}
 
 
 def fits(page: Page) -> bool:
