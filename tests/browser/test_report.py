@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import ARTEFACTS
+from tests.browser.conftest import ARTEFACTS, PATIENCE
 from tests.browser.watching import settled
 
 pytestmark = pytest.mark.browser
@@ -30,7 +30,10 @@ def downloaded(page: Page, name: str, folder: Path) -> Path:
 def report(browser: Browser, served_app: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a hostile prompt, as the page hands it out."""
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(f"{served_app}/prompt?{urlencode({'p': HOSTILE, 'k': 20, 'map': 'lens'})}")
+    expect(page.get_by_role("button", name="Report")).to_be_visible()
+    settled(page)  # what is measured draws the page anew
     page.get_by_role("button", name="Report").click()
     path = downloaded(page, "Report: to read", tmp_path_factory.mktemp("report"))
     assert page.evaluate("window.canary") is None
