@@ -29,6 +29,11 @@ class NeuronKind(StrEnum):
     FFN = "ffn"
     ATTENTION = "attention"
 
+    @property
+    def words(self) -> str:
+        """As it is written in a sentence."""
+        return "FFN" if self is NeuronKind.FFN else "attention"
+
 
 class Sign(StrEnum):
     """Which end of a neuron's logits a token stands at: the highest (promotes) or the lowest (suppresses)."""

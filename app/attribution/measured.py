@@ -288,7 +288,6 @@ def _named(
 # In words: two or three sentences made from the figures of an analysis.
 
 _NAMED = 3
-_NAMES = {NeuronKind.FFN: "FFN", NeuronKind.ATTENTION: "attention"}
 
 
 def in_words(
@@ -388,9 +387,7 @@ def _together_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
     for kind, one in found.items():
         control = f"{nats(float(np.mean(one.controls)))} ± {float(np.std(one.controls)):.3f}" if one.controls else "–"
         strongest = "strongest" if one.by == "effect" else "highest-scored"
-        said.append(
-            f"the {len(one.parts)} {strongest} {_NAMES[kind]} neurons hold {nats(one.effect)} (random {control})"
-        )
+        said.append(f"the {len(one.parts)} {strongest} {kind.words} neurons hold {nats(one.effect)} (random {control})")
     if not said:
         return ""
     return f"Together {_and(said)} nats of {'the answer' if analysis.contrast is None else 'the difference'}."

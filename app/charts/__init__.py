@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from db.neuron import NeuronKind
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -23,7 +25,7 @@ MARK = "#c04a7c"
 """The one thing that a chart is about, among many grey ones."""
 
 KINDS = {"attention": ATTENTION, "ffn": FFN}
-KIND_NAMES = {"attention": "attention", "ffn": "FFN"}
+KIND_NAMES = {name: NeuronKind(name).words for name in KINDS}
 SIGNS = {"promotes": PROMOTES, "suppresses": SUPPRESSES}
 TONES = {**SIGNS, **KINDS, "neutral": NEUTRAL, "avoided": MARK}
 """What the style sheet (app/ui/components/frontend/atlas.css) and the charts call them."""

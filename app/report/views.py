@@ -168,7 +168,7 @@ def explanation(title: str, asked: PromptSelection, result: dict[str, Any], atla
                 (one.neuron.label, nats(one.score), signed(one.activation), _raised(ends[one.neuron], one.activation))
                 for one in found
             )
-            caption = f"{_NAMES[kind]} that {reading.words[show]}: the first {len(rows)}"
+            caption = f"{kind.words} neurons that {reading.words[show]}: the first {len(rows)}"
             if rows:
                 sheets.append(Sheet(caption, ("neuron", reading.unit, "activation", "tokens it raised"), rows))
     target = analysis.target
@@ -186,9 +186,6 @@ def explanation(title: str, asked: PromptSelection, result: dict[str, Any], atla
         tuple(sheets),
         shared("prompt", asked, atlas.info),
     )
-
-
-_NAMES = {NeuronKind.FFN: "FFN neurons", NeuronKind.ATTENTION: "attention neurons"}
 
 
 def comparison(title: str, asked: CompareSelection, atlas: Catalogue, found: "Comparison | None" = None) -> View:
@@ -216,7 +213,7 @@ def comparison(title: str, asked: CompareSelection, atlas: Catalogue, found: "Co
             )
             for one in changes[:_ROWS]
         )
-        caption = f"{_NAMES[kind]} whose score changed most: the first {len(rows)} of {len(changes)}"
+        caption = f"{kind.words} neurons whose score changed most: the first {len(rows)} of {len(changes)}"
         sheets.append(Sheet(caption, ("neuron", "Δ score (nats)", "first → second", "tokens it raised"), rows))
     return View(
         "compare",
