@@ -302,27 +302,43 @@ def keep(page: str, selection: Selection, suggested: str, about: str, atlas: Cat
             type="tertiary",
             help="This view as one page that opens offline",
         )
+
+    def save(title: str) -> Saved:
+        return stored.save_view(page, selection, title, shorten(about, _LONGEST_ABOUT), atlas)
+
+    kept = "The address is kept, and with it all that is asked and open on this page. Find it under Saved."
+    save_box(f"{page}_{urlencode(selection.params())}", suggested, save, "Save this view, to find it under Saved", kept)
+
+
+_LONGEST_ABOUT = 300
+
+
+def save_box(key: str, suggested: str, save: Callable[[str], Saved], what: str, kept: str) -> None:
+    """The control that saves what is shown; where that is not allowed, it says why. Nothing without a workspace.
+
+    Args:
+        key: tells what is shown from what else this page can show.
+        suggested: a title to start from.
+        save: given the title.
+        what: it does, in a few words.
+        kept: what is kept then, in a sentence.
+    """
     if not stored.offered():
         return
-    with st.popover("Save", icon=":material/bookmark_add:", help="Save this view, to find it under Saved"):
+    with st.popover("Save", icon=":material/bookmark_add:", help=what):
         refusal = access.why_not_write()
         if refusal is not None:
             st.info(literal(refusal))
             return
-        key = f"keep_title_{page}_{urlencode(selection.params())}"
-        line = shorten(about, _LONGEST_ABOUT)
-        st.text_input("Title", value=shorten(suggested, MAX_TITLE), key=key, max_chars=MAX_TITLE)
+        field = f"save_title_{key}"
+        st.text_input("Title", value=shorten(suggested, MAX_TITLE), key=field, max_chars=MAX_TITLE)
 
-        def save() -> str:
-            saved = stored.save_view(page, selection, st.session_state[key] or "", line, atlas)
-            return f"Saved as “{saved.title}”."
+        def act() -> str:
+            return f"Saved as “{save(st.session_state[field] or '').title}”."
 
-        st.button("Save it", type="primary", on_click=on_click, args=(save, f"keep_{page}"), key="keep_button")
-        st.caption("The address is kept, and with it all that is asked and open on this page. Find it under Saved.")
-    say_what_was_done(key=f"keep_{page}", icon=":material/bookmark_added:")
-
-
-_LONGEST_ABOUT = 300
+        st.button("Save it", type="primary", on_click=on_click, args=(act, "save"), key="save_button")
+        st.caption(kept)
+    say_what_was_done(key="save", icon=":material/bookmark_added:")
 
 
 def without_model(here: str) -> None:

@@ -80,7 +80,7 @@ def test_views_of_other_pages_are_kept_listed_collected_and_opened(small_page, w
     app = small_page(page, **params)
     buttons = [one.proto.label for one in app.get("download_button")]
     assert ("Report" in buttons) == (page != "many")
-    app.button(key="keep_button").click().run()
+    app.button(key="save_button").click().run()
     assert not app.exception
     assert not texts(app)
     (kept,) = workspace.analyses()

@@ -42,8 +42,8 @@ from app.ui.common import (
     choice,
     footer,
     limits,
-    on_click,
     open_catalogue,
+    save_box,
     say_what_was_done,
     section,
     sync,
@@ -61,7 +61,7 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Strongest
 from db.token_text import shorten
-from db.workspace.records import MAX_TITLE
+from db.workspace import Saved
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -513,26 +513,17 @@ def _report(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) ->
 
 
 def _save(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:
-    """The control that saves what is shown; where that is not allowed, it says why. Nothing without a workspace."""
-    if not stored.offered():
-        return
-    with st.popover("Save", icon=":material/bookmark_add:", help="Save this explanation with its place and figures"):
-        refusal = access.why_not_write()
-        if refusal is not None:
-            st.info(literal(refusal))
-            return
-        key = f"save_title_{question_key(selection)}"
-        st.text_input("Title", value=explain.suggested_title(selection, analysis), key=key, max_chars=MAX_TITLE)
+    """The control that saves the explanation, measured effects included."""
 
-        def save() -> str:
-            found = analysis
-            with suppress(AtlasError):  # on a server that measures nothing
-                found = effects.measured(atlas, selection)
-            return f"Saved as “{explain.save(st.session_state[key] or '', selection, found, atlas).title}”."
+    def save(title: str) -> Saved:
+        found = analysis
+        with suppress(AtlasError):  # on a server that measures nothing
+            found = effects.measured(atlas, selection)
+        return explain.save(title, selection, found, atlas)
 
-        st.button("Save it", type="primary", on_click=on_click, args=(save,), key="save_button")
-        st.caption("The address, the whole result and what is open on this page are kept. Find them under Saved.")
-    say_what_was_done(icon=":material/bookmark_added:")
+    title, what = explain.suggested_title(selection, analysis), "Save this explanation with its place and figures"
+    kept = "The address, the whole result and what is open on this page are kept. Find them under Saved."
+    save_box(question_key(selection), title, save, what, kept)
 
 
 if __name__ == "__main__":
