@@ -26,6 +26,8 @@ _STYLE = (
     "mask-image: linear-gradient(to left, transparent, black 2.5rem) } "
     ".st-key-search_filters > *, .st-key-tools > * { flex: none; width: auto } .st-key-tools { padding-left: 2px } "
     ".st-key-concept_box { max-height: 13rem; overflow-y: auto } }"
+    # Several fields with steps side by side would have buttons of the same names; the arrow keys step too.
+    '[class*="st-key-steer_"] button[data-testid^="stNumberInputStep"] { display: none }'
     '[data-testid="stHeading"] h2 { padding: 0.4rem 0 }'
     # A panel that is scrolled to stops below the bar at the top.
     ".stElementContainer { scroll-margin-top: 5.5rem }"

@@ -69,8 +69,8 @@ HEADINGS = """() => [...document.querySelectorAll("h1, h2, h3, h4, h5, h6")].fil
   .map((one) => Number(one.tagName[1]))"""
 BUTTONS = """() => [...document.querySelectorAll("[data-testid=stMain] button")]
   .filter((one) => one.checkVisibility() && !one.closest("[data-testid=stElementToolbar]"))
-  // The arrows of labelled fields, which the keyboard does not reach and the fields themselves name.
-  .filter((one) => !(one.closest("[data-testid=stSelectbox], [data-testid=stNumberInput]") && one.tabIndex < 0))
+  // The arrow of a labelled select box, which the keyboard does not reach and the field itself names.
+  .filter((one) => !(one.closest("[data-testid=stSelectbox]") && one.tabIndex < 0))
   .map((one) => one.getAttribute("aria-label") ?? one.textContent.trim())"""
 
 
