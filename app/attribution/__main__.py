@@ -323,6 +323,7 @@ def _generic(options: Namespace) -> str:
         )
     found = catalogue.generic
     if found.question != batch.generic_question(settings):
+        command_line.say("Explaining prompts of many kinds, to know which neurons are in the lists of most of them.")
         found = batch.find_generic(model, settings, _ranges(catalogue, settings), _bar)
         builds.remember_generic(catalogue.path.parent, found)
     if options.json:

@@ -148,7 +148,7 @@ def _prompts(selection: ManySelection) -> None:
             )
         st.toggle("Each as a user’s message, in the model’s chat template", key="many_chat")
         st.toggle("Put before each text what the tokenizer puts there, such as <s>", key="many_bos")
-        st.toggle("Measure what each neuron does to the answer, about a second a prompt", key="many_measure")
+        st.toggle("Measure what each neuron does to the answer; this takes longer", key="many_measure")
         st.form_submit_button("Explain them all", type="primary", on_click=partial(_submitted, selection))
     if any(st.session_state.get(key) for key in (_TEXT, _OTHER)):
         st.caption("These prompts are too long for the address. To share them, shorten the list or keep it in a file.")
