@@ -392,7 +392,7 @@ def _particular_table(
         (lists.text("score in A", "number extra", lambda one: nats(one.first), "mean, nats"), None),
         (lists.text("in B", "number extra", lambda one: nats(one.second), "mean score, nats"), None),
         (
-            lists.text("p", "number", lambda one: f"{one.p:.2g}", chance),
+            lists.text("p", "number extra", lambda one: f"{one.p:.2g}", chance),
             ListOrder.CHANCE,
         ),
         (lists.text("q", "number", lambda one: f"{one.q:.2g}", "p, corrected for the number of neurons"), None),
