@@ -3,7 +3,7 @@ on, its page, and back to the same place.
 """
 
 import re
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -140,3 +140,26 @@ def test_many_prompts(served_app: str, page: Page, screenshot: Screenshot) -> No
     expect(page.get_by_role("heading", level=1)).to_contain_text(first)
     page.go_back()
     expect(table).to_be_visible()
+
+
+OVERLAPS = """
+(row) => {
+  const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  const cells = [...row.cells].filter((cell) => cell.checkVisibility());
+  return cells.flatMap((one, place) => cells.slice(place + 1)
+    .filter((other) => over(one.getBoundingClientRect(), other.getBoundingClientRect()))
+    .map((other) => `${one.dataset.title}, ${other.dataset.title}`));
+}
+"""
+
+
+@both_sizes
+def test_no_figure_of_two_sets_lies_over_another(served_app: str, page: Page, viewport: str) -> None:
+    sets = {"ps": "The capital of France is\nThe capital of Italy is", "ps2": "The opposite of hot is"}
+    page.goto(f"{served_app}/many?{urlencode(sets)}")
+    page.get_by_role("button", name="Explain them all").click()
+    table = page.get_by_role("region", name="neurons of the two sets")
+    expect(table.locator("tbody tr").first).to_be_visible()
+    settled(page)
+    assert table.locator("tbody tr").first.evaluate(OVERLAPS) == []
