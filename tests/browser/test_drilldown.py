@@ -112,6 +112,7 @@ def test_the_head_map_by_keyboard(served_app: str, page: Page) -> None:
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.get_by_text("Close the head")).to_be_visible()
+    settled(page)  # the address may follow a moment after what is drawn
     assert in_address(page)["head"] == "L1.H1"
 
 
@@ -156,7 +157,7 @@ OVERLAPS = """
 
 @both_sizes
 def test_no_figure_of_two_sets_lies_over_another(served_app: str, page: Page, viewport: str) -> None:
-    sets = {"ps": "The capital of France is\nThe capital of Italy is", "ps2": "The opposite of hot is"}
+    sets = {"ps": PROMPT, "ps2": "The opposite of hot is"}
     page.goto(f"{served_app}/many?{urlencode(sets)}")
     page.get_by_role("button", name="Explain them all").click()
     table = page.get_by_role("region", name="neurons of the two sets")
