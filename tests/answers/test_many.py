@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
-from app.answers.batches import MAX_PROMPTS, aggregate_of, compared_of, neurons, parse_lines, read_upload
+from app.answers.batches import MAX_PROMPTS, aggregate_of, as_lines, compared_of, neurons, parse_lines, read_upload
 from app.attribution import Settings, analyse, load
 from app.attribution.batch import analyse_sets
 from app.attribution.frames import aggregate
@@ -94,6 +94,21 @@ def test_only_so_many_are_explained():
 @pytest.mark.parametrize("name", READY)
 def test_ready_sets_are_short_enough(name):
     assert 3 < len(READY[name]) <= MAX_PROMPTS
+
+
+def test_a_ready_set_is_chosen_for_either_side_and_the_other_stays(small_page):
+    name, other = list(READY)[:2]
+    app = small_page("many", ps="The river\nThe hill", layers="0-1")
+    first, second = (component(app, key)["items"] for key in ("ready", "other_ready"))
+    assert [one["text"] for one in first] == [one["text"] for one in second] == list(READY)
+    kept = {key: parse_qs(urlsplit(one["href"]).query) for key, one in (("A", first[0]), ("B", second[1]))}
+    assert kept["A"]["set"] == [name]
+    assert not {"ps", "set2"} & set(kept["A"])
+    assert kept["B"]["set2"] == [other]
+    assert kept["B"]["ps"] == ["The river\nThe hill"]
+    app = small_page("many", ps="The river\nThe hill", set2=other)
+    assert other not in [one["text"] for one in component(app, "ready")["items"]]
+    assert app.text_area(key="many_other").value == as_lines(READY[other])
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def draw() -> None:
     warn(notices)
     navigation.name_tab("Many prompts", selection.ready)
     if has_model():
+        st.caption("Choose a set, or write your own prompts:")
         _ready_sets(selection)
         _prompts(selection)
     else:
@@ -106,21 +107,21 @@ def _other(selection: ManySelection) -> str:
     return selection.other or str(st.session_state.get(_OTHER, ""))
 
 
-def _ready_sets(selection: ManySelection) -> None:
-    st.caption("Choose a set, or write your own prompts:")
-    fresh = ManySelection(
-        other=selection.other,
-        other_ready=selection.other_ready,
-        bare=selection.bare,
-        chat=selection.chat,
-        measure=selection.measure,
-    )
-    links = [
-        link(name, navigation.href(HERE, replace(fresh, ready=name)), name == selection.ready)
-        for name in READY
-        if name != selection.other_ready
-    ]
-    chips(links, key="ready", here=HERE, label="ready sets of prompts")
+def _ready_sets(selection: ManySelection, *, second: bool = False) -> None:
+    fresh = ManySelection(bare=selection.bare, chat=selection.chat, measure=selection.measure)
+    chosen, taken = selection.ready, selection.other_ready
+    if second:
+        chosen, taken = taken, chosen
+        fresh = replace(fresh, text=selection.text, ready=selection.ready)
+    else:
+        fresh = replace(fresh, other=selection.other, other_ready=selection.other_ready)
+
+    def with_set(name: str) -> ManySelection:
+        return replace(fresh, other_ready=name) if second else replace(fresh, ready=name)
+
+    links = [link(name, navigation.href(HERE, with_set(name)), name == chosen) for name in READY if name != taken]
+    label = "ready sets of prompts for set B" if second else "ready sets of prompts"
+    chips(links, key="other_ready" if second else "ready", here=HERE, label=label)
 
 
 def _prompts(selection: ManySelection) -> None:
@@ -140,6 +141,7 @@ def _prompts(selection: ManySelection) -> None:
         with st.expander(
             "Against a second set: which neurons are particular to the prompts above", bool(_other(selection))
         ):
+            _ready_sets(selection, second=True)
             st.text_area(
                 "Set B, written likewise; the prompts above are set A",
                 key="many_other",
