@@ -248,7 +248,8 @@ def neuron_text(catalogue: "Catalogue", question: OneNeuron) -> str:
         (str(rank), *_entry(top), *_entry(bottom))
         for rank, (top, bottom) in enumerate(zip(card.top, card.bottom, strict=True), start=1)
     ]
-    return "\n".join((title, figures, "", table(head, rows, right={0, 2, 3, 5, 6})))
+    remark = (card.generic,) if card.generic else ()
+    return "\n".join((title, figures, *remark, "", table(head, rows, right={0, 2, 3, 5, 6})))
 
 
 def _entry(entry: TokenLogit) -> tuple[str, str, str]:

@@ -184,6 +184,7 @@ class NeuronCard:
     norm: Annotated[float, "Euclidean norm of the value vector as the model stores it."]
     top: Annotated[tuple[TokenLogit, ...], "Promoted tokens, highest logit first."]
     bottom: Annotated[tuple[TokenLogit, ...], "Suppressed tokens, lowest logit first."]
+    generic: Annotated[str, "In the lists of how many varied prompts, if of most; else empty."] = ""
 
 
 @dataclass(frozen=True, slots=True)

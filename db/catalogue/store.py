@@ -102,7 +102,9 @@ class Catalogue(Tokens):
         for row in rows:
             ends[row.sign].append(TokenLogit(token_of(row), row.logit, row.z))
         first = rows[0]
-        return NeuronCard(neuron, first.mean, first.std, first.norm, tuple(ends[1]), tuple(ends[-1]))
+        return NeuronCard(
+            neuron, first.mean, first.std, first.norm, tuple(ends[1]), tuple(ends[-1]), self.generic.words(neuron)
+        )
 
     def strongest_tokens(self, neurons: Sequence[Neuron], depth: int = 5) -> dict[Neuron, NeuronTokens]:
         """The first ``depth`` tokens of both ends of up to some thousand neurons, in the order given, in one query."""

@@ -66,6 +66,7 @@ def test_hits_and_neurons() -> None:
             "norm": 2.5,
             "top": [entry],
             "bottom": [{"token_id": 9, "token": "⟨E4⟩", "logit": -1.0, "z": -2.0}],
+            "generic": "",
         },
     )
     same(

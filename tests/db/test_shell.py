@@ -10,7 +10,7 @@ from db.__main__ import main
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
 from db.questions import Filters
-from db.records import TokenMatches
+from db.records import Generic, TokenMatches
 from db.token_text import display
 from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue, tokenizer_json
 
@@ -41,10 +41,23 @@ def test_neuron_json(toy: ToyCatalogue, catalogue: Catalogue, capsys: Capture) -
     assert run(toy, "neuron", "l2.h1.n2", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     card = catalogue.neuron(Neuron.attention(2, 1, 2))
-    assert list(found) == ["neuron", "kind", "layer", "mean", "std", "norm", "top", "bottom"]
+    assert list(found) == ["neuron", "kind", "layer", "mean", "std", "norm", "top", "bottom", "generic"]
     assert (found["neuron"], found["kind"], found["layer"]) == ("L2.H1.N2", "attention", 2)
     assert [entry["logit"] for entry in found["bottom"]] == [entry.logit for entry in card.bottom]
     assert list(found["top"][0]) == ["token_id", "token", "logit", "z"]
+
+
+def test_a_generic_neuron_is_said_to_be_one(
+    toy: ToyCatalogue, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Generic(prompts=50, neurons={"L2.F1": 41})
+    monkeypatch.setattr("db.catalogue.store.generic_of", lambda *_: known)
+    remark = "generic: in the lists on 41 of 50 prompts"
+    for label, expected in (("L2.F1", remark), ("L2.F2", "")):
+        assert run(toy, "neuron", label, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["generic"] == expected
+        assert run(toy, "neuron", label) == 0
+        assert (remark in capsys.readouterr().out) == bool(expected)
 
 
 def test_tables(toy: ToyCatalogue, capsys: Capture) -> None:

@@ -87,9 +87,8 @@ def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str
     title(f"{neuron.label} · {KIND_NAMES[neuron.kind]} neuron of {where}", _SIGN_RULE, HERE)
     navigation.name_tab("", neuron.label)
     warn(notices)
-    generic = atlas.generic.words(neuron)
-    if generic:
-        st.caption(f"{generic[0].upper()}{generic[1:]} of many kinds, so that its being in one says little.")
+    if card.generic:
+        st.caption(f"{card.generic[0].upper()}{card.generic[1:]} of many kinds, so that its being in one says little.")
     layer = atlas.layer_statistics(neuron.layer, neuron.kind)
     rank = answers.rank_in_layer(neuron, layer)
     _paths(neuron, selection, rank, atlas)
