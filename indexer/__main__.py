@@ -1,7 +1,8 @@
-"""The offline job from the shell: ``python -m indexer fetch-demo | estimate | build | verify | prune``."""
+"""The offline job from the shell: ``python -m indexer fetch-demo | estimate | build | publish | verify | prune``."""
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from db.command_line import Parser, add_catalogue, catalogue_folder, run, say
+from db.command_line import Parser, add_catalogue, catalogue_folder, run, say, whole_number
 from db.errors import AtlasError
 from db.lazy import lazy_import
 
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
 
     from db import settings
     from db.catalogue import builds
-    from indexer import build, checkpoint, demo_model, estimate, verify
+    from indexer import build, checkpoint, cluster, demo_model, estimate, verify, work
 else:  # torch and transformers take seconds to import, and --help needs neither
     tqdm = lazy_import("tqdm")
     settings, builds = lazy_import("db.settings"), lazy_import("db.catalogue.builds")
     build, checkpoint = lazy_import("indexer.build"), lazy_import("indexer.checkpoint")
     demo_model, estimate, verify = (lazy_import(f"indexer.{name}") for name in ("demo_model", "estimate", "verify"))
+    cluster, work = lazy_import("indexer.cluster"), lazy_import("indexer.work")
+
+RAY = "ray"
+_TASK = ("address", "task_cpus", "task_gpus", "task_memory_mb")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,9 +52,43 @@ def _estimate(options: argparse.Namespace) -> str:
 
 def _build(options: argparse.Namespace) -> None:
     _require_positive(options, "depth", "memory_mb")
+    given = {name: value for name in _TASK if (value := getattr(options, name)) is not None}
+    if given and options.engine != RAY:
+        raise AtlasError(f"--{next(iter(given)).replace('_', '-')} is for a cluster: add --engine {RAY}.")
+    if options.shard is None:
+        _publish(options, cluster.Cluster(**given) if options.engine == RAY else work.in_process)
+        return
+    if options.engine == RAY:
+        raise AtlasError(f"--shard is for jobs that know nothing of each other: leave it out, or --engine {RAY}.")
+    share = build.build_share(
+        checkpoint.locate(options.model),
+        catalogue_folder(options.catalogue),
+        *options.shard,
+        depth=options.depth,
+        memory_mb=options.memory_mb,
+        say=say,
+        progress=_bar,
+        shards_to=options.shards_to,
+    )
+    say(
+        f"Done: {len(share)} shards. When all jobs are done, `python -m indexer publish` makes them the catalogue; "
+        "give it the same options."
+    )
+
+
+def _publish(options: argparse.Namespace, engine: "work.Engine | None" = None) -> None:
+    _require_positive(options, "depth", "memory_mb")
     started = time.perf_counter()
-    model, catalogue = checkpoint.locate(options.model), catalogue_folder(options.catalogue)
-    built = build.build(model, catalogue, depth=options.depth, memory_mb=options.memory_mb, say=say, progress=_bar)
+    built = build.build(
+        checkpoint.locate(options.model),
+        catalogue_folder(options.catalogue),
+        depth=options.depth,
+        memory_mb=options.memory_mb,
+        say=say,
+        progress=_bar,
+        engine=engine,
+        shards_to=options.shards_to,
+    )
     if not built.fresh:
         say(f"Nothing to do: {built.path} is the catalogue of this checkpoint ({built.neurons:,} neurons).")
         return
@@ -57,6 +96,8 @@ def _build(options: argparse.Namespace) -> None:
     say(f"Published {built.path}: {built.neurons:,} neurons, {size:.0f} MB, {seconds:.0f} s.")
     if built.screened:
         say(f"{built.screened:,} neurons screened in bf16, every list proven; {built.unproven:,} needed a second look.")
+    if options.shards_to is not None:
+        say("Its shards stay where they are; nothing needs them any more.")
 
 
 def _verify(options: argparse.Namespace) -> str:
@@ -83,6 +124,15 @@ def _bar(layers: Iterator[int], total: int) -> Iterator[int]:
     return iter(tqdm.tqdm(layers, total=total, unit="layer", file=sys.stderr))
 
 
+def _share(text: str) -> tuple[int, int]:
+    """The type of ``--shard``."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    number, jobs = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= jobs:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no share of the work: of four jobs they are 1/4 to 4/4")
+    return number, jobs
+
+
 def _require_positive(options: argparse.Namespace, *names: str) -> None:
     for name in names:
         if getattr(options, name) < 1:
@@ -93,6 +143,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "fetch-demo": _fetch,
     "estimate": _estimate,
     "build": _build,
+    "publish": _publish,
     "verify": _verify,
     "prune": _prune,
 }
@@ -110,7 +161,16 @@ def _parser() -> argparse.ArgumentParser:
     estimated = commands.add_parser("estimate", help="what a build will take: neurons, time, memory, disk")
     estimated.add_argument("--json", action="store_true", help="bytes and seconds, for programs")
     built = commands.add_parser("build", help="project every neuron of a model and publish its catalogue")
-    for command in (estimated, built):
+    published = commands.add_parser("publish", help="publish what jobs with --shard have made, when all of it is there")
+    _add_cluster(built)
+    for command in (built, published):
+        command.add_argument(
+            "--shards-to",
+            metavar="URL",
+            help="where the pieces of the work are kept: a folder or an object store, such as s3://bucket/atlas "
+            "(default: beside the catalogue, until it is published)",
+        )
+    for command in (estimated, built, published):
         command.add_argument("model", metavar="MODEL", help="demo, a model folder or a hub id")
         command.add_argument(
             "--depth", type=int, default=50, metavar="K", help="tokens kept at each end of a neuron (default: 50)"
@@ -126,9 +186,28 @@ def _parser() -> argparse.ArgumentParser:
     pruned.add_argument("--keep", type=int, default=1, metavar="N", help="builds per model, the current one included")
     for command in (verified, pruned):
         command.add_argument("--model", metavar="NAME", help="one catalogue (default: verify the only one, prune all)")
-    for command in (estimated, built, verified, pruned):
+    for command in (estimated, built, published, verified, pruned):
         add_catalogue(command)
     return arguments
+
+
+def _add_cluster(command: argparse.ArgumentParser) -> None:
+    number = whole_number(0)
+    command.add_argument(
+        "--shard",
+        type=_share,
+        metavar="I/N",
+        help="do only the share of the I-th of N jobs, counted from 1, and publish nothing",
+    )
+    command.add_argument("--engine", choices=("local", RAY), default="local", help="who works (default: this process)")
+    command.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="of a running Ray cluster (default: RAY_ADDRESS, else one of this machine)",
+    )
+    command.add_argument("--task-cpus", type=whole_number(1), metavar="N", help="that a Ray task reserves (default: 1)")
+    command.add_argument("--task-gpus", type=number, metavar="N", help="likewise (default: 0)")
+    command.add_argument("--task-memory-mb", type=number, metavar="MB", help="likewise (default: nothing is reserved)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The offline job: shards in Parquet, layer by layer -> one published build; and making room for the next.
+"""The offline job: shards in Parquet, by whoever does the work -> one published build; and making room for the next.
 
 A shard is a layer (and one more, the tokens' neighbours). A job that was killed, or ran out of disk, goes on from the
 shards that are whole. Peak memory: the unembedding, one layer's value vectors, one chunk of logits; while one layer is
@@ -8,18 +8,16 @@ written, the next is computed.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from db.catalogue.builds import (
     build_path,
@@ -32,30 +30,36 @@ from db.catalogue.builds import (
     source_of,
 )
 from db.catalogue.check import check_build
-from db.catalogue.publish import NEURON_FILE, PAIR_FILE, publish
+from db.catalogue.publish import publish
 from db.catalogue.reader import Reader, checkpoint_of
 from db.catalogue.schema import SCHEMA_VERSION
-from db.errors import AtlasError
+from db.errors import AtlasError, first_line
 from db.records import BuildStamp, short_identity
 from indexer.checkpoint import Checkpoint
-from indexer.families import Dimensions
 from indexer.language_model import compare_with_loaded, load_model
-from indexer.neighbours import COUNT, nearest_tokens
-from indexer.products import give_back
-from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
-from indexer.shards import clean, is_whole, neuron_rows, only_indexer, pair_rows, work_folder, work_folders, write_shard
-from indexer.tokens import TokenBytes, token_table
+from indexer.projection import MEMORY_MB
+from indexer.shards import Shards, only_indexer, work_folder, work_folders
+from indexer.tokens import token_table
 from indexer.unembedding import Unembedding
-from indexer.weights import Weights
+from indexer.work import (
+    NEIGHBOUR_FILE,
+    NEIGHBOURS,
+    Engine,
+    Job,
+    Progress,
+    Say,
+    Unit,
+    Worker,
+    in_process,
+    share_of,
+    unembedding_of,
+)
 
 CODE_VERSION = "2"
 """Raised when the same checkpoint and options would give other contents; part of every build's identity."""
 DEPTH = 50
 _IDENTITY = ("checkpoint", "unembedding_hash", "tokenizer_hash", "schema_version", "code_version", "depth")
 """The fields of a stamp from which its build id follows: where they agree, so do the contents."""
-_NEIGHBOUR_FILE = "neighbours.parquet"
-_NEIGHBOUR_CHUNK = 704
-_NONE = torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,10 @@ def build(
     depth: int = DEPTH,
     screen: bool | None = None,
     memory_mb: int = MEMORY_MB,
-    say: Callable[[str], None] = lambda _line: None,
-    progress: Callable[[Iterator[int], int], Iterator[int]] = lambda layers, _total: layers,
+    say: Say = lambda _line: None,
+    progress: Progress = lambda layers, _total: layers,
+    engine: Engine | None = in_process,
+    shards_to: str | None = None,
 ) -> Built:
     """Project every neuron of `checkpoint` and publish the catalogue under `catalogue`; see `home_of`.
 
@@ -97,14 +103,16 @@ def build(
         memory_mb: see `Projector`.
         say: told what is being done, one line per stage.
         progress: wraps the iteration over layers (a progress bar).
+        engine: who does what is not done yet; None where all must have been done.
+        shards_to: where the shards are kept, as for `Shards`; they stay there. None keeps them beside the build until
+            it is published.
 
     Raises:
-        AtlasError: the model is unfit (its identities fail, files damaged), the disk is full, or another process is
-            indexing this model. Nothing half-done is published; a later call goes on from the finished layers.
+        AtlasError: the model is unfit (its identities fail, files damaged), the disk is full, shards are missing that
+            nobody makes, or another process is indexing this model. Nothing half-done is published; a later call goes
+            on from the finished layers.
     """
-    with ThreadPoolExecutor(1) as aside:
-        aside.submit(lambda: checkpoint.identity)  # hashes all weight files, while the tokenizer is read
-        stamp = stamp_of(checkpoint, unembedding_of(checkpoint), depth)
+    stamp = _stamped(checkpoint, depth)
     directory = home_of(checkpoint, catalogue)
     stamp = replace(stamp, model=directory.name)
     if directory.name != checkpoint.name:
@@ -112,7 +120,7 @@ def build(
             f"{catalogue / checkpoint.name} is of another checkpoint ({_described(catalogue / checkpoint.name)}); this "
             f"one, {short_identity(checkpoint.identity)}, has {directory}."
         )
-    try:
+    with _disk_errors(directory, stamp):
         if _is_current(directory, stamp):
             remember_source(directory, checkpoint.source)
             return _found(directory, stamp)
@@ -123,63 +131,129 @@ def build(
             remember_source(directory, checkpoint.source)
             if _is_there(directory, stamp):
                 return _found(directory, stamp)
+            job = Job(checkpoint, stamp, shards_to or directory, screen, memory_mb)
             with ThreadPoolExecutor(1) as aside:
-                return _build(checkpoint, stamp, directory, screen, memory_mb, say, progress, aside)
-    except OSError as error:
-        if error.errno not in (ENOSPC, EDQUOT):
-            raise
-        raise AtlasError(
-            f"The disk is full: {directory} needs about {disk_needed(stamp.neurons, stamp.depth) / 1e6:.0f} MB, "
-            f"{_free(directory) / 1e6:.0f} MB are free. Make room and run the same command again; finished layers "
-            "are kept."
-        ) from error
+                return _build(job, directory, engine, say, progress, aside)
 
 
 def _build(
-    checkpoint: Checkpoint,
-    stamp: BuildStamp,
+    job: Job,
     directory: Path,
-    screen: bool | None,
-    memory_mb: int,
-    say: Callable[[str], None],
-    progress: Callable[[Iterator[int], int], Iterator[int]],
+    engine: Engine | None,
+    say: Say,
+    progress: Progress,
     aside: Executor,
 ) -> Built:
+    checkpoint, stamp, shards, units = job.checkpoint, job.stamp, Shards(job.place, job.stamp), job.units()
     work = work_folder(directory, stamp.build_id)
     for other in work_folders(directory):
         if other != work:
             say(f"{other} holds unfinished work of another build; `python -m indexer prune` removes it.")
     for notice in checkpoint.notices():
         say(notice)
+    work.mkdir(exist_ok=True)
+    shards.clean()
+    missing = [unit for unit in units if shards.fetch(unit.name, unit.rows, work) is None]
+    if missing and engine is None:
+        raise _incomplete(missing, units, shards)
     say(f"Checking that the neurons of {checkpoint.name} are where {stamp.family} keeps them")
     # One core is enough for that, and for the tokens' names; the others need not wait.
     fits = aside.submit(load_model, checkpoint, layers=2)
     agrees = aside.submit(compare_with_loaded, checkpoint)
     tokens = aside.submit(token_table, checkpoint.tokenizer, stamp.vocabulary)
 
-    work.mkdir(exist_ok=True)
-    clean(work)
-    unembedding = unembedding_of(checkpoint)
-    if screen is None:
-        screen = not torch.cuda.is_available() and bf16_is_faster(stamp.d_model)
-    if torch.cuda.is_available():
-        unembedding = replace(unembedding, folded=unembedding.folded.cuda())
-    neighbours = _neighbours(work, unembedding, screen, memory_mb, say)
-    fits.result()
-    agrees.result()
-    projector = Projector(unembedding, stamp.depth, screen=screen, memory_mb=memory_mb)
-    del unembedding  # the projector has its own, centred
-    how = "bf16 screening, float32 logits" if projector.screens else "float32"
-    say(f"Projecting {stamp.neurons:,} neurons ({how})")
-    shards = _write_layers(work, checkpoint.weights(), projector, progress)
-    seen, unproven = projector.seen, projector.unproven
-    del projector
-    give_back()
+    def checked() -> None:
+        fits.result()
+        agrees.result()
+
+    if NEIGHBOURS not in [unit.name for unit in units]:
+        say("The vocabulary is too large to find each token's nearest tokens: concepts will not be widened.")
+    seen, unproven = (0, 0)
+    if missing and engine is not None:
+        seen, unproven = engine(job, missing, checked=checked, say=say, progress=progress)
+    checked()
     say("Sorting, checking and publishing")
+    folders = {unit.name: shards.fetch(unit.name, unit.rows, work) for unit in units}
+    found = {name: folder for name, folder in folders.items() if folder is not None}
+    if len(found) < len(units):
+        raise _incomplete([unit for unit in units if unit.name not in found], units, shards)
+    near = found.pop(NEIGHBOURS, None)
+    neighbours = None if near is None else pq.read_table(near / NEIGHBOUR_FILE)
     build_path(directory, stamp.build_id).unlink(missing_ok=True)  # damaged, or it would not have come to this
-    path = publish(directory, stamp, tokens.result(), shards, neighbours)
+    path = publish(directory, stamp, tokens.result(), list(found.values()), neighbours)
     shutil.rmtree(work, ignore_errors=True)
     return Built(path, fresh=True, neurons=stamp.neurons, screened=seen, unproven=unproven)
+
+
+def build_share(
+    checkpoint: Checkpoint,
+    catalogue: Path,
+    number: int,
+    jobs: int,
+    *,
+    depth: int = DEPTH,
+    screen: bool | None = None,
+    memory_mb: int = MEMORY_MB,
+    say: Say = lambda _line: None,
+    progress: Progress = lambda layers, _total: layers,
+    shards_to: str | None = None,
+) -> list[Unit]:
+    """Do the share of one of so many jobs, counted from 1, of the work of `build`; nothing is published.
+
+    The jobs need not know of each other, and two that do the same share are harmless. The other arguments are those of
+    `build`.
+
+    Returns:
+        The units of the share; their shards are whole.
+
+    Raises:
+        AtlasError: as `build` does.
+    """
+    stamp, directory = _stamped(checkpoint, depth), home_of(checkpoint, catalogue)
+    with _disk_errors(directory, stamp):
+        if shards_to is None:
+            directory.mkdir(parents=True, exist_ok=True)
+            with only_indexer(directory, seconds=60):
+                directory = home_of(checkpoint, catalogue)
+                remember_source(directory, checkpoint.source)
+        job = Job(checkpoint, replace(stamp, model=directory.name), shards_to or directory, screen, memory_mb)
+        share, shards = share_of(job.units(), number, jobs), Shards(job.place, job.stamp)
+        missing = [unit for unit in share if not shards.is_whole(unit.name, unit.rows)]
+        say(f"Share {number} of {jobs}: {len(missing)} of its {len(share)} shards are to be made in {shards.place}")
+        load_model(checkpoint, layers=2)
+        Worker(job, say).run(missing, progress=progress)
+    return share
+
+
+def _incomplete(missing: Sequence[Unit], units: Sequence[Unit], shards: Shards) -> AtlasError:
+    others = shards.others()
+    beside = f" Shards of other builds are there, which are not mixed with it: {'; '.join(others)}." if others else ""
+    return AtlasError(
+        f"{len(missing)} of the {len(units)} shards of this build are not whole in {shards.place}: "
+        f"{', '.join(unit.name for unit in missing)}. Run the jobs that make them again, with the same model and depth."
+        f"{beside}"
+    )
+
+
+def _stamped(checkpoint: Checkpoint, depth: int) -> BuildStamp:
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(lambda: checkpoint.identity)  # hashes all weight files, while the tokenizer is read
+        return stamp_of(checkpoint, unembedding_of(checkpoint), depth)
+
+
+@contextmanager
+def _disk_errors(directory: Path, stamp: BuildStamp) -> Iterator[None]:
+    """Whatever the disk says, in our words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise AtlasError(f"A file could not be read or written: {first_line(error)}.") from error
+        raise AtlasError(
+            f"The disk is full: {directory} needs about {disk_needed(stamp.neurons, stamp.depth) / 1e6:.0f} MB, "
+            f"{_free(directory) / 1e6:.0f} MB are free. Make room and run the same command again; finished layers "
+            "are kept."
+        ) from error
 
 
 def home_of(checkpoint: Checkpoint, catalogue: Path) -> Path:
@@ -214,11 +288,6 @@ def _described(folder: Path) -> str:
     return ("unfinished" if owner is None else short_identity(owner)) + (f", from {source}" if source else "")
 
 
-def unembedding_of(checkpoint: Checkpoint) -> Unembedding:
-    """Read again where it is needed: kept all the time, it would add to the memory of every stage."""
-    return Unembedding.from_weights(checkpoint.weights(), checkpoint.epsilon(), TokenBytes(checkpoint.tokenizer))
-
-
 def _found(directory: Path, stamp: BuildStamp) -> Built:
     """The build that is there already; a kill may have come between publishing it and removing its shards."""
     shutil.rmtree(work_folder(directory, stamp.build_id), ignore_errors=True)
@@ -247,60 +316,6 @@ def _is_there(directory: Path, stamp: BuildStamp) -> bool:
         return False
     set_current(directory, path)
     return True
-
-
-def _neighbours(
-    work: Path, unembedding: Unembedding, screen: bool, memory_mb: int, say: Callable[[str], None]
-) -> pa.Table | None:
-    """Each token's nearest tokens, from their shard where it is whole; None where they would cost too much."""
-    vocabulary = len(unembedding.folded) if unembedding.used is None else len(unembedding.used)
-    shard = work / "neighbours"
-    if not is_whole(shard, {_NEIGHBOUR_FILE: vocabulary * min(COUNT, vocabulary - 1)}):
-        say(f"Finding the nearest tokens of each of {vocabulary:,} tokens")
-        chunk = max(1, min(_NEIGHBOUR_CHUNK, memory_mb * 1_000_000 // (vocabulary * 4)))
-        found = nearest_tokens(unembedding, screen=screen, chunk=chunk)
-        if found is None:
-            say("The vocabulary is too large for that: concepts will not be widened.")
-            return None
-        write_shard(shard, {_NEIGHBOUR_FILE: found})
-    return pq.read_table(shard / _NEIGHBOUR_FILE)
-
-
-def _write_layers(
-    work: Path,
-    weights: Weights,
-    projector: Projector,
-    progress: Callable[[Iterator[int], int], Iterator[int]],
-) -> list[Path]:
-    """Make the shards that are not there yet; while one layer is computed, the last is written and the next is read."""
-    size = weights.dimensions
-    neurons = size.ffn_width + size.attention_width
-    rows = {NEURON_FILE: neurons, PAIR_FILE: neurons * 2 * projector.depth}
-    shards = [work / f"layer-{layer:04d}" for layer in range(size.layers)]
-    missing = [layer for layer, shard in enumerate(shards) if not is_whole(shard, rows)]
-    later = iter(missing)
-    pending: Future[None] | None = None
-
-    def values_of(layer: int | None) -> Tensor:
-        return torch.cat([weights.ffn_values(layer), weights.attention_values(layer)]) if layer is not None else _NONE
-
-    with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(values_of, next(later, None))
-        for layer in progress(iter(range(size.layers)), size.layers):
-            if layer not in missing:
-                continue
-            values, coming = coming.result(), reader.submit(values_of, next(later, None))
-            projection = projector.project(values)
-            if pending is not None:
-                pending.result()
-            pending = writer.submit(_write_layer, shards[layer], projection, layer, size)
-        if pending is not None:
-            pending.result()
-    return shards
-
-
-def _write_layer(shard: Path, projection: Projection, layer: int, size: Dimensions) -> None:
-    write_shard(shard, {NEURON_FILE: neuron_rows(projection, layer, size), PAIR_FILE: pair_rows(projection, layer)})
 
 
 def disk_needed(neurons: int, depth: int) -> float:

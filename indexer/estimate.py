@@ -13,7 +13,7 @@ import torch
 from indexer.build import disk_needed
 from indexer.checkpoint import Checkpoint
 from indexer.families import NormKind
-from indexer.neighbours import LIMIT
+from indexer.neighbours import affordable
 from indexer.projection import MEMORY_MB, Projector
 from indexer.unembedding import Unembedding
 from indexer.weights import safetensors_files
@@ -68,7 +68,7 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     weight_bytes = sum(path.stat().st_size for path in safetensors_files(checkpoint.folder))
 
     seconds_a_neuron, projector = _trial(size.vocabulary, size.d_model, depth, memory_mb)
-    near = size.vocabulary if size.vocabulary**2 * size.d_model <= LIMIT else 0
+    near = size.vocabulary if affordable(size.vocabulary, size.d_model) else 0
     indexing = (neurons + near * _NEIGHBOURS) * seconds_a_neuron
     publishing = rows * _PUBLISHING_SECONDS_A_ROW
     starting = _STARTING_SECONDS + (0 if checkpoint.revision else weight_bytes / _HASHED_BYTES_A_SECOND)

@@ -37,6 +37,11 @@ _LOWEST = -2.0  # below every cosine
 _DECIMALS = 3  # of the stored cosine: they pack into a third of the room, and nothing hangs on the fourth
 
 
+def affordable(tokens: int, width: int) -> bool:
+    """Whether a build finds the neighbours of so many tokens."""
+    return tokens * tokens * float(width) <= LIMIT
+
+
 def nearest_tokens(
     unembedding: Unembedding,
     count: int = COUNT,

@@ -1,63 +1,207 @@
-"""Finished pieces of a job on disk: written whole or not at all, and believed only when proven whole.
+"""Finished pieces of a job in a folder or an object store: there whole or not at all, believed only when proven whole.
 
-A shard is a folder of Parquet files and a stamp with each file's rows, size and checksum. It is written under a
-temporary name, forced to the disk and renamed, so that neither a kill nor a power cut leaves half a shard under a
-shard's name; and should a disk lose bytes all the same, the stamp tells.
+    <place>/work-<build id>/layer-0003.json                the shard's stamp: its build; rows, bytes, checksum of files
+    <place>/work-<build id>/layer-0003-<digits>/*.parquet  its files; the digits are of their checksums
+
+The stamp is written last, so that neither a kill nor a power cut leaves half a shard that passes for one; and should a
+disk or a network lose bytes all the same, the checksums tell. Two jobs that do the same shard never mix their files.
 """
 
 import hashlib
 import json
+import re
 import shutil
+import tempfile
+import time
+import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from db.catalogue.schema import KIND_CODES, SIGN_CODES
+from db.errors import AtlasError, first_line
 from db.files import locked, sync
+from db.records import BuildStamp, short_identity
 from indexer.families import Dimensions
 from indexer.projection import Projection
 
-STAMP = "shard.json"
 _PARTIAL = ".part"
+_ABANDONED = 3600  # seconds: what nobody has written to for so long is of a job that was killed
 _WORK = "work-"
 _LOCK = ".indexing.lock"
 
 
-def write_shard(shard: Path, tables: Mapping[str, pa.Table]) -> None:
-    """Write the tables, by file name; the folder `shard` appears when all is on the disk.
+class Shards:
+    """The shards of one build.
+
+    Args:
+        place: a folder, or the URL of one that fsspec can reach, such as ``s3://bucket/atlas``.
+        stamp: the build's.
 
     Raises:
-        OSError: the disk is full or fails.
+        AtlasError: of this and of every method: the store cannot be reached or written, or what it needs is not
+            installed. In a folder of this machine that is an OSError.
     """
-    partial = shard.with_name(shard.name + _PARTIAL)
-    for old in (partial, shard):
-        shutil.rmtree(old, ignore_errors=True)
-    partial.mkdir()
-    stamp = {}
-    for name, table in tables.items():
-        # Read once, soon, from this disk: better compression would cost more than it saves.
-        pq.write_table(table, partial / name, compression="lz4", use_dictionary=["sign", "rank", "kind", "layer"])
-        sync(partial / name)
-        stamp[name] = _described(partial / name, table.num_rows)
-    (partial / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
-    sync(partial / STAMP)
-    sync(partial)
-    partial.rename(shard)
-    sync(shard.parent)
+
+    def __init__(self, place: str | Path, stamp: BuildStamp) -> None:
+        self.place = re.sub("//[^/@]*@", "//", str(place))  # a URL may hold a password
+        self._stamp = stamp
+        try:
+            if isinstance(place, Path) or "://" not in place:
+                self._files, base = LocalFileSystem(), str(Path(place).absolute())
+            else:
+                self._files, base = fsspec.core.url_to_fs(place)
+        except Exception as error:  # each store's library raises its own
+            raise AtlasError(f"Shards cannot be kept in {self.place}: {first_line(error)}.") from error
+        self._base = base.rstrip("/")
+        self._root = f"{self._base}/{_WORK}{stamp.build_id}"
+        self._folder = Path(self._root) if type(self._files) is LocalFileSystem else None
+
+    def write(self, name: str, tables: Mapping[str, pa.Table]) -> None:
+        """Write the tables, by file name; the shard is there when all of it is stored."""
+        with self._workplace(name) as partial, self._reached():
+            files = {}
+            for file, table in tables.items():
+                # Read once, soon: better compression would cost more than it saves.
+                columns = ["sign", "rank", "kind", "layer"]
+                pq.write_table(table, partial / file, compression="lz4", use_dictionary=columns)
+                files[file] = _described(partial / file, table.num_rows)
+            for file in files:
+                self._store(partial / file, f"{_folder_name(name, files)}/{file}")
+            of = {"model": self._stamp.model, "checkpoint": self._stamp.checkpoint, "depth": self._stamp.depth}
+            stamp = {"build": self._stamp.build_id, "of": of, "files": files}
+            (partial / name).write_text(json.dumps(stamp), encoding="utf-8")
+            self._store(partial / name, f"{name}.json")
+
+    def fetch(self, name: str, rows: Mapping[str, int], into: Path) -> Path | None:
+        """The folder of a shard's files on this machine.
+
+        Args:
+            name: the shard's.
+            rows: of each of its files.
+            into: where they are copied to if they are not on this machine; what is there already is not copied again.
+
+        Returns:
+            None where there is no whole shard of this name with these files: it is missing, or damaged.
+
+        Raises:
+            AtlasError: it is of another build.
+        """
+        try:
+            stamp = json.loads(self._read(f"{name}.json") or "")
+            files, build = dict(stamp["files"]), str(stamp["build"])
+            folder = _folder_name(name, files)
+            promised = {file: one["rows"] for file, one in files.items()}
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        if build != self._stamp.build_id:
+            raise AtlasError(f"{self._root}/{name}.json is of another build, {_described_build(stamp)}: delete it.")
+        if promised != rows:
+            return None
+        local = (self._folder or into) / folder
+        if all(self._fetch(f"{folder}/{file}", local / file, one) for file, one in files.items()):
+            return local
+        return None
+
+    def is_whole(self, name: str, rows: Mapping[str, int]) -> bool:
+        """Whether the shard is there, with the bytes that were written."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.fetch(name, rows, Path(folder)) is not None
+
+    def others(self) -> list[str]:
+        """The other builds that have shards in the same place, for a sentence."""
+        found = []
+        with suppress(Exception):  # it is only told
+            self._files.invalidate_cache()
+            for path in sorted(one.rstrip("/") for one in self._files.ls(self._base, detail=False)):
+                if path.rpartition("/")[2].startswith(_WORK) and not path.endswith(self._stamp.build_id):
+                    stamps = sorted(one for one in self._files.ls(path, detail=False) if one.endswith(".json"))
+                    found += [_described_build(json.loads(self._files.cat_file(stamp))) for stamp in stamps[:1]]
+        return found
+
+    def clean(self) -> None:
+        """Remove what jobs that were killed left half written in a folder of this machine."""
+        for path in self._folder.glob(f"*{_PARTIAL}") if self._folder is not None else ():
+            with suppress(FileNotFoundError):  # it has been finished meanwhile
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    @contextmanager
+    def _workplace(self, name: str) -> Iterator[Path]:
+        """A folder to write in: beside the shards, so that files are renamed and not copied, where that can be."""
+        if self._folder is None:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder)
+            return
+        partial = self._folder / f"{name}-{uuid.uuid4().hex}{_PARTIAL}"
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _store(self, file: Path, name: str) -> None:
+        if self._folder is None:
+            self._files.put_file(str(file), f"{self._root}/{name}")
+            return
+        target = self._folder / name
+        target.parent.mkdir(exist_ok=True)
+        sync(file)
+        file.replace(target)
+        sync(target.parent)
+
+    def _read(self, name: str) -> bytes | None:
+        with self._reached():
+            try:
+                return bytes(self._files.cat_file(f"{self._root}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def _fetch(self, name: str, local: Path, description: Mapping[str, Any]) -> bool:
+        """Whether the file is here, after copying it where it was not, with the bytes that were written."""
+        if self._is_here(local, description) or self._folder is not None:
+            return self._is_here(local, description)
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with self._reached(), suppress(FileNotFoundError):
+            self._files.get_file(f"{self._root}/{name}", str(local))
+        return self._is_here(local, description)
+
+    @staticmethod
+    def _is_here(path: Path, description: Mapping[str, Any]) -> bool:
+        try:
+            return _described(path, description["rows"]) == description
+        except OSError:
+            return False
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self._folder is not None:
+                raise
+            raise AtlasError(
+                f"{self.place} cannot be used ({first_line(error)}). Set right what it needs, and run the same command "
+                "again: finished shards are kept."
+            ) from error
 
 
-def is_whole(shard: Path, rows: Mapping[str, int]) -> bool:
-    """Whether the shard holds exactly these files, with their numbers of rows and the bytes that were written."""
-    try:
-        stamp = json.loads((shard / STAMP).read_text(encoding="utf-8"))
-        return bool(stamp == {name: _described(shard / name, count) for name, count in rows.items()})
-    except (OSError, ValueError):
-        return False
+def _folder_name(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
+    digest = hashlib.sha256("".join(files[file]["sha256"] for file in sorted(files)).encode())
+    return f"{name}-{digest.hexdigest()[:16]}"
+
+
+def _described_build(stamp: Mapping[str, Any]) -> str:
+    of = stamp.get("of", {})
+    checkpoint = short_identity(str(of.get("checkpoint", "")))
+    return f"{stamp['build']} ({of.get('model')}, {checkpoint}, depth {of.get('depth')})"
 
 
 def _described(path: Path, rows: int) -> dict[str, Any]:
@@ -79,18 +223,10 @@ def work_folders(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob(f"{_WORK}*") if path.is_dir())
 
 
-def clean(work: Path) -> None:
-    """Remove what a killed job left half written."""
-    for path in work.glob(f"*{_PARTIAL}"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 @contextmanager
-def only_indexer(directory: Path) -> Iterator[None]:
-    """Hold a model's folder for one indexer. The system lets go of it when the process ends, however it ends.
+def only_indexer(directory: Path, seconds: float = 0) -> Iterator[None]:
+    """Hold a model's folder for one indexer, after waiting for it so long. The system lets go of it when the process
+    ends, however it ends.
 
     Raises:
         AtlasError: another process holds it.
@@ -99,7 +235,7 @@ def only_indexer(directory: Path) -> Iterator[None]:
         f"Another process is indexing into {directory}: wait until it has finished, or stop it; the same command then "
         "goes on from its finished layers."
     )
-    with locked(directory / _LOCK, held):
+    with locked(directory / _LOCK, held, seconds=seconds):
         yield
 
 

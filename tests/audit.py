@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
-_REQUIREMENTS = ("requirements.txt", "tests/requirements.txt")  # it does not follow from one to the other
+_REQUIREMENTS = (
+    "requirements.txt",
+    "tests/requirements.txt",
+    "indexer/requirements-ray.txt",
+)  # it does not follow from one to the other
 _SERVICES = ("pypi", "osv")
 _SECONDS = 600
 _LISTED = 10

@@ -1,8 +1,9 @@
 """What tests of several rooms share: models, catalogues, pages, a browser; and how the tests are dealt out.
 
-The demo model and its catalogue are made by `make index`, the browser comes with the operating system. On a developer's
-machine a test that lacks one of them is skipped; where ``CI`` is set it fails, so that a check that passes has checked
-everything. The other fixtures are small models and catalogues that the tests make themselves.
+The demo model and its catalogue are made by `make index`, the browser comes with the operating system, Ray from
+indexer/requirements-ray.txt. On a developer's machine a test that lacks one of them is skipped; where ``CI`` is set it
+fails, so that a check that passes has checked everything. The other fixtures are small models and catalogues that the
+tests make themselves.
 
 `make test` deals the files out to worker processes, the files that take longest first. All tests of a file stay
 together, in their order, and each worker serves an app of its own, so that a test has for itself what it would have
@@ -13,6 +14,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +103,13 @@ def chromium_executable() -> str:
             else f"None of {', '.join(BROWSERS)} is on PATH; install one or set CHROMIUM."
         )
     return str(found)
+
+
+@pytest.fixture(scope="session")
+def ray_is_installed() -> None:
+    """Ray, which only those need who index on a cluster."""
+    if find_spec("ray") is None:
+        _lacking("Ray is not installed; `.venv/bin/pip install -r indexer/requirements-ray.txt`.")
 
 
 @pytest.fixture(autouse=True)

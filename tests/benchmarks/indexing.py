@@ -5,6 +5,7 @@
 - the plain way: for every neuron one float32 product with the whole unembedding, topk, bottomk, mean and std; nothing
   written;
 - the bare bf16 products, written to new memory each time, as ``values @ rows.T`` does, and to the same memory;
+- with ``--ray``, the layers alone by one and by two workers of a Ray cluster of this machine, each with one thread;
 - with ``--gpt2``, LM-Debugger's offline script on a random checkpoint of GPT-2 small's size: for every FFN value
   vector one product with the unembedding, a full sort, and a dictionary a top token, kept in memory.
 
@@ -19,6 +20,7 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from indexer.build import build
+from indexer.build import build, stamp_of
 from indexer.checkpoint import Checkpoint, locate
+from indexer.cluster import Cluster
 from indexer.estimate import estimate
 from indexer.projection import Projector
 from indexer.unembedding import Unembedding
+from indexer.work import Job, unembedding_of
+from tests.ray_process import ray_cluster
 
 
 def layer_values(checkpoint: Checkpoint, layers: list[int]) -> list[torch.Tensor]:
@@ -172,6 +177,34 @@ def against_lm_debugger(rounds: int) -> list[dict[str, float]]:
         return found
 
 
+def ray_seconds(checkpoint: Checkpoint, depth: int, workers: int, layers: int = 12) -> tuple[float, float]:
+    """Seconds of some layers by so many workers: of all with their start, and of one once all workers are ready."""
+    ended: list[float] = []
+
+    def noted(units: Iterator[int], _total: int) -> Iterator[int]:
+        for unit in units:
+            ended.append(time.perf_counter())
+            yield unit
+
+    with ray_cluster(workers) as address, tempfile.TemporaryDirectory() as place:
+        job = Job(checkpoint, stamp_of(checkpoint, unembedding_of(checkpoint), depth), place)
+        units = [unit for unit in job.units() if unit.layer is not None][:layers]
+        started = time.perf_counter()
+        Cluster(address)(job, units, checked=lambda: None, say=print, progress=noted)
+    return ended[-1] - started, (ended[-1] - ended[workers - 1]) / (len(units) - workers)
+
+
+def on_ray(checkpoint: Checkpoint, depth: int) -> dict[str, float]:
+    """One round of it."""
+    (all_by_one, one), (all_by_two, two) = (ray_seconds(checkpoint, depth, workers) for workers in (1, 2))
+    return {
+        "12 layers, one Ray worker, s": all_by_one,
+        "12 layers, two Ray workers, s": all_by_two,
+        "two workers / one, start included": all_by_one / all_by_two,
+        "two workers / one, once they are ready": one / two,
+    }
+
+
 def shown(rounds: list[dict[str, float]]) -> None:
     for name in rounds[0]:
         every = [one[name] for one in rounds]
@@ -185,9 +218,13 @@ def main() -> None:
     arguments.add_argument("--depth", type=int, default=50)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--gpt2", action="store_true", help="compare with LM-Debugger's loop as well")
+    arguments.add_argument("--ray", action="store_true", help="measure that of a Ray cluster, and nothing else")
     arguments.add_argument("--json", action="store_true")
     options = arguments.parse_args()
     checkpoint = locate(options.model)
+    if options.ray:
+        shown([on_ray(checkpoint, options.depth) for _ in range(options.rounds)])
+        return
     rounds = [measure(checkpoint, options.depth) for _ in range(options.rounds)]
     every = [found | ratios(found) for found in rounds]
     gpt2 = against_lm_debugger(options.rounds) if options.gpt2 else []

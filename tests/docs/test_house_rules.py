@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.readmes import CHECKOUT, ROOMS
 
-MOST_FILES = 135
+MOST_FILES = 137
 """Of Python. The aim is 125."""
 MOST_LINES = 36_826
 """Of Python, JavaScript, CSS and HTML. The aim is 24,000."""

@@ -4,6 +4,7 @@ import argparse
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,12 +12,20 @@ import pytest
 
 from tests.readmes import CHECKOUT, README, READMES, ROOMS, Readme
 
+SET = {"MODEL": "model", "SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_COUNT": "8", "JOB_COMPLETION_INDEX": "7"}
+"""What a job's environment holds."""
+
 
 def module_commands() -> list[str]:
     """The command lines that call one of our modules, each cut before a pipe, a redirection or a further command."""
-    called = re.compile(rf"python3?\s+-m\s+((?:{'|'.join(ROOMS)}|tests)\b[\w.]*.*)")
+    called = re.compile(rf"python3?\s+-m\s+((?:{'|'.join(ROOMS)}|tests)\b[\w.]*[^\"]*(?:\"[^\"]*\"[^\"]*)*)")
     found = [match[1] for readme in READMES for line in readme.code_lines if (match := called.search(line))]
     return list(dict.fromkeys(found))
+
+
+def as_set(word: str) -> str:
+    """A word with the variables of a job, as a shell reads it."""
+    return subprocess.run(["sh", "-c", f'printf %s "{word}"'], env=SET, capture_output=True, text=True).stdout
 
 
 def make_targets() -> set[str]:
@@ -56,7 +65,7 @@ def test_every_module_command_is_accepted_by_its_own_parser(command, monkeypatch
         raise Parsed
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
-    monkeypatch.setattr(sys, "argv", [module, *words[:end]])
+    monkeypatch.setattr(sys, "argv", [module, *(as_set(word) if "$" in word else word for word in words[:end])])
     if (CHECKOUT.joinpath(*module.split(".")) / "__main__.py").exists():
         monkeypatch.delitem(sys.modules, f"{module}.__main__", raising=False)  # an imported one would warn
     with pytest.raises(Parsed):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexer import build, products
+from indexer import products, work
 
 
 @pytest.fixture(autouse=True)
@@ -10,5 +10,5 @@ def _steady_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which products are faster is measured, and may come out otherwise the next time: two builds would then differ in
     last digits. Tests of the other ways ask for them.
     """
-    monkeypatch.setattr(build, "bf16_is_faster", lambda _width: False)
+    monkeypatch.setattr(work, "bf16_is_faster", lambda _width: False)
     monkeypatch.setattr(products, "onednn_is_faster", lambda: False)

@@ -21,7 +21,7 @@ from indexer import build as module
 from indexer.__main__ import main
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
-from indexer.shards import write_shard
+from indexer.shards import Shards
 from tests import models, oracle
 from tests.oracle import assert_same_end
 
@@ -132,7 +132,7 @@ def test_the_stamp_says_what_was_built(tmp_path):
 def test_a_second_run_does_nothing(tmp_path, monkeypatch):
     first = build(models.checkpoint("llama"), tmp_path, depth=5)
     before = written(first.path)
-    monkeypatch.setattr(module, "write_shard", None)
+    monkeypatch.setattr(Shards, "write", None)
     monkeypatch.setattr(module, "load_model", None)
     second = build(models.checkpoint("llama"), tmp_path, depth=5)
     assert not second.fresh
@@ -184,12 +184,13 @@ def test_a_lost_current_is_restored_whichever_way_is_the_faster_now(screen, tmp_
 def written_layers(monkeypatch) -> list[int]:
     """The layers that builds from now on write a shard of."""
     written: list[int] = []
+    write = Shards.write
 
-    def noted(shard, tables):
-        written.append(int(shard.name.removeprefix("layer-")))
-        write_shard(shard, tables)
+    def noted(shards, name, tables):
+        written.append(int(name.removeprefix("layer-")))
+        write(shards, name, tables)
 
-    monkeypatch.setattr(module, "write_shard", noted)
+    monkeypatch.setattr(Shards, "write", noted)
     return written
 
 

@@ -11,15 +11,21 @@ import torch
 from db.catalogue.builds import current_build
 from db.catalogue.check import content_hash
 from db.errors import AtlasError
-from indexer import build as build_module
+from db.records import BuildStamp
+from indexer import work as work_module
 from indexer.__main__ import main
 from indexer.build import build
-from indexer.shards import STAMP, is_whole, only_indexer, write_shard
+from indexer.shards import Shards, only_indexer
 from tests import models
 from tests.indexer.test_build import DEPTH, assert_is_brute_force
 
+BUILD = BuildStamp("b1", 3, "code", "2026-01-01", "toy", "llama", "sha256 c", "u", "t", 3, 8, 40, 21, 18, 2, 3, 5)
 ROWS = {"a.parquet": 3, "b.parquet": 1}
 TABLES = {"a.parquet": pa.table({"x": [1, 2, 3]}), "b.parquet": pa.table({"y": [1]})}
+
+
+def stamp_of(shard: Path) -> Path:
+    return shard.with_name(f"{shard.name.rpartition('-')[0]}.json")
 
 
 def flip_a_byte(path: Path) -> None:
@@ -33,23 +39,27 @@ DAMAGE: dict[str, Any] = {
     "cut short": lambda shard: (shard / "a.parquet").write_bytes((shard / "a.parquet").read_bytes()[:-1]),
     "empty": lambda shard: (shard / "b.parquet").write_bytes(b""),
     "missing": lambda shard: (shard / "b.parquet").unlink(),
-    "no stamp": lambda shard: (shard / STAMP).unlink(),
-    "half a stamp": lambda shard: (shard / STAMP).write_text('{"a.parquet": {"rows"'),
-    "a stamp that is no table": lambda shard: (shard / STAMP).write_text("[]"),
+    "no stamp": lambda shard: stamp_of(shard).unlink(),
+    "half a stamp": lambda shard: stamp_of(shard).write_text('{"build": "b1", "files": {"a.parquet": {"rows"'),
+    "a stamp that is no table": lambda shard: stamp_of(shard).write_text("[]"),
+    "a stamp without checksums": lambda shard: stamp_of(shard).write_text('{"build": "b1", "files": {"a.parquet": 3}}'),
     "gone": shutil.rmtree,
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_only_a_whole_shard_is_believed(damage, tmp_path):
-    write_shard(tmp_path / "shard", TABLES)
-    assert is_whole(tmp_path / "shard", ROWS)
-    assert not is_whole(tmp_path / "shard", ROWS | {"a.parquet": 4})
-    DAMAGE[damage](tmp_path / "shard")
-    assert not is_whole(tmp_path / "shard", ROWS)
-    write_shard(tmp_path / "shard", TABLES)
-    assert is_whole(tmp_path / "shard", ROWS)
-    assert [path.name for path in tmp_path.iterdir()] == ["shard"]
+    shards = Shards(tmp_path, BUILD)
+    shards.write("shard", TABLES)
+    assert shards.is_whole("shard", ROWS)
+    assert not shards.is_whole("shard", ROWS | {"a.parquet": 4})
+    folder = shards.fetch("shard", ROWS, tmp_path)
+    assert folder is not None
+    DAMAGE[damage](folder)
+    assert not shards.is_whole("shard", ROWS)
+    shards.write("shard", TABLES)
+    assert shards.is_whole("shard", ROWS)
+    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, "shard.json"]
 
 
 def stopped_after(layers: int, catalogue: Path, depth: int = 5) -> Path:
@@ -68,16 +78,16 @@ def stopped_after(layers: int, catalogue: Path, depth: int = 5) -> Path:
 def test_a_damaged_shard_is_made_again(tmp_path, monkeypatch):
     whole = build(models.checkpoint("llama"), tmp_path / "whole", depth=5)
     work = stopped_after(3, tmp_path / "killed")
-    flip_a_byte(work / "layer-0001" / "tokens.parquet")
-    (work / "layer-0002.part").mkdir()
-    (work / "layer-0002.part" / "tokens.parquet").write_bytes(b"half")
-    written = []
+    flip_a_byte(next(work.glob("layer-0001-*/tokens.parquet")))
+    (work / "layer-0002-0.part").mkdir()
+    (work / "layer-0002-0.part" / "tokens.parquet").write_bytes(b"half")
+    written, write = [], Shards.write
 
-    def noted(shard, tables):
-        written.append(shard.name)
-        write_shard(shard, tables)
+    def noted(shards, name, tables):
+        written.append(name)
+        write(shards, name, tables)
 
-    monkeypatch.setattr(build_module, "write_shard", noted)
+    monkeypatch.setattr(Shards, "write", noted)
     resumed = build(models.checkpoint("llama"), tmp_path / "killed", depth=5)
     assert written == ["layer-0001"]
     assert content_hash(resumed.path) == content_hash(whole.path)
@@ -87,7 +97,7 @@ def test_a_damaged_shard_is_made_again(tmp_path, monkeypatch):
 def test_a_resumed_job_may_go_on_the_other_way(tmp_path, monkeypatch):
     """Which way is faster is measured, and may come out otherwise the next time; the lists are the same."""
     measured = iter([True, False])
-    monkeypatch.setattr(build_module, "bf16_is_faster", lambda _width: next(measured))
+    monkeypatch.setattr(work_module, "bf16_is_faster", lambda _width: next(measured))
     stopped_after(1, tmp_path, depth=DEPTH)
     built = build(models.checkpoint("llama"), tmp_path, depth=DEPTH)
     assert next(measured, None) is None

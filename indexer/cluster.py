@@ -1,0 +1,165 @@
+"""The work of a build on a Ray cluster: a task a unit, on any number of machines, tried again where a worker dies.
+
+Every machine needs the same packages and the checkpoint, in the same folder or from the hub, and reaches the place
+where the shards are kept; this code is sent along. Shards do not pass through Ray.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from db.errors import AtlasError, first_line
+from db.lazy import lazy_import
+from db.records import short_identity
+from indexer.build import stamp_of
+from indexer.checkpoint import Checkpoint, locate
+from indexer.work import Job, Progress, Say, Unit, Worker, unembedding_of
+
+if TYPE_CHECKING:
+    import ray
+else:
+    ray = lazy_import("ray")  # it is installed only where there is a cluster
+
+RETRIES = 5
+"""How often a unit is begun again whose worker or machine died."""
+_OBJECT_BYTES = 80_000_000
+"""Memory of a cluster of this machine for what passes through it, which is nearly nothing; Ray wants nearly as much."""
+_ROOMS = ("db", "indexer")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The engine that is a Ray cluster; see `indexer.work.Engine`.
+
+    Attributes:
+        address: of a running cluster; None: RAY_ADDRESS, or else one of this machine's own, which ends with the build.
+        task_cpus: that a task reserves, and the threads that it computes with.
+        task_gpus: that a task reserves.
+        task_memory_mb: that a task reserves, 10^6 bytes; None: nothing is reserved.
+    """
+
+    address: str | None = None
+    task_cpus: int = 1
+    task_gpus: int = 0
+    task_memory_mb: int | None = None
+
+    def __call__(
+        self, job: Job, units: Sequence[Unit], *, checked: Callable[[], None], say: Say, progress: Progress
+    ) -> tuple[int, int]:
+        """See `indexer.work.Engine`.
+
+        Raises:
+            AtlasError: Ray is not installed or reached, a machine has another checkpoint, or a unit failed as often as
+                it may.
+        """
+        if str(job.place).startswith("memory:"):
+            raise AtlasError("memory:// is within one process: give --shards-to a folder or store that all can reach.")
+        self._connect()
+        try:
+            self._look_for_room(say)
+            sent = ray.put(_to_send(job))
+            memory = {} if self.task_memory_mb is None else {"memory": self.task_memory_mb * 1_000_000}
+            task = ray.remote(num_cpus=self.task_cpus, num_gpus=self.task_gpus, max_retries=RETRIES, **memory)(_do)
+            # The longest first, and before the check: without it the others would have to wait.
+            tasks = {task.remote(sent, unit, self.task_cpus): unit for unit in units if unit.layer is None}
+            checked()
+            tasks |= {task.remote(sent, unit, self.task_cpus): unit for unit in units if unit.layer is not None}
+            say(f"{len(units)} shards are made by {self._described(job)}")
+            counts = [0, 0]
+
+            def finished() -> Iterator[int]:
+                waiting = list(tasks)
+                while waiting:
+                    done, waiting = ray.wait(waiting)
+                    for place, number in enumerate(_result(done[0], tasks[done[0]])):
+                        counts[place] += number
+                    yield len(tasks) - len(waiting)
+
+            for _ in progress(finished(), len(tasks)):
+                pass
+            return counts[0], counts[1]
+        finally:
+            ray.shutdown()
+
+    def _connect(self) -> None:
+        if find_spec("ray") is None:
+            raise AtlasError("Ray is not installed: `pip install -r indexer/requirements-ray.txt`.")
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        own: dict[str, Any] = {}
+        if address == "local":
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report what it runs on to its makers
+            own = {"include_dashboard": False, "object_store_memory": _OBJECT_BYTES}
+        checkout = Path(__file__).resolve().parents[1]
+        code = {"py_modules": [str(checkout / room) for room in _ROOMS]}
+        try:
+            ray.init(address, runtime_env=code, logging_level="ERROR", log_to_driver=False, **own)
+        except Exception as error:  # Ray raises many kinds
+            raise AtlasError(
+                f"The Ray cluster {address} cannot be reached or started ({first_line(error)}). Check the address, and "
+                "that `ray status` works there with the same versions of Ray and Python."
+            ) from error
+
+    def _look_for_room(self, say: Say) -> None:
+        """Where no machine is large enough for a task, Ray waits in silence for one to join."""
+        wanted = {"CPU": self.task_cpus, "GPU": self.task_gpus, "memory": (self.task_memory_mb or 0) * 1_000_000}
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(machine.get(name, 0) >= wanted[name] for name in wanted) for machine in machines):
+            asked = ", ".join(f"{number:g} {name}" for name, number in wanted.items() if number)
+            say(f"No machine of the cluster has what a task asks for, {asked}: waiting until one joins.")
+
+    def _described(self, job: Job) -> str:
+        machines, cpus = sum(bool(node["Alive"]) for node in ray.nodes()), ray.cluster_resources().get("CPU", 0)
+        shared = f"; all of them must share {job.place}" if machines > 1 and isinstance(job.place, Path) else ""
+        return f"{int(cpus // self.task_cpus)} tasks at a time on {machines} machines{shared}"
+
+
+def _to_send(job: Job) -> Job:
+    """Small, and without paths that depend on where this process was started."""
+    place = job.place if "://" in str(job.place) else Path(job.place).absolute()
+    checkpoint = replace(job.checkpoint, folder=job.checkpoint.folder.absolute())  # without what it has read
+    return replace(job, checkpoint=checkpoint, stamp=replace(job.stamp, tokenizer_json=None), place=place)
+
+
+def _result(reference: Any, unit: Unit) -> tuple[int, int]:
+    """What a task returned; or raise what it raised, as if it had been raised here."""
+    try:
+        found: tuple[int, int] = ray.get(reference)
+        return found
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise AtlasError(
+            f"{unit.name} was begun {RETRIES + 1} times, and its worker died each time ({first_line(error)}). Perhaps "
+            "it needs more memory: see --task-memory-mb and --memory-mb. Finished shards are kept."
+        ) from error
+
+
+def _do(job: Job, unit: Unit, cpus: int) -> tuple[int, int]:
+    """The task."""
+    torch.set_num_threads(max(1, cpus))
+    return _worker(job).run([unit])
+
+
+@lru_cache(maxsize=1)
+def _worker(job: Job) -> Worker:
+    """What this process has prepared for a job serves all of its units that it does."""
+    here = job.checkpoint if job.checkpoint.folder.is_dir() else _found_again(job.checkpoint)
+    own = stamp_of(here, unembedding_of(here), job.stamp.depth)
+    if own.build_id != job.stamp.build_id:
+        raise AtlasError(
+            f"{here.folder} on {os.uname().nodename} is {short_identity(own.checkpoint)}, and the build is of "
+            f"{short_identity(job.stamp.checkpoint)}. Copy the same model to all machines."
+        )
+    return Worker(replace(job, checkpoint=here))
+
+
+def _found_again(checkpoint: Checkpoint) -> Checkpoint:
+    if checkpoint.hub_id is None:
+        raise AtlasError(f"{checkpoint.folder} is not on {os.uname().nodename}: all machines need it in one place.")
+    return locate(checkpoint.hub_id)
