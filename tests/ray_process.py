@@ -1,5 +1,6 @@
 """A Ray cluster of this machine, for tests and for measuring; it ends with the process that started it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -27,7 +28,12 @@ def ray_cluster(workers: int) -> Iterator[str]:
         log = Path(folder) / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         with ending_with_us(process):
             try:
