@@ -22,10 +22,11 @@ from db.catalogue.reader import read_only_connection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.records import BuildStamp, short_identity
-from indexer.build import stamp_of, unembedding_of
+from indexer.build import stamp_of
 from indexer.checkpoint import Checkpoint
 from indexer.language_model import compare_with_loaded
 from indexer.unembedding import Unembedding
+from indexer.work import unembedding_of
 
 CLOSE = 1e-5
 """Allowed deviation of a logit, as a share of |value vector| × the longest row; float32 products stay below 1e-6."""

@@ -23,13 +23,14 @@ from db.catalogue.reader import read_only_connection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
-from indexer.build import build, unembedding_of
+from indexer.build import build
 from indexer.checkpoint import Checkpoint
 from indexer.directions import rank_by_direction
 from indexer.language_model import load_model
 from indexer.neighbours import nearest_tokens
 from indexer.projection import Projector
 from indexer.verify import verify
+from indexer.work import unembedding_of
 from tests import models
 
 HOLES = (120, 259)
