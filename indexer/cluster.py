@@ -5,6 +5,7 @@ where the shards are kept; this code is sent along. Shards do not pass through R
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -30,6 +31,7 @@ RETRIES = 5
 """How often a unit is begun again whose worker or machine died."""
 _OBJECT_BYTES = 80_000_000
 """Memory of a cluster of this machine for what passes through it, which is nearly nothing; Ray wants nearly as much."""
+_PATIENCE = 10  # seconds
 _ROOMS = ("db", "indexer")
 
 
@@ -97,7 +99,10 @@ class Cluster:
             own = {"include_dashboard": False, "object_store_memory": _OBJECT_BYTES}
         checkout = Path(__file__).resolve().parents[1]
         code = {"py_modules": [str(checkout / room) for room in _ROOMS]}
+        host, _, port = address.rpartition(":")
         try:
+            if port.isdigit() and "/" not in host:  # Ray itself would try for minutes
+                socket.create_connection((host, int(port)), _PATIENCE).close()
             ray.init(address, runtime_env=code, logging_level="ERROR", log_to_driver=False, **own)
         except Exception as error:  # Ray raises many kinds
             raise AtlasError(

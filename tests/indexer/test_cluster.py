@@ -3,6 +3,7 @@
 Whoever does it, and whatever is killed meanwhile, what is published is what one process publishes.
 """
 
+import errno
 import json
 import os
 import re
@@ -196,6 +197,13 @@ def test_without_ray_it_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     assert "pip install -r indexer/requirements-ray.txt" in capsys.readouterr().err
 
 
+def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "find_spec", lambda name: name)
+    command = ["build", str(models.folder("llama")), "--catalogue", str(tmp_path), "--engine", "ray"]
+    assert main([*command, "--address", "127.0.0.1:9"]) == 2
+    assert "The Ray cluster 127.0.0.1:9 cannot be reached" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("other", ["weights", "nothing"])
 def test_a_machine_with_another_model_is_refused(other, tmp_path):
     folder = Path(shutil.copytree(models.folder("llama"), tmp_path / "llama"))
@@ -256,6 +264,31 @@ def killing_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", f"{package}{os.pathsep}{CHECKOUT}")
     monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
     return tmp_path / "killed"
+
+
+@pytest.mark.parametrize("case", ["ours", "disk", "killed"])
+def test_what_ended_a_task_is_told_as_if_it_had_happened_here(case, ray_is_installed, monkeypatch):
+    import ray
+
+    error: Exception = {
+        "ours": ray.exceptions.RayTaskError("_do", "Traceback …", AtlasError("Another model.")),
+        "disk": ray.exceptions.RayTaskError("_do", "Traceback …", OSError(errno.ENOSPC, "No space left on device")),
+        "killed": ray.exceptions.WorkerCrashedError(),
+    }[case]
+
+    def fails(_reference):
+        raise error.as_instanceof_cause() if isinstance(error, ray.exceptions.RayTaskError) else error
+
+    monkeypatch.setattr(ray, "get", fails)
+    with pytest.raises(OSError if case == "disk" else AtlasError) as raised:
+        cluster._result(None, Unit("layer-0007", 7, {}, 1))
+    if case == "ours":
+        assert str(raised.value) == "Another model."
+    elif case == "disk":
+        assert isinstance(raised.value, OSError)
+        assert raised.value.errno == errno.ENOSPC
+    else:
+        assert "layer-0007 was begun 6 times" in str(raised.value)
 
 
 @pytest.fixture
