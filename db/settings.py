@@ -5,11 +5,12 @@ the same class with more fields, so a variable is described once and means the s
 """
 
 import os
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from annotated_types import Ge, Le
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -27,7 +28,7 @@ _Settings = TypeVar("_Settings", bound=BaseSettings)
 
 
 class Paths(BaseSettings):
-    """Where things lie. Each field is the variable of its name, in capitals, after ``ATLAS_``."""
+    """Where things lie, and where models run. Each field is the variable of its name, in capitals, after ``ATLAS_``."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, env_ignore_empty=True, str_strip_whitespace=True, validate_default=False
@@ -44,6 +45,24 @@ class Paths(BaseSettings):
         description="the database of saved analyses and notes: an SQLAlchemy URL; empty is the SQLite file "
         "`workspace/atlas.sqlite`; `off` is none",
     )
+
+    device: str = Field(
+        default="auto",
+        description="where models run: `cpu`, `cuda` (or one of several, `cuda:1`) or `mps`; `auto` is `cuda` where "
+        "there is one, else `cpu`",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="the type of numbers that a model's weights are kept in where it holds them exactly: it changes "
+        "memory and time, and no result; `auto` is float32, but on a device too small for it that of the files",
+    )
+
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, given: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?|mps", given):
+            raise ValueError("must be auto, cpu, cuda, mps, or one of several such as cuda:1")
+        return given
 
     @field_validator("workspace")
     @classmethod

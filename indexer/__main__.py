@@ -44,7 +44,15 @@ def _fetch(options: argparse.Namespace) -> None:
 
 def _estimate(options: argparse.Namespace) -> str:
     _require_positive(options, "depth", "memory_mb")
-    found = estimate.estimate(checkpoint.locate(options.model), depth=options.depth, memory_mb=options.memory_mb)
+    if (options.model is None) == (options.config is None):
+        raise AtlasError("Give one of the two: MODEL, or --config FILE.")
+    paper = checkpoint.config_only(options.config or options.model)
+    if paper is None and options.config:
+        raise AtlasError(
+            f"--config {options.config}: there is no such file that ends in .json. Give a model's config.json."
+        )
+    model = paper or checkpoint.locate(options.model)
+    found = estimate.estimate(model, depth=options.depth, memory_mb=options.memory_mb)
     if options.json:
         return json.dumps(asdict(found))
     return "\n".join(estimate.described(found, catalogue_folder(options.catalogue) / found.model))
@@ -170,8 +178,13 @@ def _parser() -> argparse.ArgumentParser:
             help="where the pieces of the work are kept: a folder or an object store, such as s3://bucket/atlas "
             "(default: beside the catalogue, until it is published)",
         )
-    for command in (estimated, built, published):
+    estimated.add_argument(
+        "model", nargs="?", metavar="MODEL", help="demo, a model folder (config.json alone will do) or a hub id"
+    )
+    estimated.add_argument("--config", type=Path, metavar="FILE", help="the config of a model that is not here")
+    for command in (built, published):
         command.add_argument("model", metavar="MODEL", help="demo, a model folder or a hub id")
+    for command in (estimated, built, published):
         command.add_argument(
             "--depth", type=int, default=50, metavar="K", help="tokens kept at each end of a neuron (default: 50)"
         )

@@ -51,6 +51,8 @@ from indexer.weights import (
 )
 
 DEMO = "demo"
+_BESIDE_A_CONFIG = {"", ".jinja", ".json", ".md", ".model", ".py", ".txt"}
+"""Endings of files that lie where the weights do not."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _READ = ("*.safetensors.index.json", "config.json", "*token*.json", "vocab.*", "merges.txt", "*.model", "*.jinja")
 _NOT_THE_MODEL = ("original/*", "onnx/*", "consolidated*")
@@ -67,12 +69,13 @@ _HUB_FILES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model on disk: a folder with config, tokenizer and safetensors."""
+    """A model on disk: a folder with config, tokenizer and safetensors; for an estimate, its config alone."""
 
     name: str
     folder: Path
     revision: str | None = None  # the hub's commit, where it came from one
     hub_id: str | None = None  # likewise its name there
+    config_alone: Path | None = None  # the file, where there is nothing else
 
     @property
     def source(self) -> str:
@@ -82,7 +85,7 @@ class Checkpoint:
     @cached_property
     def config(self) -> Any:
         """The transformers config, of a language model in plain numbers and of a known family; AtlasError if not."""
-        path = self.folder / "config.json"
+        path = self.config_alone or self.folder / "config.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -95,7 +98,7 @@ class Checkpoint:
         architecture_of(SimpleNamespace(model_type=content["model_type"]))
         try:
             with quietly():
-                return AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+                return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # transformers' checks of a config raise their own
             raise AtlasError(
                 f"{path} is no config of the family “{content['model_type']}” ({first_line(error)}). Copy the model's "
@@ -135,6 +138,8 @@ class Checkpoint:
 
     def notices(self) -> list[str]:
         """What of the folder is not used, in sentences."""
+        if self.config_alone is not None:
+            return ["Only the config was looked at. Whether its files are fit for a build shows when they are here."]
         found = []
         if others := other_weights(self.folder):
             used = ", ".join(path.name for path in safetensors_files(self.folder)[:2])
@@ -184,6 +189,12 @@ class Checkpoint:
             f"{row.embedding}.weight",
             (f"{row.old_head}.weight", f"{row.head}.weight") if row.old_head else None,
         )
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has, by its config; tied ones count once."""
+        with quietly(), torch.device("meta"):
+            return sum(one.numel() for one in AutoModelForCausalLM.from_config(self.config).parameters())
 
     def epsilon(self) -> float:
         """Of all norms."""
@@ -242,6 +253,23 @@ class Checkpoint:
     def tokenizer_hash(self) -> str:
         text = self.tokenizer_json or repr(sorted(self.tokenizer.get_vocab().items()))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def config_only(model: str | Path) -> Checkpoint | None:
+    """The model of a config's file, or of a folder (perhaps under ATLAS_MODELS) that holds no weights of any kind; None
+    for anything else.
+    """
+    given = Path(model)
+    if given.is_file() and given.suffix == ".json":
+        name = given.resolve().parent.name if given.name == "config.json" else given.stem
+        return Checkpoint(name, given.parent, config_alone=given)
+    folder = given if given.is_dir() else settings.paths().models / given
+    path = folder / "config.json"
+    if not path.is_file() or any(one.suffix not in _BESIDE_A_CONFIG for one in folder.iterdir()):
+        return None
+    if adapter_files(folder) or any(folder.glob("*.index.json")):
+        return None
+    return Checkpoint(folder.resolve().name, folder, config_alone=path)
 
 
 def locate(model: str, *, models: Path | None = None) -> Checkpoint:

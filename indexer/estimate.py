@@ -1,17 +1,21 @@
-"""What indexing a model will cost, before anything of it is loaded: from its config, its files' headers and a trial.
+"""What indexing a model will cost, before anything of it is loaded: from its config, its files' headers where they are
+at hand, and a trial.
 
 The trial projects a few hundred random value vectors through a random unembedding of the model's width (and of its
-vocabulary, up to a limit), and scales up. It takes a second or two. The rest are constants, measured on several builds.
+vocabulary, up to a limit), and scales up. It takes a second or two. The rest are constants, measured on several builds;
+but what is said of GPUs is reckoned from what their makers promise, and was not measured.
 """
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from indexer.build import disk_needed
 from indexer.checkpoint import Checkpoint
+from indexer.device import DTYPES, chosen_device
 from indexer.families import NormKind
 from indexer.neighbours import affordable
 from indexer.projection import MEMORY_MB, Projector
@@ -28,6 +32,12 @@ _PROCESS_BYTES = 620e6  # Python, torch and transformers, before any weight
 _PUBLISHING_BYTES = 2.4e9  # DuckDB's limit for sorting, and what is checked at once
 _FILE_BYTES_A_ROW = 13.6  # in both orders
 _FILE_BYTES_A_TOKEN = 100
+_GPU_FLOPS = 40e12
+"""A second, of float32 products on a GPU of the H100's class: 60 % of the 67 that one is said to reach."""
+_GPU_BYTES_A_SECOND = 2e12
+_GPU_READS = 8
+"""How often each logit is read or written there: by the product, and by two searches for the extremes."""
+_GPUS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +45,14 @@ class Estimate:
     """What `build` is expected to take. Bytes and seconds."""
 
     model: str
+    parameters: int
+    weight_bytes: int
+    """Of the files; without them, in the type that the config names."""
     neurons: int
     rows: int
     """Neuron-token rows, in one of the two orders."""
+    flops: float
+    """Of all products, in float32: of the neurons, and of the tokens' neighbours."""
     screened: bool
     """In bf16, on this machine."""
     threads: int
@@ -46,6 +61,10 @@ class Estimate:
     publishing_seconds: float
     seconds: float
     """All of it, with the start and the checks."""
+    gpu_seconds: float
+    """The same with one GPU of the H100's class; reckoned, as the next."""
+    gpus_seconds: float
+    """With eight, each of which projects some of the layers."""
     peak_memory: float
     file_size: float
     disk_while_building: float
@@ -54,7 +73,7 @@ class Estimate:
 
 
 def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) -> Estimate:
-    """Estimate a build of `checkpoint`; no tensor is read.
+    """Estimate a build of `checkpoint`, which may be a config alone; no tensor is read.
 
     Raises:
         AtlasError: the family is unknown, the files are missing or damaged, or are no language model in plain numbers
@@ -64,12 +83,18 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     depth = min(depth, size.vocabulary)
     neurons = size.layers * (size.ffn_width + size.attention_width)
     rows = 2 * depth * neurons
-    _ = checkpoint.stored  # refuses what a build would refuse
-    weight_bytes = sum(path.stat().st_size for path in safetensors_files(checkpoint.folder))
+    parameters = checkpoint.parameters
+    if checkpoint.config_alone is not None:
+        weight_bytes = parameters * _bytes_a_number(checkpoint.config)
+    else:
+        _ = checkpoint.stored  # refuses what a build would refuse
+        weight_bytes = sum(path.stat().st_size for path in safetensors_files(checkpoint.folder))
 
     seconds_a_neuron, projector = _trial(size.vocabulary, size.d_model, depth, memory_mb)
     near = size.vocabulary if affordable(size.vocabulary, size.d_model) else 0
     indexing = (neurons + near * _NEIGHBOURS) * seconds_a_neuron
+    logits = float(neurons + near) * size.vocabulary
+    on_gpu = logits * max(2 * size.d_model / _GPU_FLOPS, 4 * _GPU_READS / _GPU_BYTES_A_SECOND)
     publishing = rows * _PUBLISHING_SECONDS_A_ROW
     starting = _STARTING_SECONDS + (0 if checkpoint.revision else weight_bytes / _HASHED_BYTES_A_SECOND)
 
@@ -81,13 +106,18 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     publishing_bytes = 2 * head + min(_PUBLISHING_BYTES, 100.0 * rows)
     return Estimate(
         model=checkpoint.name,
+        parameters=parameters,
+        weight_bytes=weight_bytes,
         neurons=neurons,
         rows=rows,
+        flops=2 * logits * size.d_model,
         screened=projector.screens,
         threads=torch.get_num_threads(),
         indexing_seconds=indexing,
         publishing_seconds=publishing,
         seconds=starting + indexing + publishing,
+        gpu_seconds=starting + on_gpu + publishing,
+        gpus_seconds=starting + on_gpu / _GPUS + publishing,
         peak_memory=_PROCESS_BYTES + max(projecting, checking, publishing_bytes),
         file_size=rows * _FILE_BYTES_A_ROW + neurons * 32 + size.vocabulary * _FILE_BYTES_A_TOKEN,
         disk_while_building=disk_needed(neurons, depth),
@@ -95,14 +125,18 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     )
 
 
+def _bytes_a_number(config: Any) -> int:
+    dtype = getattr(config, "dtype", None)
+    return int((dtype if isinstance(dtype, torch.dtype) else DTYPES.get(str(dtype), torch.float32)).itemsize)
+
+
 def _trial(vocabulary: int, d_model: int, depth: int, memory_mb: int) -> tuple[float, Projector]:
     """Seconds per neuron, and a projector as the build's will be."""
     tokens = min(vocabulary, max(4096, _TRIAL_ENTRIES // d_model))
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(tokens, d_model, generator=generator)
-    if torch.cuda.is_available():
-        rows = rows.cuda()
-    projector = Projector(Unembedding(rows, None, None, NormKind.RMS, 0.0), depth, memory_mb=memory_mb)
+    unembedding = Unembedding(rows, None, None, NormKind.RMS, 0.0).on(chosen_device())
+    projector = Projector(unembedding, depth, memory_mb=memory_mb)
     values = torch.randn(_TRIAL_NEURONS * projector.workers, d_model, generator=generator)
     projector.project(values)  # the first time, memory is fetched
     best = float("inf")
@@ -118,8 +152,12 @@ def described(found: Estimate, path: Path) -> list[str]:
     how = "bf16 screening, float32 logits" if found.screened else "float32"
     return [
         f"{found.model}: {found.neurons:,} neurons, {found.rows:,} rows ({how}, {found.threads} threads)",
+        f"model   {found.parameters / 1e9:,.2f} billion parameters, {found.weight_bytes / 1e9:,.1f} GB",
+        f"work    {found.flops / 1e12:,.3g} TFLOP in float32",
         f"time    about {_duration(found.seconds)}: indexing {_duration(found.indexing_seconds)}, "
         f"publishing {_duration(found.publishing_seconds)}",
+        f"        with a GPU of the H100's class some {_duration(found.gpu_seconds)}, with eight "
+        f"{_duration(found.gpus_seconds)} (reckoned, not measured)",
         f"memory  about {found.peak_memory / 1e9:.1f} GB at most",
         f"disk    about {found.file_size / 1e6:,.0f} MB in {path}, {found.disk_while_building / 1e6:,.0f} MB while it "
         "is built",

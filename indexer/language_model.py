@@ -9,9 +9,11 @@ Five identities (README, Method) are checked on one short probe, and the sizes o
 5. reading: what values and FFN keys are computed as = key vector · residual stream / the norm's scale + constants
 """
 
+import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,11 +25,12 @@ from transformers import AutoModelForCausalLM
 
 from db.errors import AtlasError, first_line
 from indexer.checkpoint import Checkpoint, quietly
+from indexer.device import Placement, chosen_device, chosen_dtype, put
 from indexer.families import Architecture, Dimensions, dimensions_of
 from indexer.forward import ResidualStream, capture, output_gradients, outputs_kept
 from indexer.tokens import TokenBytes
 from indexer.unembedding import Unembedding
-from indexer.weights import SAVE_AGAIN, Weights, fused_rows, live_weights
+from indexer.weights import PLAIN, SAVE_AGAIN, Weights, fused_rows, live_weights
 
 TOLERANCE = 1e-3
 """Largest deviation, as a share of the right side's largest entry. float32 sums over some thousands of terms stay
@@ -37,7 +40,9 @@ below 1e-5; a wrong matrix, a missing bias or a wrong group mapping is off by th
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """One model in memory, float32. `forward` is safe to call from several threads: one pass runs at a time."""
+    """One model in memory, computing in float32. `forward` is safe to call from several threads: one pass runs at a
+    time.
+    """
 
     name: str
     checkpoint: Checkpoint
@@ -49,6 +54,7 @@ class LanguageModel:
     dimensions: Dimensions
     weights: Weights
     unembedding: Unembedding
+    placement: Placement
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def forward(self, token_ids: list[int]) -> ResidualStream:
@@ -65,29 +71,40 @@ class LanguageModel:
 
 
 def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> LanguageModel:
-    """Load in float32 and check the family's row by the identities.
+    """Load to where the settings say, and check the family's row by the identities, in float32.
 
     Args:
         checkpoint: what to load.
         layers: how many of the first layers to load, to check a large model's row without holding it; None loads all.
 
     Raises:
-        AtlasError: the family is unknown, the files are unreadable or change meanwhile, or an identity fails.
+        AtlasError: the family is unknown, the files are unreadable or change meanwhile, an identity fails, or the
+            device is not there or cannot run the model.
     """
+    device = chosen_device()
     _ = checkpoint.files
-    architecture = checkpoint.architecture
     config = checkpoint.config if layers is None else checkpoint.config_of_first(layers)
     with ThreadPoolExecutor(1) as aside:
         aside.submit(lambda: checkpoint.identity)  # may have to read all weights once more
-        module = _load_module(checkpoint, config, torch.float32)
-        module.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
-        _let_go_of_files(module)
+        stored = checkpoint.stored.values()
+        dtype = chosen_dtype(device, sum(math.prod(one.shape) for one in stored), checkpoint.stored_dtype)
+        module = _load_exactly(checkpoint, config, dtype)
+        with _able(checkpoint, device):
+            placement = put(module.eval(), device, dtype)
     _ = checkpoint.identity
     if not checkpoint.is_unchanged:
         raise AtlasError(f"The files in {checkpoint.folder} changed while they were read. Wait, then try again.")
-    dimensions = dimensions_of(config)
+    with _able(checkpoint, device):
+        model = _described(checkpoint, config, module, placement)
+        check_shapes(model.weights, model.family)
+        check_row(model)
+    return model
+
+
+def _described(checkpoint: Checkpoint, config: Any, module: torch.nn.Module, placement: Placement) -> LanguageModel:
+    dimensions, architecture = dimensions_of(config), checkpoint.architecture
     weights, tokens = live_weights(module, architecture, dimensions), TokenBytes(checkpoint.tokenizer)
-    model = LanguageModel(
+    return LanguageModel(
         name=checkpoint.name,
         checkpoint=checkpoint,
         family=str(config.model_type),
@@ -98,10 +115,22 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
         dimensions=dimensions,
         weights=weights,
         unembedding=Unembedding.from_weights(weights, checkpoint.epsilon(), tokens),
+        placement=placement,
     )
-    check_shapes(weights, model.family)
-    check_row(model)
-    return model
+
+
+@contextmanager
+def _able(checkpoint: Checkpoint, device: torch.device) -> Iterator[None]:
+    """Says what to do where a device has too little memory, or lacks an operation."""
+    try:
+        yield
+    except RuntimeError as error:
+        if device.type == "cpu":
+            raise
+        raise AtlasError(
+            f"{checkpoint.name} cannot be run on {device} ({first_line(error)}). Set ATLAS_DTYPE to the type of its "
+            "files where memory lacks, or ATLAS_DEVICE=cpu."
+        ) from error
 
 
 def check_row(model: LanguageModel, token_ids: list[int] | None = None, tolerance: float = TOLERANCE) -> None:
@@ -149,6 +178,17 @@ def _same(read: Tensor, used: Tensor) -> bool:
     return read.shape == used.shape and torch.equal(*bits)
 
 
+def _load_exactly(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> torch.nn.Module:
+    """In that type where it rounds nothing that the files hold, nor what transformers computes beside it (such as the
+    factor of Gemma 3's embeddings); else in float32.
+    """
+    if all(PLAIN[one.dtype] is dtype for one in checkpoint.stored.values()):
+        module = _load_module(checkpoint, config, dtype)
+        if dtype is torch.float32 or not any(one.dtype is dtype for one in module.buffers()):
+            return module
+    return _load_module(checkpoint, config, torch.float32)
+
+
 def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> torch.nn.Module:
     _ = checkpoint.stored  # refuses, with its reason, what would not load
     try:
@@ -172,15 +212,6 @@ def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> tor
         )
     found: torch.nn.Module = module
     return found
-
-
-def _let_go_of_files(module: torch.nn.Module) -> None:
-    """Copy the weights into memory of our own, one by one. Loaded tensors may be maps of their file, and a process that
-    reads a map whose file was cut short is killed by the system.
-    """
-    for tensor in (*module.parameters(), *module.buffers()):  # tied ones come once
-        if tensor.device.type == "cpu":
-            tensor.data = tensor.data.clone()
 
 
 def _demand(family: str, tolerance: float, identity: str, layer: int | None, got: Tensor, expected: Tensor) -> None:

@@ -72,7 +72,7 @@ def nearest_tokens(
     unit = _unit_rows(unembedding.rows)
     count = min(count, vocabulary - 1)
     pool = min(max(_POOL, count + _SPARE), vocabulary - 1)
-    fast = not unit.is_cuda and bf16_is_faster(width) if screen is None else screen
+    fast = unit.device.type == "cpu" and bf16_is_faster(width) if screen is None else screen
     tokens, cosines = _pools(unit.bfloat16() if fast else unit, pool, chunk)
     own = cosines.topk(min(_OWN, pool), dim=1).values.mean(dim=1) if pool else cosines.new_zeros(vocabulary)
 
@@ -95,7 +95,7 @@ def _unit_rows(rows: Float[Tensor, "V d"]) -> Float[Tensor, "V d"]:
 
 
 def _workers(unit: Tensor) -> int:
-    return 1 if unit.is_cuda else torch.get_num_threads()
+    return torch.get_num_threads() if unit.device.type == "cpu" else 1
 
 
 def _pools(unit: Float[Tensor, "V d"], pool: int, chunk: int) -> tuple[Int[Tensor, "V m"], Float[Tensor, "V m"]]:
@@ -103,7 +103,7 @@ def _pools(unit: Float[Tensor, "V d"], pool: int, chunk: int) -> tuple[Int[Tenso
     vocabulary = unit.shape[0]
     tokens = torch.empty(vocabulary, pool, dtype=torch.int32, device=unit.device)
     cosines = torch.empty(vocabulary, pool, device=unit.device)
-    levels = 0 if unit.is_cuda else levels_for(vocabulary, pool)
+    levels = levels_for(vocabulary, pool) if unit.device.type == "cpu" else 0
     height = padded(vocabulary, levels)
     workers = _workers(unit)
     each = max(1, chunk // workers)

@@ -40,6 +40,7 @@ FAN = 4
 """Entries of a pyramid's group."""
 _LEVELS = 3  # of maxima, at most
 _STRIP_BYTES = 1 << 21
+_GATHERED_ENTRIES = 1 << 26  # of rows: 268 MB
 _PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 _WIDER = {torch.int16: torch.int32, torch.int32: torch.int64}
 
@@ -316,9 +317,13 @@ def _put(lists: Lists, places: Int[Tensor, " n"], new: Lists) -> None:
 def sampled_products(
     values: Float[Tensor, "c d"], rows: Float[Tensor, "V d"], tokens: Int[Tensor, "c m"]
 ) -> Float[Tensor, "c m"]:
-    """values[i] · rows[tokens[i, j]] in float32, without gathering the rows."""
+    """values[i] · rows[tokens[i, j]] in float32; on the CPU without gathering the rows."""
     count, width = tokens.shape
-    if values.device.type == "cpu" and tokens.numel() >= rows.shape[0]:
+    if values.device.type != "cpu":
+        at_once = max(1, _GATHERED_ENTRIES // (width * rows.shape[1]))
+        parts = zip(values.split(at_once), tokens.split(at_once), strict=True)
+        return torch.cat([(rows[some] @ one[:, :, None])[:, :, 0] for one, some in parts])
+    if tokens.numel() >= rows.shape[0]:
         return _products_by_row(values, rows, tokens)
     starts = torch.arange(0, (count + 1) * width, width, device=values.device)
     return _sampled(values, rows, starts, tokens.flatten()).view(count, width)

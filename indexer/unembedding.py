@@ -7,7 +7,7 @@ its model.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -46,9 +46,13 @@ class Unembedding:
 
     @classmethod
     def from_weights(cls, weights: Weights, epsilon: float, tokens: TokenBytes | None = None) -> "Unembedding":
-        """The rows that `tokens` has no token for are padding; without it none is."""
-        gamma, beta = weights.final_norm()
-        matrix, bias = weights.head()
+        """The rows that `tokens` has no token for are padding; without it none is. Wherever the weights are, they are
+        folded on the CPU: another device rounds otherwise, and the hash would not be that of the catalogue.
+        """
+        gamma, beta = (None if one is None else one.cpu() for one in weights.final_norm())
+        matrix, bias = (None if one is None else one.cpu() for one in weights.head())
+        assert gamma is not None
+        assert matrix is not None
         folded = matrix * gamma
         norm = weights.architecture.norm
         if norm is NormKind.LAYER:
@@ -57,8 +61,16 @@ class Unembedding:
         unused = tokens.unused(len(folded)) if tokens is not None else []
         if len(unused) == len(folded):
             raise AtlasError("The tokenizer has no token for any row of the unembedding: they do not belong together.")
-        padding = torch.tensor(unused, device=folded.device) if unused else None
-        return cls(folded.contiguous(), shift, bias, norm, epsilon, padding, weights.dimensions.soft_cap)
+        padding = torch.tensor(unused) if unused else None
+        found = cls(folded.contiguous(), shift, bias, norm, epsilon, padding, weights.dimensions.soft_cap)
+        return found.on(weights.device)
+
+    def on(self, device: torch.device) -> "Unembedding":
+        """The same on another device."""
+        shift, bias, padding = (
+            None if one is None else one.to(device) for one in (self.shift, self.bias, self.padding)
+        )
+        return replace(self, folded=self.folded.to(device), shift=shift, bias=bias, padding=padding)
 
     @cached_property
     def used(self) -> Int[Tensor, " R"] | None:
@@ -66,7 +78,7 @@ class Unembedding:
         if self.padding is None:
             return None
         every = torch.ones(len(self.folded), dtype=torch.bool, device=self.folded.device)
-        return every.index_fill_(0, self.padding.to(every.device), False).nonzero().flatten()
+        return every.index_fill_(0, self.padding, False).nonzero().flatten()
 
     @cached_property
     def padding_ball(self) -> tuple[Float[Tensor, " d"], float]:

@@ -23,6 +23,7 @@ from indexer.families import Architecture, Dimensions, Fusion, NormKind
 from indexer.refusals import as_base_model, as_other_task, as_quantised
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+CPU = torch.device("cpu")
 ADAPTER_CONFIG = "adapter_config.json"
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The kinds of numbers that are weights as they stand; all others are codes that something else makes weights of."""
@@ -64,22 +65,24 @@ class Weights:
 
     Attributes:
         keep: whether what is folded is kept for the next time.
+        device: where the tensors are.
     """
 
     architecture: Architecture
     dimensions: Dimensions
     read: Callable[[str], Tensor | None]
     keep: bool = False
+    device: torch.device = CPU
     _kept: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def tensor(self, name: str) -> Tensor:
-        """The tensor called `name`, in float32; AtlasError if there is none."""
+    def tensor(self, name: str, rows: slice = slice(None)) -> Tensor:
+        """The tensor called `name`, or some of its rows, in float32; AtlasError if there is none."""
         found = self.read(name)
         if found is None:
             raise AtlasError(
                 f"The checkpoint has no tensor “{name}”. Is the folder complete, and the family's row right?"
             )
-        return found.float()
+        return found[rows].float()
 
     def optional(self, name: str) -> Tensor | None:
         found = self.read(name)
@@ -191,7 +194,7 @@ class Weights:
 
     def _gamma(self, norm: str | None) -> Float[Tensor, " d"]:
         if norm is None or self.architecture.bare_norms:
-            return torch.ones(self.dimensions.d_model)
+            return torch.ones(self.dimensions.d_model, device=self.device)
         weight = self.tensor(f"{norm}.weight")
         return 1 + weight if self.architecture.unit_offset else weight
 
@@ -209,7 +212,7 @@ class Weights:
     def embeddings(self, rows: slice = slice(None), epsilon: float = 0.0) -> Float[Tensor, "V d"]:
         """Tokens' embeddings as they enter the first layer, but for positions; `epsilon` is of a norm behind them."""
         row = self.architecture
-        found = self.tensor(f"{row.embedding}.weight")[rows]
+        found = self.tensor(f"{row.embedding}.weight", rows)
         if row.embedding_norm is not None:
             gamma, beta = self._gamma(row.embedding_norm), self._beta(row.embedding_norm)
             found = torch.nn.functional.layer_norm(found, found.shape[1:], gamma, beta, epsilon)
@@ -236,7 +239,7 @@ def live_weights(model: torch.nn.Module, architecture: Architecture, dimensions:
         found = state.get(name)
         return None if found is None else found.detach()
 
-    return Weights(architecture, dimensions, read, keep=True)
+    return Weights(architecture, dimensions, read, keep=True, device=next(model.parameters()).device)
 
 
 def file_weights(stored: Mapping[str, "Stored"], architecture: Architecture, dimensions: Dimensions) -> Weights:

@@ -6,7 +6,7 @@ shard to a place that all can reach. So one process, the jobs of an array and th
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from db.catalogue.publish import NEURON_FILE, PAIR_FILE
 from db.records import BuildStamp
 from indexer.checkpoint import Checkpoint
+from indexer.device import chosen_device
 from indexer.neighbours import COUNT, affordable, nearest_tokens
 from indexer.products import give_back
 from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
@@ -132,9 +133,10 @@ class Worker:
     def __init__(self, job: Job, say: Say = lambda _line: None) -> None:
         self._job, self._say = job, say
         self._shards = Shards(job.place, job.stamp)
+        self._device = chosen_device()
         self._screen = job.screen
         if self._screen is None:
-            self._screen = not torch.cuda.is_available() and bf16_is_faster(job.stamp.d_model)
+            self._screen = self._device.type == "cpu" and bf16_is_faster(job.stamp.d_model)
         self._projector: Projector | None = None
 
     def run(
@@ -161,14 +163,14 @@ class Worker:
             del prepared
         del unembedding  # the projector has its own, centred
         how = "bf16 screening, float32 logits" if self._projector.screens else "float32"
+        how += "" if self._device.type == "cpu" else f", on {self._device}"
         self._say(f"Projecting {sum(int(unit.cost) for unit in layers):,} neurons ({how})")
         seen, unproven = self._projector.seen, self._projector.unproven
         self._write_layers(layers, self._projector, progress)
         return self._projector.seen - seen, self._projector.unproven - unproven
 
     def _unembedding(self) -> Unembedding:
-        found = unembedding_of(self._job.checkpoint)
-        return replace(found, folded=found.folded.cuda()) if torch.cuda.is_available() else found
+        return unembedding_of(self._job.checkpoint).on(self._device)
 
     def _find_neighbours(self, unit: Unit, unembedding: Unembedding) -> None:
         vocabulary = self._job.stamp.tokens

@@ -108,7 +108,7 @@ def changed(model: LanguageModel, changes: Changes) -> Iterator[None]:
             )
             handles.append(module.register_forward_pre_hook(_multiplying(*pair)))
             if place in changes.biases and isinstance(module.bias, Tensor):
-                more = (changes.biases[place] - 1) * module.bias
+                more = (changes.biases[place] - 1) * module.bias.float()
                 handles.append(module.register_forward_hook(_adding(more)))
         yield
 
@@ -487,7 +487,7 @@ class Effects:
 
     def _all(self, kind: NeuronKind, contributions: Float[Tensor, "N d"], per_layer: int) -> Float[Tensor, " N"]:
         found = contributions.new_empty(len(contributions))
-        layers = torch.arange(len(contributions), device=contributions.device) // per_layer
+        layers = torch.arange(len(contributions)) // per_layer
         for some, effects in self.measure(kind, layers, lambda some: contributions[some]):
             found[some] = effects
         return found
@@ -538,7 +538,7 @@ class Effects:
         found: dict[SubLayer, tuple[Tensor, Tensor | None, Tensor, Tensor]] = {}
         for place in {(one.layer, one.kind): None for parts in sets for one in parts}:
             (layer, kind), name = place, _output(model, place)
-            bias = model.weights.read(f"{model.architecture.layers}.{name}.bias")
+            bias = model.weights.optional(f"{model.architecture.layers}.{name}.bias")
             ones = torch.ones(size.ffn_width if kind is NeuronKind.FFN else size.attention_width)
             factors = torch.stack([ones, *(what.factors.get(place, ones) for what in whats)])[:, None]
             factors = factors.to(self.run.stream.value.device)

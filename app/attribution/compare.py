@@ -20,6 +20,7 @@ from app.attribution.form import described
 from app.attribution.prompt import PromptToken, Settings, position_of
 from app.attribution.results import Prediction, SublayerScores, Target, ValueNeuron
 from app.attribution.run import PREDICTIONS, PromptRun, Ranges, run_prompt
+from app.attribution.score import array
 from db.neuron import Neuron, NeuronKind, Part, Wanted
 from indexer.families import Conventions
 from indexer.language_model import LanguageModel
@@ -244,7 +245,7 @@ def _side(run: PromptRun) -> Side:
         target=ranked_target(run),
         predictions=run.predictions(),
         layers=run.layer_scores(),
-        heads=run.head_scores().numpy(),
+        heads=array(run.head_scores()),
     )
 
 
@@ -298,7 +299,7 @@ def _strongest(run: PromptRun, kind: NeuronKind, neurons: Sequence[Neuron]) -> l
         return []
     numbers = torch.tensor([entries.numbers(neuron) for neuron in neurons])
     flat = numbers.flatten()
-    scores = run.scores(entries.contributions(flat), [kind], [entries.layer(flat)]).view(numbers.shape)
+    scores = run.scores(entries.contributions(flat), [kind], [entries.layer(flat)]).view(numbers.shape).cpu()
     best = scores.abs().argmax(dim=1, keepdim=True)
     chosen = numbers.gather(1, best).flatten()
     rows = zip(

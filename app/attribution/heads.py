@@ -18,7 +18,7 @@ from app.attribution.prompt import PromptToken, token_of
 from app.attribution.query import key_vectors
 from app.attribution.results import Certificate, Contrast, Flow, LogitLens, Move, SourcePosition, ThroughHead
 from app.attribution.run import PromptRun
-from app.attribution.score import bend
+from app.attribution.score import array, bend
 from app.attribution.search import Bounds, certified_top
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronKind, check_exists
@@ -100,8 +100,8 @@ def strongest_tokens(
 
 
 def head_pattern(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T T"]:
-    """The head's attention from every position (row) to every position (column): as the run kept it, or of a long
-    prompt by another forward pass.
+    """The head's attention from every position (row) to every position (column), on the CPU: as the run kept it, or of
+    a long prompt by another forward pass.
 
     Raises:
         AtlasError: there is no such head.
@@ -109,9 +109,9 @@ def head_pattern(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T T"]:
     model = run.model
     check_exists(Head(layer, head), model.dimensions, model.name)
     if run.stream.patterns is not None:
-        return run.stream.patterns[layer, head].clone()  # what is kept of it does not keep the other heads'
+        return run.stream.patterns[layer, head].clone().cpu()  # what is kept of it does not keep the other heads'
     with model.lock:
-        return attention_pattern(model.module, model.architecture, run.stream.token_ids, layer)[head].clone()
+        return attention_pattern(model.module, model.architecture, run.stream.token_ids, layer)[head].clone().cpu()
 
 
 def through_head(model: LanguageModel, neuron: Neuron, layer: int, head: int, shown: int = SHOWN) -> ThroughHead:
@@ -175,7 +175,7 @@ def flow(run: PromptRun, count: int = MOVES) -> Flow:
         return torch.cat(found)
 
     def scores(entries: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        found = torch.empty(len(entries), stream.layer_input.shape[2])
+        found = stream.layer_input.new_empty(len(entries), stream.layer_input.shape[2])
         every = entries // tokens
         for one in every.unique().tolist():
             here = every == one
@@ -237,6 +237,6 @@ def logit_lens(run: PromptRun) -> LogitLens:
     return LogitLens(
         tokens=run.tokens,
         top=tuple(tuple(row) for row in named),
-        top_probability=torch.cat(best_probability).view(layers, tokens).numpy(),
-        target_probability=torch.cat(of_target).view(layers, tokens).numpy(),
+        top_probability=array(torch.cat(best_probability).view(layers, tokens)),
+        target_probability=array(torch.cat(of_target).view(layers, tokens)),
     )

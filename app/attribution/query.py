@@ -100,8 +100,8 @@ def readers(
     after_attention = kind is NeuronKind.FFN and not weights.architecture.parallel
     layer = torch.tensor([neuron.layer for neuron, _, _ in neurons])
     position = torch.tensor([stream.position if place is None else place for _, place, _ in neurons])
-    score = torch.tensor([imp for _, _, imp in neurons])
     keys = key_vectors(weights, [neuron for neuron, _, _ in neurons], conventions, key)
+    score = keys.new_tensor([imp for _, _, imp in neurons])
     residual = stream.layer_input[layer, position]
     if after_attention:
         residual = residual + stream.attention_output[layer, position]
@@ -149,7 +149,7 @@ def query_ffn_scores(stream: ResidualStream, weights: Weights, read: Readers) ->
     at = (torch.arange(len(positions))[:, None] == place).to(read.keys)  # [positions, R]
     weighted = read.keys * read.weight[:, None]
     for layer in range(min(layers, int(read.layer.max()))):
-        keys = (at * (read.layer > layer)) @ weighted
+        keys = (at * (read.layer > layer).to(at)) @ weighted
         shares = product(keys, weights.ffn_values(layer))  # [positions, n]
         scores[layer] = (stream.ffn_activation[layer, positions] * shares).sum(dim=0)
     return scores
@@ -167,7 +167,7 @@ def query_layers(stream: ResidualStream, read: Readers) -> QueryShares:
 
     def shares(written: Float[Tensor, "L T d"], seen: Tensor) -> Float[Tensor, " L"]:
         dots = (written[:, positions] @ weighted.T)[:, place, of_reader]  # [L, R]
-        return torch.where(seen, dots, 0.0).sum(dim=1)
+        return torch.where(seen.to(dots.device), dots, 0.0).sum(dim=1)
 
     before = layer < read.layer
     return QueryShares(

@@ -443,10 +443,10 @@ class _Span:
         return Bounds.dense(of_layer(self.layer)[start : start + self.size])
 
     def exact(self, chosen: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """Scores."""
+        """Scores, on the CPU."""
         numbers = chosen + self.first
         entries = self.entries
-        return self.run.scores(entries.contributions(numbers), [entries.kind], [entries.layer(numbers)])
+        return self.run.scores(entries.contributions(numbers), [entries.kind], [entries.layer(numbers)]).cpu()
 
     def named(self, ranking: Ranking) -> tuple[ValueNeuron, ...]:
         """What was found, by name."""
@@ -467,7 +467,8 @@ def run_prompt(model: LanguageModel, prompt: str, settings: Settings) -> PromptR
     question = check_question(model, prompt, settings)
     stream = model.forward(list(question.token_ids[: question.position + 1]))
     target = int(stream.logits.argmax()) if question.target is None else question.target
-    return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor, question.notices)
+    notices = (*question.notices, *model.placement.notices())
+    return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor, notices)
 
 
 # A model and its catalogue: joined only where they are of one checkpoint, else tokens and bounds would be another's.
@@ -573,7 +574,7 @@ def tokens_beginning(run: PromptRun, text: str, count: int = SHOWN) -> tuple[Pre
         first = []
     found = [token_id for token_id, name in _names(run.model) if name.startswith((wanted, f" {wanted}"))]
     ids = torch.tensor([one for one in found if one not in first], dtype=torch.long)
-    best = ids[run.log_probabilities[ids].topk(min(count - len(first), len(ids))).indices].tolist()
+    best = ids[run.log_probabilities[ids].topk(min(count - len(first), len(ids))).indices.cpu()].tolist()
     named = [run.token_probability(token_id) for token_id in first + best]
     return tuple(Prediction(one.token, one.probability) for one in named)
 

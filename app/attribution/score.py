@@ -137,7 +137,7 @@ class Bases:
             base: numbers of the points.
         """
         scores = contributions.new_empty(len(contributions))
-        left = torch.ones(len(contributions), dtype=torch.bool, device=contributions.device)
+        left = torch.ones(len(contributions), dtype=torch.bool, device=base.device)
         for shortlist in self._shortlists if len(contributions) >= FEW else ():
             for one in self._parts(shortlist.chosen[base].nonzero().flatten()):
                 scores[one], error = shortlist.scores(contributions[one], base[one])
@@ -213,7 +213,7 @@ def logit_spans(
     lengths: Tensor = values.norm(dim=1)
     if ends is None:
         return 2 * unembedding.longest_row * lengths, unembedding.longest_row * lengths
-    highest, lowest = ends
+    highest, lowest = (one.to(lengths) for one in ends)
     if unembedding.padding is not None:
         middle, radius = unembedding.padding_ball
         near, reach = values @ middle, lengths * radius

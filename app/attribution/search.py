@@ -13,6 +13,9 @@ The neurons that lower the target most need a lower bound. By Hoeffding's lemma,
 and both ends of a neuron's logits are the first rows of its two lists in the catalogue. Without a catalogue the range
 is bounded by norms alone, max z - min z <= 2 |c| max|row| / s, which is sound but so loose that most neurons are
 scored.
+
+Numbers of entries, layers, positions and bases are on the CPU, where the search is led; figures are computed where the
+model is, and what a search keeps of them comes to the CPU.
 """
 
 from collections.abc import Callable, Generator, Hashable, Mapping
@@ -178,8 +181,8 @@ def gather_by_layer(
     matrix: Callable[[int], Float[Tensor, "rows d"]], layer: Int[Tensor, " m"], row: Int[Tensor, " m"]
 ) -> Float[Tensor, "m d"]:
     """Row row[i] of the matrix of layer layer[i]."""
-    width = matrix(0).shape[1]
-    found = torch.empty(layer.shape[0], width, device=layer.device)
+    first = matrix(0)
+    found = first.new_empty(layer.shape[0], first.shape[1])
     for one in layer.unique().tolist():
         here = (layer == one).nonzero().flatten()
         found[here] = matrix(one)[row[here]]
@@ -251,7 +254,8 @@ class Bounds:
             if len(here):
                 bounds[here] = -torch.inf
             best = bounds.topk(min(count, held - len(here)))
-            entries, values = torch.cat([entries, best.indices + start]), torch.cat([values, best.values])
+            entries = torch.cat([entries, best.indices.cpu() + start])
+            values = torch.cat([values, best.values.cpu()])
             kept = values.topk(min(count, len(values)))  # in order
             entries, values = entries[kept.indices], kept.values
             parts, start = [], start + held
@@ -298,7 +302,7 @@ def together(
 def search_all(count: int) -> Search:
     """Every one of `count` entries, in their order."""
     every = torch.arange(count)
-    return Ranking(every, (yield every), Certificate(count, count))
+    return Ranking(every, (yield every).cpu(), Certificate(count, count))
 
 
 def search_top(bounds: Bounds, k: int, tolerance: float = 0.0, bound: str = "concavity") -> Search:
@@ -319,7 +323,7 @@ def search_top(bounds: Bounds, k: int, tolerance: float = 0.0, bound: str = "con
                 best = scores.topk(k)
                 return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, bound, tolerance))
             batch = entries[done : done + size]
-            visited, scores = torch.cat([visited, batch]), torch.cat([scores, (yield batch)])
+            visited, scores = torch.cat([visited, batch]), torch.cat([scores, (yield batch).cpu()])
             done += len(batch)
     best = scores.topk(k)
     return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, bound, tolerance))

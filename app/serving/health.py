@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from app.serving.problems import Pool, public
-from app.serving.resources import catalogue, is_loaded
+from app.serving.resources import catalogue, placement
 from app.serving.settings import configuration
 from db.catalogue import schema
 from db.errors import AtlasError
@@ -70,12 +70,15 @@ def _catalogue() -> Part:
     # Read anew each time: what is remembered of a build says nothing about its file.
     (build,) = atlas.rows(select(schema.build.c.build_id))
     atlas.rows(select(schema.neuron.c.neuron_id).limit(_ONE))
+    place = placement(atlas)
     return {
         "status": "ok",
         "model": atlas.info.model,
         "build_id": build[0],
         "mode": str(configuration().mode),
-        "model_loaded": is_loaded(atlas),
+        "model_loaded": place is not None,
+        "device": place and str(place.device),
+        "dtype": place and place.numbers,
     }
 
 

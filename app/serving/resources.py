@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import streamlit as st
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 from app.serving import access, logs
 from app.serving.access import require_model
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from app.attribution.run import PromptRun, Ranges
     from indexer import checkpoint, language_model
     from indexer.checkpoint import Checkpoint
+    from indexer.device import Placement
     from indexer.language_model import LanguageModel
 else:
     prompt_run = lazy_import("app.attribution.run")
@@ -73,6 +74,10 @@ class Loaded(Generic[K, T]):
                     self._dropped()
                 self._kept[key] = self._load(key)
             return self._kept[key]
+
+    def peek(self, key: K) -> T | None:
+        """What is in memory; does not count as a use."""
+        return Cache.__getitem__(self._kept, key) if key in self._kept else None
 
     def has(self, key: K) -> bool:
         """Whether it is in memory; does not count as a use."""
@@ -217,6 +222,12 @@ class Wanted:
 def is_loaded(atlas: Catalogue) -> bool:
     """Whether the model is in memory already."""
     return _models().has(Wanted.of(atlas))
+
+
+def placement(atlas: Catalogue) -> "Placement | None":
+    """Where the model is, and in which type of numbers; None where it is not in memory."""
+    loaded = _models().peek(Wanted.of(atlas))
+    return None if loaded is None else loaded.placement
 
 
 @st.cache_resource(show_spinner=False)

@@ -55,7 +55,8 @@ def test_harm_before_it_is_loaded_is_told_of_and_mended(onlooker: Onlooker, fold
     assert "is damaged or cut short" in notice
     weights.write_bytes(whole)
     assert explains(onlooker, "The river")
-    assert onlooker.part("catalogue")["model_loaded"] is True
+    catalogue = onlooker.part("catalogue")
+    assert [catalogue[name] for name in ("model_loaded", "device", "dtype")] == [True, "cpu", "float32"]
 
 
 def test_harm_after_it_was_loaded_changes_nothing(onlooker: Onlooker, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors
@@ -12,6 +13,7 @@ from indexer import projection, weights
 from indexer.__main__ import main
 from indexer.build import build
 from indexer.estimate import estimate
+from indexer.families import ARCHITECTURES
 from tests import models
 
 
@@ -61,7 +63,7 @@ def test_from_the_shell(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert out.startswith("llama: 288 neurons, 2,304 rows")
-    assert [line.split()[0] for line in out.splitlines()[1:]] == ["time", "memory", "disk"]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["model", "work", "time", "with", "memory", "disk"]
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["neurons"], found["rows"]) == (288, 2304)
@@ -82,3 +84,132 @@ def test_files_that_do_not_fit_the_config(tmp_path, capsys):
 def test_bad_numbers(option, capsys):
     assert main(["estimate", str(models.folder("llama")), option, "0"]) == 2
     assert f"{option} 0" in capsys.readouterr().err
+
+
+def llama(vocabulary, width, ffn, layers, heads, kv_heads, **more):
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "dtype": "bfloat16",
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": ffn,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "tie_word_embeddings": False,
+    } | more
+
+
+KNOWN = {
+    # the config's facts; V, d; by hand: FFN neurons, attention neurons, parameters; whether V x V x d is not too much
+    "gpt2-xl": (
+        {
+            "model_type": "gpt2",
+            "architectures": ["GPT2LMHeadModel"],
+            "vocab_size": 50257,
+            "n_embd": 1600,
+            "n_layer": 48,
+            "n_head": 25,
+            "n_positions": 1024,
+        },
+        (50257, 1600),
+        (307_200, 76_800, 1_557_611_200),
+        True,
+    ),
+    "llama-2-7b": (llama(32000, 4096, 11008, 32, 32, 32), (32000, 4096), (352_256, 131_072, 6_738_415_616), True),
+    "llama-3-8b": (llama(128256, 4096, 14336, 32, 32, 8), (128256, 4096), (458_752, 131_072, 8_030_261_248), True),
+    "llama-3-70b": (llama(128256, 8192, 28672, 80, 64, 8), (128256, 8192), (2_293_760, 655_360, 70_553_706_496), False),
+    "qwen2.5-72b": (
+        llama(152064, 8192, 29568, 80, 64, 8, model_type="qwen2", architectures=["Qwen2ForCausalLM"]),
+        (152064, 8192),
+        (2_365_440, 655_360, 72_706_203_648),
+        False,
+    ),
+    "mixtral-8x7b": (
+        llama(
+            *(32000, 4096, 14336, 32, 32, 8),
+            model_type="mixtral",
+            architectures=["MixtralForCausalLM"],
+            num_local_experts=8,
+            num_experts_per_tok=2,
+        ),
+        (32000, 4096),
+        (3_670_016, 131_072, 46_702_792_704),
+        True,
+    ),
+    "olmoe-1b-7b": (
+        llama(
+            *(50304, 2048, 1024, 16, 16, 16),
+            model_type="olmoe",
+            architectures=["OlmoeForCausalLM"],
+            num_experts=64,
+            num_experts_per_tok=8,
+        ),
+        (50304, 2048),
+        (1_048_576, 32_768, 6_919_161_856),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [name for name, known in KNOWN.items() if known[0]["model_type"] in ARCHITECTURES])
+def test_from_a_config_alone(name, tmp_path, monkeypatch, capsys):
+    """Of two ways to name it: a folder without weights, and the file."""
+    config, (vocabulary, width), (ffn, attention, parameters), near = KNOWN[name]
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    seconds = 1e-3
+    trial = (seconds, SimpleNamespace(screens=False, workspace=lambda _vocabulary: 1e9))
+    monkeypatch.setattr(module, "_trial", lambda *_: trial)
+    assert main(["estimate", str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    neurons = ffn + attention
+    assert (found["model"], found["neurons"], found["rows"]) == (name, neurons, neurons * 100)
+    assert (found["parameters"], found["weight_bytes"]) == (parameters, parameters * (4 if name == "gpt2-xl" else 2))
+    assert found["flops"] == pytest.approx(2.0 * (neurons + near * vocabulary) * vocabulary * width)
+    assert found["indexing_seconds"] == pytest.approx((neurons + 0.4 * near * vocabulary) * seconds)
+    assert found["seconds"] > found["gpu_seconds"] > found["gpus_seconds"] > found["publishing_seconds"]
+    assert "Only the config" in found["notices"][0]
+
+    assert main(["estimate", "--config", str(folder / "config.json"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert main(["estimate", str(folder)]) == 0
+    assert f"{neurons:,} neurons, {neurons * 100:,} rows" in capsys.readouterr().out
+
+
+def test_hours_of_seventy_billion_parameters(tmp_path, monkeypatch, capsys):
+    """At 100 GFLOP/s, as two cores without bf16 reach: 6.2 PFLOP, 17 h; on a GPU, and on eight, minutes."""
+    (tmp_path / "config.json").write_text(json.dumps(KNOWN["llama-3-70b"][0]))
+    seconds = 2 * 128256 * 8192 / 1e11
+    monkeypatch.setattr(module, "_trial", lambda *_: (seconds, SimpleNamespace(screens=False, workspace=lambda _: 1e9)))
+    assert main(["estimate", "--config", str(tmp_path / "config.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "70.55 billion parameters, 141.1 GB" in lines[1]
+    assert "6.2e+03 TFLOP" in lines[2]
+    assert "indexing 17.2 h" in lines[3]
+    assert "H100" in lines[4]
+    assert "9 min, with eight 6 min" in lines[4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Give one of the two: MODEL, or --config FILE"),
+        (["demo", "--config", "config.json"], "Give one of the two"),
+        (["--config", "absent.json"], "there is no such file"),
+    ],
+)
+def test_nothing_to_estimate(arguments, said, capsys):
+    assert main(["estimate", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize("beside", ["model.safetensors.index.json", "adapter_config.json", "pytorch_model.bin"])
+def test_a_folder_that_lost_its_weights_is_no_config_alone(beside, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps(KNOWN["llama-2-7b"][0]))
+    (tmp_path / beside).write_text("{}")
+    assert main(["estimate", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err

@@ -70,6 +70,8 @@ def test_the_dashboard_the_api_and_the_health_checks(served: str) -> None:
         "build_id": "one",
         "mode": "full",
         "model_loaded": False,
+        "device": None,
+        "dtype": None,
     }
     assert health.json()["parts"]["workspace"] == {"status": "off"}
     assert requests.get(f"{served}/api/v1/neuron/L0.F0", timeout=60).json()["neuron"] == "L0.F0"

@@ -165,6 +165,9 @@ def _whole_build(atlas: Catalogue) -> None:
             )
         st.caption("To copy it where this server runs:")
         st.code(copy_command(path, atlas.info.model), language="bash", wrap_lines=True)
+        place = resources.placement(atlas)
+        if place is not None:
+            st.caption(f"Its model is loaded, on {place.device}, with weights kept in {place.numbers}.")
 
     folded("The whole build as one file", file, key="whole")
 
