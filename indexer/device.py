@@ -41,13 +41,13 @@ class Placement:
         return str(self.dtype).removeprefix("torch.")
 
     @property
-    def is_plain(self) -> bool:
+    def is_default(self) -> bool:
         """On the CPU, in float32: nothing worth telling."""
         return self.device.type == "cpu" and self.dtype is torch.float32
 
     def notices(self) -> tuple[str, ...]:
         """What a result says of it."""
-        if self.is_plain:
+        if self.is_default:
             return ()
         less = f" ({self.wide} tensors in float32, which that would round)" if self.wide else ""
         return (f"Computed on {self.device} in float32; weights are kept in {self.numbers}{less}.",)
