@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 DEVICE, _HOME = torch.device("meta"), torch.device("cpu")
 _MOVES = {Tensor.to, Tensor.cpu, Tensor.copy_}
 _INDEXED = {Tensor.__getitem__, Tensor.__setitem__}
-_NUMPY = {Tensor.numpy, Tensor.__array__}
+_NUMPY: set[Any] = {Tensor.numpy, Tensor.__array__}
 
 
 class MixedError(RuntimeError):
@@ -35,7 +35,7 @@ class Elsewhere(Tensor):
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     leaves = list(_leaves((*args, *kwargs.values())))
     away = any(isinstance(one, Elsewhere) for one in leaves)
-    if away and func == Tensor.device.__get__:  # type: ignore[attr-defined]
+    if away and func == Tensor.device.__get__:
         return DEVICE
     if away and func in _NUMPY:
         raise MixedError("a tensor of another device has no numpy()")
