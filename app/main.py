@@ -9,7 +9,7 @@ import streamlit as st
 from app.serving import access, logs
 from app.serving.settings import configuration
 from app.ui.navigation import NAME, guarded, name_tab, params
-from app.ui.pages import ACCOUNT, PAGES
+from app.ui.pages import ACCOUNT, ADD, PAGES
 
 # A named icon would be fetched from another site.
 _ICON = Path(__file__).parent / "ui" / "components" / "frontend" / "icon.svg"
@@ -54,8 +54,17 @@ def main() -> None:
     if access.sign_in_offered():
         title = "Sign in" if access.person() is None else ACCOUNT.title
         shown.append(replace(ACCOUNT, title=title))
+    hidden = {ADD} if access.why_not_add() else set[str]()
     pages = [
-        st.Page(one.file, title=one.title, icon=one.icon, url_path=one.path, default=not one.path) for one in shown
+        st.Page(
+            one.file,
+            title=one.title,
+            icon=one.icon,
+            url_path=one.path,
+            default=not one.path,
+            visibility="hidden" if one.name in hidden else "visible",
+        )
+        for one in shown
     ]
     page = st.navigation(pages, position="top")
     name_tab(page.title)

@@ -37,7 +37,8 @@ class Paths(BaseSettings):
     catalogue: Path = Field(default=Path("catalogue"), description="where the catalogues lie")
     models: Path = Field(default=Path("models"), description="where the models lie")
     model: str = Field(
-        default="", description="whose catalogue is shown first, where there are several; empty is the first"
+        default="",
+        description="whose catalogue is shown first, where there are several; empty is that with the oldest build",
     )
     workspace: str = Field(
         default="",

@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from db.command_line import Parser, add_catalogue, catalogue_folder, run, say, whole_number
@@ -31,11 +34,24 @@ RAY = "ray"
 _TASK = ("address", "task_cpus", "task_gpus", "task_memory_mb")
 
 
+_STOPPED = "Stopped. The same command goes on from the layers that are finished."
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(argv)
-    stopped = "Stopped. The same command goes on from the layers that are finished."
-    return run(lambda: _COMMANDS[options.command](options), stopped)
+    if getattr(options, "with_stdin", False):
+        Thread(target=_end_with_stdin, daemon=True).start()
+    return run(lambda: _COMMANDS[options.command](options), _STOPPED)
+
+
+def _end_with_stdin() -> None:
+    """End this process when its standard input ends, as it does when whoever holds the other end is killed."""
+    with suppress(OSError):  # not by sys.stdin, whose lock would be held when the interpreter ends
+        while os.read(0, 4096):
+            pass
+        say(_STOPPED)
+    os._exit(130)
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -190,6 +206,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument(
             "--memory-mb", type=int, default=1024, metavar="MB", help="for logits, all threads together (default: 1024)"
+        )
+        command.add_argument(
+            "--with-stdin", action="store_true", help="stop when standard input ends, for programs that start this one"
         )
 
     verified = commands.add_parser("verify", help="compare a published catalogue with its model")

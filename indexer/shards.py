@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from db.catalogue.builds import WORK
 from db.catalogue.schema import KIND_CODES, SIGN_CODES
 from db.errors import AtlasError, first_line
 from db.files import locked, sync
@@ -34,7 +35,6 @@ from indexer.projection import Projection
 
 _PARTIAL = ".part"
 _ABANDONED = 3600  # seconds: what nobody has written to for so long is of a job that was killed
-_WORK = "work-"
 _LOCK = ".indexing.lock"
 
 
@@ -61,7 +61,7 @@ class Shards:
         except Exception as error:  # each store's library raises its own
             raise AtlasError(f"Shards cannot be kept in {self.place}: {first_line(error)}.") from error
         self._base = base.rstrip("/")
-        self._root = f"{self._base}/{_WORK}{stamp.build_id}"
+        self._root = f"{self._base}/{WORK}{stamp.build_id}"
         self._folder = Path(self._root) if type(self._files) is LocalFileSystem else None
 
     def write(self, name: str, tables: Mapping[str, pa.Table]) -> None:
@@ -121,7 +121,7 @@ class Shards:
         with suppress(Exception):  # it is only told
             self._files.invalidate_cache()
             for path in sorted(one.rstrip("/") for one in self._files.ls(self._base, detail=False)):
-                if path.rpartition("/")[2].startswith(_WORK) and not path.endswith(self._stamp.build_id):
+                if path.rpartition("/")[2].startswith(WORK) and not path.endswith(self._stamp.build_id):
                     stamps = sorted(one for one in self._files.ls(path, detail=False) if one.endswith(".json"))
                     found += [_described_build(json.loads(self._files.cat_file(stamp))) for stamp in stamps[:1]]
         return found
@@ -215,12 +215,12 @@ def _described(path: Path, rows: int) -> dict[str, Any]:
 
 def work_folder(directory: Path, build_id: str) -> Path:
     """Where the shards of one build lie until it is published."""
-    return directory / f"{_WORK}{build_id}"
+    return directory / f"{WORK}{build_id}"
 
 
 def work_folders(directory: Path) -> list[Path]:
     """Unfinished work of any build of this model."""
-    return sorted(path for path in directory.glob(f"{_WORK}*") if path.is_dir())
+    return sorted(path for path in directory.glob(f"{WORK}*") if path.is_dir())
 
 
 @contextmanager

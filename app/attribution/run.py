@@ -54,6 +54,7 @@ from db.records import short_identity
 from db.token_text import readable
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
+from indexer.tokens import TokenBytes
 
 PREDICTIONS = 10
 
@@ -572,7 +573,8 @@ def tokens_beginning(run: PromptRun, text: str, count: int = SHOWN) -> tuple[Pre
         first = [read_token(run.model, text).id]
     except AtlasError:
         first = []
-    found = [token_id for token_id, name in _names(run.model) if name.startswith((wanted, f" {wanted}"))]
+    names = _names(run.model.tokens, run.model.dimensions.vocabulary)
+    found = [token_id for token_id, name in names if name.startswith((wanted, f" {wanted}"))]
     ids = torch.tensor([one for one in found if one not in first], dtype=torch.long)
     best = ids[run.log_probabilities[ids].topk(min(count - len(first), len(ids))).indices.cpu()].tolist()
     named = [run.token_probability(token_id) for token_id in first + best]
@@ -580,11 +582,12 @@ def tokens_beginning(run: PromptRun, text: str, count: int = SHOWN) -> tuple[Pre
 
 
 @lru_cache(maxsize=2)
-def _names(model: LanguageModel) -> tuple[tuple[int, str], ...]:
-    """Ids and texts of the vocabulary, as they are compared; without control tokens and rows that no token uses."""
-    tokens = model.tokens
+def _names(tokens: TokenBytes, vocabulary: int) -> tuple[tuple[int, str], ...]:
+    """Ids and texts of the vocabulary, as they are compared; without control tokens and rows that no token uses. By the
+    tokens and not by their model, which would stay in memory.
+    """
     return tuple(
         (token_id, readable(tokens.bytes_of(token_id)).casefold())
-        for token_id in range(model.dimensions.vocabulary)
+        for token_id in range(vocabulary)
         if not tokens.is_special(token_id)
     )

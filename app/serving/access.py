@@ -1,6 +1,7 @@
 """Who is signed in, whether they may write, the session behind a page, and what this server explains."""
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -77,6 +78,54 @@ def why_not_write() -> str | None:
         allowed = ", ".join(settings.email_domains)
         return f"You are signed in, but only addresses of {allowed} may save here. You may read everything."
     return None
+
+
+# Adding models: whoever does reads the server's files and uses its disk.
+
+_LOCAL = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+
+
+def adds_models() -> bool:
+    """Whether this server takes new models from anybody: one that others are let into takes none."""
+    settings = configuration()
+    shared = settings.mode is not Mode.FULL or settings.read_only or settings.email_domains or sign_in_offered()
+    return settings.add_models and not shared
+
+
+def why_not_add() -> str | None:
+    """One sentence that says why this visitor may not add a model, and what would help; None where they may."""
+    shell = "Whoever runs it can, in its shell: python -m indexer build MODEL"
+    if not adds_models():
+        return f"No models are added on the pages of this server. {shell}"
+    if not is_local(st.context.ip_address, st.context.headers):
+        return (
+            "Models are added from a browser on the machine that the server runs on, because whoever does reads that "
+            f"machine's files. {shell}"
+        )
+    return None
+
+
+def is_local(address: str | None, headers: Mapping[str, str]) -> bool:
+    """Whether a connection is from a browser on this machine, and by no proxy.
+
+    Args:
+        address: where it is from; None is this machine.
+        headers: of its first request. They name as host what the browser was told to connect to.
+    """
+    direct = address is None and not any(name in headers for name in _FORWARDED)
+    return direct and _LOCAL.fullmatch(str(headers.get("Host", ""))) is not None
+
+
+def require_may_add() -> None:
+    """Called before a model is estimated or built.
+
+    Raises:
+        RefusedError: this visitor may not add one.
+    """
+    refusal = why_not_add()
+    if refusal is not None:
+        raise RefusedError(Reason.MODE, refusal)
 
 
 # The session that a page is drawn for.

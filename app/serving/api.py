@@ -33,10 +33,10 @@ from app.serving.problems import (
     public,
     status_of,
 )
-from app.serving.resources import catalogue, catalogue_root, remembered
+from app.serving.resources import catalogue, catalogue_root, every_build, remembered
 from app.serving.settings import configuration
 from db import questions, records
-from db.catalogue.builds import CURRENT, all_builds, build_files, model_folders
+from db.catalogue.builds import model_folders
 from db.catalogue.export import as_json, json_fields
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
@@ -180,17 +180,8 @@ def _is_first(name: str) -> bool:
 
 
 def _found(model: str | None) -> list[records.Build]:
-    """The builds, opened again only when a file has changed."""
-    root = catalogue_root()
-    seen = tuple(
-        (str(path), state.st_mtime_ns, state.st_size)
-        for folder in model_folders(root)
-        for path in (folder / CURRENT, *build_files(folder))
-        for state in (path.stat(),)
-    )
-
     try:
-        everything: list[records.Build] = remembered(("api", "builds", seen), lambda: all_builds(root, None))
+        everything = every_build()
     except NotFoundError as error:
         raise UnavailableError(str(error)) from error
     found = [build for build in everything if model in (None, build.model)]

@@ -19,12 +19,22 @@ from app.serving import access, logs
 from app.serving.access import require_model
 from app.serving.settings import configuration
 from app.serving.worker import Asker, Finished, Piece, Report, Workshop
-from db.catalogue.builds import CURRENT, find_build, find_catalogue, folders_called, models, source_of
+from db.catalogue.builds import (
+    CURRENT,
+    all_builds,
+    build_files,
+    find_build,
+    find_catalogue,
+    folders_called,
+    model_folders,
+    models,
+    source_of,
+)
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.files import State, state_of
 from db.lazy import lazy_import
-from db.records import short_identity
+from db.records import Build, short_identity
 
 if TYPE_CHECKING:
     from app.attribution import run as prompt_run
@@ -148,19 +158,52 @@ def catalogue_names() -> list[str]:
     return models(catalogue_root())
 
 
+def every_build() -> list[Build]:
+    """All builds of all models; their files are opened again only when one has changed.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    root = catalogue_root()
+    seen = tuple(
+        (str(path), state_of(path))
+        for folder in model_folders(root)
+        for path in (folder / CURRENT, *build_files(folder))
+    )
+    return remembered(("every build", seen), lambda: all_builds(root, None))
+
+
+def weights_lie_here(build: Build) -> bool:
+    """Whether the model of a build may be loaded: it is on this machine, or on the hub."""
+    source = source_of(build.path)
+    found = source is not None and (not Path(source).is_absolute() or Path(source).exists())
+    return found or (configuration().models / build.model).is_dir()
+
+
 def catalogue(model: str | None = None) -> Catalogue:
-    """The current build of the model named, else of ``ATLAS_MODEL``, else of the first there is.
+    """The current build of the model named, else of ``ATLAS_MODEL``, else of the model with the oldest build: one that
+    is added must not take the place of what people see.
 
     Raises:
         AtlasError: there is no catalogue, or it cannot be read.
     """
-    names = catalogue_names()
-    default = configuration().model
-    chosen = model or (default if default in names else names[0] if names else None)
+    chosen = model or _default()
     path = find_catalogue(catalogue_root(), chosen)
     found = _builds().get(path.resolve())
     logs.note(build=found.info.build_id)
     return found
+
+
+def _default() -> str | None:
+    names, wanted = catalogue_names(), configuration().model
+    if wanted in names or len(names) < 2:
+        return next((one for one in (wanted, *names) if one in names), None)
+
+    def age(name: str) -> float:
+        found = map(state_of, build_files(catalogue_root() / name))
+        return min((state[3] for state in found if state is not None), default=float("inf"))
+
+    return min(names, key=age)
 
 
 def catalogue_of_build(current: Catalogue, beginning: str) -> Catalogue | None:
@@ -256,7 +299,10 @@ def _located(wanted: Wanted) -> "Checkpoint":
     if own is not None:
         return own
     if not found:
-        raise problem or AtlasError(f"The model {wanted.name} is not here.")
+        raise AtlasError(
+            f"The weights of {wanted.name} are not here, only its catalogue: its neurons can be searched, and no new "
+            f"prompt explained. {problem}"
+        )
     first = found[0]
     if not _is_whole(first):
         return first  # loading it says what is wrong

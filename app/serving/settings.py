@@ -46,6 +46,11 @@ class Configuration(Paths):
         "explains only the prompts that its pages offer",
     )
     read_only: bool = Field(default=False, description="nobody may save or change anything")
+    add_models: bool = Field(
+        default=True,
+        description="a browser on the server's own machine, and no other, may add models; never with sign-in, "
+        "`ATLAS_READ_ONLY` or another mode than `full`",
+    )
 
     max_tokens: int = Field(default=256, ge=1, le=32_768, description="longest prompt, in tokens")
     max_top: int = Field(default=1000, ge=1, le=1000, description="most neurons of each kind that may be asked for")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Any, Self
 from urllib.parse import quote_plus, urlencode
 
@@ -43,8 +44,30 @@ class Limits:
 # The kinds of parameters.
 
 
+class Of(StrEnum):
+    """Among which models a value means the same."""
+
+    ANY = "any"
+    TOKENIZER = "tokenizer"
+    """Those that split text alike: token ids and positions."""
+    SHAPE = "shape"
+    """Those with the same layers, heads and neurons: their labels and numbers."""
+
+
+EVERY = frozenset(Of)
+
+
+def shared_by(one: BuildStamp, other: BuildStamp) -> frozenset[Of]:
+    """The kinds of values that mean the same in both models."""
+    shape = attrgetter("layers", "d_model", "heads", "head_dim", "ffn_neurons", "attention_neurons")
+    tokens = {Of.TOKENIZER} if one.tokenizer_hash == other.tokenizer_hash else set()
+    return frozenset({Of.ANY} | tokens | ({Of.SHAPE} if shape(one) == shape(other) else set()))
+
+
 class Kind(ABC):
     """How the value of one parameter is read and written."""
+
+    of: Of = Of.ANY
 
     @abstractmethod
     def read(self, given: str, limits: Limits) -> Any:
@@ -65,6 +88,7 @@ class Text(Kind):
 
     longest: int
     strip: bool = False
+    of: Of = Of.ANY
 
     def read(self, given: str, limits: Limits) -> str:
         if len(given) > self.longest:
@@ -86,6 +110,7 @@ class Integer(Kind):
 
     low: int
     high: int | Callable[[Limits], int]
+    of: Of = Of.ANY
 
     def read(self, given: str, limits: Limits) -> int:
         high = self.high(limits) if callable(self.high) else self.high
@@ -170,6 +195,8 @@ class Choices(Kind):
 class Span(Kind):
     """First and last layer."""
 
+    of = Of.SHAPE
+
     def read(self, given: str, limits: Limits) -> tuple[int, int]:
         low, _, high = given.partition("-")
         if _INTEGER.fullmatch(low) and _INTEGER.fullmatch(high) and 0 <= int(low) <= int(high) < limits.layers:
@@ -182,6 +209,8 @@ class Span(Kind):
 
 class Tokens(Kind):
     """Token ids, each once; "none" stands for an empty list."""
+
+    of = Of.TOKENIZER
 
     def read(self, given: str, limits: Limits) -> tuple[int, ...]:
         if given == "none":
@@ -198,6 +227,8 @@ class Tokens(Kind):
 
 
 class _Label(Kind):
+    of = Of.SHAPE
+
     def write(self, value: Head | Neuron | NeuronAt) -> str:
         return value.label
 
@@ -242,6 +273,7 @@ class FfnLabel(_Label):
 class Parts(Kind):
     """Parts of the model, as `db.neuron.parse_list` reads them."""
 
+    of = Of.SHAPE
     longest: int
 
     def read(self, given: str, limits: Limits) -> tuple[Any, ...]:
@@ -348,14 +380,14 @@ class State:
         own = {name: reader.take(key, kind, default) for name, key, kind, default in parameters}
         return cls(**own, **{name: state.read_from(reader) for name, state in inner}).normalised(reader)
 
-    def params(self) -> dict[str, str]:
-        """The query parameters."""
+    def params(self, of: Collection[Of] = EVERY) -> dict[str, str]:
+        """The query parameters; for another model, those of the kinds that mean the same there."""
         parameters, inner = self._declared()
         implied, found = self.implied(), dict[str, str]()
         for name, key, kind, default in parameters:
             value = getattr(self, name)
             # Most values are the default itself, and a page has hundreds of links.
-            if value is default or value == default or name in implied:
+            if value is default or value == default or name in implied or kind.of not in of:
                 continue
             if isinstance(kind, LongText):
                 found |= long_text(key, value)
@@ -363,7 +395,7 @@ class State:
                 found[key] = kind.write(value)
         for name, _ in inner:
             if name not in implied:
-                found |= getattr(self, name).params()
+                found |= getattr(self, name).params(of)
         return found
 
     def normalised(self, reader: Reader) -> Self:

@@ -21,6 +21,7 @@ from app.state.address import (
     Mark,
     NeuronAtLabel,
     Number,
+    Of,
     Parts,
     Reader,
     Selection,
@@ -54,10 +55,10 @@ MAX_TEMPERATURE = 5.0
 PAGE_ROWS = 50
 SAVED_ROWS = 20
 
-TOKEN = Integer(0, lambda limits: limits.vocabulary - 1)
-LAYER = Integer(0, lambda limits: limits.layers - 1)
-HEAD_NUMBER = Integer(0, lambda limits: limits.heads - 1)
-POSITION = Integer(0, MAX_POSITION)
+TOKEN = Integer(0, lambda limits: limits.vocabulary - 1, Of.TOKENIZER)
+LAYER = Integer(0, lambda limits: limits.layers - 1, Of.SHAPE)
+HEAD_NUMBER = Integer(0, lambda limits: limits.heads - 1, Of.SHAPE)
+POSITION = Integer(0, MAX_POSITION, Of.TOKENIZER)
 TOP = Integer(1, lambda limits: min(MAX_TOP, limits.top))
 PAGE = Integer(1, 100_000)
 
@@ -360,7 +361,7 @@ class SimilarBy(StrEnum):
 class NeuronSelection(Selection):
     """The neuron page."""
 
-    label: str = parameter("n", Text(40, strip=True), "")
+    label: str = parameter("n", Text(40, strip=True, of=Of.SHAPE), "")
     """As typed; whether it names a neuron is the catalogue's to say."""
     origin: PromptSelection = nested(PromptSelection)
     """The prompt from which the neuron was opened; an empty one where it was not."""
@@ -556,6 +557,17 @@ class SteerSelection(Selection):
         """Of a chat, nothing is left out; the most probable token is not drawn."""
         top_p, seed = (self.top_p, self.seed) if self.drawn else (1.0, 0)
         return replace(self, bare=_bare(self, reader), top_p=top_p, seed=seed)
+
+
+# The page that adds a model.
+
+
+@dataclass(frozen=True, slots=True)
+class AddSelection(Selection):
+    """The page that adds a model."""
+
+    source: str = parameter("source", Text(MAX_TEXT, strip=True), "")
+    """A hub id or a path, as typed. Reading it starts nothing."""
 
 
 # The page of saved analyses, and the gallery.

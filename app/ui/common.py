@@ -1,7 +1,7 @@
 """What the pages share: their beginning and end, tables and charts with downloads, and what is drawn once opened."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +13,17 @@ import streamlit as st
 from app.answers import stored
 from app.serving import access, resources
 from app.serving.settings import configuration
-from app.state.address import BUILD, MODEL, Limits, Selection, address, stamp, stamp_of_saved, weights_of
+from app.state.address import (
+    BUILD,
+    MODEL,
+    Limits,
+    Selection,
+    address,
+    shared_by,
+    stamp,
+    stamp_of_saved,
+    weights_of,
+)
 from app.state.selections import (
     GallerySelection,
     Place,
@@ -25,13 +35,14 @@ from app.state.selections import (
 from app.ui import navigation
 from app.ui.components import Chip, Step, button_label, chips, copy_link, link, trail
 from app.ui.navigation import fail, warn
-from app.ui.pages import PAGES
+from app.ui.pages import ADD, PAGES
 from app.words import TERMS, literal
 from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
-from db.errors import AtlasError
+from db.errors import AtlasError, NotFoundError
 from db.lazy import lazy_import
 from db.neuron import Neuron
+from db.records import Build
 from db.token_text import display, shorten
 from db.workspace import Saved
 from db.workspace.records import MAX_TITLE
@@ -189,25 +200,67 @@ def limits(atlas: Catalogue) -> Limits:
 
 
 def title(text: str, lead: str, page: str = "") -> None:
-    """A page's heading, and beside it the control that copies the address and, of a page that has one, its `about`."""
+    """A page's heading, and beside it its `controls`."""
     with st.container(gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", key="title"):
             st.title(literal(text), anchor=False, width="content")
-            copying()
-            if page:
-                about(page)
+            controls(page)
         st.caption(lead)
 
 
-def copying() -> None:
-    """“Copy link”: the address that is shown, which holds the whole view, with the model and the build that is seen."""
-    try:
+def controls(page: str) -> None:
+    """What stands beside a heading: “Copy link”, which adds the model and the build that is seen to the address; and of
+    a page that has them, its `about` and the choice of the model.
+    """
+    seen: Catalogue | None = None
+    with suppress(AtlasError):  # the page says what is wrong
         seen = resources.catalogue(navigation.chosen_model())
         named = navigation.chosen_build()
         seen = (named and resources.catalogue_of_build(seen, named.beginning)) or seen
-    except AtlasError:  # the page says what is wrong
+    if seen is not None:
+        copy_link({MODEL: seen.info.model, BUILD: stamp(seen.info)}, key="copy_link", here="")
+    if page:
+        about(page)
+        _choosing(page, seen)
+
+
+@st.fragment
+def _choosing(page: str, seen: Catalogue | None) -> None:
+    """The model that is seen, and once opened the others, each with the state of this page as far as it means the same
+    there; what they are is read only then.
+    """
+    names, adds = resources.catalogue_names(), access.why_not_add() is None
+    if len(names) < 2 and not adds:
         return
-    copy_link({MODEL: seen.info.model, BUILD: stamp(seen.info)}, key="copy_link", here="")
+    shown = "No model" if seen is None else shorten(seen.info.model, 30)
+    opened = st.popover(
+        literal(shown),
+        icon=":material/deployed_code:",
+        type="tertiary",
+        help="The model that is shown, and the others that have a catalogue",
+        key=f"choosing_{shown}",
+        on_change="rerun",
+    )
+    with opened:
+        if not opened.open:
+            return
+        with suppress(NotFoundError):  # there is none yet
+            items = [_of_model(one, page, seen) for one in resources.every_build() if one.current]
+            chips(items, key="models", here=page, label="models")
+        if adds:
+            chips([link("Add a model", address(ADD, {}))], key="add_model", here=page, label="more models")
+
+
+def _of_model(one: Build, page: str, seen: Catalogue | None) -> Chip:
+    kind, kept, note = PAGES[page].selection, dict[str, str](), "unreadable"
+    if one.stamp is not None:
+        note = f"{one.stamp.layers} layers, {one.stamp.neurons:,} neurons"
+        if seen is not None and kind is not None:
+            kept = kind.read(navigation.params(), limits(seen))[0].params(shared_by(seen.info, one.stamp))
+    if access.has_model() and not resources.weights_lie_here(one):
+        note += ", no weights here"
+    current = seen is not None and one.model == seen.info.model
+    return Chip(one.model, "link", href=address(page, kept | {MODEL: one.model}), note=note, current=current)
 
 
 def sync(key: str, value: object) -> None:
@@ -355,8 +408,8 @@ def without_model(here: str) -> None:
     chips(items, key="without_model", here=here, label="what there is without a model")
 
 
-def footer(atlas: Catalogue, here: str) -> None:
-    """Which model and which build, and what else there is to read; the other models, where there are several."""
+def footer(atlas: Catalogue) -> None:
+    """Which model and which build, and what else there is to read."""
     info = atlas.info
     st.divider()
     parts = (
@@ -371,10 +424,6 @@ def footer(atlas: Catalogue, here: str) -> None:
     if configuration().source_url:
         further.append(("Source", configuration().source_url))
     st.markdown("  ·  ".join(f"[{words}]({to})" for words, to in further))
-    names = resources.catalogue_names()
-    if len(names) > 1:
-        links = [Chip(name, href=address(here, {MODEL: name}), current=name == info.model) for name in names]
-        chips(links, key="models", here=here, label="models")
 
 
 def in_display_form(text: str) -> str:

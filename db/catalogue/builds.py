@@ -239,6 +239,17 @@ def source_of(build: Path) -> str | None:
     return note.read_text(encoding="utf-8").strip() or None if note.is_file() else None
 
 
+WORK = "work-"
+"""How the folder begins in which a build's finished layers lie until it is published."""
+
+
+def unfinished(root: Path) -> list[tuple[str, str]]:
+    """The models of which a first build was begun and nothing is published: name and source of each, sorted."""
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    begun = (one for one in folders if not _is_model_folder(one) and any(one.glob(f"{WORK}*")))
+    return [(one.name, source) for one in begun if (source := source_of(one / CURRENT))]
+
+
 # What is known of a checkpoint's neurons beyond its weights lies beside its builds, and belongs to all of them.
 
 GENERIC = "generic.json"

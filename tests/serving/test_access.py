@@ -5,6 +5,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app.serving import access
+from app.serving.settings import configuration
 from tests.pages import texts
 
 SIGNED_IN = {"is_logged_in": True, "name": "Ada", "email": "ada@uni.example", "email_verified": True}
@@ -141,3 +142,51 @@ def test_the_account_page_says_what_one_may_and_signs_out(monkeypatch, toy_page)
 def pages(app: AppTest) -> dict[str, str]:
     """The titles in the navigation by address."""
     return {page["url_pathname"]: page["page_name"] for page in app._registered_pages.values()}
+
+
+LOCAL = {"Host": "localhost:8501"}
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "local"),
+    [
+        (None, LOCAL, True),
+        (None, {"Host": "127.0.0.1"}, True),
+        (None, {"Host": "[::1]:8501"}, True),
+        ("192.168.0.7", LOCAL, False),
+        (None, {"Host": "atlas.example.org"}, False),
+        (None, {"Host": "localhost.example.org:8501"}, False),
+        (None, {}, False),
+        *((None, LOCAL | {name: "10.0.0.1"}, False) for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP")),
+    ],
+)
+def test_only_a_browser_on_this_machine_is_local(address, headers, local):
+    assert access.is_local(address, headers) is local
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ATLAS_ADD_MODELS", "false"),
+        ("ATLAS_READ_ONLY", "true"),
+        ("ATLAS_MODE", "catalogue"),
+        ("ATLAS_MODE", "demo"),
+        ("ATLAS_EMAIL_DOMAINS", "uni.example"),
+        ("", "sign-in"),
+    ],
+)
+def test_models_are_added_only_where_nobody_else_is_let_in(visitor, monkeypatch, variable, value):
+    monkeypatch.setattr(access, "is_local", lambda *_: True)
+    visitor(sign_in=False)
+    assert access.why_not_add() is None
+    visitor(sign_in=not variable, **SIGNED_IN)
+    if variable:
+        monkeypatch.setenv(variable, value)
+        configuration.cache_clear()
+    assert "No models are added" in str(access.why_not_add())
+
+
+def test_from_another_machine_no_model_is_added(visitor, monkeypatch):
+    visitor(sign_in=False)
+    monkeypatch.setattr(access, "is_local", lambda *_: False)
+    assert "on the machine that the server runs on" in str(access.why_not_add())

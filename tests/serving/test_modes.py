@@ -1,9 +1,11 @@
 """What a server does by its settings: with a model, without one, for demonstration, and within its limits."""
 
+import gc
 import itertools
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,14 +15,16 @@ from typing import Any
 import pytest
 import streamlit as st
 
-from app.answers import stored
+from app.answers import explain, stored
 from app.gallery import CHOICES, EXAMPLES, PROMPTS, READY, TRIALS, WALKTHROUGH_PROMPT
 from app.serving import access, resources
 from app.serving.resources import Loaded
 from app.serving.settings import configuration
 from app.serving.worker import Reason, RefusedError, Workshop
+from app.state.selections import PromptSelection
 from db.errors import AtlasError
 from indexer.build import build
+from indexer.language_model import LanguageModel
 from tests import models
 from tests.pages import component, components_of, run_page, texts
 
@@ -246,6 +250,7 @@ def test_several_models_can_be_chosen_and_one_makes_room_for_the_other(monkeypat
         build(models.checkpoint(family), tmp_path / "catalogue", depth=5)
     set_to(monkeypatch, models=str(tmp_path / "models"), catalogue=str(tmp_path / "catalogue"), model="llama")
     try:
+        loaded: list[weakref.ref[LanguageModel]] = []
         found = {name: resources.catalogue(name) for name in ("llama", "gpt2")}
         assert resources.catalogue().info.model == "llama"
         for name, other in (("llama", "gpt2"), ("gpt2", "llama")):
@@ -253,5 +258,9 @@ def test_several_models_can_be_chosen_and_one_makes_room_for_the_other(monkeypat
             assert not texts(app)
             assert f"Model {name} " in " ".join(one.value for one in app.caption).replace("\\", "")
             assert (resources.is_loaded(found[name]), resources.is_loaded(found[other])) == (True, False)
+            assert explain.detail(found[name], PromptSelection(PROMPT), "beginning", "r")
+            loaded.append(weakref.ref(resources.model_of(found[name])))
+            gc.collect()
+            assert [one() is not None for one in loaded] == [False] * (len(loaded) - 1) + [True], "one is held"
     finally:
         st.cache_resource.clear()

@@ -1,14 +1,27 @@
 """A selection survives the address; whatever else stands there is left out with a notice."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from app.state.address import MAX_TOKENS, Limits, left_out, pack
-from app.state.selections import MAX_TOP, NeuronSelection, PromptSelection, Rule, SearchSelection, Section
+from app.state.address import EVERY, MAX_TOKENS, Limits, Of, left_out, pack, shared_by
+from app.state.selections import (
+    MAX_TOP,
+    CompareSelection,
+    ManySelection,
+    NeuronSelection,
+    PromptSelection,
+    Rule,
+    SearchSelection,
+    Section,
+    SteerSelection,
+)
 from app.ui.pages import PAGES
 from db.neuron import NeuronKind, Sign
 from db.questions import Order
+from tests.catalogues import make_catalogue
 
 LIMITS = Limits(vocabulary=1000, layers=12)
 WORDS = some.text(some.characters(exclude_categories=["Cs"]), max_size=50)
@@ -132,3 +145,41 @@ def test_a_section_is_open_where_it_was_left_so():
     closed = lens.turned(Section.MAP, False)
     assert not closed.shows(Section.MAP)
     assert PromptSelection.read(PromptSelection("x", place=closed).params(), LIMITS)[0].place == closed
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "anywhere", "tokens", "parts"),
+    [
+        (PromptSelection, {"p": "x", "k": "7", "target": "5", "at": "2", "head": "L1.H0"}, "p k", "target at", "head"),
+        (PromptSelection, {"p": "x", "open": "map", "layer": "3"}, "p open", "", "layer"),
+        (
+            SearchSelection,
+            {"q": "x", "sign": "promotes", "t": "5", "layers": "0-3", "z": "2"},
+            "q sign z",
+            "t",
+            "layers",
+        ),
+        (NeuronSelection, {"n": "L1.F2", "p": "x", "not": "7", "try": "y"}, "p try", "not", "n"),
+        (CompareSelection, {"p": "x", "p2": "y", "target2": "5", "zero": "L1.H0,ffn:10"}, "p p2", "target2", "zero"),
+        (SteerSelection, {"p": "x", "do": "L1.F2=4", "n": "8"}, "p n", "", "do"),
+        (ManySelection, {"ps": "x\ny", "least": "2", "layers": "1-2"}, "ps least", "", "layers"),
+    ],
+)
+def test_another_model_keeps_what_means_the_same_there(kind, params, anywhere, tokens, parts):
+    selection, notices = kind.read(params, LIMITS)
+    assert not notices
+    for of, kept in (
+        ({Of.ANY}, anywhere),
+        ({Of.ANY, Of.TOKENIZER}, f"{anywhere} {tokens}"),
+        ({Of.ANY, Of.SHAPE}, f"{anywhere} {parts}"),
+        (EVERY, f"{anywhere} {tokens} {parts}"),
+    ):
+        assert set(selection.params(of)) == set(kept.split())
+
+
+def test_models_share_what_their_stamps_say(tmp_path):
+    own = make_catalogue(tmp_path).stamp
+    assert shared_by(own, replace(own, model="other", checkpoint="others", build_id="two")) == EVERY
+    assert shared_by(own, replace(own, tokenizer_hash="other")) == {Of.ANY, Of.SHAPE}
+    for name in ("layers", "d_model", "heads", "head_dim", "ffn_neurons", "attention_neurons"):
+        assert shared_by(own, replace(own, **{name: 999})) == {Of.ANY, Of.TOKENIZER}

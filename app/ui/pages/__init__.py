@@ -50,6 +50,9 @@ class Page:
         return "" if self.name == "start" else self.name
 
 
+ADD = "add"
+"""The page that is shown only to whoever may use it."""
+
 _FILTERS = ("ButtonGroup", "Selectbox", "NumberInput", "Slider")
 _CHARTS = ("ArrowVegaLiteChart", "embed", "vega-interpreter", "DownloadButton")
 _PROMPT = ("p", "pz")
@@ -220,6 +223,19 @@ _ROWS = (
             "fragments that say little.",
         ),
         terms=("value vector", "z", "FFN neuron", "attention neuron", "promotes, suppresses"),
+    ),
+    Page(
+        ADD,
+        "Add a model",
+        ":material/library_add:",
+        selections.AddSelection,
+        Needs(("TextInput", "Button"), ("Progress",), ("source",)),
+        about=(
+            "A model is looked at first, and what its build will take is shown: time, memory, disk. The build then "
+            "projects every neuron through the unembedding, layer by layer, in the background.",
+            "Finished layers are kept. A build that was stopped, or ended with the server, goes on from there.",
+        ),
+        terms=("catalogue, build", "FFN neuron", "attention neuron", "unembedding"),
     ),
 )
 PAGES: Mapping[str, Page] = {page.name: page for page in _ROWS}

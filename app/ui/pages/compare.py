@@ -68,7 +68,7 @@ def draw() -> None:
         _asked(selection, atlas)
     else:
         without_model(HERE)
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 def _asked(selection: CompareSelection, atlas: Catalogue) -> None:

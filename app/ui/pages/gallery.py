@@ -37,7 +37,7 @@ def draw() -> None:
     if views and views[0].entry.build_id != atlas.info.build_id:
         build = views[0].entry.build_id
         st.caption(literal(f"Made with catalogue {build}; the model is the same, so the figures are too."))
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 def _card(view: gallery.View) -> None:

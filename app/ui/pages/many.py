@@ -78,7 +78,7 @@ def draw() -> None:
         _failures(found.failed)
         _said([("", one) for one in found.said], selection)
         _neurons(found, selection, atlas)
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 def _keep(found: Aggregate | Compared, selection: ManySelection, atlas: Catalogue) -> None:

@@ -78,7 +78,7 @@ def draw() -> None:
         st.caption("Neurons to look at:" if wrong else _TYPE)
         links = [link(label, navigation.href(HERE, NeuronSelection(label))) for label in NEURONS]
         chips(links, key="examples", here=HERE, label="neurons to look at")
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str], atlas: Catalogue) -> None:

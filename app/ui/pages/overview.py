@@ -49,7 +49,7 @@ def draw() -> None:
     with right:
         _favoured(atlas)
     _whole_build(atlas)
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 def _layers(atlas: Catalogue) -> None:

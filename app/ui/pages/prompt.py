@@ -92,7 +92,7 @@ def draw() -> None:
         selection,
         partial(_settings, selection),
     )
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 # The upper part, beside each other: the box with its tokens, and as one types what comes next.

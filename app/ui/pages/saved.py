@@ -52,7 +52,7 @@ def draw() -> None:
             fail(error)
     else:
         st.info("This server keeps no workspace, so nothing is saved here. The gallery has explanations to open.")
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 def _page(workspace: Workspace | None, selection: SavedSelection, atlas: Catalogue) -> None:

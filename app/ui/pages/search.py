@@ -68,7 +68,7 @@ def draw() -> None:
         _by_token(selection, matches, atlas)
     else:
         _by_concept(selection, atlas)
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 # The form. Each change goes into the address, which the next run reads.

@@ -14,7 +14,7 @@ from app.serving import access, resources
 from app.state.address import Selection, left_out
 from app.state.selections import MAX_PROMPT, MAX_TEXT, By, NeuronSelection, Place, PromptSelection, SearchSelection
 from app.ui import navigation
-from app.ui.common import about, copying, footer, open_catalogue, progress
+from app.ui.common import controls, footer, open_catalogue, progress
 from app.ui.components import Chip, Typed, chip, chips, legend, link, prompt_box
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
@@ -32,8 +32,7 @@ def draw() -> None:
     """The page. Nothing on it waits for the model: the example's result is stored."""
     with st.container(horizontal=True, vertical_alignment="center", key="title"):
         st.title("Neuron Atlas", anchor=False, width="content")
-        copying()
-        about(HERE)
+        controls(HERE)
     st.markdown(
         "A language model answers by adding up vectors, and each of its **neurons** adds one that raises some tokens "
         "and lowers others. This atlas holds both ends of every neuron, so that you can **search** them by token or "
@@ -54,7 +53,7 @@ def draw() -> None:
         _example(atlas)
     with right:
         _ways(atlas)
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 def _prompt(prompts: Iterable[PromptSelection]) -> None:

@@ -60,7 +60,7 @@ def draw() -> None:
             _examples(selection)
     else:
         without_model(HERE)
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 def _examples(selection: SteerSelection) -> None:

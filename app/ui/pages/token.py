@@ -49,7 +49,7 @@ def draw() -> None:
         chips(links, key="examples", here=HERE, label="tokens to look at")
     else:
         _token(token, selection, atlas)
-    footer(atlas, HERE)
+    footer(atlas)
 
 
 def _figures(token: Token, atlas: Catalogue) -> str:
