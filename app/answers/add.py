@@ -6,7 +6,6 @@ does the build. Its finished layers stay in the catalogue, and the next build of
 
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -28,7 +27,6 @@ from db.catalogue.builds import CURRENT, unfinished
 from db.errors import AtlasError
 
 INDEXER = (sys.executable, "-m", "indexer")
-_CHECKOUT = Path(__file__).resolve().parents[2]
 _BAR = re.compile(r"(\d+)/(\d+) \[[^\]]*layer")
 """The indexer's own bar: layers that are finished, and all of them."""
 _PUBLISHED = re.compile(r"^(?:Published|Nothing to do:) (.+)/build-[^/]+\.duckdb")
@@ -108,10 +106,8 @@ class _Run:
         self._seen: list[tuple[float, int]] = []
         self._layers = 0
         asked = ["--json"] if doing is Doing.ESTIMATE else []
-        paths = [str(_CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             [*INDEXER, doing, "--with-stdin", *asked, "--catalogue", str(resources.catalogue_root()), "--", source],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """A selection survives the address; whatever else stands there is left out with a notice."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -182,4 +183,5 @@ def test_models_share_what_their_stamps_say(tmp_path):
     assert shared_by(own, replace(own, model="other", checkpoint="others", build_id="two")) == EVERY
     assert shared_by(own, replace(own, tokenizer_hash="other")) == {Of.ANY, Of.SHAPE}
     for name in ("layers", "d_model", "heads", "head_dim", "ffn_neurons", "attention_neurons"):
-        assert shared_by(own, replace(own, **{name: 999})) == {Of.ANY, Of.TOKENIZER}
+        changed: Any = {name: 999}
+        assert shared_by(own, replace(own, **changed)) == {Of.ANY, Of.TOKENIZER}

@@ -109,9 +109,9 @@ def test_what_the_disk_cannot_hold_cannot_be_built(toy_page, local, known):
 
 
 def test_a_build_that_is_running_is_found_again_and_can_be_cancelled(toy_page, local, known, monkeypatch):
-    now, stopped = [Progress(Doing.BUILD, "a/b", "Projecting 9 neurons", 3, 12, 50.0)], []
-    monkeypatch.setattr(add, "progress", lambda: now[0])
-    monkeypatch.setattr(add, "stop", lambda: stopped.append(now.__setitem__(0, None)))
+    now = [Progress(Doing.BUILD, "a/b", "Projecting 9 neurons", 3, 12, 50.0)]
+    monkeypatch.setattr(add, "progress", lambda: now[0] if now else None)
+    monkeypatch.setattr(add, "stop", now.clear)
     known(expected=EXPECTED)
     app = toy_page("add", source="a/b")
     assert next(one.value for one in app.header).replace("\\", "") == "Building the catalogue of a/b"
@@ -121,7 +121,7 @@ def test_a_build_that_is_running_is_found_again_and_can_be_cancelled(toy_page, l
     assert parse_qs(urlsplit(component(other, "running")["items"][0]["href"]).query) == {"source": ["a/b"]}
     assert other.button(key="add_build").disabled
     app.button(key="add_stop").click().run()
-    assert len(stopped) == 1
+    assert now == []
     assert not app.get("progress")
     known(model="b")
     app = toy_page("add", source="a/b")
