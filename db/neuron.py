@@ -4,6 +4,9 @@
     L23.attention   its attention                L23.H4@3        what the head moved from source position 3
     L23.ffn         its FFN                      L21.H19.N7      attention neuron: layer, head, dimension in the head
     L28.F29         FFN neuron: layer, index     L21.H19.N7@4    the same at source position 4
+    L5.E12          expert of a layer            L5.E12.F88      FFN neuron of that expert
+
+In a layer with experts, L5.F88 is a neuron of the shared expert.
 
 Case and outer spaces do not matter. A neuron is named by layer and index, never by its place in an array.
 
@@ -14,7 +17,7 @@ Neuron(layer=28, kind=<NeuronKind.FFN: 'ffn'>, head=None, index=29)
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
@@ -42,21 +45,22 @@ class Sign(StrEnum):
     SUPPRESSES = "suppresses"
 
 
-_LAYER = _HEAD = "[0-9]{1,4}"
+_LAYER = _HEAD = _EXPERT = "[0-9]{1,4}"
 _INDEX, _DIMENSION = "[0-9]{1,7}", "[0-9]{1,5}"
 _PART = re.compile(
     rf"L({_LAYER})"
-    rf"(?:\.(?:(ffn)|F({_INDEX})|(attention|attn)|H({_HEAD})(?:\.N({_DIMENSION}))?(?:@([0-9]{{1,6}}))?))?",
+    rf"(?:\.(?:(ffn)|F({_INDEX})|E({_EXPERT})(?:\.F({_INDEX}))?|(attention|attn)"
+    rf"|H({_HEAD})(?:\.N({_DIMENSION}))?(?:@([0-9]{{1,6}}))?))?",
     re.IGNORECASE,
 )
-NEURON_PATTERN = rf"^[Ll]{_LAYER}\.([Ff]{_INDEX}|[Hh]{_HEAD}\.[Nn]{_DIMENSION})$"
+NEURON_PATTERN = rf"^[Ll]{_LAYER}\.(([Ee]{_EXPERT}\.)?[Ff]{_INDEX}|[Hh]{_HEAD}\.[Nn]{_DIMENSION})$"
 """A neuron's label, as a regular expression that JSON schemas understand as well."""
 _STRONGEST = re.compile(r"(attention|ffn):([0-9]{1,4})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a model: a layer, a sub-layer, a head or a neuron.
+    """A part of a model: a layer, a sub-layer, a head, an expert or a neuron.
 
     Attributes:
         layer: from 0.
@@ -64,6 +68,7 @@ class Part:
         head: of a head or an attention neuron.
         index: of a neuron: FFN index, or dimension within the head.
         position: only what the head, or the attention neuron, moved from one source position.
+        expert: of an expert or one of its neurons; the index is then the one within it.
     """
 
     layer: int
@@ -71,6 +76,7 @@ class Part:
     head: int | None = None
     index: int | None = None
     position: int | None = None
+    expert: int | None = None
 
     @classmethod
     def of(cls, one: "Neuron | Head | Part") -> "Part":
@@ -79,7 +85,7 @@ class Part:
             return one
         if isinstance(one, Head):
             return Part(one.layer, NeuronKind.ATTENTION, one.head)
-        return Part(one.layer, one.kind, one.head, one.index)
+        return Part(one.layer, one.kind, one.head, one.index, expert=one.expert)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -94,16 +100,21 @@ class Part:
                 f"“{_shown(text)}” names no part of a model. Parts are written L23, L23.ffn, L23.H4, L23.H4@3, "
                 "L29.F864 or L29.H1.N46."
             )
-        layer, ffn, index, attention, head, dimension, position = found.groups()
-        kind = NeuronKind.FFN if ffn or index else NeuronKind.ATTENTION if attention or head else None
-        return cls(int(layer), kind, *map(_number, (head, index or dimension, position)))
+        layer, ffn, index, expert, own, attention, head, dimension, position = found.groups()
+        kind = NeuronKind.FFN if ffn or index or expert else NeuronKind.ATTENTION if attention or head else None
+        return cls(int(layer), kind, *map(_number, (head, index or own or dimension, position, expert)))
 
     @property
     def neuron(self) -> "Neuron | None":
         """The neuron, where it is one."""
         if self.index is None or self.kind is None:
             return None
-        return Neuron(self.layer, self.kind, self.head, self.index)
+        return Neuron(self.layer, self.kind, self.head, self.index, self.expert)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of a sub-layer, or of a layer."""
+        return self.head is None and self.index is None and self.expert is None
 
     @property
     def kinds(self) -> tuple[NeuronKind, ...]:
@@ -116,9 +127,11 @@ class Part:
         label = f"L{self.layer}"
         if self.head is not None:
             label += f".H{self.head}"
+        if self.expert is not None:
+            label += f".E{self.expert}"
         if self.index is not None:
             label += f".F{self.index}" if self.kind is NeuronKind.FFN else f".N{self.index}"
-        elif self.kind is not None and self.head is None:
+        elif self.kind is not None and self.whole:
             label += f".{self.kind}"
         return label if self.position is None else f"{label}@{self.position}"
 
@@ -129,23 +142,28 @@ class Part:
             return f"neuron {self.label}"
         if self.head is not None:
             return f"head {self.label}"
+        if self.expert is not None:
+            return f"expert {self.label}"
         layer = f"layer {self.layer}"
         return layer if self.kind is None else f"the {'FFN' if self.kind is NeuronKind.FFN else 'attention'} of {layer}"
 
 
 @dataclass(frozen=True, slots=True)
 class Neuron:
-    """An FFN neuron (layer, index) or an attention neuron (layer, head, dimension within the head)."""
+    """An FFN neuron (layer, index), one of an expert (layer, expert, index within it), or an attention neuron (layer,
+    head, dimension within the head).
+    """
 
     layer: int
     kind: NeuronKind
     head: int | None
     index: int
+    expert: int | None = None
 
     @classmethod
-    def ffn(cls, layer: int, index: int) -> Self:
-        """The FFN neuron of a layer and index."""
-        return cls(layer, NeuronKind.FFN, None, index)
+    def ffn(cls, layer: int, index: int, expert: int | None = None) -> Self:
+        """The FFN neuron of a layer and index, of an expert where there is one."""
+        return cls(layer, NeuronKind.FFN, None, index, expert)
 
     @classmethod
     def attention(cls, layer: int, head: int, index: int) -> Self:
@@ -153,9 +171,15 @@ class Neuron:
         return cls(layer, NeuronKind.ATTENTION, head, index)
 
     @classmethod
-    def in_row(cls, layer: int, kind: NeuronKind, row: int, head_dim: int) -> Self:
+    def in_row(cls, layer: int, kind: NeuronKind, row: int, sizes: "Sizes") -> Self:
         """The neuron whose value vector stands in a row of its layer's matrix; see :meth:`row`."""
-        return cls.ffn(layer, row) if kind is NeuronKind.FFN else cls.attention(layer, *divmod(row, head_dim))
+        if kind is NeuronKind.ATTENTION:
+            return cls.attention(layer, *divmod(row, sizes.head_dim))
+        experts = sizes.experts
+        if experts is None or row < experts.alone(layer):
+            return cls.ffn(layer, row)
+        expert, index = divmod(row - experts.shared, experts.width)
+        return cls.ffn(layer, index, expert)
 
     @classmethod
     def parse(cls, label: str) -> Self:
@@ -170,18 +194,26 @@ class Neuron:
                 f"“{_shown(label, 60)}” is not a neuron label. FFN neurons are written L28.F29 (layer, index), "
                 "attention neurons L21.H19.N7 (layer, head, dimension)."
             )
-        return cls(part.layer, part.kind, part.head, part.index)
+        return cls(part.layer, part.kind, part.head, part.index, part.expert)
 
     @property
     def label(self) -> str:
         """The one way a neuron is written, such as ``L28.F29``; :meth:`parse` reads it back."""
+        if self.expert is not None:
+            return f"L{self.layer}.E{self.expert}.F{self.index}"
         if self.kind is NeuronKind.FFN:
             return f"L{self.layer}.F{self.index}"
         return f"L{self.layer}.H{self.head}.N{self.index}"
 
-    def row(self, head_dim: int) -> int:
-        """Row of the value vector among those of its layer and kind: heads in order, their dimensions in order."""
-        return self.index if self.head is None else self.head * head_dim + self.index
+    def row(self, sizes: "Sizes") -> int:
+        """Row of the value vector among those of its layer and kind: heads in order, their dimensions in order; the
+        shared expert, then the others in order.
+        """
+        if self.head is not None:
+            return self.head * sizes.head_dim + self.index
+        if self.expert is not None and sizes.experts is not None:
+            return sizes.experts.first(self.expert) + self.index
+        return self.index
 
     def __str__(self) -> str:
         return self.label
@@ -257,6 +289,37 @@ def _shown(text: str, longest: int = 40) -> str:
 # What a model has.
 
 
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """How the FFN neurons of a mixture of experts lie in their layers: the shared expert's, then expert by expert.
+
+    Attributes:
+        count: experts of a layer that has some, but for the shared one.
+        width: neurons of each.
+        shared: neurons of the shared expert; 0 where there is none.
+        dense: neurons of a layer without experts.
+        layers: those with experts, ascending.
+    """
+
+    count: int
+    width: int
+    shared: int
+    dense: int
+    layers: tuple[int, ...]
+
+    def alone(self, layer: int) -> int:
+        """The neurons of a layer that belong to no expert, or to the shared one."""
+        return self.shared if layer in self.layers else self.dense
+
+    def first(self, expert: int) -> int:
+        """The row of an expert's first neuron among those of its layer."""
+        return self.shared + expert * self.width
+
+    def neurons(self, layer: int) -> int:
+        """All FFN neurons of a layer."""
+        return self.first(self.count) if layer in self.layers else self.dense
+
+
 class Sizes(Protocol):
     """How many layers, heads and neurons a model has: a checkpoint's dimensions, or a catalogue's stamp."""
 
@@ -274,7 +337,11 @@ class Sizes(Protocol):
 
     @property
     def ffn_width(self) -> int:
-        """FFN neurons of a layer."""
+        """FFN neurons of a layer; where layers differ, of the widest."""
+
+    @property
+    def experts(self) -> Experts | None:
+        """How the layers differ in a mixture of experts."""
 
 
 def check_exists(one: Neuron | Head | Part, sizes: Sizes, owner: str = "the model") -> None:
@@ -283,13 +350,24 @@ def check_exists(one: Neuron | Head | Part, sizes: Sizes, owner: str = "the mode
     Raises:
         NotFoundError: naming the ranges that exist.
     """
-    part = Part.of(one)
-    width = sizes.ffn_width if part.kind is NeuronKind.FFN else sizes.head_dim
+    part, experts, width = Part.of(one), sizes.experts, width_of(Part.of(one), sizes)
+    has_expert = part.expert is None or (
+        experts is not None and part.layer in experts.layers and 0 <= part.expert < experts.count
+    )
     has_layer = 0 <= part.layer < sizes.layers
     has_head = part.head is None or 0 <= part.head < sizes.heads
-    if not (has_layer and has_head and (part.index is None or 0 <= part.index < width)):
-        missing = part.words if part.head is not None or part.index is not None else f"layer {part.layer}"
+    if not (has_layer and has_head and has_expert and (part.index is None or 0 <= part.index < width)):
+        missing = f"layer {part.layer}" if part.whole else part.words
         raise NotFoundError(f"There is no {missing}: {owner} has {ranges(sizes)}.")
+
+
+def width_of(part: Part, sizes: Sizes) -> int:
+    """How many neurons of the part's kind stand side by side there: in its head, its expert or its layer."""
+    if part.kind is not NeuronKind.FFN:
+        return sizes.head_dim
+    if sizes.experts is None:
+        return sizes.ffn_width
+    return sizes.experts.alone(part.layer) if part.expert is None else sizes.experts.width
 
 
 def ranges(sizes: Sizes) -> str:
@@ -299,8 +377,20 @@ def ranges(sizes: Sizes) -> str:
     'layers 0–29, FFN neurons 0–1535, heads 0–8 with dimensions 0–63'
     """
     ffn = [f"FFN neurons 0–{sizes.ffn_width - 1}"] if sizes.ffn_width else []
+    if sizes.experts is not None:
+        ffn = list(_expert_ranges(sizes.experts, sizes.layers))
     heads = [f"heads 0–{sizes.heads - 1} with dimensions 0–{sizes.head_dim - 1}"] if sizes.heads else []
     return ", ".join([f"layers 0–{sizes.layers - 1}", *ffn, *heads])
+
+
+def _expert_ranges(experts: Experts, layers: int) -> Iterator[str]:
+    some = f"in layer{'s' * (len(experts.layers) > 1)} {', '.join(map(str, experts.layers))} "
+    where = "" if len(experts.layers) == layers else some
+    yield f"{where}experts 0–{experts.count - 1} with FFN neurons 0–{experts.width - 1}"
+    if experts.shared:
+        yield f"FFN neurons 0–{experts.shared - 1} of the shared expert"
+    if where:
+        yield f"in the other layers FFN neurons 0–{experts.dense - 1}"
 
 
 class ModelSizes(NamedTuple):
@@ -310,6 +400,7 @@ class ModelSizes(NamedTuple):
     heads: int
     head_dim: int
     ffn_width: int
+    experts: Experts | None = None
 
 
 # What a model may be run without, or with more or less of.

@@ -142,6 +142,7 @@ class Filters:
     """Promoted tokens have z ≥ min_z, suppressed ones z ≤ −min_z."""
     max_rank: Annotated[int | None, Option("only tokens of this rank or a better one", least=1, most=100_000)] = None
     order: Annotated[Order, Option("what ranks the hits", name="by")] = Order.Z
+    expert: Annotated[int | None, Option("FFN neurons of this expert", least=0, most=9999)] = None
 
     def __post_init__(self) -> None:
         for name, choices in (("sign", Sign), ("kind", NeuronKind), ("order", Order)):
@@ -156,6 +157,10 @@ class Filters:
             raise AtlasError(f"Head {self.head} does not exist: heads count from 0.")
         if self.head is not None and self.kind is NeuronKind.FFN:
             raise AtlasError("FFN neurons have no head: drop the head, or ask for attention neurons.")
+        if self.expert is not None and self.expert < 0:
+            raise AtlasError(f"Expert {self.expert} does not exist: experts count from 0.")
+        if self.expert is not None and (self.kind is NeuronKind.ATTENTION or self.head is not None):
+            raise AtlasError("Attention neurons belong to no expert: drop the expert, or ask for FFN neurons.")
         if self.min_z is not None and not math.isfinite(self.min_z):
             raise AtlasError(f"The least z must be a number such as 3.5, not {self.min_z}.")
         if self.max_rank is not None and self.max_rank < 1:
@@ -178,7 +183,11 @@ class Filters:
 
     def _subject(self) -> str:
         attention = self.head is not None or self.kind is NeuronKind.ATTENTION
-        subject = "Attention neurons" if attention else "FFN neurons" if self.kind else "Neurons"
+        subject = "Attention neurons" if attention else "Neurons"
+        if self.kind is NeuronKind.FFN or self.expert is not None:
+            subject = "FFN neurons"
+        if self.expert is not None:
+            subject += f" of expert {self.expert}"
         if self.head is not None:
             subject += f" of head {self.head}"
         if self.layers is not None:

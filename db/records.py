@@ -4,15 +4,16 @@ JSON, data frames and the API's schema follow from these fields (:mod:`db.catalo
 value vector alone; z has no unit.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
-from db.neuron import Neuron, NeuronKind, Sign
+from db.neuron import Experts, Neuron, NeuronKind, Sign
 from db.token_text import display, shorten
 
 # How JSON gives a field, where it does not give it as it is.
@@ -75,6 +76,8 @@ class BuildStamp:
         int | None,
         "Rows of the unembedding that are no token; they are in no list, mean or deviation. Null: not counted.",
     ] = None
+    experts: Experts | None = None
+    """Of a mixture of experts: how its FFN neurons lie in their layers."""
 
     @property
     def tokens(self) -> int:
@@ -83,13 +86,33 @@ class BuildStamp:
 
     @property
     def ffn_width(self) -> int:
-        """FFN neurons of one layer."""
+        """FFN neurons of one layer; where layers differ, of the widest."""
+        if self.experts is not None:
+            return max(self.experts.neurons(layer) for layer in range(self.layers))
         return self.ffn_neurons // self.layers
+
+    def neurons_of(self, layer: int) -> int:
+        """FFN and attention neurons of a layer."""
+        ffn = self.ffn_width if self.experts is None else self.experts.neurons(layer)
+        return ffn + self.attention_neurons // self.layers
 
     @property
     def neurons(self) -> int:
         """FFN and attention neurons together."""
         return self.ffn_neurons + self.attention_neurons
+
+
+def experts_json(experts: Experts | None) -> str | None:
+    """As a stamp is stored."""
+    return None if experts is None else json.dumps(asdict(experts), sort_keys=True)
+
+
+def read_experts(text: str | None) -> Experts | None:
+    """What `experts_json` wrote."""
+    if text is None:
+        return None
+    found = json.loads(text)
+    return Experts(**found | {"layers": tuple(found["layers"])})
 
 
 def short_identity(identity: str) -> str:

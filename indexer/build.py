@@ -158,7 +158,7 @@ def _build(
         raise _incomplete(missing, units, shards)
     say(f"Checking that the neurons of {checkpoint.name} are where {stamp.family} keeps them")
     # One core is enough for that, and for the tokens' names; the others need not wait.
-    fits = aside.submit(load_model, checkpoint, layers=2)
+    fits = aside.submit(load_model, checkpoint, layers=checkpoint.dimensions.telling)
     agrees = aside.submit(compare_with_loaded, checkpoint)
     tokens = aside.submit(token_table, checkpoint.tokenizer, stamp.vocabulary)
 
@@ -345,13 +345,14 @@ def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> Bu
         layers=size.layers,
         d_model=size.d_model,
         vocabulary=size.vocabulary,
-        ffn_neurons=size.layers * size.ffn_width,
+        ffn_neurons=size.all_ffn_neurons,
         attention_neurons=size.layers * size.attention_width,
         heads=size.heads,
         head_dim=size.head_dim,
         depth=min(depth, size.vocabulary - padding),
         tokenizer_json=checkpoint.tokenizer_json,
         padding=padding,
+        experts=size.experts,
     )
     identity = {name: getattr(stamp, name) for name in _IDENTITY}
     identity |= {"padding": padding} if padding else {}  # without any, an earlier version gave the same contents

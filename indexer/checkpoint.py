@@ -33,18 +33,22 @@ from db import settings
 from db.errors import AtlasError, first_line
 from db.files import State, sha256_of, state_of
 from indexer import demo_model
+from indexer.experts import expert_files
 from indexer.families import Architecture, Dimensions, architecture_of, dimensions_of
-from indexer.refusals import is_named_language_model, require_language_model
+from indexer.refusals import (
+    adapter_alone,
+    adapter_files,
+    is_named_language_model,
+    no_weights,
+    require_language_model,
+)
 from indexer.tokens import load_tokenizer
 from indexer.weights import (
     PLAIN,
     Promised,
     Stored,
     Weights,
-    adapter_alone,
-    adapter_files,
     file_weights,
-    no_weights,
     other_weights,
     safetensors_files,
     stored_tensors,
@@ -162,8 +166,11 @@ class Checkpoint:
         return type(self.config).from_dict(fewer)
 
     def _promised(self) -> Promised:
-        """All layers have the parameters of the first, so that one tells their names and shapes."""
-        config = self.config_of_first(1)
+        """All layers have the parameters of the first, so that one tells their names and shapes; but where there are
+        experts, in some layers only.
+        """
+        mixture = self.architecture.mixture is not None
+        config = self.config if mixture else self.config_of_first(1)
         try:
             with quietly(), torch.device("meta"):
                 module = AutoModelForCausalLM.from_config(config)
@@ -176,7 +183,7 @@ class Checkpoint:
         shapes: dict[str, tuple[int, ...]] = {}
         for name, parameter in module.state_dict().items():
             first = f"{row.layers}.0."
-            every = range(self.dimensions.layers) if name.startswith(first) else (0,)
+            every = range(self.dimensions.layers) if name.startswith(first) and not mixture else (0,)
             shapes |= {name.replace(first, f"{row.layers}.{layer}.", 1): tuple(parameter.shape) for layer in every}
         tied = next(iter(module.all_tied_weights_keys.items()), None)
         return Promised(
@@ -188,6 +195,7 @@ class Checkpoint:
             row.layers,
             f"{row.embedding}.weight",
             (f"{row.old_head}.weight", f"{row.head}.weight") if row.old_head else None,
+            expert_files(module) if mixture else None,
         )
 
     @property

@@ -52,7 +52,7 @@ def similar_by_value(weights: Weights, neuron: Neuron, k: int, *, kind: NeuronKi
         AtlasError: no such neuron.
     """
     check_exists(neuron, weights.dimensions)
-    place = neuron.row(weights.dimensions.head_dim)
+    place = neuron.row(weights.dimensions)
     own = _values(weights, neuron.layer, neuron.kind)[place]
     direction = own / own.norm().clamp_min(torch.finfo(own.dtype).tiny)
     best = _Best(k)
@@ -64,8 +64,7 @@ def similar_by_value(weights: Weights, neuron: Neuron, k: int, *, kind: NeuronKi
             scores[place] = float("-inf")
         best.offer(layer, here, scores, cosines)
     return [
-        NeuronCosine(Neuron.in_row(*at, weights.dimensions.head_dim), max(-1.0, min(1.0, value)))
-        for at, value in best.found()
+        NeuronCosine(Neuron.in_row(*at, weights.dimensions), max(-1.0, min(1.0, value))) for at, value in best.found()
     ]
 
 
@@ -109,7 +108,7 @@ def rank_by_direction(
         best.offer(layer, here, scores, mean_z)
     return [
         ConceptStrength(
-            Neuron.in_row(*at, weights.dimensions.head_dim), Sign.PROMOTES if value > 0 else Sign.SUPPRESSES, abs(value)
+            Neuron.in_row(*at, weights.dimensions), Sign.PROMOTES if value > 0 else Sign.SUPPRESSES, abs(value)
         )
         for at, value in best.found()
         if sign is None or (value > 0) == (sign is Sign.PROMOTES)

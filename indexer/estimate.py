@@ -81,7 +81,7 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     """
     size = checkpoint.dimensions
     depth = min(depth, size.vocabulary)
-    neurons = size.layers * (size.ffn_width + size.attention_width)
+    neurons = size.neurons_before(size.layers)
     rows = 2 * depth * neurons
     parameters = checkpoint.parameters
     if checkpoint.config_alone is not None:

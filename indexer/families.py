@@ -10,6 +10,9 @@ from enum import StrEnum
 from typing import Any
 
 from db.errors import AtlasError
+from db.neuron import Experts
+from indexer.mixtures import Mixture, experts_of
+from indexer.refusals import REFUSED
 
 
 class Conventions(StrEnum):
@@ -97,6 +100,7 @@ class Architecture:
         logit_multiplier: the config's name for what logits are multiplied by.
         logit_divisor: the config's name for what they are divided by.
         soft_cap: the config's name for c, where logits u become c · tanh(u / c).
+        mixture: where layers keep their experts. `ffn_output` and `ffn_keys` are then those of layers without any.
         whole_batch: the model's code counts on as many rows in each layer as in the first.
         variants: what differs by the config's options.
         demands: what the options must be.
@@ -137,6 +141,7 @@ class Architecture:
     logit_multiplier: str = ""
     logit_divisor: str = ""
     soft_cap: str = ""
+    mixture: Mixture | None = None
     whole_batch: bool = False
     variants: tuple[Where, ...] = ()
     demands: tuple[Demand, ...] = ()
@@ -156,7 +161,16 @@ class Architecture:
     @property
     def ffn_writes(self) -> str:
         """The same of the FFN."""
-        return self.ffn_post_norm or self.ffn_output
+        return self.ffn_post_norm or (self.ffn_output if self.mixture is None else self.ffn)
+
+    def ffn_inputs(self, size: "Dimensions", layer: int) -> list[tuple[str, slice]]:
+        """The modules of a layer that are given its FFN neurons' activations, and which neurons' each is given."""
+        whole = size.ffn_neurons(layer)
+        if self.mixture is None or size.experts is None or not size.has_experts(layer):
+            return [(self.ffn_output, slice(0, whole))]
+        shared = size.experts.shared
+        found = [(self.mixture.active, slice(shared, whole))]
+        return [(self.mixture.of_shared(self.ffn, self.ffn_output), slice(0, shared)), *found] if shared else found
 
 
 _LLAMA = Architecture(
@@ -278,6 +292,17 @@ _GEMMA2 = replace(
     soft_cap="final_logit_softcapping",
 )
 
+_MIXTRAL = replace(_LLAMA, mixture=Mixture(width="intermediate_size"))
+
+_DOTS = replace(_LLAMA, mixture=Mixture(shared="mlp.shared_experts", shared_count="n_shared_experts"))
+
+_GRANITE = replace(
+    _LLAMA,
+    embedding_multiplier="embedding_multiplier",
+    residual_multiplier="residual_multiplier",
+    logit_divisor="logits_scaling",
+)
+
 _GLM = replace(_LLAMA, ffn_keys=("mlp.gate_up_proj", "mlp.gate_up_proj"), fused_gate=True)
 
 _FUSED = "self_attn.qkv_proj"
@@ -291,8 +316,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "cohere": _COHERE,
     "cohere2": _COHERE,
     "cwm": _LLAMA,
+    "dots1": _DOTS,
     "ernie4_5": _LLAMA,
+    "ernie4_5_moe": replace(
+        _LLAMA, mixture=Mixture(shared="mlp.shared_experts", shared_count="moe_num_shared_experts")
+    ),
     "exaone4": _OLMO2,
+    "exaone_moe": replace(_DOTS, mixture=Mixture(shared="mlp.shared_experts", shared_count="num_shared_experts")),
     "falcon": replace(
         _BLOOM,
         ffn_width="ffn_hidden_size",
@@ -312,11 +342,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         demands=(),
     ),
+    "flex_olmo": replace(_OLMO2, mixture=_MIXTRAL.mixture),
     "gemma": _GEMMA,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA2,
     "glm": _GLM,
     "glm4": replace(_GLM, attention_post_norm="post_self_attn_layernorm", ffn_post_norm="post_mlp_layernorm"),
+    "glm4_moe": _DOTS,
     "gpt2": _GPT2,
     "gpt_bigcode": replace(
         _GPT2,
@@ -347,11 +379,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         fused_qkv=None,
         parallel=True,
     ),
-    "granite": replace(
-        _LLAMA,
-        embedding_multiplier="embedding_multiplier",
-        residual_multiplier="residual_multiplier",
-        logit_divisor="logits_scaling",
+    "granite": _GRANITE,
+    "granitemoe": replace(
+        _GRANITE,
+        ffn="block_sparse_moe",
+        mixture=Mixture(module="block_sparse_moe.experts", width="intermediate_size"),
     ),
     "helium": _LLAMA,
     "hunyuan_v1_dense": _LLAMA,
@@ -359,7 +391,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llama": _LLAMA,
     "ministral": _LLAMA,
     "ministral3": _LLAMA,
+    "minimax_m2": _MIXTRAL,
     "mistral": _LLAMA,
+    "mixtral": _MIXTRAL,
     "mpt": replace(
         _GPT2,
         layers="transformer.blocks",
@@ -382,6 +416,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "olmo": replace(_LLAMA, norm=NormKind.LAYER, epsilon=1e-5, bare_norms=True, demands=(_CLIPPED,)),
     "olmo2": _OLMO2,
     "olmo3": _OLMO2,
+    "olmoe": replace(_MIXTRAL, demands=(_CLIPPED,)),
     "opt": replace(
         _LLAMA,
         layers="model.decoder.layers",
@@ -425,11 +460,22 @@ ARCHITECTURES: dict[str, Architecture] = {
         epsilon="layer_norm_eps",
         parallel=True,
     ),
+    "phimoe": replace(_MIXTRAL, norm=NormKind.LAYER),
     "phi3": replace(_GLM, key=_FUSED, value=_FUSED, fused_qkv=Fusion.CONCATENATED),
     "qwen2": _LLAMA,
+    "qwen2_moe": replace(
+        _LLAMA,
+        mixture=Mixture(
+            shared="mlp.shared_expert",
+            shared_width="shared_expert_intermediate_size",
+            shared_gate="mlp.shared_expert_gate",
+        ),
+    ),
     "qwen3": _LLAMA,
+    "qwen3_moe": replace(_LLAMA, mixture=Mixture()),
     "seed_oss": _LLAMA,
     "smollm3": _LLAMA,
+    "solar_open": _DOTS,
     "stablelm": _STABLELM,
     "starcoder2": replace(
         _LLAMA, norm=NormKind.LAYER, ffn_output="mlp.c_proj", ffn_keys=("mlp.c_fc",), epsilon="norm_epsilon"
@@ -437,28 +483,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vaultgemma": replace(_GEMMA2, attention_post_norm=None, ffn_post_norm=None),
 }
 """The config's ``model_type`` → the family's row."""
-
-_REFUSED = {
-    "its layers choose among experts": "dbrx deepseek_v2 deepseek_v3 ernie4_5_moe flex_olmo glm4_moe gpt_oss "
-    "granitemoe granitemoeshared jetmoe llama4_text mixtral minimax olmoe phimoe qwen2_moe qwen3_moe",
-    "it has layers without attention": "bamba falcon_h1 falcon_mamba granitemoehybrid jamba "
-    "lfm2 mamba mamba2 nemotron_h olmo_hybrid qwen3_next recurrent_gemma rwkv xlstm zamba zamba2",
-    "it is an encoder-decoder": "bart led longt5 m2m_100 marian mbart mt5 pegasus t5 t5gemma umt5 whisper",
-    "it is a wrapper that reads pictures or sound too": "gemma3 gemma4 llama4 llava mistral3 mllama paligemma qwen2_vl "
-    "qwen2_5_vl qwen3_5 qwen3_vl",
-    "it reads texts in both directions": "bert modernbert roberta",
-    "a norm stands between its neurons and their value vectors": "bitnet",
-    "its queries, keys and values are fused in an order of their own": "codegen",
-    "its heads subtract one attention pattern from another": "diffllama",
-    "its residual stream has several copies, which each layer mixes": "gemma3n",
-    "its attention has sinks": "granite_swa",
-    "its attention reads through a compressed copy of the residual stream": "minicpm3 youtu",
-    "its norms stand behind the sums, so that it has no residual stream": "openai-gpt",
-    "its final norm stands in front of the first layer too": "nanochat",
-}
-
-REFUSED: dict[str, str] = {name: why for why, names in _REFUSED.items() for name in names.split()}
-"""Why a family has no row, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,13 +494,35 @@ class Dimensions:
     heads: int
     kv_heads: int
     head_dim: int
-    ffn_width: int  # FFN neurons per layer
+    ffn_width: int  # FFN neurons per layer; where layers differ, of the widest
     vocabulary: int  # rows of the unembedding, which may exceed the tokenizer's tokens
     max_positions: int
     embedding_multiplier: float = 1.0
     residual_multiplier: float = 1.0
     logit_multiplier: float = 1.0
     soft_cap: float | None = None
+    experts: Experts | None = None
+
+    def ffn_neurons(self, layer: int) -> int:
+        """FFN neurons of a layer."""
+        return self.ffn_width if self.experts is None else self.experts.neurons(layer)
+
+    def has_experts(self, layer: int) -> bool:
+        return self.experts is not None and layer in self.experts.layers
+
+    @property
+    def all_ffn_neurons(self) -> int:
+        return sum(map(self.ffn_neurons, range(self.layers)))
+
+    def neurons_before(self, layer: int) -> int:
+        """All neurons of the layers before one; of the number of layers, all."""
+        return sum(map(self.ffn_neurons, range(layer))) + layer * self.attention_width
+
+    @property
+    def telling(self) -> int:
+        """How many of the first layers have one of every kind."""
+        kinds = [self.has_experts(layer) for layer in range(self.layers)]
+        return max(min(2, self.layers), *(kinds.index(one) + 1 for one in set(kinds)))
 
     @property
     def attention_width(self) -> int:
@@ -533,18 +579,22 @@ def dimensions_of(config: Any) -> Dimensions:
         raise AtlasError(
             f"The config gives {heads} heads and {kv_heads} key-value heads; the first must be a multiple."
         )
+    layers, dense = int(config.num_hidden_layers), int(given(row.ffn_width) or 4 * d_model)
+    experts = None if row.mixture is None else experts_of(config, row.mixture, layers, dense)
+    widths = [dense] if experts is None else [experts.neurons(layer) for layer in range(layers)]
     embedding = given(row.embedding_multiplier) or (d_model**0.5 if row.embedding_root else 1.0)
     return Dimensions(
-        layers=int(config.num_hidden_layers),
+        layers=layers,
         d_model=d_model,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=int(getattr(config, "head_dim", None) or d_model // heads),
-        ffn_width=int(given(row.ffn_width) or 4 * d_model),
+        ffn_width=max(widths),
         vocabulary=int(config.vocab_size),
         max_positions=int(given(row.max_positions) or 2**31),
         embedding_multiplier=float(embedding),
         residual_multiplier=float(given(row.residual_multiplier) or 1.0),
         logit_multiplier=float(given(row.logit_multiplier) or 1.0) / float(given(row.logit_divisor) or 1.0),
         soft_cap=given(row.soft_cap),
+        experts=experts,
     )

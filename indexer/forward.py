@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from db.neuron import NeuronKind
+from db.neuron import Neuron, NeuronKind
+from indexer.experts import weights_by_expert
 from indexer.families import Architecture, Dimensions
 from indexer.weights import fused_rows
 
@@ -32,7 +33,8 @@ class ResidualStream:
         layer_input: [L+1, T, d]; row l enters layer l, row L is the final hidden state before the final norm.
         attention_output: [L, T, d]; what attention added, biases included.
         ffn_output: [L, T, d]; what the FFN added, biases included.
-        ffn_activation: [L, T, n]; what multiplies each FFN value vector.
+        ffn_activation: [L, T, n]; what multiplies each FFN value vector. Of experts the router's weight is part; 0
+            where one is not chosen, and beyond the neurons of a layer that has fewer than another.
         value: [L, T, KV, D]; the attention values, value bias included, before the group mapping. Where a norm stands
             behind attention, they are divided by its scale at the analysed position, as `ffn_activation` is at every
             position by that of the norm behind the FFN.
@@ -40,6 +42,7 @@ class ResidualStream:
         logits: [V]; the model's own output at the analysed position.
         patterns: [L, H, T, T]; the attention from every position (row) to every other; None where that is more than
             `PATTERN_BYTES`.
+        routing: [L, T, E]; the router's weights as applied, 0 where an expert is not chosen; None without experts.
     """
 
     token_ids: Int[Tensor, " T"]
@@ -51,11 +54,18 @@ class ResidualStream:
     attention_weight: Float[Tensor, "L H T"]
     logits: Float[Tensor, " V"]
     patterns: Float[Tensor, "L H T T"] | None = None
+    routing: Float[Tensor, "L T E"] | None = None
 
     @property
     def position(self) -> int:
         """The analysed position."""
         return int(self.token_ids.shape[0]) - 1
+
+    def router(self, neuron: Neuron) -> tuple[float, ...] | None:
+        """The router's weight for a neuron's expert at every position; None where it has none."""
+        if neuron.expert is None or self.routing is None:
+            return None
+        return tuple(self.routing[neuron.layer, :, neuron.expert].tolist())
 
     def attention_activation(self, layer: int) -> Float[Tensor, "H T D"]:
         """α[h, p] · v[kv(h), p, n]: what multiplies each attention value vector, one entry a source position."""
@@ -85,7 +95,7 @@ def capture(
     inputs = room(size.layers + 1, tokens, size.d_model)
     attention = room(size.layers, tokens, size.d_model)
     ffn = room(size.layers, tokens, size.d_model)
-    activation = room(size.layers, tokens, size.ffn_width)
+    neurons = _FfnNeurons.room(architecture, size, tokens, device)
     value = room(size.layers, tokens, size.kv_heads, size.head_dim)
     weight = room(size.layers, size.heads, tokens)
     values = fused_rows(architecture, size, 1)
@@ -103,7 +113,7 @@ def capture(
                 _keep_attention(weight[layer], None if patterns is None else patterns[layer]),
             )
             add.after(block.get_submodule(architecture.value), _keep_columns(value[layer], values))
-            add.before(block.get_submodule(architecture.ffn_output), activation[layer])
+            neurons.watch(add, block, layer)
             add.after(block.get_submodule(architecture.adds[0]), _keep(attention[layer]))
             add.after(block.get_submodule(architecture.adds[1]), _keep(ffn[layer]))
             for norm, scale in zip(norms, scales, strict=True):
@@ -112,6 +122,7 @@ def capture(
         add.before(model.get_submodule(architecture.final_norm), inputs[size.layers])
         with torch.inference_mode():
             result = model(token_ids[None].to(device), use_cache=False, logits_to_keep=1)
+    activation = neurons.found()
     if norms[0] is not None:
         value /= scales[0][:, -1, None, None, None]
     if norms[1] is not None:
@@ -129,6 +140,7 @@ def capture(
         attention_weight=weight,
         logits=result.logits[0, -1].float(),
         patterns=patterns,
+        routing=neurons.routing,
     )
 
 
@@ -285,8 +297,60 @@ class _Hooks:
 
         self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
+    def routing(self, experts: nn.Module, into: Float[Tensor, "T E"]) -> None:
+        """Keep the router's weights, which the experts are given."""
+
+        def hook(_module: nn.Module, args: tuple[Tensor, Tensor, Tensor]) -> None:
+            into.copy_(weights_by_expert(args[1], args[2], into.shape[1]))
+
+        self.handles.append(experts.register_forward_pre_hook(hook))
+
     def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         self.handles.append(module.register_forward_hook(hook))
+
+
+@dataclass(frozen=True, eq=False)
+class _FfnNeurons:
+    """Where a pass keeps what FFN neurons did.
+
+    Attributes:
+        row, size: of the model.
+        activation: [L, T, n]; of a shared expert without what its gate leaves of it.
+        routing: [L, T, E]; the router's weights, where there is one.
+        gates: [L, T, 1]; logits of the shared expert's gate, where there is one; infinite in layers without experts.
+    """
+
+    row: Architecture
+    size: Dimensions
+    activation: Float[Tensor, "L T n"]
+    routing: Float[Tensor, "L T E"] | None
+    gates: Float[Tensor, "L T 1"] | None
+
+    @classmethod
+    def room(cls, row: Architecture, size: Dimensions, tokens: int, device: torch.device) -> "_FfnNeurons":
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(size.layers, tokens, *shape, dtype=torch.float32, device=device)
+
+        routing = None if size.experts is None else zeros(size.experts.count)
+        gated = row.mixture is not None and row.mixture.shared_gate is not None
+        return cls(row, size, zeros(size.ffn_width), routing, zeros(1).fill_(torch.inf) if gated else None)
+
+    def watch(self, add: _Hooks, block: nn.Module, layer: int) -> None:
+        """Add the hooks of a layer."""
+        for part, neurons in self.row.ffn_inputs(self.size, layer):
+            add.before(block.get_submodule(part), self.activation[layer, :, neurons])
+        mixture = self.row.mixture
+        if mixture is None or self.routing is None or not self.size.has_experts(layer):
+            return
+        add.routing(block.get_submodule(mixture.module), self.routing[layer])
+        if mixture.shared_gate is not None and self.gates is not None:
+            add.after(block.get_submodule(mixture.shared_gate), _keep(self.gates[layer]))
+
+    def found(self) -> Float[Tensor, "L T n"]:
+        """The activations."""
+        if self.gates is not None and self.size.experts is not None:
+            self.activation[:, :, : self.size.experts.shared] *= self.gates.sigmoid()
+        return self.activation
 
 
 @contextmanager

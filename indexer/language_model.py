@@ -5,13 +5,14 @@ Five identities (README, Method) are checked on one short probe, and the sizes o
 1. residual: layer input + attention output + FFN output = the next layer's input
 2. FFN: Σ activation × value vector + output bias = FFN output
 3. attention: Σ over heads, dimensions, source positions of activation × value vector + output bias = attention output
+   (of experts: chosen ones and the shared one, against what transformers' own code for experts yields)
 4. final norm: the frozen norm's logits at the final hidden state = the model's own output
 5. reading: what values and FFN keys are computed as = key vector · residual stream / the norm's scale + constants
 """
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,11 +27,13 @@ from transformers import AutoModelForCausalLM
 from db.errors import AtlasError, first_line
 from indexer.checkpoint import Checkpoint, quietly
 from indexer.device import Placement, chosen_device, chosen_dtype, put
+from indexer.experts import READ, as_in_transformers, prepare
 from indexer.families import Architecture, Dimensions, dimensions_of
 from indexer.forward import ResidualStream, capture, output_gradients, outputs_kept
+from indexer.refusals import SAVE_AGAIN
 from indexer.tokens import TokenBytes
 from indexer.unembedding import Unembedding
-from indexer.weights import PLAIN, SAVE_AGAIN, Weights, fused_rows, live_weights
+from indexer.weights import PLAIN, Weights, fused_rows, live_weights
 
 TOLERANCE = 1e-3
 """Largest deviation, as a share of the right side's largest entry. float32 sums over some thousands of terms stay
@@ -103,6 +106,7 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
 
 def _described(checkpoint: Checkpoint, config: Any, module: torch.nn.Module, placement: Placement) -> LanguageModel:
     dimensions, architecture = dimensions_of(config), checkpoint.architecture
+    prepare(module, [name for name, _ in _experts(architecture, dimensions)])
     weights, tokens = live_weights(module, architecture, dimensions), TokenBytes(checkpoint.tokenizer)
     return LanguageModel(
         name=checkpoint.name,
@@ -140,15 +144,45 @@ def check_row(model: LanguageModel, token_ids: list[int] | None = None, toleranc
         AtlasError: an identity does not hold; the message names it and the layer.
     """
     row, ids = model.architecture, token_ids or probe_tokens(model.dimensions.vocabulary).tolist()
-    parts = [f"{row.layers}.{layer}.{part}" for layer in range(model.dimensions.layers) for part in _read_by(row)]
+    parts = [
+        f"{row.layers}.{layer}.{part}"
+        for layer in range(model.dimensions.layers)
+        for part in _read_by(row, model.dimensions, layer)
+    ]
     with model.lock, outputs_kept(model.module, parts) as outputs:
         stream = model.forward(ids)
+    _check_experts(model, stream, tolerance)
     check_identities(stream, model.weights, model.unembedding, model.family, tolerance)
     check_readings(stream, outputs, model.weights, model.unembedding, model.family, tolerance)
 
 
-def _read_by(row: Architecture) -> list[str]:
-    return list(dict.fromkeys((row.value, *row.ffn_keys)))
+def _read_by(row: Architecture, size: Dimensions, layer: int) -> list[str]:
+    """The modules of a layer that compute values and FFN keys."""
+    found = [row.value]
+    if row.mixture is None or size.experts is None or not size.has_experts(layer):
+        found += row.ffn_keys
+    else:
+        found += [row.mixture.of_shared(row.ffn, part) for part in row.ffn_keys if size.experts.shared]
+        found.append(f"{row.mixture.module}.{READ}")
+    return list(dict.fromkeys(found))
+
+
+def _experts(row: Architecture, size: Dimensions) -> list[tuple[str, int]]:
+    """The modules of experts, and their layers."""
+    if row.mixture is None or size.experts is None:
+        return []
+    return [(f"{row.layers}.{layer}.{row.mixture.module}", layer) for layer in size.experts.layers]
+
+
+def _check_experts(model: LanguageModel, stream: ResidualStream, tolerance: float) -> None:
+    """Is what experts add as they are run here what they add as transformers runs them?"""
+    names = _experts(model.architecture, model.dimensions)
+    if not names:
+        return
+    with model.lock, as_in_transformers(model.module):
+        plain = model.forward(stream.token_ids.tolist())
+    for _, layer in names:
+        _demand(model.family, tolerance, "experts", layer, stream.ffn_output[layer], plain.ffn_output[layer])
 
 
 def compare_with_loaded(checkpoint: Checkpoint) -> None:
@@ -236,7 +270,8 @@ def check_identities(
         added = stream.layer_input[layer] + stream.attention_output[layer] + stream.ffn_output[layer]
         demand("residual", layer, added, stream.layer_input[layer + 1])
 
-        written = stream.ffn_activation[layer] @ weights.ffn_values(layer)
+        values = weights.ffn_values(layer)
+        written = stream.ffn_activation[layer, :, : len(values)] @ values
         demand("FFN", layer, _with(written, weights.ffn_bias(layer)), stream.ffn_output[layer])
 
         # [H, T, D] summed over source positions, heads and dimensions joined in the value matrix's row order
@@ -276,8 +311,11 @@ def check_readings(
         sides = [(row.value, values, row.attention_norm, read, weights.value_projection_rows(layer))]
         if not row.parallel:
             read = read + stream.attention_output[layer]
-        for place, keys in enumerate(weights.ffn_keys(layer)):
-            sides.append((row.ffn_keys[place], weights.key_rows(place), row.ffn_norm, read, keys))
+        if weights.dimensions.has_experts(layer):
+            _check_experts_readings(read, outputs, weights, unembedding, family, layer, tolerance)
+        else:
+            for place, part in enumerate(row.ffn_keys):
+                sides.append((part, weights.key_rows(place), row.ffn_norm, read, weights.ffn_keys(layer, place)))
         for part, rows, norm, seen, keys in sides:
             folded, constant = weights.reading(layer, norm, keys)
             bias = weights.optional(f"{row.layers}.{layer}.{part}.bias")
@@ -292,6 +330,33 @@ def check_readings(
             )
 
 
+def _check_experts_readings(
+    read: Float[Tensor, "T d"],
+    outputs: Mapping[str, Float[Tensor, "T width"]],
+    weights: Weights,
+    unembedding: Unembedding,
+    family: str,
+    layer: int,
+    tolerance: float,
+) -> None:
+    """The same of what the experts of one layer read, where they are chosen."""
+    row, experts = weights.architecture, weights.dimensions.experts
+    assert row.mixture is not None
+    assert experts is not None
+    name = f"{row.layers}.{layer}.{row.mixture.module}.{READ}"
+    gates_and_ups = outputs[name].view(len(read), experts.count, 2, experts.width)
+    for place, part in enumerate(row.ffn_keys):
+        expected = gates_and_ups[:, :, place].flatten(1)
+        if experts.shared:
+            shared = outputs[f"{row.layers}.{layer}.{row.mixture.of_shared(row.ffn, part)}"]
+            expected = torch.cat([shared, expected], dim=1)
+        folded, constant = weights.reading(layer, row.ffn_norm, weights.ffn_keys(layer, place))
+        found = read @ folded.T / (1.0 if row.ffn_norm is None else unembedding.scale(read)) + constant
+        bias, known = weights.ffn_key_bias(layer, place), ~expected.isnan()
+        found = found if bias is None else found + bias
+        _demand(family, tolerance, f"reading (“{part}”, experts)", layer, found[known], expected[known])
+
+
 def check_shapes(weights: Weights, family: str) -> None:
     """Are the row's matrices there, and of the sizes that the config gives?
 
@@ -301,20 +366,42 @@ def check_shapes(weights: Weights, family: str) -> None:
     size, row = weights.dimensions, weights.architecture
     kv_width = size.kv_heads * size.head_dim
     expected = [
-        (row.ffn_output, weights.ffn_values, (size.ffn_width, size.d_model)),
         (row.attention_output, weights.attention_values, (size.attention_width, size.d_model)),
         (row.value, weights.value_projection_rows, (kv_width, size.d_model)),
         (row.key, weights.key_projection_rows, (kv_width, size.d_model)),
-        (row.ffn_keys[-1], lambda layer: weights.ffn_keys(layer)[-1], (size.ffn_width, size.d_model)),
     ]
     for layer in range(size.layers):
-        for part, read, shape in expected:
+        for part, read, shape in (*expected, *_expected_of_ffn(weights, layer)):
             try:
                 found = tuple(read(layer).shape)
             except AtlasError as error:
                 raise _unfit(family, f"layer {layer} has no “{part}” ({error})") from error
             if found != shape:
                 raise _unfit(family, f"“{part}” at layer {layer} is {found}, and {shape} was expected")
+
+
+def _expected_of_ffn(weights: Weights, layer: int) -> list[tuple[str, Callable[[int], Tensor], tuple[int, ...]]]:
+    """What the FFN of a layer must hold."""
+    size, row = weights.dimensions, weights.architecture
+    if row.mixture is None or size.experts is None or not size.has_experts(layer):
+        shape = (size.ffn_neurons(layer), size.d_model)
+        last = len(row.ffn_keys) - 1
+        keys = partial(weights.ffn_keys, place=last)
+        return [(row.ffn_output, weights.ffn_values, shape), (row.ffn_keys[last], keys, shape)]
+    experts, module = size.experts, row.mixture.module
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{module}.down_proj": (experts.count, size.d_model, experts.width),
+        f"{module}.gate_up_proj": (experts.count, 2 * experts.width, size.d_model),
+    }
+    if experts.shared:
+        shapes[row.mixture.of_shared(row.ffn, row.ffn_output) + ".weight"] = (size.d_model, experts.shared)
+        for part in row.ffn_keys:
+            shapes[row.mixture.of_shared(row.ffn, part) + ".weight"] = (experts.shared, size.d_model)
+
+    def read(part: str, layer: int) -> Tensor:
+        return weights.tensor(f"{row.layers}.{layer}.{part}")
+
+    return [(part, partial(read, part), shape) for part, shape in shapes.items()]
 
 
 def _unfit(family: str, why: str) -> AtlasError:

@@ -1,5 +1,7 @@
 """What is no language model in plain numbers, by its config or its files, and what to do instead."""
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,38 @@ from db.errors import AtlasError
 
 _LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel")
 """How transformers' classes of language models end. A base model's ends with “Model” alone."""
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+SAVE_AGAIN = "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)"
+_PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+
+# Families.
+
+_REFUSED = {
+    "its layers choose among experts": "dbrx deepseek_v2 deepseek_v3 jetmoe llama4_text minimax",
+    "its experts have output biases": "gpt_oss",
+    "its shared expert stands beside the module of the others": "granitemoeshared",
+    "it has layers without attention": "bamba falcon_h1 falcon_mamba granitemoehybrid jamba "
+    "lfm2 mamba mamba2 nemotron_h olmo_hybrid qwen3_next recurrent_gemma rwkv xlstm zamba zamba2",
+    "it is an encoder-decoder": "bart led longt5 m2m_100 marian mbart mt5 pegasus t5 t5gemma umt5 whisper",
+    "it is a wrapper that reads pictures or sound too": "gemma3 gemma4 llama4 llava mistral3 mllama paligemma qwen2_vl "
+    "qwen2_5_vl qwen3_5 qwen3_vl",
+    "it reads texts in both directions": "bert modernbert roberta",
+    "a norm stands between its neurons and their value vectors": "bitnet",
+    "its queries, keys and values are fused in an order of their own": "codegen",
+    "its heads subtract one attention pattern from another": "diffllama",
+    "its residual stream has several copies, which each layer mixes": "gemma3n",
+    "its attention has sinks": "granite_swa",
+    "its attention reads through a compressed copy of the residual stream": "minicpm3 youtu",
+    "its norms stand behind the sums, so that it has no residual stream": "openai-gpt",
+    "its final norm stands in front of the first layer too": "nanochat",
+}
+
+REFUSED: dict[str, str] = {name: why for why, names in _REFUSED.items() for name in names.split()}
+"""Why a family has no row, where that is known."""
+
+
+# Configs.
 
 
 def require_language_model(config: Mapping[str, Any], folder: Path) -> None:
@@ -67,3 +101,81 @@ def as_base_model(folder: Path, sign: str, loader: str) -> AtlasError:
         f"{folder} may be no language model: by {sign} it was saved without a head, as embedding models are. If its "
         f'head is its embedding, say so in config.json, "architectures": ["{loader}"]; else save it with its head.'
     )
+
+
+# Folders without a model's files, by what they hold instead.
+
+
+def no_weights(folder: Path) -> str:
+    """What a folder without a model's files has instead, and what to do: the rest of a sentence."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    lost = [
+        path for path in folder.iterdir() if path.suffix == ".safetensors" and path.is_symlink() and not path.exists()
+    ]
+
+    def named(found: list[Path]) -> str:
+        return ", ".join(path.name for path in found[:3]) + (" …" if len(found) > 3 else "")
+
+    if lost:
+        return f"links to weights that are no longer there ({named(sorted(lost))}). Fetch or copy the files."
+    if found := [path for path in paths if path.suffix == ".safetensors"]:
+        if any(re.search(r"-\d+-of-\d+$", path.stem) for path in found):
+            return (
+                f"shards ({named(found)}) without {INDEX}, which tells that they are the model. Fetch or copy that too."
+            )
+        if all(path.name.startswith("consolidated") for path in found):
+            return (
+                f"the weights in their maker's own form only ({named(found)}). Give the folder in transformers' form, "
+                f"with {SINGLE}."
+            )
+        return (
+            f"no {SINGLE}, and transformers loads no file of another name ({named(found)}). If that is the model, give "
+            f"it that name."
+        )
+    if found := [path for path in paths if path.suffix == ".gguf"]:
+        return (
+            f"GGUF files only ({named(found)}), which are quantised for llama.cpp. Give the model they were made from."
+        )
+    if found := [path for path in paths if path.suffix in _PICKLED]:
+        return (
+            f"no safetensors file, only pickled ones ({named(found)}), which can run code and are never loaded. Save "
+            f"the model as safetensors where you trust it: {SAVE_AGAIN}."
+        )
+    return (
+        "no safetensors file. Weights are read from safetensors only: copy model.safetensors, or its shards and their "
+        "index, into the folder."
+    )
+
+
+def adapter_files(folder: Path) -> list[str]:
+    return sorted(
+        path.name
+        for pattern in (ADAPTER_CONFIG, "adapter_model*.safetensors", "adapter_model*.bin")
+        for path in folder.glob(pattern)
+    )
+
+
+def adapter_too(folder: Path, files: list[str]) -> AtlasError:
+    return AtlasError(
+        f"{folder} holds a model and an adapter ({', '.join(files)}), and nothing says whether the two belong "
+        "together. Merge them (peft: merge_and_unload) and save the result; or, for the model without it, move the "
+        "adapter's files away."
+    )
+
+
+def adapter_alone(folder: Path) -> AtlasError:
+    """Why a folder with an adapter and no model is refused."""
+    config = read_json(folder / ADAPTER_CONFIG)
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    return AtlasError(
+        f"{folder} holds an adapter{f' for {base}' if base else ''} (LoRA or the like), not a model. Merge it into its "
+        "base model (peft: merge_and_unload), save the result with save_pretrained, and give that folder."
+    )
+
+
+def read_json(path: Path) -> Any:
+    """The file's content; None where there is none to read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -241,13 +241,13 @@ def only_indexer(directory: Path, seconds: float = 0) -> Iterator[None]:
 
 def neuron_rows(projection: Projection, layer: int, size: Dimensions) -> pa.Table:
     """The rows of the catalogue's table ``neuron`` for one layer."""
-    ffn, attention = np.arange(size.ffn_width), np.arange(size.attention_width)
+    ffn, attention = np.arange(size.ffn_neurons(layer)), np.arange(size.attention_width)
     kinds = [KIND_CODES["ffn"]] * len(ffn) + [KIND_CODES["attention"]] * len(attention)
     heads = pa.concat_arrays([pa.nulls(len(ffn), pa.int16()), pa.array(attention // size.head_dim, pa.int16())])
-    count = len(kinds)
+    count, first = len(kinds), size.neurons_before(layer)
     return pa.table(
         {
-            "neuron_id": pa.array(np.arange(layer * count, (layer + 1) * count), pa.int32()),
+            "neuron_id": pa.array(np.arange(first, first + count), pa.int32()),
             "kind": pa.array(kinds, pa.int16()),
             "layer": pa.array(np.full(count, layer), pa.int16()),
             "head": heads,
@@ -259,10 +259,10 @@ def neuron_rows(projection: Projection, layer: int, size: Dimensions) -> pa.Tabl
     )
 
 
-def pair_rows(projection: Projection, layer: int) -> pa.Table:
+def pair_rows(projection: Projection, layer: int, size: Dimensions) -> pa.Table:
     """The rows of its table ``neuron_token`` for one layer: by neuron, promotes before suppresses, by rank."""
     count, depth = projection.top_tokens.shape
-    first = layer * count
+    first = size.neurons_before(layer)
     signs = np.array([SIGN_CODES["promotes"], SIGN_CODES["suppresses"]], np.int16)
     tokens = np.stack([projection.top_tokens.numpy(), projection.bottom_tokens.numpy()], axis=1)  # [neuron, end, rank]
     logits = np.stack([projection.top_logits.numpy(), projection.bottom_logits.numpy()], axis=1)

@@ -89,11 +89,13 @@ def verify(path: Path, checkpoint: Checkpoint, *, sample: int = 200, seed: int |
 
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.choice(stamp.neurons, min(sample, stamp.neurons), replace=False))
-    a_layer = stamp.neurons // stamp.layers
+    size = checkpoint.dimensions
+    firsts = np.array([size.neurons_before(layer) for layer in range(size.layers)])
+    layers = np.searchsorted(firsts, chosen, side="right") - 1
     worst = 0.0
-    for layer in np.unique(chosen // a_layer):
-        ids = chosen[chosen // a_layer == layer]
-        values = _value_vectors(checkpoint, int(layer), ids % a_layer)
+    for layer in np.unique(layers):
+        ids = chosen[layers == layer]
+        values = _value_vectors(checkpoint, int(layer), ids - firsts[layer])
         worst = max(worst, _compare_layer(path, stamp, ids, values, unembedding))
     return Verified(path, stamp.neurons, len(chosen), worst)
 

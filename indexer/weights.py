@@ -4,12 +4,12 @@ Legend of dimensions: d = d_model, n = FFN neurons of a layer, a = heads x head_
 V = vocabulary.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,25 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from db.errors import AtlasError
+from indexer.experts import expert_rows
 from indexer.families import Architecture, Dimensions, Fusion, NormKind
-from indexer.refusals import as_base_model, as_other_task, as_quantised
+from indexer.refusals import (
+    INDEX,
+    SAVE_AGAIN,
+    SINGLE,
+    adapter_alone,
+    adapter_files,
+    adapter_too,
+    as_base_model,
+    as_other_task,
+    as_quantised,
+    no_weights,
+    read_json,
+)
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CPU = torch.device("cpu")
-ADAPTER_CONFIG = "adapter_config.json"
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The kinds of numbers that are weights as they stand; all others are codes that something else makes weights of."""
-SAVE_AGAIN = "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)"
-_PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 
 _HARMLESS = re.compile(
@@ -95,9 +104,27 @@ class Weights:
         matrix = self.tensor(self._name(layer, part, "weight"))
         return matrix if self.architecture.conv1d else matrix.T
 
-    def ffn_values(self, layer: int) -> Float[Tensor, "n d"]:
-        """Row k is the value vector of FFN neuron (layer, k)."""
-        return self._added(layer, self.architecture.ffn_output, self.architecture.ffn_post_norm)
+    def ffn_values(self, layer: int, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, "n d"]:
+        """Row k is the value vector of FFN neuron (layer, k); only some rows, where these are given.
+
+        For the order in a layer with experts see `db.neuron.Experts`; all rows of it are a copy.
+        """
+        row = self.architecture
+        if not self.dimensions.has_experts(layer):
+            found = self._added(layer, row.ffn_output, row.ffn_post_norm)
+            return found if rows is None else found[rows]
+        shared, module = self._shared(layer, row.ffn_output)
+        found = expert_rows(shared, self.tensor(f"{module}.down_proj").transpose(1, 2), rows)
+        factor = self._factor(layer, row.ffn_post_norm)
+        return found if factor is None else found * factor
+
+    def _shared(self, layer: int, part: str) -> tuple[Float[Tensor, "shared d"] | None, str]:
+        """The shared expert's rows in its counterpart of the FFN's module, and the name of the other experts."""
+        row, experts = self.architecture, self.dimensions.experts
+        assert row.mixture is not None
+        assert experts is not None
+        shared = self._input_major(layer, row.mixture.of_shared(row.ffn, part)) if experts.shared else None
+        return shared, f"{row.layers}.{layer}.{row.mixture.module}"
 
     def attention_values(self, layer: int) -> Float[Tensor, "a d"]:
         """Row h·head_dim + n is the value vector of attention neuron (layer, h, n)."""
@@ -128,27 +155,52 @@ class Weights:
 
     def catalogued(self) -> list[str]:
         """The names of the tensors that a catalogue is made of."""
-        row = self.architecture
-        parts = [
-            part for part in (row.ffn_output, row.attention_output, row.ffn_post_norm, row.attention_post_norm) if part
-        ]
-        values = [self._name(layer, part, "weight") for layer in range(self.dimensions.layers) for part in parts]
+        row, values = self.architecture, []
+        parts = [part for part in (row.attention_output, row.ffn_post_norm, row.attention_post_norm) if part]
+        for layer in range(self.dimensions.layers):
+            values += [self._name(layer, part, "weight") for part in (*parts, *self._ffn_outputs(layer))]
+            if row.mixture is not None and self.dimensions.has_experts(layer):
+                values.append(self._name(layer, row.mixture.module, "down_proj"))
         return [*values, *(f"{part}.{leaf}" for part in (row.final_norm, row.head) for leaf in ("weight", "bias"))]
 
+    def _ffn_outputs(self, layer: int) -> list[str]:
+        """The layer's FFN output matrix, or its shared expert's, where it has one."""
+        inputs = self.architecture.ffn_inputs(self.dimensions, layer)
+        mixture = self.architecture.mixture
+        return [part for part, _ in inputs if mixture is None or part != mixture.active]
+
     def ffn_bias(self, layer: int) -> Float[Tensor, " d"] | None:
-        return self._added_bias(layer, self.architecture.ffn_output, self.architecture.ffn_post_norm)
+        found = [self._added_bias(layer, part, self.architecture.ffn_post_norm) for part in self._ffn_outputs(layer)]
+        return found[0] if found else None
 
     def attention_bias(self, layer: int) -> Float[Tensor, " d"] | None:
         return self._added_bias(layer, self.architecture.attention_output, self.architecture.attention_post_norm)
 
-    def ffn_keys(self, layer: int) -> tuple[Float[Tensor, "n d"], ...]:
-        """What reads the residual stream: row k of each matrix is a key vector of FFN neuron k, norm not folded in."""
-        parts = self.architecture.ffn_keys
-        return tuple(self._input_major(layer, part).T[self.key_rows(place)] for place, part in enumerate(parts))
+    def ffn_keys(self, layer: int, place: int, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, "n d"]:
+        """What reads the residual stream: row k is a key vector of FFN neuron k, norm not folded in.
+
+        Args:
+            layer: of the neurons.
+            place: 0 for the only one or the gate's, 1 for the up row.
+            rows: only of these neurons.
+        """
+        part = self.architecture.ffn_keys[place]
+        if not self.dimensions.has_experts(layer):
+            found = self._input_major(layer, part).T[self.key_rows(place)]
+            return found if rows is None else found[rows]
+        shared, module = self._shared(layer, part)
+        both = self.tensor(f"{module}.gate_up_proj")
+        half = both.shape[1] // 2
+        return expert_rows(None if shared is None else shared.T, both[:, place * half : (place + 1) * half], rows)
 
     def ffn_key_bias(self, layer: int, place: int) -> Float[Tensor, " n"] | None:
         """What is added to their products with it."""
-        bias = self.optional(self._name(layer, self.architecture.ffn_keys[place], "bias"))
+        part, experts, mixture = self.architecture.ffn_keys[place], self.dimensions.experts, self.architecture.mixture
+        if experts is not None and mixture is not None and layer in experts.layers:
+            name = self._name(layer, mixture.of_shared(self.architecture.ffn, part), "bias")
+            bias = self.optional(name) if experts.shared else None
+            return None if bias is None else torch.cat([bias, bias.new_zeros(experts.count * experts.width)])
+        bias = self.optional(self._name(layer, part, "bias"))
         return None if bias is None else bias[self.key_rows(place)]
 
     def key_rows(self, place: int) -> slice:
@@ -249,8 +301,13 @@ def file_weights(stored: Mapping[str, "Stored"], architecture: Architecture, dim
         found = stored.get(name)
         if found is None:
             return None
-        with _opened(found.file) as file:
-            tensor: Tensor = file.get_tensor(found.name)
+        if found.parts:  # of every expert, gate and up or the output matrix
+            return torch.stack([torch.cat([tensor_of(one) for one in expert]) for expert in found.parts])
+        return tensor_of(found)
+
+    def tensor_of(place: "Stored") -> Tensor:
+        with _opened(place.file) as file:
+            tensor: Tensor = file.get_tensor(place.name)
             return tensor
 
     return Weights(architecture, dimensions, read)
@@ -268,14 +325,14 @@ def safetensors_files(folder: Path) -> list[Path]:
     Raises:
         AtlasError: there is none, one is missing, or an adapter lies there; the message says what to do.
     """
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     named = config.get("transformers_weights") if isinstance(config, dict) else None
     if named is not None:
         path = _inside(folder, named, folder / "config.json")
     else:
         path = next((folder / name for name in (SINGLE, INDEX) if (folder / name).is_file()), folder / INDEX)
     if adapter := adapter_files(folder):
-        raise _adapter_too(folder, adapter) if path.is_file() else adapter_alone(folder)
+        raise adapter_too(folder, adapter) if path.is_file() else adapter_alone(folder)
     if any(_DISTRIBUTED.match(file.name) for file in folder.glob("shard-*.safetensors")):
         raise AtlasError(
             f"{folder} holds the shards of a distributed checkpoint (shard-…), which transformers loads in place of "
@@ -306,7 +363,7 @@ def other_weights(folder: Path) -> list[str]:
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:
-    content = _json(index)
+    content = read_json(index)
     try:
         files = [_inside(folder, name, index) for name in sorted(set(content["weight_map"].values()))]
     except (KeyError, TypeError, AttributeError) as error:
@@ -330,81 +387,6 @@ def _inside(folder: Path, name: Any, namer: Path) -> Path:
     return folder / normal
 
 
-def no_weights(folder: Path) -> str:
-    """What a folder without a model's files has instead, and what to do: the rest of a sentence."""
-    paths = sorted(path for path in folder.iterdir() if path.is_file())
-    lost = [
-        path for path in folder.iterdir() if path.suffix == ".safetensors" and path.is_symlink() and not path.exists()
-    ]
-
-    def named(found: list[Path]) -> str:
-        return ", ".join(path.name for path in found[:3]) + (" …" if len(found) > 3 else "")
-
-    if lost:
-        return f"links to weights that are no longer there ({named(sorted(lost))}). Fetch or copy the files."
-    if found := [path for path in paths if path.suffix == ".safetensors"]:
-        if any(re.search(r"-\d+-of-\d+$", path.stem) for path in found):
-            return (
-                f"shards ({named(found)}) without {INDEX}, which tells that they are the model. Fetch or copy that too."
-            )
-        if all(path.name.startswith("consolidated") for path in found):
-            return (
-                f"the weights in their maker's own form only ({named(found)}). Give the folder in transformers' form, "
-                f"with {SINGLE}."
-            )
-        return (
-            f"no {SINGLE}, and transformers loads no file of another name ({named(found)}). If that is the model, give "
-            f"it that name."
-        )
-    if found := [path for path in paths if path.suffix == ".gguf"]:
-        return (
-            f"GGUF files only ({named(found)}), which are quantised for llama.cpp. Give the model they were made from."
-        )
-    if found := [path for path in paths if path.suffix in _PICKLED]:
-        return (
-            f"no safetensors file, only pickled ones ({named(found)}), which can run code and are never loaded. Save "
-            f"the model as safetensors where you trust it: {SAVE_AGAIN}."
-        )
-    return (
-        "no safetensors file. Weights are read from safetensors only: copy model.safetensors, or its shards and their "
-        "index, into the folder."
-    )
-
-
-def adapter_files(folder: Path) -> list[str]:
-    return sorted(
-        path.name
-        for pattern in (ADAPTER_CONFIG, "adapter_model*.safetensors", "adapter_model*.bin")
-        for path in folder.glob(pattern)
-    )
-
-
-def _adapter_too(folder: Path, files: list[str]) -> AtlasError:
-    return AtlasError(
-        f"{folder} holds a model and an adapter ({', '.join(files)}), and nothing says whether the two belong "
-        "together. Merge them (peft: merge_and_unload) and save the result; or, for the model without it, move the "
-        "adapter's files away."
-    )
-
-
-def adapter_alone(folder: Path) -> AtlasError:
-    """Why a folder with an adapter and no model is refused."""
-    config = _json(folder / ADAPTER_CONFIG)
-    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    return AtlasError(
-        f"{folder} holds an adapter{f' for {base}' if base else ''} (LoRA or the like), not a model. Merge it into its "
-        "base model (peft: merge_and_unload), save the result with save_pretrained, and give that folder."
-    )
-
-
-def _json(path: Path) -> Any:
-    """The file's content; None where there is none to read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 # What is in them
 
 
@@ -418,6 +400,8 @@ class Stored:
     shape: tuple[int, ...]
     dtype: str
     """As safetensors calls it, such as BF16."""
+    parts: tuple[tuple["Stored", ...], ...] = ()
+    """What it is made of, where files keep it by expert: for each of them, what stands one below the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,6 +417,8 @@ class Promised:
         layers: the name of the list of layers.
         embedding: the name of the embedding's weight.
         renamed: what the head's weight is called in older files, and here.
+        pieces: of experts, a file's name for a tensor -> the model's; and which expert's part it is and at which place,
+            where the model holds those of all experts as one.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -443,6 +429,7 @@ class Promised:
     layers: str
     embedding: str
     renamed: tuple[str, str] | None = None
+    pieces: Callable[[str], tuple[str, tuple[int, int] | None]] | None = None
 
 
 def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
@@ -456,9 +443,13 @@ def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
     """
     found: dict[str, Stored] = {}
     left: list[str] = []
+    by_expert: dict[str, dict[tuple[int, int], Stored]] = {}
     for name, place in _headers(safetensors_files(folder)).items():
-        known = _known_name(name, promised)
-        if known is None:
+        called, piece = (name, None) if promised.pieces is None else promised.pieces(name)
+        known = _known_name(called, promised)
+        if known is not None and piece is not None:
+            by_expert.setdefault(known, {})[piece] = place
+        elif known is None:
             left.append(name)
         elif known in found:
             raise AtlasError(
@@ -467,6 +458,7 @@ def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
             )
         else:
             found[known] = place
+    found |= {name: _joined(name, pieces) for name, pieces in by_expert.items() if name not in found}
     if promised.tied:
         for one, other in (promised.tied, promised.tied[::-1]):
             if one not in found and other in found:
@@ -499,6 +491,21 @@ def _headers(files: list[Path]) -> dict[str, Stored]:
                 part = file.get_slice(name)
                 found[name] = Stored(path, name, tuple(part.get_shape()), str(part.get_dtype()))
     return found
+
+
+def _joined(name: str, pieces: Mapping[tuple[int, int], Stored]) -> Stored:
+    """The tensor of all experts that their pieces are."""
+    experts, places = (max(one[which] for one in pieces) + 1 for which in (0, 1))
+    first = next(iter(pieces.values()))
+    lacking = [one for one in product(range(experts), range(places)) if one not in pieces]
+    if lacking or len({(one.shape, one.dtype) for one in pieces.values()}) > 1:
+        raise AtlasError(
+            f"{first.file.parent} holds not all of “{name}”, or its experts are of different sizes: {len(pieces)} of "
+            f"{experts * places} parts are there. Fetch or copy the files again."
+        )
+    parts = tuple(tuple(pieces[expert, place] for place in range(places)) for expert in range(experts))
+    rows, columns = first.shape
+    return Stored(first.file, name, (experts, places * rows, columns), first.dtype, parts)
 
 
 def _known_name(name: str, promised: Promised) -> str | None:

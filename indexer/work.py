@@ -71,10 +71,12 @@ class Job:
     def units(self) -> list[Unit]:
         """All of the work; the neighbours, which take longest, first. They are left out where they cost too much."""
         stamp = self.stamp
-        neurons, tokens = stamp.neurons // stamp.layers, stamp.tokens
+        tokens, layers = stamp.tokens, []
         near = {NEIGHBOUR_FILE: tokens * min(COUNT, tokens - 1)}
-        rows = {NEURON_FILE: neurons, PAIR_FILE: neurons * 2 * stamp.depth}
-        layers = [Unit(f"layer-{layer:04d}", layer, rows, neurons) for layer in range(stamp.layers)]
+        for layer in range(stamp.layers):
+            neurons = stamp.neurons_of(layer)
+            rows = {NEURON_FILE: neurons, PAIR_FILE: neurons * 2 * stamp.depth}
+            layers.append(Unit(f"layer-{layer:04d}", layer, rows, neurons))
         if not affordable(tokens, stamp.d_model):
             return layers
         return [Unit(NEIGHBOURS, None, near, tokens * _NEIGHBOUR_COST), *layers]
@@ -192,7 +194,7 @@ class Worker:
             )
 
         def write(unit: Unit, layer: int, found: Projection) -> None:
-            tables = {NEURON_FILE: neuron_rows(found, layer, size), PAIR_FILE: pair_rows(found, layer)}
+            tables = {NEURON_FILE: neuron_rows(found, layer, size), PAIR_FILE: pair_rows(found, layer, size)}
             self._shards.write(unit.name, tables)
 
         pending: Future[None] | None = None

@@ -23,8 +23,10 @@ from app.attribution.query import Readers
 from app.attribution.run import PromptRun, run_prompt
 from db.neuron import Head, Neuron, NeuronKind, Part
 from indexer.checkpoint import Checkpoint
-from indexer.families import ARCHITECTURES, REFUSED
+from indexer.experts import as_in_transformers
+from indexer.families import ARCHITECTURES
 from indexer.language_model import LanguageModel, check_row, load_model
+from indexer.refusals import REFUSED
 from indexer.tokens import TokenBytes
 from tests import models
 from tests.readmes import CHECKOUT
@@ -47,6 +49,8 @@ BYTES, PIECES = "byte-level BPE", "SentencePiece with bytes"
 RMS, LAYER = {"rms_norm_eps": 0.02}, {"layer_norm_eps": 0.02}
 OLD = {"layer_norm_epsilon": 0.02}
 WINDOW = {"sliding_window": 4}
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+SHARED = {"shared_expert_intermediate_size": 28}
 
 
 class Case(NamedTuple):
@@ -63,14 +67,36 @@ CASES: dict[str, Case] = {
     "bloom": Case("bloom", OLD),
     "cohere": Case("cohere", LAYER | {"logit_scale": 0.3, "use_qk_norm": True, "attention_bias": True}),
     "cohere2": Case("cohere2", LAYER | {"logit_scale": 0.3, "head_dim": 8} | WINDOW),
+    "dots1": Case(
+        "dots1",
+        RMS
+        | EXPERTS
+        | {"n_routed_experts": 6, "n_shared_experts": 2, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1}
+        | {"norm_topk_prob": True, "routed_scaling_factor": 1.7, "head_dim": 12},
+    ),
     "cwm": Case("cwm", RMS | {"head_dim": 12} | WINDOW),
     "ernie4_5": Case("ernie4_5", RMS | {"head_dim": 12, "use_bias": True}, PIECES),
+    "ernie4_5_moe": Case(
+        "ernie4_5_moe",
+        RMS
+        | EXPERTS
+        | {"moe_num_experts": 5, "moe_k": 2, "moe_num_shared_experts": 1, "moe_layer_interval": 2, "use_bias": True},
+        PIECES,
+    ),
     "exaone4": Case("exaone4", RMS | {"sliding_window_pattern": 2} | WINDOW),
+    "exaone_moe": Case(
+        "exaone_moe",
+        RMS
+        | WINDOW
+        | EXPERTS
+        | {"mlp_layer_types": ["sparse", "dense", "sparse"], "n_group": 1, "topk_group": 1, "head_dim": 12},
+    ),
     "falcon": Case("falcon", OLD | {"bias": True}),
     "falcon, new": Case("falcon", OLD | {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
     "falcon, in turn": Case(
         "falcon", OLD | {"parallel_attn": False, "multi_query": False, "alibi": True, "bias": True}
     ),
+    "flex_olmo": Case("flex_olmo", RMS | {"num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True}),
     "gemma": Case("gemma", RMS | {"head_dim": 12}, PIECES),
     "gemma2": Case(
         "gemma2",
@@ -98,6 +124,13 @@ CASES: dict[str, Case] = {
     ),
     "glm": Case("glm", RMS | {"head_dim": 12}),
     "glm4": Case("glm4", RMS | {"head_dim": 12}),
+    "glm4_moe": Case(
+        "glm4_moe",
+        RMS
+        | EXPERTS
+        | {"n_routed_experts": 6, "n_shared_experts": 1, "first_k_dense_replace": 2, "n_group": 2, "topk_group": 1}
+        | {"routed_scaling_factor": 1.7, "head_dim": 12, "attention_bias": True, "use_qk_norm": True},
+    ),
     "gpt2": Case("gpt2", OLD | {"n_inner": 40}),
     "gpt_bigcode": Case("gpt_bigcode", OLD | {"n_inner": 40}),
     "gpt_bigcode, all heads": Case("gpt_bigcode", OLD | {"multi_query": False}),
@@ -119,6 +152,12 @@ CASES: dict[str, Case] = {
             "mlp_bias": True,
         },
     ),
+    "granitemoe": Case(
+        "granitemoe",
+        RMS
+        | {"num_local_experts": 5, "num_experts_per_tok": 2, "attention_bias": True}
+        | {"embedding_multiplier": 3.0, "residual_multiplier": 0.6, "logits_scaling": 1.7, "attention_multiplier": 0.2},
+    ),
     "helium": Case("helium", RMS | {"head_dim": 8}, PIECES),
     "hunyuan_v1_dense": Case("hunyuan_v1_dense", RMS | {"head_dim": 8}),
     "jais2": Case("jais2", LAYER | {"head_dim": 8}),
@@ -126,6 +165,12 @@ CASES: dict[str, Case] = {
     "ministral": Case("ministral", RMS | {"head_dim": 12} | WINDOW),
     "ministral3": Case("ministral3", RMS | {"head_dim": 12}),
     "mistral": Case("mistral", RMS | {"head_dim": 12} | WINDOW, PIECES),
+    "minimax_m2": Case(
+        "minimax_m2", RMS | {"num_local_experts": 5, "num_experts_per_tok": 2, "head_dim": 12, "rotary_dim": 6}
+    ),
+    "mixtral": Case(
+        "mixtral", RMS | WINDOW | {"num_local_experts": 5, "num_experts_per_tok": 2, "head_dim": 12}, PIECES
+    ),
     "mpt": Case("mpt", OLD | {"max_seq_len": models.MAX_POSITIONS}),
     "nemotron": Case("nemotron", {"norm_eps": 0.02, "head_dim": 12}),
     "olmo": Case("olmo", {}),
@@ -133,14 +178,32 @@ CASES: dict[str, Case] = {
     "olmo3": Case(
         "olmo3", RMS | WINDOW | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
     ),
+    "olmoe": Case("olmoe", RMS | {"num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": False}),
+    "olmoe, normalised": Case("olmoe", RMS | {"num_experts": 5, "num_experts_per_tok": 3, "norm_topk_prob": True}),
     "opt": Case("opt", {"ffn_dim": 40, "word_embed_proj_dim": models.D_MODEL, "pad_token_id": 1}),
     "persimmon": Case("persimmon", LAYER),
     "phi": Case("phi", LAYER),
     "phi3": Case("phi3", RMS | WINDOW),
+    "phimoe": Case(
+        "phimoe",
+        RMS | {"num_local_experts": 5, "num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True},
+    ),
     "qwen2": Case("qwen2", RMS),
+    "qwen2_moe": Case("qwen2_moe", RMS | EXPERTS | SHARED | {"decoder_sparse_step": 2, "norm_topk_prob": False}),
+    "qwen2_moe, normalised": Case(
+        "qwen2_moe", RMS | EXPERTS | SHARED | {"mlp_only_layers": [0], "norm_topk_prob": True}
+    ),
     "qwen3": Case("qwen3", RMS | {"head_dim": 12}),
+    "qwen3_moe": Case("qwen3_moe", RMS | EXPERTS | {"norm_topk_prob": False, "head_dim": 12}),
+    "qwen3_moe, normalised": Case(
+        "qwen3_moe", RMS | EXPERTS | {"mlp_only_layers": [2], "norm_topk_prob": True, "head_dim": 12}
+    ),
     "seed_oss": Case("seed_oss", RMS | {"head_dim": 12, "attention_out_bias": True, "mlp_bias": True}),
     "smollm3": Case("smollm3", RMS | {"no_rope_layer_interval": 2}),
+    "solar_open": Case(
+        "solar_open",
+        RMS | EXPERTS | {"n_routed_experts": 6, "n_shared_experts": 1, "n_group": 2, "topk_group": 1, "head_dim": 12},
+    ),
     "stablelm": Case("stablelm", LAYER | {"use_qkv_bias": True}),
     "stablelm, parallel": Case("stablelm", LAYER | {"use_parallel_residual": True, "qk_layernorm": True}),
     "starcoder2": Case("starcoder2", {"norm_epsilon": 0.02} | WINDOW),
@@ -175,6 +238,9 @@ def draw(module: nn.Module, *, unit_offset: bool) -> None:
     norms = {id(one) for part in module.modules() if "Norm" in type(part).__name__ for one in part.parameters()}
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     with torch.no_grad():
+        for name, buffer in sorted(module.named_buffers()):
+            if name.endswith("correction_bias"):  # of a router: sways its choice, and not its weights
+                buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
         for name, parameter in sorted(module.named_parameters()):
             drawn = torch.randn(parameter.shape, generator=generator)
             if parameter.numel() == 1:
@@ -269,6 +335,9 @@ def certified(name: str) -> None:
     for kind in NeuronKind:
         entries = run.entries(kind)
         every = torch.arange(entries.per_layer * models.LAYERS)
+        if kind is NeuronKind.FFN:  # layers may be of different widths
+            widths = torch.tensor([model.dimensions.ffn_neurons(layer) for layer in range(models.LAYERS)])
+            every = every[every % entries.per_layer < widths[entries.layer(every)]]
         layers = entries.layer(every)
         bases = inputs[:-1] + (run.stream.attention_output[:, at] if kind is NeuronKind.FFN else 0)
         scores = log_p(bases[layers] + entries.contributions(every)) - log_p(bases)[layers]
@@ -319,26 +388,61 @@ def effects(name: str) -> None:
             plain = float(run.log_probabilities[run.target_id]) - changed
             assert abs(effect - plain) <= 1e-4, f"{one.neuron.label}: {effect} and {plain}"
     size, clean = model.dimensions, float(run.log_probabilities[run.target_id])
-    parts = [Part.parse("L1.F5"), Part.parse("L1.H2@3")]
+    some = next(one.neuron for one in run.raising(NeuronKind.FFN, 1, Part(1))[0])  # of an expert, where there are any
+    parts = [Part.of(some), Part.parse("L1.H2@3")]
     together = Effects.of(run).together([[one] for one in parts])
-    handle = _block(model, row.ffn_output).register_forward_pre_hook(_silent(slice(5, 6), at))
-    runs = [_log_p(model, whole, run.target_id)]
-    handle.remove()
+    runs = [_without(model, some, whole, run.target_id, at)]
     taken = source_contributions(run, 1, 2)[3] / multiplier
     handle = _block(model, row.attention_writes).register_forward_hook(_less(taken, at))
     runs.append(_log_p(model, whole, run.target_id))
     handle.remove()
     for effect, changed in zip(together, runs, strict=True):
         assert abs(effect - (clean - changed)) <= 1e-4
-    for zeroed, output, columns in (
-        (Part.of(Neuron.ffn(1, 5)), row.ffn_output, slice(5, 6)),
-        (Part.of(Head(1, 2)), row.attention_output, slice(2 * size.head_dim, 3 * size.head_dim)),
+    head = slice(2 * size.head_dim, 3 * size.head_dim)
+    handle = _block(model, row.attention_output).register_forward_pre_hook(_silent(head))
+    headless = _log_p(model, whole, run.target_id)
+    handle.remove()
+    for zeroed, changed in (
+        (Part.of(some), _without(model, some, whole, run.target_id)),
+        (Part.of(Head(1, 2)), headless),
     ):
         found = without(run, [zeroed])
-        handle = _block(model, output).register_forward_pre_hook(_silent(columns))
-        changed = _log_p(model, whole, run.target_id)
-        handle.remove()
         assert abs(float(found.log_probabilities[run.target_id]) - changed) <= 1e-4
+
+
+def _without(model: LanguageModel, neuron: Neuron, ids: list[int], target: int, at: int | None = None) -> float:
+    """log p(target) of a plain run without an FFN neuron of layer 1, at one position or at all."""
+    row = model.architecture
+    columns = slice(neuron.index, neuron.index + 1)
+    if neuron.expert is None:
+        output = row.ffn_output
+        if row.mixture is not None and model.dimensions.has_experts(1):
+            output = row.mixture.of_shared(row.ffn, output)
+        handle = _block(model, output).register_forward_pre_hook(_silent(columns, at))
+    else:
+        assert row.mixture is not None
+        hook = _less_of_expert(neuron.expert, neuron.index, at)
+        handle = _block(model, row.mixture.module).register_forward_hook(hook)
+    with as_in_transformers(model.module):
+        found = _log_p(model, ids, target)
+    handle.remove()
+    return found
+
+
+def _less_of_expert(expert: int, index: int, at: int | None) -> Any:
+    """Takes from what experts add what one neuron of one of them does, by the experts' own weights."""
+
+    def hook(module: Any, args: tuple[Tensor, Tensor, Tensor], output: Tensor) -> Tensor:
+        hidden, chosen, weights = args
+        gate, up = (hidden @ module.gate_up_proj[expert].T).chunk(2, dim=-1)
+        active = (module.act_fn(gate) * up)[:, index] * (weights * (chosen == expert)).sum(dim=-1)
+        taken = active[:, None] * module.down_proj[expert][:, index]
+        if at is not None:
+            taken = taken * (torch.arange(len(taken)) == at)[:, None]
+        found: Tensor = output - taken
+        return found
+
+    return hook
 
 
 def _block(model: LanguageModel, part: str) -> nn.Module:

@@ -11,7 +11,7 @@ from app.serving.worker import Report
 from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
-from db.neuron import Neuron
+from db.neuron import Neuron, Part, Sizes, width_of
 from db.records import NeuronCard
 from db.token_text import shorten
 
@@ -38,25 +38,22 @@ class LayerRank:
     after: Neuron | None
 
 
-def rank_in_layer(neuron: Neuron, layer: pd.DataFrame) -> LayerRank:
+def rank_in_layer(neuron: Neuron, layer: pd.DataFrame, sizes: Sizes) -> LayerRank:
     """Rank a neuron among those of its layer and kind.
 
     Args:
         neuron: which.
         layer: all neurons of its layer and kind, in neuron order; columns index, head and :data:`FIGURES`.
+        sizes: of the model.
     """
-    neurons = [
-        Neuron(neuron.layer, neuron.kind, None if pd.isna(head) else int(head), int(index))
-        for head, index in zip(layer["head"], layer["index"], strict=True)
-    ]
-    place = neurons.index(neuron)
-    others = max(len(neurons) - 1, 1)
+    place, count = neuron.row(sizes), len(layer)
+    others = max(count - 1, 1)
     figures = {name: float(layer[name].iloc[place]) for name in FIGURES}
     return LayerRank(
         figures,
         {name: float((layer[name].abs() < abs(figures[name])).sum()) / others for name in FIGURES},
-        neurons[place - 1] if place else None,
-        neurons[place + 1] if place + 1 < len(neurons) else None,
+        Neuron.in_row(neuron.layer, neuron.kind, place - 1, sizes) if place else None,
+        Neuron.in_row(neuron.layer, neuron.kind, place + 1, sizes) if place + 1 < count else None,
     )
 
 
@@ -87,8 +84,8 @@ def head_by_peak(neuron: Neuron, layer: pd.DataFrame) -> tuple[NeuronPeak, ...]:
 
 
 def layer_neighbours(atlas: Catalogue, neuron: Neuron) -> tuple[Neuron, ...]:
-    """The neuron with those next to it in its layer, or in its head."""
-    width = atlas.layout.block(neuron.layer, neuron.kind).width
+    """The neuron with those next to it in its layer, or in its head or expert."""
+    width = width_of(Part.of(neuron), atlas.layout.sizes(neuron.layer))
     places = range(max(0, neuron.index - _EACH_SIDE), min(width, neuron.index + _EACH_SIDE + 1))
     return tuple(replace(neuron, index=place) for place in places)
 
@@ -117,7 +114,8 @@ def part_in_prompt(one: "ValueNeuron", analysis: "Analysis") -> tuple[str, str]:
     """Its score, and the rest of a sentence: where it took what it wrote from, and which tokens that raised."""
     source = "" if one.position is None else f" from position {one.position} “{analysis.tokens[one.position].display}”"
     raised = "promoted" if one.activation > 0 else "suppressed"
-    rest = f"{source}, activation {signed(one.activation)}: it raised its {raised} tokens."
+    routed = "" if one.router is None else f", the router’s weight {one.router:.2f} in it"
+    rest = f"{source}, activation {signed(one.activation)}{routed}: it raised its {raised} tokens."
     return f"{nats(one.score)} nats", rest
 
 
@@ -131,6 +129,19 @@ def most_active(tokens: Sequence[str], activation: Sequence[float]) -> str:
     return (
         f"Most active at position {place}, “{shorten(tokens[place], 40)}”: {signed(value)}. There it raises the tokens "
         f"it {raised} and lowers those it {lowered}."
+    )
+
+
+def router_in_words(tokens: Sequence[str], router: Sequence[float], neuron: Neuron) -> str:
+    """Where in a text the router chose a neuron's expert, and with which weight most."""
+    chosen = [place for place, weight in enumerate(router) if weight]
+    if not chosen:
+        return f"The router of layer {neuron.layer} chose expert {neuron.expert} nowhere in this text."
+    most = max(chosen, key=lambda place: router[place])
+    return (
+        f"The router of layer {neuron.layer} chose expert {neuron.expert} at {len(chosen)} of {len(tokens)} positions, "
+        f"with the most weight, {router[most]:.2f}, at position {most}, “{shorten(tokens[most], 40)}”. At the others "
+        "the neuron is not active."
     )
 
 

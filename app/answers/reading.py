@@ -152,7 +152,10 @@ _ABSENT = float("-inf")
 _RANKS: dict[ListOrder, Callable[[Any], Any]] = {
     ListOrder.SCORE: lambda row: -row.score,
     ListOrder.ACTIVATION: lambda row: -_figure(row, "activation"),
-    ListOrder.LAYER: lambda row: (row.neuron.layer, row.neuron.kind, row.neuron.head or 0, row.neuron.index),
+    ListOrder.LAYER: lambda row: (
+        *(row.neuron.layer, row.neuron.kind, row.neuron.head or 0),
+        *(-1 if row.neuron.expert is None else row.neuron.expert, row.neuron.index),
+    ),
     ListOrder.SOURCE: lambda row: _figure(row, "position"),
     ListOrder.PROMPTS: lambda row: -_figure(row, "prompts"),
     ListOrder.EFFECT: lambda row: -_figure(row, "effect"),

@@ -71,7 +71,8 @@ def as_found(_row: object) -> tuple[float | str, ...]:
 
 def _place(row: Hit | ConceptNeuron) -> tuple[float | str, ...]:
     neuron = row.neuron
-    return neuron.layer, str(neuron.kind), -1 if neuron.head is None else neuron.head, neuron.index
+    within = neuron.head if neuron.expert is None else neuron.expert
+    return neuron.layer, str(neuron.kind), -1 if within is None else within, neuron.index
 
 
 def _end(row: Hit | ConceptNeuron) -> tuple[float | str, ...]:
@@ -303,7 +304,7 @@ def _ranked(
             model.unembedding,
             list(weights),
             list(weights.values()),
-            atlas.info.neurons if conditions.head is not None else MAX_RANKED,
+            MAX_RANKED if conditions.head is None and conditions.expert is None else atlas.info.neurons,
             kind=conditions.kind,
             layers=conditions.layers,
             sign=conditions.sign,
@@ -314,6 +315,7 @@ def _ranked(
             for one in found
             if (least is None or one.mean_z >= least)
             and (conditions.head is None or one.neuron.head == conditions.head)
+            and (conditions.expert is None or one.neuron.expert == conditions.expert)
         )[:MAX_RANKED]
 
     key = (atlas.info.build_id, "concept", tuple(weights.items()), conditions)

@@ -65,12 +65,12 @@ class Changes:
             assert isinstance(part, Part)
             check_exists(part, size)
             place, here = (part.layer, part.kind), _neurons(size, part)
-            count = size.ffn_width if part.kind is NeuronKind.FFN else size.attention_width
+            count = size.ffn_neurons(part.layer) if part.kind is NeuronKind.FFN else size.attention_width
             if one.clamped:
                 found.values.setdefault(place, torch.full((count,), torch.nan))[here] = one.amount
                 continue
             found.factors.setdefault(place, torch.ones(count))[here] *= one.amount
-            if part.head is None and part.index is None:
+            if part.whole:
                 found.biases[place] = found.biases.get(place, 1.0) * one.amount
         return found
 
@@ -81,12 +81,13 @@ class Changes:
 
 def _neurons(size: Dimensions, part: Part) -> slice:
     """Which neurons of its sub-layer a part is made of."""
-    if part.kind is NeuronKind.FFN or part.head is None:
-        return slice(None) if part.index is None else slice(part.index, part.index + 1)
-    first = part.head * size.head_dim
-    return (
-        slice(first, first + size.head_dim) if part.index is None else slice(first + part.index, first + part.index + 1)
-    )
+    if part.whole:
+        return slice(None)
+    if part.neuron is not None:
+        return slice(row := part.neuron.row(size), row + 1)
+    if part.expert is not None and size.experts is not None:
+        return slice(first := size.experts.first(part.expert), first + size.experts.width)
+    return slice(first := (part.head or 0) * size.head_dim, first + size.head_dim)
 
 
 @contextmanager
@@ -99,17 +100,12 @@ def changed(model: LanguageModel, changes: Changes) -> Iterator[None]:
     if changes.values:
         _require_free_activations(model, "An activation cannot be set here; multiply it")
     with model.lock, _hooks() as handles:
-        device = next(model.module.parameters()).device
         for place in {**changes.factors, **changes.values}:
-            module = model.module.get_submodule(f"{model.architecture.layers}.{_output(model, place)}")
-            pair = (
-                None if held is None else held.to(device)
-                for held in (changes.factors.get(place), changes.values.get(place))
-            )
-            handles.append(module.register_forward_pre_hook(_multiplying(*pair)))
-            if place in changes.biases and isinstance(module.bias, Tensor):
-                more = (changes.biases[place] - 1) * module.bias.float()
-                handles.append(module.register_forward_hook(_adding(more)))
+            for module in _changing(model, place, changes.factors.get(place), changes.values.get(place), handles):
+                bias = getattr(module, "bias", None)
+                if place in changes.biases and bias is not None:
+                    more = (changes.biases[place] - 1) * bias.float()
+                    handles.append(module.register_forward_hook(_adding(more)))
         yield
 
 
@@ -144,13 +140,43 @@ def _hooks() -> Iterator[list[Any]]:
             handle.remove()
 
 
-def _output(model: LanguageModel, sub_layer: SubLayer, *, whole: bool = False) -> str:
-    """The sub-layer's output matrix; `whole`: its last module, behind a norm of its output."""
-    layer, kind = sub_layer
-    names = model.architecture
-    if whole:
-        return f"{layer}.{names.ffn_writes if kind is NeuronKind.FFN else names.attention_writes}"
-    return f"{layer}.{names.ffn_output if kind is NeuronKind.FFN else names.attention_output}"
+def _written(model: LanguageModel, sub_layer: SubLayer) -> nn.Module:
+    """The sub-layer's last module, behind a norm of its output."""
+    row, ffn = model.architecture, sub_layer[1] is NeuronKind.FFN
+    part = row.ffn_writes if ffn else row.attention_writes
+    return model.module.get_submodule(f"{row.layers}.{sub_layer[0]}.{part}")
+
+
+def _inputs(model: LanguageModel, sub_layer: SubLayer) -> list[tuple[str, slice]]:
+    """The modules that are given its neurons' activations, by their names, and which neurons' each is given."""
+    (layer, kind), row = sub_layer, model.architecture
+    attention = [(row.attention_output, slice(None))]
+    parts = row.ffn_inputs(model.dimensions, layer) if kind is NeuronKind.FFN else attention
+    return [(f"{row.layers}.{layer}.{part}", neurons) for part, neurons in parts]
+
+
+def _changing(
+    model: LanguageModel, place: SubLayer, factor: Tensor | None, value: Tensor | None, handles: list[Any]
+) -> Iterator[nn.Module]:
+    """Multiply, or set, a sub-layer's activations; yields the modules that are given them."""
+    layer, row, mixture = place[0], model.architecture, model.architecture.mixture
+    gate: list[Tensor] = []
+    device = next(model.module.parameters()).device
+    gated = mixture.shared_gate if mixture is not None and model.dimensions.has_experts(layer) else None
+    if gated and value is not None:  # an activation of the shared expert is what its gate leaves of it
+        block = model.module.get_submodule(f"{row.layers}.{layer}")
+        of_gate = block.get_submodule(gated)
+
+        def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            gate[:] = [of_gate(args[0].flatten(0, -2)).sigmoid()]
+
+        handles.append(block.get_submodule(row.ffn).register_forward_pre_hook(keep))
+    for name, here in _inputs(model, place):
+        module = model.module.get_submodule(name)
+        some = [None if held is None else held[..., here].to(device) for held in (factor, value)]
+        own = gate if here.start == 0 and not isinstance(module, nn.Identity) else []
+        handles.append(module.register_forward_pre_hook(_multiplying(some[0], some[1], own)))
+        yield module
 
 
 def _fitting(held: Tensor, rows: Tensor) -> Tensor:
@@ -158,11 +184,14 @@ def _fitting(held: Tensor, rows: Tensor) -> Tensor:
     return held.squeeze(1) if held.ndim > rows.ndim else held
 
 
-def _multiplying(factor: Tensor | None, value: Tensor | None) -> Callable[..., Any]:
+def _multiplying(factor: Tensor | None, value: Tensor | None, gate: Sequence[Tensor] = ()) -> Callable[..., Any]:
+    """A hook before a module; `gate` holds, once it runs, what its input is multiplied by later."""
+
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         activation = args[0] if factor is None else args[0] * _fitting(factor, args[0])
         if value is not None:
             set_to = _fitting(value, activation)
+            set_to = set_to / gate[0] if gate else set_to
             activation = torch.where(set_to.isnan(), activation, set_to)
         return activation, *args[1:]
 
@@ -237,11 +266,17 @@ def without(run: PromptRun, parts: Sequence[Part]) -> PromptRun:
 def _zeroed_weights(model: LanguageModel, changes: Changes) -> Weights:
     """The weights with the value vectors of the zeroed neurons zero, and with the biases of whole sub-layers zero."""
     masks: dict[str, Tensor] = {}
+    mixture, experts = model.architecture.mixture, model.dimensions.experts
     for place in changes.factors:
-        mask, name = changes.zeroed(place), f"{model.architecture.layers}.{_output(model, place)}"
-        masks[f"{name}.weight"] = mask[:, None] if model.architecture.conv1d else mask
-        if place in changes.biases:
-            masks[f"{name}.bias"] = torch.ones(model.dimensions.d_model, dtype=torch.bool)
+        for name, here in _inputs(model, place):
+            mask = changes.zeroed(place)[here]
+            if mixture is not None and experts is not None and name.endswith(f".{mixture.active}"):
+                name = name.removesuffix(mixture.active) + mixture.module
+                masks[f"{name}.down_proj"] = mask.view(experts.count, 1, experts.width)
+                continue
+            masks[f"{name}.weight"] = mask[:, None] if model.architecture.conv1d else mask
+            if place in changes.biases:
+                masks[f"{name}.bias"] = torch.ones(model.dimensions.d_model, dtype=torch.bool)
 
     def read(name: str) -> Tensor | None:
         found, mask = model.weights.read(name), masks.get(name)
@@ -293,12 +328,13 @@ def part_scores(run: PromptRun, parts: Sequence[Part]) -> list[float]:
 def _contribution(run: PromptRun, part: Part) -> Float[Tensor, " d"]:
     stream, weights, layer = run.stream, run.model.weights, part.layer
     check_exists(part, run.model.dimensions)
-    if part.head is None and part.index is None:
+    if part.whole:
         outputs = stream.ffn_output if part.kind is NeuronKind.FFN else stream.attention_output
         return outputs[layer, stream.position]
     here = _neurons(run.model.dimensions, part)
     if part.kind is NeuronKind.FFN:
-        return stream.ffn_activation[layer, stream.position, here] @ weights.ffn_values(layer)[here]
+        rows = torch.arange(run.model.dimensions.ffn_width)[here]
+        return stream.ffn_activation[layer, stream.position, rows] @ weights.ffn_values(layer, rows)
     active = stream.attention_activation(layer)  # [H, T, D]
     if part.position is None:
         active = active.sum(dim=1)
@@ -496,7 +532,8 @@ class Effects:
         return self.run.entries(kind).values(layer)
 
     def _written(self, kind: NeuronKind, active: Float[Tensor, "L neurons"]) -> Float[Tensor, "L d"]:
-        return torch.stack([one @ self._values(kind, layer) for layer, one in enumerate(active)])
+        values = (self._values(kind, layer) for layer in range(len(active)))
+        return torch.stack([one[: len(here)] @ here for one, here in zip(active, values, strict=True)])
 
     def together(self, sets: Sequence[Sequence[Part]]) -> list[float]:
         """Effect of each set of parts, all of a set at once; nats. One token for each set, through all layers.
@@ -516,12 +553,10 @@ class Effects:
             some = sets[start : start + rows]
             with _as_run(self.run) as module, _hooks() as handles, torch.inference_mode():
                 for place, (factors, values, added, taken) in self._taking_out(some).items():
-                    output, written = (
-                        module.get_submodule(f"{self.run.model.architecture.layers}.{name}")
-                        for name in (_output(self.run.model, place), _output(self.run.model, place, whole=True))
-                    )
-                    handles.append(output.register_forward_pre_hook(_multiplying(factors, values)))
-                    handles.append(output.register_forward_hook(_adding(added)))
+                    for output in _changing(self.run.model, place, factors, values, handles):
+                        if getattr(output, "bias", None) is not None:
+                            handles.append(output.register_forward_hook(_adding(added)))
+                    written = _written(self.run.model, place)
                     handles.append(written.register_forward_hook(_adding(-taken)))
                 tokens = stream.token_ids[stream.position :].expand(1 + len(some), 1)
                 found += self._lost(module, tokens.to(stream.value.device)).tolist()
@@ -537,9 +572,10 @@ class Effects:
         whats = [Changes.of(size, [Intervention(one) for one in parts if one.position is None]) for parts in sets]
         found: dict[SubLayer, tuple[Tensor, Tensor | None, Tensor, Tensor]] = {}
         for place in {(one.layer, one.kind): None for parts in sets for one in parts}:
-            (layer, kind), name = place, _output(model, place)
-            bias = model.weights.optional(f"{model.architecture.layers}.{name}.bias")
-            ones = torch.ones(size.ffn_width if kind is NeuronKind.FFN else size.attention_width)
+            layer, kind = place
+            every = (model.weights.optional(f"{name}.bias") for name, _ in _inputs(model, place))
+            bias = next((one for one in every if one is not None), None)
+            ones = torch.ones(size.ffn_neurons(layer) if kind is NeuronKind.FFN else size.attention_width)
             factors = torch.stack([ones, *(what.factors.get(place, ones) for what in whats)])[:, None]
             factors = factors.to(self.run.stream.value.device)
             added, taken = factors.new_zeros(2, len(factors), 1, size.d_model)
@@ -552,7 +588,7 @@ class Effects:
             values = None
             if means is not None:
                 mean = means.ffn if kind is NeuronKind.FFN else means.attention
-                values = torch.where(factors == 0, mean[layer], torch.nan)
+                values = torch.where(factors == 0, mean[layer, : len(ones)], torch.nan)
             found[place] = factors, values, added, taken
         return found
 

@@ -130,7 +130,7 @@ def through_head(model: LanguageModel, neuron: Neuron, layer: int, head: int, sh
         raise AtlasError(f"{neuron.label} is not an FFN neuron; only those are read through heads.")
     if neuron.layer >= layer:
         raise AtlasError(f"L{layer}.H{head} cannot read {neuron.label}: a head reads only what earlier layers wrote.")
-    value = weights.ffn_values(neuron.layer)[neuron.index]
+    value = weights.ffn_values(neuron.layer, torch.tensor([neuron.row(size)]))[0]
     keys = key_vectors(weights, [Neuron.attention(layer, head, n) for n in range(size.head_dim)])
     moved = (keys @ value) @ weights.attention_values(layer)[head * size.head_dim : (head + 1) * size.head_dim]
     (promotes, suppresses), (direct, direct_bottom) = _both_ends(model, moved, shown), _both_ends(model, value, shown)

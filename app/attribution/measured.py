@@ -212,7 +212,8 @@ def _like(run: "PromptRun", chosen: Sequence[ValueNeuron], draw: int) -> list[Pa
     found: list[Part] = []
     for one in chosen:
         entries = run.entries(one.neuron.kind)
-        numbers = one.neuron.layer * entries.per_layer + torch.arange(entries.per_layer)
+        live = entries.live(one.neuron.layer)
+        numbers = one.neuron.layer * entries.per_layer + (torch.arange(entries.per_layer) if live is None else live)
         apart = (entries.activation(numbers).abs().cpu() - abs(one.activation)).abs()
         near = numbers[apart.topk(min(NEAREST + len(taken), len(numbers)), largest=False).indices].tolist()
         free = [name for name in map(entries.name, near) if name not in taken][:NEAREST]
@@ -245,7 +246,8 @@ def most_effective(
     with torch.inference_mode():
         for kind in NeuronKind:
             entries = run.entries(kind)
-            total = entries.per_layer * run.model.dimensions.layers
+            size = run.model.dimensions
+            total = size.all_ffn_neurons if kind is NeuronKind.FFN else entries.per_layer * size.layers
             if count == ALL and kind is NeuronKind.FFN:
                 sweep = Sweep.of(run, folder)
                 sweep.finish()
@@ -279,7 +281,7 @@ def _named(
     scores = run.scores(entries.contributions(numbers), [kind], [entries.layer(numbers)]).tolist()
     rows = zip(numbers.tolist(), scores, entries.activation(numbers).tolist(), effects.tolist(), strict=True)
     return tuple(
-        ValueNeuron(*entries.name(number), score, activation, effect)
+        run.routed(ValueNeuron(*entries.name(number), score, activation, effect))
         for number, score, activation, effect in rows
         if sign * effect > 0
     )
@@ -432,7 +434,12 @@ class Sweep:
         parts = [part.label for part in getattr(run, "parts", ())]
         own, ids = run.model.checkpoint.identity, run.stream.token_ids.tolist()
         path = None if folder is None else _path(folder, own, ids, run.target_id, parts)
-        effects = np.full(size.layers * size.ffn_width, np.nan, np.float32)
+        width = size.ffn_width
+        effects = np.full(size.layers * width, np.nan, np.float32)
+        for layer in range(size.layers):
+            if (live := run.ffn.live(layer)) is not None:  # what is not active has no effect
+                effects[layer * width : (layer + 1) * width] = 0.0
+                effects[layer * width + live.numpy()] = np.nan
         return cls(run, path, effects if path is None else _kept(path, effects))
 
     @property
@@ -469,11 +476,13 @@ class Sweep:
         """The neurons that do most, at most so many of each sign, once all are measured; as in `Measured.found`."""
         found: dict[str, Effective] = {}
         effects = torch.from_numpy(self.effects)
-        chosen = f"exhaustive: all {len(effects):,} were measured"
+        total = self.run.model.dimensions.all_ffn_neurons
+        chosen = f"exhaustive: all {total:,} were measured"
         for sign, name in ((1, "ffn_helping"), (-1, "ffn_hindering")):
             best = (sign * effects).topk(min(count, len(effects))).indices
+            best = best[sign * effects[best] > 0]
             neurons = _named(self.run, NeuronKind.FFN, best, effects[best], sign)
-            found[name] = Effective(neurons, len(effects), len(effects), chosen)
+            found[name] = Effective(neurons, total, total, chosen)
         return found
 
     def result(self, count: int = 100) -> Measured:

@@ -121,14 +121,15 @@ def key_vectors(
     layer = torch.tensor([neuron.layer for neuron in neurons])
     if neurons[0].kind is NeuronKind.FFN:
         norm = architecture.ffn_norm
-        row = torch.tensor([neuron.index for neuron in neurons])
-        rows = gather_by_layer(lambda layer: weights.ffn_keys(layer)[key], layer, row)
+        row = torch.tensor([neuron.row(size) for neuron in neurons])
+        rows = gather_by_layer(lambda layer, some: weights.ffn_keys(layer, key, some), layer, row)
     else:
         norm = architecture.attention_norm
         heads = [neuron.head // size.group for neuron in neurons if neuron.head is not None]
         row = torch.tensor([head * size.head_dim + one.index for head, one in zip(heads, neurons, strict=True)])
-        rows = gather_by_layer(weights.value_projection_rows, layer, row)
-    rows *= gather_by_layer(lambda layer: weights.norm_weight(layer, norm)[None], layer, torch.zeros_like(layer))
+        rows = gather_by_layer(lambda layer, some: weights.value_projection_rows(layer)[some], layer, row)
+    gammas = gather_by_layer(lambda layer, some: weights.norm_weight(layer, norm)[None][some], layer, 0 * layer)
+    rows *= gammas
     centred = architecture.norm is NormKind.LAYER and norm is not None and conventions is Conventions.EXACT
     return rows - rows.mean(dim=1, keepdim=True) if centred else rows
 
@@ -150,8 +151,12 @@ def query_ffn_scores(stream: ResidualStream, weights: Weights, read: Readers) ->
     weighted = read.keys * read.weight[:, None]
     for layer in range(min(layers, int(read.layer.max()))):
         keys = (at * (read.layer > layer).to(at)) @ weighted
-        shares = product(keys, weights.ffn_values(layer))  # [positions, n]
-        scores[layer] = (stream.ffn_activation[layer, positions] * shares).sum(dim=0)
+        active, live = stream.ffn_activation[layer, positions], None
+        if weights.dimensions.experts is not None:
+            live = active.any(dim=0).nonzero().flatten()
+            active = active[:, live]
+        shares = product(keys, weights.ffn_values(layer, live))  # [positions, n]
+        scores[layer, slice(None) if live is None else live] = (active * shares).sum(dim=0)
     return scores
 
 
@@ -223,7 +228,9 @@ def activations(run: "PromptRun", neuron: Neuron) -> Activations:
     check_exists(neuron, run.model.dimensions, run.model.name)
     stream, layer = run.stream, neuron.layer
     if neuron.head is None:
-        return Activations(neuron, tuple(stream.ffn_activation[layer, :, neuron.index].tolist()))
+        row = neuron.row(run.model.dimensions)
+        active = tuple(stream.ffn_activation[layer, :, row].tolist())
+        return Activations(neuron, active, router=stream.router(neuron))
     kv_head = neuron.head // run.model.dimensions.group
     value = stream.value[layer, :, kv_head, neuron.index]
     weight = stream.attention_weight[layer, neuron.head]
@@ -288,18 +295,18 @@ def _row(weights: Weights, neuron: Neuron, place: int) -> tuple[Float[Tensor, " 
     """The row that reads, norm not folded in; its bias; and the name of the norm in front."""
     architecture, size, layer = weights.architecture, weights.dimensions, neuron.layer
     if neuron.head is None:
-        index, norm = neuron.index, architecture.ffn_norm
-        rows, bias = weights.ffn_keys(layer)[place], weights.ffn_key_bias(layer, place)
+        index, norm, bias = neuron.row(size), architecture.ffn_norm, weights.ffn_key_bias(layer, place)
+        row = weights.ffn_keys(layer, place, torch.tensor([index]))[0]
     else:
         index, norm = neuron.head // size.group * size.head_dim + neuron.index, architecture.attention_norm
-        rows, bias = weights.value_projection_rows(layer), weights.value_projection_bias(layer)
-    return rows[index], 0.0 if bias is None else float(bias[index]), norm
+        row, bias = weights.value_projection_rows(layer)[index], weights.value_projection_bias(layer)
+    return row, 0.0 if bias is None else float(bias[index]), norm
 
 
 def _value_vector(weights: Weights, neuron: Neuron) -> Float[Tensor, " d"]:
     if neuron.head is None:
-        return weights.ffn_values(neuron.layer)[neuron.index]
-    return weights.attention_values(neuron.layer)[neuron.head * weights.dimensions.head_dim + neuron.index]
+        return weights.ffn_values(neuron.layer, torch.tensor([neuron.row(weights.dimensions)]))[0]
+    return weights.attention_values(neuron.layer)[neuron.row(weights.dimensions)]
 
 
 def _side(

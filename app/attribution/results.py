@@ -126,6 +126,8 @@ class ValueNeuron:
             taken out at the analysed position and the later layers were run again; None where it was not measured.
         rank: of the target among all tokens by how far the contribution raises their logits, 1 the most; None where
             nothing was measured.
+        router: of an expert's neuron, the router's weight for it, which is part of the activation; 0 where it was not
+            chosen.
     """
 
     neuron: Neuron
@@ -134,6 +136,7 @@ class ValueNeuron:
     activation: float
     effect: float | None = None
     rank: int | None = None
+    router: float | None = None
 
     @staticmethod
     def check(found: dict[str, Any]) -> None:
@@ -579,9 +582,12 @@ class Activations:
         attention_weight: of an attention neuron, the analysed position's attention to each position, 0 to 1.
         arriving: of an attention neuron, attention weight x value: what multiplies its value vector at the analysed
             position.
+        router: of an expert's neuron, the router's weight for the expert at each position, which is part of the
+            activation; 0 where it was not chosen.
     """
 
     neuron: Neuron
     activation: tuple[float, ...]
     attention_weight: tuple[float, ...] | None = None
     arriving: tuple[float, ...] | None = None
+    router: tuple[float, ...] | None = None

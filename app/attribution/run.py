@@ -1,7 +1,7 @@
 """One prompt, run once: what every question about it shares, and the questions that are asked one at a time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -143,6 +143,10 @@ class PromptRun:
     def ffn(self) -> FfnEntries:
         return FfnEntries.of(self.stream, self.model.weights)
 
+    def routed(self, one: ValueNeuron) -> ValueNeuron:
+        """With the router's weight at the analysed position."""
+        return one if (weights := self.stream.router(one.neuron)) is None else replace(one, router=weights[-1])
+
     @cached_property
     def attention(self) -> AttentionEntries:
         return AttentionEntries(self.model.weights, self.stream)
@@ -217,11 +221,14 @@ class PromptRun:
             require_same_model(self.model, ranges.catalogue)
 
         def bound(layer: int) -> Tensor:
+            live = entries.live(layer)
+            some = slice(None) if live is None else live
             if ranges is None or isinstance(ranges, StoredRanges):
                 ends = None if ranges is None else ranges.ends(kind, layer)
-                spans, reach = logit_spans(entries.values(layer), unembedding, ends)
+                ends = None if ends is None else (ends[0][some], ends[1][some])
+                spans, reach = logit_spans(entries.values(layer, live), unembedding, ends)
             else:
-                spans, reach = ranges(kind, layer), None
+                spans, reach = ranges(kind, layer)[some], None
             width = (entries.scaled(layer, spans.to(self.gradients)) / self.scale).square() / 8
             if not capped or reach is None:
                 return self.between(slope(layer), width)[upper]
@@ -326,7 +333,7 @@ class PromptRun:
         """
         span, tolerance = self._span(kind, part), self.bases(kind).tolerance
         lower, bound = self._bounds(kind, False, ranges)
-        ranking = certified_bottom(span.bounds(lower), span.exact, k, bound, tolerance)
+        ranking = certified_bottom(span.bounds(lower, upper=False), span.exact, k, bound, tolerance)
         return span.active(ranking), ranking.certificate
 
     def linear(
@@ -336,7 +343,8 @@ class PromptRun:
         span, entries = self._span(kind, part), self.entries(kind)
         bounds = span.bounds(lambda layer: entries.dot(layer, direction))
         found, values = bounds.best(min(k, bounds.total), torch.empty(0, dtype=torch.long))
-        ranking = Ranking(found, values, Certificate(bounds.total, bounds.total, "linear", 0.0))
+        kept, total = bounds.listed(values, k), bounds.total + bounds.zeros
+        ranking = Ranking(found[:kept], values[:kept], Certificate(total, total, "linear", 0.0))
         return span.active(ranking), ranking.certificate
 
     def _span(self, kind: NeuronKind, part: Part | None = None) -> "_Span":
@@ -347,7 +355,9 @@ class PromptRun:
         check_exists(part, self.model.dimensions, self.model.name)
         if kind not in part.kinds or part.index is not None:
             raise AtlasError(f"{part.label} has no {kind} neurons.")
-        start, size = 0, entries.per_layer
+        start, size, experts = 0, entries.per_layer, self.model.dimensions.experts
+        if part.expert is not None and experts is not None:
+            start, size = experts.first(part.expert), experts.width
         if part.head is not None:
             _, _, tokens, width = self.attention.shape
             start, size = part.head * tokens * width, tokens * width
@@ -403,12 +413,12 @@ class PromptRun:
         """The k FFN neurons that did most to switch the readers on; fewer where fewer in the layers before them did
         anything to it.
         """
-        scores = query_ffn_scores(self.stream, self.model.weights, read)
+        scores, size = query_ffn_scores(self.stream, self.model.weights, read), self.model.dimensions
         possible = scores.flatten().nonzero().flatten()
         best = scores.flatten()[possible].topk(min(k, len(possible)))
         width = scores.shape[1]
         return tuple(
-            QueryNeuron(Neuron.ffn(*divmod(entry, width)), score)
+            QueryNeuron(Neuron.in_row(entry // width, NeuronKind.FFN, entry % width, size), score)
             for entry, score in zip(possible[best.indices].tolist(), best.values.tolist(), strict=True)
         )
 
@@ -435,13 +445,12 @@ class _Span:
     size: int
     layer: int | None
 
-    def bounds(self, of_layer: Callable[[int], Tensor]) -> Bounds:
-        """The bounds of these entries, given those of a layer's."""
-        per_layer = self.entries.per_layer
-        if self.layer is None:
-            return Bounds(of_layer, self.size // per_layer, per_layer)
-        start = self.first % per_layer
-        return Bounds.dense(of_layer(self.layer)[start : start + self.size])
+    def bounds(self, of_layer: Callable[[int], Tensor], *, upper: bool = True) -> Bounds:
+        """The bounds of these entries, given those of a layer's: the upper ones, or the lower ones."""
+        size, width = self.run.model.dimensions, self.entries.per_layer
+        here = slice(start := self.first % width, start + min(self.size, width))
+        layers = range(size.layers)[slice(self.layer, None if self.layer is None else self.layer + 1)]
+        return Bounds.among(self.entries, of_layer, layers, here, size, upper=upper)
 
     def exact(self, chosen: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """Scores, on the CPU."""
@@ -454,7 +463,8 @@ class _Span:
         numbers = ranking.entries + self.first
         activations = self.entries.activation(numbers).tolist()
         triples = zip(numbers.tolist(), ranking.scores.tolist(), activations, strict=True)
-        return tuple(ValueNeuron(*self.entries.name(number), score, active) for number, score, active in triples)
+        found = (ValueNeuron(*self.entries.name(number), score, active) for number, score, active in triples)
+        return tuple(map(self.run.routed, found))
 
     def active(self, ranking: Ranking) -> tuple[ValueNeuron, ...]:
         """The same without what did nothing: a position outside a layer's window, a neuron that was silent or zeroed. A

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from app.attribution.results import Certificate
 from db.neuron import Neuron, NeuronKind, check_exists
+from indexer.families import Dimensions
 from indexer.forward import ResidualStream
 from indexer.weights import Weights
 
@@ -43,11 +44,14 @@ class Entries(Protocol):
     def per_layer(self) -> int:
         """Entries per layer."""
 
+    def live(self, layer: int) -> Int[Tensor, " neurons"] | None:
+        """The neurons of a layer with experts that can be active: all others' contributions are 0. None: all can."""
+
     def dot(self, layer: int, direction: Float[Tensor, " d"]) -> Float[Tensor, " entries"]:
         """contribution · direction, for every entry of the layer."""
 
     def scaled(self, layer: int, numbers: Float[Tensor, " neurons"]) -> Float[Tensor, " entries"]:
-        """|activation| x its neuron's number (in neuron order), for every entry of the layer."""
+        """|activation| x its neuron's number (in neuron order, `live` ones only), for every entry of the layer."""
 
     def contributions(self, entries: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         """activation x value vector."""
@@ -68,13 +72,15 @@ class Entries(Protocol):
             AtlasError: there is no such neuron of this kind.
         """
 
-    def values(self, layer: int) -> Float[Tensor, "neurons d"]:
-        """The layer's value vectors, in neuron order."""
+    def values(self, layer: int, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, "neurons d"]:
+        """The layer's value vectors, in neuron order; only some of them, where rows are given."""
 
 
 @dataclass(frozen=True, eq=False)
 class FfnEntries:
-    """FFN neurons at the analysed position. activations: [L, n]."""
+    """FFN neurons at the analysed position. activations: [L, n]; n is of the widest layer, and beyond a layer's own
+    neurons there are entries that no neuron has.
+    """
 
     weights: Weights
     activations: Float[Tensor, "L n"]
@@ -84,18 +90,27 @@ class FfnEntries:
     def of(cls, stream: ResidualStream, weights: Weights) -> "FfnEntries":
         return cls(weights, stream.ffn_activation[:, stream.position].contiguous())
 
-    def values(self, layer: int) -> Float[Tensor, "n d"]:
-        return self.weights.ffn_values(layer)
+    def values(self, layer: int, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, "n d"]:
+        return self.weights.ffn_values(layer, rows)
 
     @property
     def per_layer(self) -> int:
         return self.activations.shape[1]
 
-    def dot(self, layer: int, direction: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
-        return self.activations[layer] * (self.values(layer) @ direction)
+    def live(self, layer: int) -> Int[Tensor, " m"] | None:
+        return None if self.weights.dimensions.experts is None else self.activations[layer].nonzero().flatten().cpu()
 
-    def scaled(self, layer: int, numbers: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return self.activations[layer].abs() * numbers
+    def dot(self, layer: int, direction: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+        live = self.live(layer)
+        products = self.values(layer, live) @ direction
+        return self.activations[layer] * (products if live is None else self._everywhere(live, products))
+
+    def scaled(self, layer: int, numbers: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+        live = self.live(layer)
+        return self.activations[layer].abs() * (numbers if live is None else self._everywhere(live, numbers))
+
+    def _everywhere(self, live: Int[Tensor, " m"], numbers: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+        return numbers.new_zeros(self.per_layer).index_copy_(0, live.to(numbers.device), numbers)
 
     def contributions(self, entries: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         index = entries % self.activations.shape[1]
@@ -108,11 +123,12 @@ class FfnEntries:
         return self.activations.flatten()[entries]
 
     def name(self, entry: int) -> tuple[Neuron, int | None]:
-        return Neuron.ffn(*divmod(entry, self.activations.shape[1])), None
+        layer, row = divmod(entry, self.activations.shape[1])
+        return Neuron.in_row(layer, NeuronKind.FFN, row, self.weights.dimensions), None
 
     def numbers(self, neuron: Neuron) -> list[int]:
         check_exists(neuron, self.weights.dimensions)
-        return [neuron.layer * self.per_layer + neuron.index]
+        return [neuron.layer * self.per_layer + neuron.row(self.weights.dimensions)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +150,12 @@ class AttentionEntries:
         _, heads, tokens, width = self.shape
         return heads * tokens * width
 
-    def values(self, layer: int) -> Float[Tensor, "a d"]:
-        return self.weights.attention_values(layer)
+    def values(self, layer: int, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, "a d"]:
+        found = self.weights.attention_values(layer)
+        return found if rows is None else found[rows]
+
+    def live(self, layer: int) -> None:
+        """All can be active."""
 
     def dot(self, layer: int, direction: Float[Tensor, " d"]) -> Float[Tensor, " entries"]:
         slopes = self._by_head(self.values(layer) @ direction)
@@ -178,14 +198,14 @@ class AttentionEntries:
 
 
 def gather_by_layer(
-    matrix: Callable[[int], Float[Tensor, "rows d"]], layer: Int[Tensor, " m"], row: Int[Tensor, " m"]
+    rows_of: Callable[[int, Int[Tensor, " n"]], Float[Tensor, "n d"]], layer: Int[Tensor, " m"], row: Int[Tensor, " m"]
 ) -> Float[Tensor, "m d"]:
-    """Row row[i] of the matrix of layer layer[i]."""
-    first = matrix(0)
+    """Row row[i] of the matrix of layer layer[i], of which `rows_of` gives some rows."""
+    first = rows_of(0, row[:0])
     found = first.new_empty(layer.shape[0], first.shape[1])
     for one in layer.unique().tolist():
         here = (layer == one).nonzero().flatten()
-        found[here] = matrix(one)[row[here]]
+        found[here] = rows_of(one, row[here])
     return found
 
 
@@ -224,20 +244,57 @@ class Bounds:
         of_layer: layer -> the bounds of its entries.
         layers: how many layers.
         per_layer: entries per layer; entry e is entry e % per_layer of layer e // per_layer.
+        open: how many are to be looked for; the others' bounds are -inf. None: all.
+        zeros: how many of these others are entries whose score is known to be exactly 0.
     """
 
     of_layer: Callable[[int], Float[Tensor, " entries"]]
     layers: int
     per_layer: int
+    open: int | None = None
+    zeros: int = 0
 
     @classmethod
     def dense(cls, bounds: Float[Tensor, " N"]) -> "Bounds":
         """Bounds that are there already."""
         return cls(lambda _layer: bounds, 1, bounds.shape[0])
 
+    @classmethod
+    def among(
+        cls,
+        entries: Entries,
+        of_layer: Callable[[int], Float[Tensor, " entries"]],
+        layers: range,
+        here: slice,
+        size: Dimensions,
+        *,
+        upper: bool,
+    ) -> "Bounds":
+        """Of some entries of some layers, the upper or the lower ones; of what cannot be active none."""
+        live = {layer: entries.live(layer) for layer in layers}
+
+        def those(layer: int) -> Tensor:
+            found, some = of_layer(layer), live[layer]
+            if some is not None:
+                nothing = torch.full_like(found, -torch.inf if upper else torch.inf)
+                found = nothing.index_copy_(0, some.to(found.device), found[some])
+            return found[here]
+
+        bounds = cls(lambda place: those(layers[place]), len(layers), here.stop - here.start)
+        can = [some for some in live.values() if some is not None]
+        if not can:
+            return bounds
+        count = sum(int(((some >= here.start) & (some < here.stop)).sum()) for some in can)
+        known = sum(max(0, min(here.stop, size.ffn_neurons(layer)) - here.start) for layer in layers)
+        return replace(bounds, open=count, zeros=known - count)
+
     @property
     def total(self) -> int:
-        return self.layers * self.per_layer
+        return self.layers * self.per_layer if self.open is None else self.open
+
+    def listed(self, scores: Float[Tensor, " m"], k: int) -> int:
+        """How many of the best scores are among the best k of all entries: zeros come before what is below 0."""
+        return len(scores) if not self.zeros else min(len(scores), max(int((scores > 0).sum()), k - self.zeros))
 
     def best(self, count: int, without: Int[Tensor, " v"]) -> tuple[Int[Tensor, " m"], Float[Tensor, " m"]]:
         """The `count` entries of highest bound but for those in `without`, and their bounds, in order."""
@@ -307,8 +364,15 @@ def search_all(count: int) -> Search:
 
 def search_top(bounds: Bounds, k: int, tolerance: float = 0.0, bound: str = "concavity") -> Search:
     """The same as a generator, so that several searches can have their entries scored together (`together`)."""
-    total = bounds.total
+    asked, total = k, bounds.total
     k = min(k, total)
+
+    def ranking() -> Ranking:
+        best = scores.topk(k)
+        kept = bounds.listed(best.values, asked)
+        certificate = Certificate(len(scores), total + bounds.zeros, bound, tolerance)
+        return Ranking(visited[best.indices[:kept]], best.values[:kept], certificate)
+
     visited, scores = torch.empty(0, dtype=torch.long), torch.empty(0)
     slack = 0.0
     while k and visited.shape[0] < total:
@@ -320,13 +384,11 @@ def search_top(bounds: Bounds, k: int, tolerance: float = 0.0, bound: str = "con
         while done < len(entries):
             size = _first_batch(k) - done if len(scores) < k else _still_open(ordered[done:], scores, k, slack)
             if size == 0:
-                best = scores.topk(k)
-                return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, bound, tolerance))
+                return ranking()
             batch = entries[done : done + size]
             visited, scores = torch.cat([visited, batch]), torch.cat([scores, (yield batch).cpu()])
             done += len(batch)
-    best = scores.topk(k)
-    return Ranking(visited[best.indices], best.values, Certificate(len(scores), total, bound, tolerance))
+    return ranking()
 
 
 def _first_batch(k: int) -> int:
@@ -342,6 +404,6 @@ def _still_open(bounds: Float[Tensor, " m"], scores: Float[Tensor, " n"], k: int
 
 def certified_bottom(lower: Bounds, exact: Exact, k: int, bound: str, tolerance: float = 0.0) -> Ranking:
     """The k entries of lowest exact score, lowest first; `lower` bounds every entry's score from below."""
-    upside_down = Bounds(lambda layer: -lower.of_layer(layer), lower.layers, lower.per_layer)
+    upside_down = replace(lower, of_layer=lambda layer: -lower.of_layer(layer))
     turned = certified_top(upside_down, lambda entries: -exact(entries), k, tolerance, bound)
     return replace(turned, scores=-turned.scores)

@@ -74,6 +74,7 @@ def _neuron_lines(analysis: Analysis, found: tuple[ValueNeuron, ...], catalogue:
             if one.position is None
             else f"  at {one.position}:{shorten(analysis.tokens[one.position].display, 12):12}"
         )
+        where += "" if one.router is None else f"  router {one.router:.3f}"
         raised = _raised(tokens.get(one.neuron), one.activation)
         measured = "" if one.effect is None else f"  measured {one.effect:+8.4f}"
         lines.append(

@@ -39,6 +39,8 @@ class Limits:
     heads: int = 1
     top: int = 1000
     """Most neurons of each kind that the server lists."""
+    experts: int = 0
+    """Of a layer that has some."""
 
 
 # The kinds of parameters.

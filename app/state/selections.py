@@ -58,6 +58,7 @@ SAVED_ROWS = 20
 TOKEN = Integer(0, lambda limits: limits.vocabulary - 1, Of.TOKENIZER)
 LAYER = Integer(0, lambda limits: limits.layers - 1, Of.SHAPE)
 HEAD_NUMBER = Integer(0, lambda limits: limits.heads - 1, Of.SHAPE)
+EXPERT_NUMBER = Integer(0, lambda limits: limits.experts - 1, Of.SHAPE)
 POSITION = Integer(0, MAX_POSITION, Of.TOKENIZER)
 TOP = Integer(1, lambda limits: min(MAX_TOP, limits.top))
 PAGE = Integer(1, 100_000)
@@ -278,20 +279,25 @@ class SearchSelection(Selection):
     min_z: float | None = parameter("z", Number(0, MAX_Z))
     max_rank: int | None = parameter("depth", Integer(1, MAX_RANK))
     reverse: bool = parameter("reverse", Flag(), False)
+    expert: int | None = parameter("expert", EXPERT_NUMBER)
     exact: bool = parameter("exact", Flag(), False)
     """Rank all neurons by the concept's direction, which needs the model."""
 
     @property
     def conditions(self) -> Filters:
         """What the neurons must fulfil, in no order."""
-        return Filters(self.sign, self.kind, self.layers, self.head, self.min_z, self.max_rank)
+        return Filters(self.sign, self.kind, self.layers, self.head, self.min_z, self.max_rank, expert=self.expert)
 
     def normalised(self, reader: Reader) -> Self:
-        """FFN neurons have no head."""
-        if self.kind is not NeuronKind.FFN or self.head is None:
-            return self
-        reader.refuse("head", "FFN neurons have no head")
-        return replace(self, head=None)
+        """FFN neurons have no head, and attention neurons no expert."""
+        found = self
+        if found.kind is NeuronKind.FFN and found.head is not None:
+            reader.refuse("head", "FFN neurons have no head")
+            found = replace(found, head=None)
+        if found.expert is not None and (found.kind is NeuronKind.ATTENTION or found.head is not None):
+            reader.refuse("expert", "attention neurons belong to no expert")
+            found = replace(found, expert=None)
+        return found
 
     def with_tokens(self, tokens: Iterable[int]) -> "SearchSelection":
         """The search for these tokens."""

@@ -196,7 +196,9 @@ def _build_seen(current: Catalogue) -> Catalogue:
 
 def limits(atlas: Catalogue) -> Limits:
     """What the selections are checked against."""
-    return Limits(atlas.info.vocabulary, atlas.info.layers, atlas.info.heads, configuration().max_top)
+    info = atlas.info
+    experts = 0 if info.experts is None else info.experts.count
+    return Limits(info.vocabulary, info.layers, info.heads, configuration().max_top, experts)
 
 
 def title(text: str, lead: str, page: str = "") -> None:

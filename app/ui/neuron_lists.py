@@ -338,7 +338,8 @@ def _raised(strongest: Mapping[Neuron, NeuronTokens], generic: Generic, target: 
     """
     remark = disagreement(one.score, one.effect)
     rank = f"{target} its no. {one.rank}" if one.rank is not None and one.rank <= _NAMING else ""
-    words = " · ".join(filter(None, (f"measured: {remark}" if remark else "", rank, generic.words(one.neuron))))
+    routed = "" if one.router is None else f"router’s weight {one.router:.2f}"
+    words = " · ".join(filter(None, (f"measured: {remark}" if remark else "", rank, generic.words(one.neuron), routed)))
     return Cell(chips=raised_first(strongest[one.neuron], one.activation), remark=words)
 
 

@@ -29,7 +29,7 @@ from db.catalogue.builds import build_path, exclusive, set_current
 from db.catalogue.check import check_build, content_hash
 from db.errors import AtlasError
 from db.files import sync
-from db.records import BuildStamp
+from db.records import BuildStamp, experts_json
 
 NEURON_FILE = "neurons.parquet"
 PAIR_FILE = "tokens.parquet"
@@ -234,7 +234,7 @@ def load(path: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path]
 
 def _load_stamp(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> None:
     row: dict[str, Any] = asdict(stamp)
-    text = row.pop("tokenizer_json")
+    text, row["experts"] = row.pop("tokenizer_json"), experts_json(stamp.experts)
     # A large JSON text, which DuckDB would keep as it is.
     row["tokenizer_zlib"] = None if text is None else zlib.compress(text.encode("utf-8", "surrogatepass"))
     marks = ", ".join("?" for _ in row)

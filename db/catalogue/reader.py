@@ -19,7 +19,7 @@ from db.catalogue.concepts import checked, spellings
 from db.catalogue.statements import Answer, Statement
 from db.errors import AtlasError
 from db.lazy import lazy_import
-from db.records import BuildStamp, Token, TokenMatches
+from db.records import BuildStamp, Token, TokenMatches, read_experts
 from db.token_text import readings
 
 if TYPE_CHECKING:
@@ -217,7 +217,8 @@ class Tokens(Reader):
             text = None if packed is None else zlib.decompress(packed).decode("utf-8", "surrogatepass")
         except (zlib.error, UnicodeDecodeError) as error:
             raise AtlasError(f"The tokenizer in {self.path} is damaged. {REBUILD}") from error
-        return BuildStamp(**stored, tokenizer_json=text)
+        experts = read_experts(stored.pop("experts", None))
+        return BuildStamp(**stored, tokenizer_json=text, experts=experts)
 
     @cached_property
     def _tokenizer(self) -> "Tokenizer | None":

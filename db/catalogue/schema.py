@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from sqlalchemy import REAL, Column, ColumnElement, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, func
 
 from db.errors import AtlasError
-from db.neuron import ModelSizes, Neuron, NeuronKind, Sign, check_exists, ranges
+from db.neuron import Experts, ModelSizes, Neuron, NeuronKind, Sign, check_exists, ranges
 from db.questions import Filters
 from db.records import BuildStamp
 
@@ -31,12 +31,13 @@ build = Table(
     *(
         Column(name, {int: Integer, str: Text}[kind], nullable=False)
         for name, kind in get_type_hints(BuildStamp).items()
-        if name not in ("tokenizer_json", "padding")
+        if name not in ("tokenizer_json", "padding", "experts")
     ),
     Column("tokenizer_zlib", LargeBinary),  # absent where the model has no `tokenizers` file
     Column("padding", Integer),
+    Column("experts", Text),  # see db.records.experts_json; absent but in mixtures of experts
 )
-LATER = frozenset({"padding"})  # columns of build that builds of earlier versions lack
+LATER = frozenset({"padding", "experts"})  # columns of build that builds of earlier versions lack
 
 token = Table(
     "token",
@@ -55,7 +56,7 @@ neuron = Table(
     Column("kind", SmallInteger, nullable=False),  # see KIND_CODES
     Column("layer", SmallInteger, nullable=False),
     Column("head", SmallInteger),  # absent for FFN neurons
-    Column("index", Integer, nullable=False),
+    Column("index", Integer, nullable=False),  # of experts' neurons the row in their layer: see db.neuron.Experts
     Column("mean", REAL, nullable=False),  # of the logits over the vocabulary
     Column("std", REAL, nullable=False),  # of the same (population)
     Column("norm", REAL, nullable=False),  # of the value vector, before any folding
@@ -133,13 +134,15 @@ _NONE = Block(first=0, size=0, width=1)
 class Layout:
     """The blocks of a build, and what follows from them."""
 
-    def __init__(self, blocks: dict[tuple[int, NeuronKind], Block]) -> None:
+    def __init__(self, blocks: dict[tuple[int, NeuronKind], Block], experts: Experts | None = None) -> None:
         self._blocks = blocks
+        self._experts = experts
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Any]) -> "Layout":
+    def from_rows(cls, rows: Iterable[Any], experts: Experts | None = None) -> "Layout":
         """From one row per layer and kind: layer, kind, first id, count, largest index."""
-        return cls({(layer, kind_of(kind)): Block(first, size, last + 1) for layer, kind, first, size, last in rows})
+        blocks = {(layer, kind_of(kind)): Block(first, size, last + 1) for layer, kind, first, size, last in rows}
+        return cls(blocks, experts)
 
     @property
     def layers(self) -> int:
@@ -165,13 +168,13 @@ class Layout:
         Raises:
             AtlasError: no such neuron; the message names the ranges that exist.
         """
-        check_exists(neuron, self.sizes(neuron.layer), "this catalogue")
-        block = self._blocks[neuron.layer, neuron.kind]
-        return block.first + neuron.row(block.width)
+        sizes = self.sizes(neuron.layer)
+        check_exists(neuron, sizes, "this catalogue")
+        return self._blocks[neuron.layer, neuron.kind].first + neuron.row(sizes)
 
     def spans(self, filters: Filters) -> list[tuple[int, int]] | None:
-        """First and last id of every run of neurons of the filters' kind, layers and head; None for all neurons."""
-        if filters.kind is None and filters.layers is None and filters.head is None:
+        """First and last id of every run of neurons of the filters' kind, layers, head and expert; None for all."""
+        if filters.kind is None and filters.layers is None and filters.head is None and filters.expert is None:
             return None
         low, high = filters.layers or (0, self.layers - 1)
         found: list[tuple[int, int]] = []
@@ -183,6 +186,11 @@ class Layout:
                 first, size = first + filters.head * block.width, block.width
                 if kind is NeuronKind.FFN or first + size > block.first + block.size:
                     continue
+            if filters.expert is not None:
+                experts = self._experts
+                if experts is None or kind is NeuronKind.ATTENTION or layer not in experts.layers:
+                    continue
+                first, size = block.first + experts.first(filters.expert), experts.width
             last = first + size - 1
             if found and found[-1][1] == first - 1:
                 first = found.pop()[0]
@@ -193,7 +201,7 @@ class Layout:
         """The neuron of a stored id; KeyError for an id that no neuron has."""
         for (layer, kind), block in self._blocks.items():
             if 0 <= neuron_id - block.first < block.size:
-                return Neuron.in_row(layer, kind, neuron_id - block.first, block.width)
+                return Neuron.in_row(layer, kind, neuron_id - block.first, self.sizes(layer))
         raise KeyError(neuron_id)
 
     def sizes(self, layer: int = 0) -> ModelSizes:
@@ -201,4 +209,4 @@ class Layout:
         shown = layer if layer < self.layers else 0
         ffn = self._blocks.get((shown, NeuronKind.FFN), _NONE)
         attention = self._blocks.get((shown, NeuronKind.ATTENTION), _NONE)
-        return ModelSizes(self.layers, attention.size // attention.width, attention.width, ffn.size)
+        return ModelSizes(self.layers, attention.size // attention.width, attention.width, ffn.size, self._experts)

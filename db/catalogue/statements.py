@@ -26,7 +26,6 @@ from sqlalchemy import (
 )
 
 from db.catalogue.schema import (
-    KIND_CODES,
     SIGN_CODES,
     build,
     neuron,
@@ -158,21 +157,11 @@ def pair_conditions(token_ids: Sequence[int], filters: Filters, spans: Spans) ->
         found.append(pairs.c.rank <= filters.max_rank)
     if filters.min_z is not None:
         found.append(pairs.c.z * pairs.c.sign >= filters.min_z)
-    if spans is not None:
-        found.append(or_(false(), *(pairs.c.neuron_id.between(*span) for span in spans)))
-    return found
+    return found + _within(pairs.c.neuron_id, spans)
 
 
-def _neuron_conditions(filters: Filters) -> list[ColumnElement[bool]]:
-    """What a row of ``neuron`` must fulfil: kind, layers, head."""
-    found: list[ColumnElement[bool]] = []
-    if filters.kind is not None:
-        found.append(neuron.c.kind == KIND_CODES[filters.kind])
-    if filters.layers is not None:
-        found.append(neuron.c.layer.between(*filters.layers))
-    if filters.head is not None:
-        found.append(neuron.c.head == filters.head)
-    return found
+def _within(neuron_id: ColumnElement[int], spans: Spans) -> list[ColumnElement[bool]]:
+    return [] if spans is None else [or_(false(), *(neuron_id.between(*span) for span in spans))]
 
 
 def _ordering(filters: Filters, pairs: FromClause) -> list[ColumnElement[Any]]:
@@ -414,7 +403,7 @@ def overview(quantiles: Sequence[int]) -> Statement:
     return select(*groups, func.count(), *figures).group_by(*groups).order_by(*groups)
 
 
-def most_peaked(filters: Filters, limit: int) -> Statement:
+def most_peaked(filters: Filters, spans: Spans, limit: int) -> Statement:
     """Columns: neuron_id, sign, z, TOKEN_COLUMNS; by falling |z|."""
     ends = []
     for sign, z in ((Sign.PROMOTES, neuron.c.top_z), (Sign.SUPPRESSES, neuron.c.bottom_z)):
@@ -422,7 +411,7 @@ def most_peaked(filters: Filters, limit: int) -> Statement:
             code = SIGN_CODES[sign]
             least = [] if filters.min_z is None else [z * code >= filters.min_z]
             end = select(neuron.c.neuron_id, literal(code).label("sign"), z.label("z"))
-            ends.append(end.where(*_neuron_conditions(filters), *least))
+            ends.append(end.where(*_within(neuron.c.neuron_id, spans), *least))
     found = union_all(*ends).subquery("found")
     ordering = (func.abs(found.c.z).desc(), found.c.neuron_id, found.c.sign.desc())
     best = select(found).order_by(*ordering).limit(limit).subquery("best")

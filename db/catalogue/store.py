@@ -58,7 +58,7 @@ class Catalogue(Tokens):
     @cached_property
     def layout(self) -> Layout:
         """From neurons to stored ids and back."""
-        return Layout.from_rows(self.rows(statements.blocks()))
+        return Layout.from_rows(self.rows(statements.blocks()), self.info.experts)
 
     @property
     def generic(self) -> Generic:
@@ -154,6 +154,9 @@ class Catalogue(Tokens):
             raise AtlasError(f"Layers {low}–{high} were asked for, but {info.model} has layers 0–{info.layers - 1}.")
         if filters.head is not None and filters.head >= info.heads:
             raise AtlasError(f"Head {filters.head} was asked for, but {info.model} has heads 0–{info.heads - 1}.")
+        if filters.expert is not None and (info.experts is None or filters.expert >= info.experts.count):
+            has = "no experts" if info.experts is None else f"experts 0–{info.experts.count - 1}"
+            raise AtlasError(f"Expert {filters.expert} was asked for, but {info.model} has {has}.")
         return self.known_ids(token_ids)
 
     # Concepts.
@@ -304,7 +307,7 @@ class Catalogue(Tokens):
         self.checked((), filters)
         return tuple(
             PeakedNeuron(self.layout.neuron(row.neuron_id), sign_of(row.sign), row.z, token_of(row))
-            for row in self.rows(statements.most_peaked(filters, limit))
+            for row in self.rows(statements.most_peaked(filters, self.layout.spans(filters), limit))
         )
 
     def favourites(self, *, limit: int = 20) -> tuple[TokenFavour, ...]:

@@ -166,7 +166,6 @@ def test_every_neuron_is_scored_and_measured_on_every_prompt(tmp_path):
     assert figures.effects is not None
     listed = {one["neuron"] for row in rows for one in row["ffn_value_neurons"] + row["ffn_suppressing_neurons"]}
     assert {one.label for one in figures.neurons if one.kind is NeuronKind.FFN} == listed
-    width = model.dimensions.head_dim
     for place, prompt in enumerate(FIRST + SECOND):
         run = run_prompt(model, prompt, Settings())
         for at, one in enumerate(figures.neurons[::7]):
@@ -178,7 +177,7 @@ def test_every_neuron_is_scored_and_measured_on_every_prompt(tmp_path):
             assert figures.scores[place, 7 * at] == pytest.approx(float(score), abs=1e-5)
             if place > 1:
                 continue
-            change = silence(one.index) if one.kind is NeuronKind.FFN else silence(one.row(width))
+            change = silence(one.index) if one.kind is NeuronKind.FFN else silence(one.row(model.dimensions))
             expected = plain_effect(run, one.kind, one.layer, change)
             assert figures.effects[place, 7 * at] == pytest.approx(expected, abs=1e-4)
 

@@ -13,7 +13,7 @@ from app.ui.components.charts import domain
 from app.ui.neuron_lists import raised_first
 from app.ui.pages import ACCOUNT, PAGES
 from app.words import literal, nats, percent, signed
-from db.neuron import Neuron, Sign
+from db.neuron import ModelSizes, Neuron, Sign
 from db.records import NeuronTokens, Token
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -111,14 +111,15 @@ def _layer(heads: list[int | None]) -> pd.DataFrame:
 
 
 def test_where_a_neuron_stands():
-    rank = rank_in_layer(Neuron.ffn(4, 2), _layer([None] * 3))
+    rank = rank_in_layer(Neuron.ffn(4, 2), _layer([None] * 3), ModelSizes(5, 2, 2, 3))
     assert rank.exceeds == {"norm": 0.5, "std": 0.0, "top_z": 1.0, "bottom_z": 0.5}
     assert (rank.before, rank.after) == (Neuron.ffn(4, 1), None)
 
 
 def test_the_neighbour_of_a_heads_last_dimension_is_the_next_heads_first():
     layer = _layer([0, 0, 1]).assign(index=[0, 1, 0])
-    assert rank_in_layer(Neuron.attention(1, 0, 1), layer).after == Neuron.attention(1, 1, 0)
+    found = rank_in_layer(Neuron.attention(1, 0, 1), layer, ModelSizes(5, 2, 2, 3))
+    assert found.after == Neuron.attention(1, 1, 0)
 
 
 def test_the_sign_of_the_activation_says_which_end_comes_first():

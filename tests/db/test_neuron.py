@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from db.errors import AtlasError, NotFoundError
-from db.neuron import Head, ModelSizes, Neuron, NeuronAt, NeuronKind, Part, check_exists, parse_wanted
+from db.neuron import Experts, Head, ModelSizes, Neuron, NeuronAt, NeuronKind, Part, check_exists, parse_wanted
 
 FFN, ATTENTION = NeuronKind.FFN, NeuronKind.ATTENTION
 PARTS = {
@@ -84,5 +84,41 @@ def test_one_more_than_the_last_does_not_exist(label, missing):
 
 def test_rows_of_value_vectors_count_head_by_head():
     for neuron, row in ((Neuron.ffn(1, 5), 5), (Neuron.attention(1, 2, 7), 2 * 12 + 7)):
-        assert neuron.row(12) == row
-        assert Neuron.in_row(1, neuron.kind, row, 12) == neuron
+        assert neuron.row(SIZES) == row
+        assert Neuron.in_row(1, neuron.kind, row, SIZES) == neuron
+
+
+MIXED = SIZES._replace(experts=Experts(count=5, width=10, shared=8, dense=48, layers=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("label", "row"),
+    [("L0.F47", 47), ("L1.F7", 7), ("L1.E0.F0", 8), ("L2.E4.F9", 57), ("l2.e3.f1", 39)],
+)
+def test_rows_of_experts_neurons_follow_those_of_the_shared_expert(label, row):
+    neuron = Neuron.parse(label)
+    check_exists(neuron, MIXED)
+    assert neuron.label == label.upper()
+    assert neuron.row(MIXED) == row
+    assert Neuron.in_row(neuron.layer, neuron.kind, row, MIXED) == neuron
+
+
+@pytest.mark.parametrize("label", ["L0.E0.F0", "L1.F8", "L1.E5.F0", "L1.E5", "L1.E4.F10", "L0.F48", "L3.E0.F0"])
+def test_neurons_that_no_expert_has_are_refused_with_what_there_is(label):
+    with pytest.raises(NotFoundError) as refused:
+        check_exists(Part.parse(label), MIXED, "toy")
+    assert str(refused.value) == (
+        f"There is no {Part.parse(label).words}: toy has layers 0–2, in layers 1, 2 experts 0–4 with FFN neurons 0–9, "
+        "FFN neurons 0–7 of the shared expert, in the other layers FFN neurons 0–47, heads 0–3 with dimensions 0–11."
+    )
+    with pytest.raises(NotFoundError):
+        check_exists(Part.parse("L1.E0.F0"), SIZES)
+
+
+def test_an_expert_is_a_part():
+    part = Part.parse("L5.E12")
+    assert (part.label, part.words, part.neuron, part.kinds) == ("L5.E12", "expert L5.E12", None, (NeuronKind.FFN,))
+    assert Part.of(Neuron.ffn(5, 88, 12)).label == "L5.E12.F88"
+    for text in ("L5.E12.", "L5.E12.N3", "L5.E", "L5.E12@3", "E12.F88"):
+        with pytest.raises(AtlasError):
+            Part.parse(text)

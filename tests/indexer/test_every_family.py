@@ -13,8 +13,10 @@ from db.errors import AtlasError
 from db.neuron import Neuron
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
-from indexer.families import ARCHITECTURES, REFUSED, Fusion, architecture_of
+from indexer.families import ARCHITECTURES, Fusion, architecture_of
 from indexer.language_model import check_row, load_model
+from indexer.mixtures import Mixture
+from indexer.refusals import REFUSED
 from tests import families
 
 
@@ -40,6 +42,8 @@ def test_real_weights(demo_model_dir):
     check_row(model, ids, tolerance=1e-4)
 
 
+_UNGATED = Mixture(shared="mlp.shared_expert", shared_width="shared_expert_intermediate_size")
+
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "in turn for parallel": ("gpt_neox", {"parallel": False, "variants": ()}, "reading"),
     "parallel for in turn": ("gpt_neo", {"parallel": True}, "reading"),
@@ -55,6 +59,10 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "residual inside": ("bloom", {"residual_inside": False}, "identity fails at layer 0"),
     "no norm behind the FFN": ("olmo2", {"ffn_post_norm": None}, "identity fails at layer 0"),
     "a norm in front": ("olmo2", {"attention_norm": "post_attention_layernorm"}, "reading"),
+    "no shared expert": ("qwen2_moe", {"mixture": Mixture()}, "FFN identity"),
+    "no gate of the shared expert": ("qwen2_moe", {"mixture": _UNGATED}, "FFN identity"),
+    "experts as wide as other layers": ("qwen3_moe", {"mixture": Mixture(width="intermediate_size")}, "was expected"),
+    "no residual multiplier of experts": ("granitemoe", {"residual_multiplier": ""}, "residual identity"),
     "the norm of another place": ("gemma3_text", {"ffn_norm": "post_feedforward_layernorm"}, "reading"),
 }
 

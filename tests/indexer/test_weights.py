@@ -47,7 +47,7 @@ def everything(weights, layers: int) -> dict[str, torch.Tensor | None]:
             f"{layer} attention norm": weights.norm_weight(layer, row.attention_norm),
             f"{layer} FFN norm": weights.norm_weight(layer, row.ffn_norm),
         }
-        found |= {f"{layer} FFN keys {place}": keys for place, keys in enumerate(weights.ffn_keys(layer))}
+        found |= {f"{layer} FFN keys {place}": weights.ffn_keys(layer, place) for place in range(len(row.ffn_keys))}
     found["γ"], found["β"] = weights.final_norm()
     found["head"], found["head bias"] = weights.head()
     return found

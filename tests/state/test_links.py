@@ -40,7 +40,7 @@ from tests.pages import component, texts
 from tests.state.selections import SELECTIONS
 
 FOLDER = Path(__file__).parent / "links"
-LIMITS = Limits(vocabulary=49152, layers=30, heads=9)
+LIMITS = Limits(vocabulary=49152, layers=30, heads=9, experts=8)
 RECORDED = [
     pytest.param(entry, id=f"{path.stem}-{number}-{entry['link'][:30]}")
     for path in sorted(FOLDER.glob("version_*.json"))

@@ -83,14 +83,16 @@ def draw() -> None:
 
 def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str], atlas: Catalogue) -> None:
     neuron = card.neuron
-    where = f"layer {neuron.layer}" if neuron.head is None else f"head {neuron.head} in layer {neuron.layer}"
+    within = "" if neuron.head is None else f"head {neuron.head} in "
+    within = within if neuron.expert is None else f"expert {neuron.expert} in "
+    where = f"{within}layer {neuron.layer}"
     title(f"{neuron.label} · {KIND_NAMES[neuron.kind]} neuron of {where}", _SIGN_RULE, HERE)
     navigation.name_tab("", neuron.label)
     warn(notices)
     if card.generic:
         st.caption(f"{card.generic[0].upper()}{card.generic[1:]} of many kinds, so that its being in one says little.")
     layer = atlas.layer_statistics(neuron.layer, neuron.kind)
-    rank = answers.rank_in_layer(neuron, layer)
+    rank = answers.rank_in_layer(neuron, layer, atlas.layout.sizes(neuron.layer))
     _paths(neuron, selection, rank, atlas)
     active = on_prompt(neuron, selection.origin, atlas) if selection.origin.prompt else None
     _ends(card, active)

@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from app.answers import explain
-from app.answers.neuron import most_active, part_in_prompt, reads_what_it_writes
+from app.answers.neuron import most_active, part_in_prompt, reads_what_it_writes, router_in_words
 from app.attribution.frames import keys_frame
 from app.charts import prompt_charts
 from app.gallery import TRIALS
@@ -95,6 +95,9 @@ def tried_on_text(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) 
     tokens, found = answer
     frame = pd.DataFrame({"position": range(len(tokens)), "token": tokens, "activation": found.activation})
     if found.attention_weight is None or found.arriving is None:
+        if found.router is not None:
+            frame = frame.assign(router=found.router)
+            st.caption(literal(router_in_words(tokens, found.router, neuron)))
         show(prompt_charts.activations(frame, "activation", "activation", neuron), HERE)
         st.markdown(literal(most_active(tokens, found.activation)))
     else:

@@ -110,6 +110,8 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
 
 def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, changed: Callable[[], None]) -> None:
     values = {"head": selection.head, "z": selection.min_z, "depth": selection.max_rank, "reverse": selection.reverse}
+    if atlas.info.experts is not None:
+        values["expert"] = selection.expert
     for name, value in values.items():
         sync(f"search_{name}", value)
     count = sum(value is not None and value is not False for value in values.values())
@@ -124,6 +126,16 @@ def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, chang
             on_change=changed,
             width=130,
         )
+        if atlas.info.experts is not None:
+            st.selectbox(
+                "Expert",
+                [None, *range(atlas.info.experts.count)],
+                key="search_expert",
+                format_func=lambda expert: "any" if expert is None else f"expert {expert}",
+                disabled=selection.kind is NeuronKind.ATTENTION or selection.head is not None,
+                on_change=changed,
+                width=130,
+            )
         st.number_input(
             "Least z", 0.0, MAX_Z, None, 0.5, key="search_z", placeholder="any", on_change=changed, width=150
         )
@@ -153,11 +165,13 @@ def _typed(selection: SearchSelection, by: By, atlas: Catalogue) -> SearchSelect
     kinds = lists.chosen_kinds(HERE, atlas)
     best = orders(selection, by)[0]
     order = next(one for one in ORDERS if one == (state["search_order"] or best))
+    head = None if kinds["kind"] is NeuronKind.FFN else state["search_head"]
     return replace(
         selection,
         **kinds,
         order=None if order is best or chosen is not by else order,
-        head=None if kinds["kind"] is NeuronKind.FFN else state["search_head"],
+        head=head,
+        expert=None if kinds["kind"] is NeuronKind.ATTENTION or head is not None else state.get("search_expert"),
         min_z=state["search_z"],
         max_rank=state["search_depth"],
         reverse=bool(state["search_reverse"]),
