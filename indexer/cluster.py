@@ -107,7 +107,8 @@ class Cluster:
         except Exception as error:  # Ray raises many kinds
             raise AtlasError(
                 f"The Ray cluster {address} cannot be reached or started ({first_line(error)}). Check the address, and "
-                "that `ray status` works there with the same versions of Ray and Python."
+                "that `ray status` works there with the same versions of Ray and Python; where the cluster wants a token, "
+                "set RAY_AUTH_MODE=token."
             ) from error
 
     def _look_for_room(self, say: Say) -> None:
@@ -121,7 +122,7 @@ class Cluster:
     def _described(self, job: Job) -> str:
         machines, cpus = sum(bool(node["Alive"]) for node in ray.nodes()), ray.cluster_resources().get("CPU", 0)
         shared = f"; all of them must share {job.place}" if machines > 1 and isinstance(job.place, Path) else ""
-        return f"{int(cpus // self.task_cpus)} tasks at a time on {machines} machines{shared}"
+        return f"a cluster: machines {machines}, tasks at a time {int(cpus // self.task_cpus)}{shared}"
 
 
 def _to_send(job: Job) -> Job:

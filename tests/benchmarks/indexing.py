@@ -16,6 +16,7 @@ every layer, and their memory's growth is left out.
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import tempfile
@@ -35,7 +36,7 @@ from indexer.estimate import estimate
 from indexer.projection import Projector
 from indexer.unembedding import Unembedding
 from indexer.work import Job, unembedding_of
-from tests.ray_process import ray_cluster
+from tests.ray_process import ray_cluster, ray_settings
 
 
 def layer_values(checkpoint: Checkpoint, layers: list[int]) -> list[torch.Tensor]:
@@ -177,7 +178,7 @@ def against_lm_debugger(rounds: int) -> list[dict[str, float]]:
         return found
 
 
-def ray_seconds(checkpoint: Checkpoint, depth: int, workers: int, layers: int = 12) -> tuple[float, float]:
+def ray_seconds(checkpoint: Checkpoint, depth: int, workers: int, layers: int = 8) -> tuple[float, float]:
     """Seconds of some layers by so many workers: of all with their start, and of one once all workers are ready."""
     ended: list[float] = []
 
@@ -198,8 +199,8 @@ def on_ray(checkpoint: Checkpoint, depth: int) -> dict[str, float]:
     """One round of it."""
     (all_by_one, one), (all_by_two, two) = (ray_seconds(checkpoint, depth, workers) for workers in (1, 2))
     return {
-        "12 layers, one Ray worker, s": all_by_one,
-        "12 layers, two Ray workers, s": all_by_two,
+        "8 layers, one Ray worker, s": all_by_one,
+        "8 layers, two Ray workers, s": all_by_two,
         "two workers / one, start included": all_by_one / all_by_two,
         "two workers / one, once they are ready": one / two,
     }
@@ -223,6 +224,7 @@ def main() -> None:
     options = arguments.parse_args()
     checkpoint = locate(options.model)
     if options.ray:
+        os.environ.update(ray_settings())
         shown([on_ray(checkpoint, options.depth) for _ in range(options.rounds)])
         return
     rounds = [measure(checkpoint, options.depth) for _ in range(options.rounds)]

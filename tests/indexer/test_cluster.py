@@ -32,7 +32,7 @@ from indexer.work import Job, Unit, share_of, unembedding_of
 from tests import models
 from tests.conftest import CHECKOUT
 from tests.indexer.test_shards import BUILD, ROWS, TABLES, stopped_after
-from tests.ray_process import ray_cluster
+from tests.ray_process import ray_cluster, ray_settings
 from tests.server_process import ending_with_us
 
 DEPTH = 5
@@ -303,9 +303,10 @@ def test_a_worker_of_two_is_killed_and_nothing_is_lost(two_workers, killing_stor
     model = os.path.relpath(models.folder("llama"), tmp_path)  # the workers are elsewhere
     command = [sys.executable, "-m", "indexer", "build", model, "--catalogue", "catalogue", "--depth", str(DEPTH)]
     command += ["--engine", "ray", "--address", two_workers, "--shards-to", f"killing://{tmp_path / 'shards'}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=2 * PATIENCE)
+    own = os.environ | ray_settings()
+    done = subprocess.run(command, env=own, cwd=tmp_path, capture_output=True, text=True, timeout=2 * PATIENCE)
     assert done.returncode == 0, done.stderr
-    assert "2 tasks at a time on 1 machines" in done.stderr
+    assert "machines 1, tasks at a time 2" in done.stderr
     killed = int(killing_store.read_text())
     assert not psutil.pid_exists(killed)
     assert content_hash(current_build(tmp_path / "catalogue" / "llama")) == whole
@@ -316,10 +317,10 @@ def test_a_worker_of_two_is_killed_and_nothing_is_lost(two_workers, killing_stor
 @pytest.mark.slow
 def test_a_build_that_is_killed_takes_its_cluster_along(ray_is_installed, tmp_path):
     common = [str(models.folder("llama")), "--catalogue", str(tmp_path), "--depth", str(DEPTH), "--engine", "ray"]
-    command = [sys.executable, "-m", "indexer", "build", *common]
+    command, own = [sys.executable, "-m", "indexer", "build", *common], os.environ | ray_settings()
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=CHECKOUT, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            command, env=own, cwd=CHECKOUT, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
     with ending_with_us(process):
         started: list[psutil.Process] = []
@@ -332,3 +333,4 @@ def test_a_build_that_is_killed_takes_its_cluster_along(ray_is_installed, tmp_pa
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not psutil.wait_procs(started, PATIENCE)[1]
+    assert not [one for one in psutil.process_iter(["cmdline"]) if own["RAY_TMPDIR"] in str(one.info["cmdline"])]
