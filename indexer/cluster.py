@@ -107,8 +107,8 @@ class Cluster:
         except Exception as error:  # Ray raises many kinds
             raise AtlasError(
                 f"The Ray cluster {address} cannot be reached or started ({first_line(error)}). Check the address, and "
-                "that `ray status` works there with the same versions of Ray and Python; where the cluster wants a token, "
-                "set RAY_AUTH_MODE=token."
+                "that `ray status` works there with the same versions of Ray and Python; where the cluster wants a "
+                "token, set RAY_AUTH_MODE=token."
             ) from error
 
     def _look_for_room(self, say: Say) -> None:
