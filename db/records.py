@@ -56,7 +56,7 @@ class BuildStamp:
     """ISO 8601, UTC."""
     model: str
     family: str
-    """The config's ``model_type``."""
+    """The config's ``model_type``; and how it was read, where that is not plain."""
     checkpoint: str
     """Its identity, hub revision or hash of the weights: ties the catalogue to its model."""
     unembedding_hash: str

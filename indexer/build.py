@@ -156,7 +156,7 @@ def _build(
     missing = [unit for unit in units if shards.fetch(unit.name, unit.rows, work) is None]
     if missing and engine is None:
         raise _incomplete(missing, units, shards)
-    say(f"Checking that the neurons of {checkpoint.name} are where {stamp.family} keeps them")
+    say(f"Checking that the neurons of {checkpoint.name} are where {checkpoint.config.model_type} keeps them")
     # One core is enough for that, and for the tokens' names; the others need not wait.
     fits = aside.submit(load_model, checkpoint, layers=checkpoint.dimensions.telling)
     agrees = aside.submit(compare_with_loaded, checkpoint)
@@ -338,7 +338,7 @@ def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> Bu
         code_version=CODE_VERSION,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         model=checkpoint.name,
-        family=str(checkpoint.config.model_type),
+        family=checkpoint.family,
         checkpoint=checkpoint.identity,
         unembedding_hash=unembedding.hash,
         tokenizer_hash=checkpoint.tokenizer_hash,

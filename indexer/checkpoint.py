@@ -27,32 +27,29 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from db import settings
 from db.errors import AtlasError, first_line
 from db.files import State, sha256_of, state_of
 from indexer import demo_model
+from indexer.architecture import Architecture, Dimensions
 from indexer.experts import expert_files
-from indexer.families import Architecture, Dimensions, architecture_of, dimensions_of
+from indexer.families import ARCHITECTURES, TRUNKS, WRAPPERS, architecture_of, dimensions_of, epsilon_of
+from indexer.generic import row_of
+from indexer.probe import config_of_first
 from indexer.refusals import (
+    REFUSED,
     adapter_alone,
     adapter_files,
     is_named_language_model,
     no_weights,
     require_language_model,
 )
+from indexer.stored import PLAIN, Promised, Stored, other_weights, safetensors_files, stored_tensors, unread_tensors
 from indexer.tokens import load_tokenizer
-from indexer.weights import (
-    PLAIN,
-    Promised,
-    Stored,
-    Weights,
-    file_weights,
-    other_weights,
-    safetensors_files,
-    stored_tensors,
-)
+from indexer.weights import Weights, file_weights
 
 DEMO = "demo"
 _BESIDE_A_CONFIG = {"", ".jinja", ".json", ".md", ".model", ".py", ".txt"}
@@ -98,16 +95,25 @@ class Checkpoint:
             ) from error
         if not isinstance(content, dict) or not content.get("model_type"):
             raise AtlasError(f"{path} is no model's config: it gives no model_type. Copy the model's own there.")
-        require_language_model(content, self.folder)
-        architecture_of(SimpleNamespace(model_type=content["model_type"]))
+        require_language_model(content, self.folder, wrapper=content["model_type"] in WRAPPERS)
+        if content["model_type"] not in CONFIG_MAPPING or content["model_type"] in REFUSED:
+            architecture_of(SimpleNamespace(model_type=content["model_type"]))
         try:
             with quietly():
-                return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+                found = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+                return _trunk_of(found) if found.model_type in WRAPPERS else found
         except Exception as error:  # transformers' checks of a config raise their own
             raise AtlasError(
                 f"{path} is no config of the family “{content['model_type']}” ({first_line(error)}). Copy the model's "
                 "own there."
             ) from error
+
+    @cached_property
+    def wrapper(self) -> str | None:
+        """The family of the whole, where this is the language trunk of a model that reads pictures too."""
+        path = self.config_alone or self.folder / "config.json"
+        family = json.loads(path.read_text(encoding="utf-8"))["model_type"]
+        return family if family in WRAPPERS else None
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -117,11 +123,18 @@ class Checkpoint:
 
     @cached_property
     def architecture(self) -> Architecture:
-        return architecture_of(self.config)
+        """The family's row, or the one that the generic rule found."""
+        return row_of(self.config)
 
     @cached_property
     def dimensions(self) -> Dimensions:
-        return dimensions_of(self.config)
+        found = dimensions_of(self.config, self.architecture)
+        if self.wrapper and (found.logit_multiplier != 1 or found.soft_cap):
+            raise AtlasError(
+                f"The model in {self.folder} (“{self.wrapper}”) is not supported: the whole of it does not change its "
+                f"logits as its language trunk (“{self.config.model_type}”) does, so that the trunk is another model."
+            )
+        return found
 
     @cached_property
     def stored(self) -> dict[str, Stored]:
@@ -140,11 +153,39 @@ class Checkpoint:
             size[place.dtype] = size.get(place.dtype, 0) + math.prod(place.shape)
         return PLAIN[max(size, key=lambda dtype: size[dtype])]
 
-    def notices(self) -> list[str]:
-        """What of the folder is not used, in sentences."""
-        if self.config_alone is not None:
-            return ["Only the config was looked at. Whether its files are fit for a build shows when they are here."]
+    @property
+    def family(self) -> str:
+        """The config's model_type, and how it is read, where that is not plain; as a build's stamp has it."""
+        trunk = f", trunk of {self.wrapper}" if self.wrapper else ""
+        rule = "" if self.config.model_type in ARCHITECTURES else ", read by the generic rule"
+        return f"{self.config.model_type}{trunk}{rule}"
+
+    @cached_property
+    def readings(self) -> tuple[str, ...]:
+        """How the model is read, where that is not plain, in sentences."""
         found = []
+        if self.wrapper:
+            found.append(
+                f"The model (“{self.wrapper}”) reads pictures too. Only its language trunk is read "
+                f"(“{self.config.model_type}”), which is all that a text alone passes."
+            )
+        if self.config.model_type not in ARCHITECTURES:
+            found.append(
+                f"The family “{self.config.model_type}” has no row of its own: it is read by the generic rule, whose "
+                "row passed every identity."
+            )
+        return tuple(found)
+
+    def notices(self) -> list[str]:
+        """What of the folder is not used, and how the rest is read, in sentences."""
+        found = list(self.readings)
+        if self.config_alone is not None:
+            found.append(
+                "Only the config was looked at. Whether its files are fit for a build shows when they are here."
+            )
+            return found
+        if self.wrapper and (unread := unread_tensors(self.folder, self.stored)):
+            found.append(f"{len(unread)} tensors outside the trunk are not read ({', '.join(unread[:2])} …).")
         if others := other_weights(self.folder):
             used = ", ".join(path.name for path in safetensors_files(self.folder)[:2])
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -153,24 +194,12 @@ class Checkpoint:
             found.append("The folder brings code of its own, which is never run: transformers' own class is used.")
         return found
 
-    def config_of_first(self, layers: int) -> Any:
-        """The config of the same model with its first layers only."""
-        whole = self.config.num_hidden_layers
-        kept = min(layers, whole)
-        content = self.config.to_dict()
-        # Some options have an entry a layer, as configs check.
-        each = {name: one[:kept] for name, one in content.items() if isinstance(one, list) and len(one) == whole}
-        fewer = {**content, **each, "num_hidden_layers": kept}
-        if "attention_types" in fewer:  # GPT-Neo's way to write attention_layers
-            fewer["attention_types"] = [[fewer["attention_layers"], 1]]
-        return type(self.config).from_dict(fewer)
-
     def _promised(self) -> Promised:
         """All layers have the parameters of the first, so that one tells their names and shapes; but where there are
         experts, in some layers only.
         """
         mixture = self.architecture.mixture is not None
-        config = self.config if mixture else self.config_of_first(1)
+        config = self.config if mixture else config_of_first(self.config, 1)
         try:
             with quietly(), torch.device("meta"):
                 module = AutoModelForCausalLM.from_config(config)
@@ -191,11 +220,12 @@ class Checkpoint:
             module.base_model_prefix,
             tied,
             type(module).__name__,
-            is_named_language_model(self.config.to_dict()),
+            bool(self.wrapper) or is_named_language_model(self.config.to_dict()),
             row.layers,
             f"{row.embedding}.weight",
             (f"{row.old_head}.weight", f"{row.head}.weight") if row.old_head else None,
             expert_files(module) if mixture else None,
+            bool(self.wrapper),
         )
 
     @property
@@ -206,8 +236,7 @@ class Checkpoint:
 
     def epsilon(self) -> float:
         """Of all norms."""
-        epsilon = self.architecture.epsilon
-        return float(getattr(self.config, epsilon) if isinstance(epsilon, str) else epsilon)
+        return epsilon_of(self.config, self.architecture)
 
     @cached_property
     def identity(self) -> str:
@@ -375,6 +404,17 @@ def _why_not(error: Exception | None) -> str:
     if isinstance(error, LocalEntryNotFoundError) or error is None:
         return "there is no connection"
     return first_line(error)
+
+
+def _trunk_of(config: Any) -> Any:
+    """The config of the language trunk of a model that reads pictures too."""
+    text = config.get_text_config()
+    content = text.to_dict() | {"tie_word_embeddings": config.tie_word_embeddings}
+    if text.model_type not in TRUNKS:
+        return type(text).from_dict(content)
+    rope = {name: one for name, one in content["rope_parameters"].items() if not name.startswith("mrope")}
+    kind = CONFIG_MAPPING[TRUNKS[text.model_type]]
+    return kind.from_dict(content | {"rope_parameters": rope, "model_type": kind.model_type})
 
 
 class _Silence:

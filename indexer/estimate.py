@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
+from indexer.architecture import NormKind
 from indexer.build import disk_needed
 from indexer.checkpoint import Checkpoint
 from indexer.device import DTYPES, chosen_device
-from indexer.families import NormKind
 from indexer.neighbours import affordable
 from indexer.projection import MEMORY_MB, Projector
+from indexer.stored import safetensors_files
 from indexer.unembedding import Unembedding
-from indexer.weights import safetensors_files
 
 _TRIAL_ENTRIES = 2**25  # of the random unembedding: 134 MB
 _TRIAL_NEURONS = 512  # a thread

@@ -4,174 +4,14 @@ A row is checked against the model itself (:mod:`indexer.language_model`); `inde
 Knows no torch, so that stored results can be read without it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from db.errors import AtlasError
-from db.neuron import Experts
+from indexer.architecture import Architecture, Demand, Dimensions, Fusion, NormKind, Where
 from indexer.mixtures import Mixture, experts_of
 from indexer.refusals import REFUSED
-
-
-class Conventions(StrEnum):
-    """Which terms of the final norm and of the key side count.
-
-    EXACT agrees with the model's own probabilities; NOTEBOOK drops β, as the paper's GPT-2 notebook does.
-    """
-
-    EXACT = "exact"
-    NOTEBOOK = "notebook"
-
-
-class NormKind(StrEnum):
-    """LAYER centres its input and may have a bias; RMS does neither."""
-
-    LAYER = "LayerNorm"
-    RMS = "RMSNorm"
-
-
-class Fusion(StrEnum):
-    """How one matrix holds queries, keys and values."""
-
-    CONCATENATED = "all queries, then all keys, then all values"
-    GROUPED = "for each key-value head, its queries, its key and its value"
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Where a config's `option` is `value`, these fields of the row differ."""
-
-    option: str
-    value: Any
-    changes: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """A config's `option` must be `value`, or lack; what it would mean otherwise."""
-
-    option: str
-    value: Any
-    otherwise: str
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """The facts about one family. Modules of a layer are named relative to ``{layers}.{l}``.
-
-    What follows `head` are quirks, which most families lack. “The config's name for” gives a name that a config may
-    lack; the quirk is then not there.
-
-    Attributes:
-        layers: the list of layers.
-        embedding: the token embedding; the unembedding too, where the model has no head of its own.
-        final_norm: the norm in front of the head.
-        norm: which kind all norms are.
-        attention: the attention sub-layer.
-        attention_norm: the norm that it reads through; None where it reads the residual stream as it stands.
-        attention_output: its output projection, which holds the attention neurons' value vectors.
-        key: what computes its keys.
-        value: what computes its values.
-        ffn: the FFN sub-layer.
-        ffn_norm: the norm that it reads through; None likewise.
-        ffn_output: its output matrix, which holds the FFN neurons' value vectors.
-        ffn_keys: what reads the residual stream: one matrix, or gate and up.
-        epsilon: the config's name for the norms' ε, or ε itself.
-        head: the unembedding.
-        old_head: what older files call it.
-        conv1d: weights are stored [input, output], as GPT-2's Conv1D does.
-        fused_qkv: one matrix, named as both `key` and `value`, computes queries, keys and values; how.
-        fused_gate: one matrix, named twice in `ffn_keys`, is the gate's rows and then the up rows.
-        kv_heads: the config's name for the number of key-value heads, or the number; None: as many as heads.
-        ffn_width: the config's name for the FFN neurons of a layer; without it they are 4 x d_model.
-        max_positions: the config's name for the longest prompt; without it there is no limit.
-        parallel: attention and FFN both read the layer's input, and are added together.
-        residual_inside: `attention` or `ffn` return their output with the residual stream added to it.
-        attention_post_norm: the norm that attention's output passes before it is added (RMSNorm).
-        ffn_post_norm: the same of the FFN's.
-        unit_offset: norms multiply by 1 + their weight.
-        bare_norms: norms have no weights.
-        embedding_norm: the norm that embeddings pass before the first layer.
-        embedding_root: embeddings are multiplied by the root of d_model.
-        embedding_multiplier: the config's name for what embeddings are multiplied by.
-        residual_multiplier: the config's name for what both sub-layers' outputs are multiplied by on the way there.
-        logit_multiplier: the config's name for what logits are multiplied by.
-        logit_divisor: the config's name for what they are divided by.
-        soft_cap: the config's name for c, where logits u become c · tanh(u / c).
-        mixture: where layers keep their experts. `ffn_output` and `ffn_keys` are then those of layers without any.
-        whole_batch: the model's code counts on as many rows in each layer as in the first.
-        variants: what differs by the config's options.
-        demands: what the options must be.
-    """
-
-    layers: str
-    embedding: str
-    final_norm: str
-    norm: NormKind
-    attention: str
-    attention_norm: str | None
-    attention_output: str
-    key: str
-    value: str
-    ffn: str
-    ffn_norm: str | None
-    ffn_output: str
-    ffn_keys: tuple[str, ...]
-    epsilon: str | float
-    head: str = "lm_head"
-    old_head: str = ""
-    conv1d: bool = False
-    fused_qkv: Fusion | None = None
-    fused_gate: bool = False
-    kv_heads: str | int | None = "num_key_value_heads"
-    ffn_width: str = "intermediate_size"
-    max_positions: str = "max_position_embeddings"
-    parallel: bool = False
-    residual_inside: bool = False
-    attention_post_norm: str | None = None
-    ffn_post_norm: str | None = None
-    unit_offset: bool = False
-    bare_norms: bool = False
-    embedding_norm: str | None = None
-    embedding_root: bool = False
-    embedding_multiplier: str = ""
-    residual_multiplier: str = ""
-    logit_multiplier: str = ""
-    logit_divisor: str = ""
-    soft_cap: str = ""
-    mixture: Mixture | None = None
-    whole_batch: bool = False
-    variants: tuple[Where, ...] = ()
-    demands: tuple[Demand, ...] = ()
-
-    @property
-    def adds(self) -> tuple[str, str]:
-        """The modules whose output, but for the multiplier, attention and the FFN add to the residual stream."""
-        if self.residual_inside:
-            return self.attention_output, self.ffn_output
-        return self.attention_post_norm or self.attention, self.ffn_post_norm or self.ffn
-
-    @property
-    def attention_writes(self) -> str:
-        """The last of attention's modules, whose output is a tensor; the same, but that `adds` names the whole."""
-        return self.attention_post_norm or self.attention_output
-
-    @property
-    def ffn_writes(self) -> str:
-        """The same of the FFN."""
-        return self.ffn_post_norm or (self.ffn_output if self.mixture is None else self.ffn)
-
-    def ffn_inputs(self, size: "Dimensions", layer: int) -> list[tuple[str, slice]]:
-        """The modules of a layer that are given its FFN neurons' activations, and which neurons' each is given."""
-        whole = size.ffn_neurons(layer)
-        if self.mixture is None or size.experts is None or not size.has_experts(layer):
-            return [(self.ffn_output, slice(0, whole))]
-        shared = size.experts.shared
-        found = [(self.mixture.active, slice(shared, whole))]
-        return [(self.mixture.of_shared(self.ffn, self.ffn_output), slice(0, shared)), *found] if shared else found
-
 
 _LLAMA = Architecture(
     layers="model.layers",
@@ -307,6 +147,20 @@ _GLM = replace(_LLAMA, ffn_keys=("mlp.gate_up_proj", "mlp.gate_up_proj"), fused_
 
 _FUSED = "self_attn.qkv_proj"
 
+_DEEPSEEK = replace(
+    _LLAMA,
+    key="self_attn.kv_b_proj",
+    value="self_attn.kv_b_proj",
+    fused_qkv=Fusion.LATENT,
+    latent="self_attn.kv_a_proj_with_mqa",
+    latent_norm="self_attn.kv_a_layernorm",
+    head_dim="v_head_dim",
+    key_dim="qk_nope_head_dim",
+    kv_heads=None,
+    mixture=Mixture(shared="mlp.shared_experts", shared_count="n_shared_experts"),
+    demands=(Demand("attention_bias", False, "the compressed copy that its attention reads has a bias"),),
+)
+
 ARCHITECTURES: dict[str, Architecture] = {
     "apertus": replace(
         _LLAMA, attention_norm="attention_layernorm", ffn_norm="feedforward_layernorm", ffn_keys=("mlp.up_proj",)
@@ -316,6 +170,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "cohere": _COHERE,
     "cohere2": _COHERE,
     "cwm": _LLAMA,
+    "deepseek_v2": _DEEPSEEK,
+    "deepseek_v3": _DEEPSEEK,
     "dots1": _DOTS,
     "ernie4_5": _LLAMA,
     "ernie4_5_moe": replace(
@@ -481,58 +337,20 @@ ARCHITECTURES: dict[str, Architecture] = {
         _LLAMA, norm=NormKind.LAYER, ffn_output="mlp.c_proj", ffn_keys=("mlp.c_fc",), epsilon="norm_epsilon"
     ),
     "vaultgemma": replace(_GEMMA2, attention_post_norm=None, ffn_post_norm=None),
+    "youtu": replace(_DEEPSEEK, mixture=None),
 }
 """The config's ``model_type`` → the family's row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dimensions:
-    """Sizes of one model, as its config gives them, and what it multiplies by."""
+WRAPPERS = {
+    *("gemma3", "idefics3", "internvl", "llava", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm"),
+}
+"""Models that read pictures too, and whose language trunk, loaded without the rest, does with a text what they do."""
 
-    layers: int
-    d_model: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn_width: int  # FFN neurons per layer; where layers differ, of the widest
-    vocabulary: int  # rows of the unembedding, which may exceed the tokenizer's tokens
-    max_positions: int
-    embedding_multiplier: float = 1.0
-    residual_multiplier: float = 1.0
-    logit_multiplier: float = 1.0
-    soft_cap: float | None = None
-    experts: Experts | None = None
-
-    def ffn_neurons(self, layer: int) -> int:
-        """FFN neurons of a layer."""
-        return self.ffn_width if self.experts is None else self.experts.neurons(layer)
-
-    def has_experts(self, layer: int) -> bool:
-        return self.experts is not None and layer in self.experts.layers
-
-    @property
-    def all_ffn_neurons(self) -> int:
-        return sum(map(self.ffn_neurons, range(self.layers)))
-
-    def neurons_before(self, layer: int) -> int:
-        """All neurons of the layers before one; of the number of layers, all."""
-        return sum(map(self.ffn_neurons, range(layer))) + layer * self.attention_width
-
-    @property
-    def telling(self) -> int:
-        """How many of the first layers have one of every kind."""
-        kinds = [self.has_experts(layer) for layer in range(self.layers)]
-        return max(min(2, self.layers), *(kinds.index(one) + 1 for one in set(kinds)))
-
-    @property
-    def attention_width(self) -> int:
-        """Attention neurons per layer."""
-        return self.heads * self.head_dim
-
-    @property
-    def group(self) -> int:
-        """Query heads that share one key-value head: kv(h) = h // group."""
-        return self.heads // self.kv_heads
+TRUNKS = {"qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3"}
+"""The family that a trunk is loaded as, where transformers has no language model of its own type: on a text, which has
+one row of positions, it computes the same.
+"""
 
 
 def architecture_of(config: Any) -> Architecture:
@@ -561,18 +379,24 @@ def architecture_of(config: Any) -> Architecture:
     return row
 
 
-def dimensions_of(config: Any) -> Dimensions:
-    """Sizes from a transformers config, whatever its family calls them.
+def given_by(config: Any, name: str | float | None) -> Any:
+    """What a config says under a name; None where it says nothing, and the number itself where that is given."""
+    return name if isinstance(name, int | float) else getattr(config, name, None) if name else None
+
+
+def epsilon_of(config: Any, row: Architecture) -> float:
+    """ε of all norms."""
+    return float(given_by(config, row.epsilon))
+
+
+def dimensions_of(config: Any, row: Architecture | None = None) -> Dimensions:
+    """Sizes from a transformers config, whatever its family calls them; `row` is the family's unless given.
 
     Raises:
         AtlasError: the heads do not divide into groups.
     """
-    row = architecture_of(config)
-
-    def given(name: str | int | None) -> Any:
-        """What the config says under a name; None where it says nothing."""
-        return name if isinstance(name, int) else getattr(config, name, None) if name else None
-
+    row = row or architecture_of(config)
+    given = partial(given_by, config)
     heads, d_model = int(config.num_attention_heads), int(config.hidden_size)
     kv_heads = int(given(row.kv_heads) or heads)
     if heads % kv_heads:
@@ -588,10 +412,11 @@ def dimensions_of(config: Any) -> Dimensions:
         d_model=d_model,
         heads=heads,
         kv_heads=kv_heads,
-        head_dim=int(getattr(config, "head_dim", None) or d_model // heads),
+        head_dim=int(given(row.head_dim) or d_model // heads),
         ffn_width=max(widths),
         vocabulary=int(config.vocab_size),
         max_positions=int(given(row.max_positions) or 2**31),
+        key_dim=int(given(row.key_dim) or 0),
         embedding_multiplier=float(embedding),
         residual_multiplier=float(given(row.residual_multiplier) or 1.0),
         logit_multiplier=float(given(row.logit_multiplier) or 1.0) / float(given(row.logit_divisor) or 1.0),

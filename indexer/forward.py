@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from db.neuron import Neuron, NeuronKind
+from indexer.architecture import Architecture, Dimensions
 from indexer.experts import weights_by_expert
-from indexer.families import Architecture, Dimensions
 from indexer.weights import fused_rows
 
 PATTERN_BYTES = 4 * 2**20
@@ -382,7 +382,7 @@ def _keep_attention(weight: Float[Tensor, "H T"], pattern: Float[Tensor, "H T T"
 
 def _keep_columns(into: Tensor, columns: slice | Int[Tensor, " n"]) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
-        into.copy_(output[0][:, columns].reshape(into.shape))
+        into.copy_(output.reshape(-1, output.shape[-1])[:, columns].reshape(into.shape))  # of a batch of one
 
     return hook
 

@@ -25,15 +25,18 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from db.errors import AtlasError, first_line
+from indexer.architecture import Architecture, Dimensions
 from indexer.checkpoint import Checkpoint, quietly
 from indexer.device import Placement, chosen_device, chosen_dtype, put
 from indexer.experts import READ, as_in_transformers, prepare
-from indexer.families import Architecture, Dimensions, dimensions_of
+from indexer.families import dimensions_of
 from indexer.forward import ResidualStream, capture, output_gradients, outputs_kept
+from indexer.probe import config_of_first
 from indexer.refusals import SAVE_AGAIN
+from indexer.stored import PLAIN, TRUNK_NAMES
 from indexer.tokens import TokenBytes
 from indexer.unembedding import Unembedding
-from indexer.weights import PLAIN, Weights, fused_rows, live_weights
+from indexer.weights import Weights, fused_rows, live_weights
 
 TOLERANCE = 1e-3
 """Largest deviation, as a share of the right side's largest entry. float32 sums over some thousands of terms stay
@@ -86,7 +89,7 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
     """
     device = chosen_device()
     _ = checkpoint.files
-    config = checkpoint.config if layers is None else checkpoint.config_of_first(layers)
+    config = checkpoint.config if layers is None else config_of_first(checkpoint.config, layers)
     with ThreadPoolExecutor(1) as aside:
         aside.submit(lambda: checkpoint.identity)  # may have to read all weights once more
         stored = checkpoint.stored.values()
@@ -105,7 +108,8 @@ def load_model(checkpoint: Checkpoint, *, layers: int | None = None) -> Language
 
 
 def _described(checkpoint: Checkpoint, config: Any, module: torch.nn.Module, placement: Placement) -> LanguageModel:
-    dimensions, architecture = dimensions_of(config), checkpoint.architecture
+    architecture = checkpoint.architecture
+    dimensions = dimensions_of(config, architecture)
     prepare(module, [name for name, _ in _experts(architecture, dimensions)])
     weights, tokens = live_weights(module, architecture, dimensions), TokenBytes(checkpoint.tokenizer)
     return LanguageModel(
@@ -147,7 +151,7 @@ def check_row(model: LanguageModel, token_ids: list[int] | None = None, toleranc
     parts = [
         f"{row.layers}.{layer}.{part}"
         for layer in range(model.dimensions.layers)
-        for part in _read_by(row, model.dimensions, layer)
+        for part in read_by(row, model.dimensions, layer)
     ]
     with model.lock, outputs_kept(model.module, parts) as outputs:
         stream = model.forward(ids)
@@ -156,7 +160,7 @@ def check_row(model: LanguageModel, token_ids: list[int] | None = None, toleranc
     check_readings(stream, outputs, model.weights, model.unembedding, model.family, tolerance)
 
 
-def _read_by(row: Architecture, size: Dimensions, layer: int) -> list[str]:
+def read_by(row: Architecture, size: Dimensions, layer: int) -> list[str]:
     """The modules of a layer that compute values and FFN keys."""
     found = [row.value]
     if row.mixture is None or size.experts is None or not size.has_experts(layer):
@@ -236,6 +240,7 @@ def _load_module(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> tor
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                key_mapping={f"^{old}": new for old, new in TRUNK_NAMES.items()} if checkpoint.wrapper else None,
             )
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise AtlasError(f"The model in {checkpoint.folder} cannot be loaded ({first_line(error)}).") from error
@@ -316,10 +321,13 @@ def check_readings(
         else:
             for place, part in enumerate(row.ffn_keys):
                 sides.append((part, weights.key_rows(place), row.ffn_norm, read, weights.ffn_keys(layer, place)))
-        for part, rows, norm, seen, keys in sides:
+        for place, (part, rows, norm, seen, keys) in enumerate(sides):
             folded, constant = weights.reading(layer, norm, keys)
             bias = weights.optional(f"{row.layers}.{layer}.{part}.bias")
-            found = seen @ folded.T / (1.0 if norm is None else unembedding.scale(seen)) + constant
+            scale = 1.0 if norm is None else unembedding.scale(seen)
+            found = seen @ folded.T / scale + constant
+            if place == 0:
+                found = found / weights.latent_scale(layer, seen, scale)
             _demand(
                 family,
                 tolerance,
@@ -368,7 +376,7 @@ def check_shapes(weights: Weights, family: str) -> None:
     expected = [
         (row.attention_output, weights.attention_values, (size.attention_width, size.d_model)),
         (row.value, weights.value_projection_rows, (kv_width, size.d_model)),
-        (row.key, weights.key_projection_rows, (kv_width, size.d_model)),
+        (row.key, weights.key_projection_rows, (size.kv_heads * (size.key_dim or size.head_dim), size.d_model)),
     ]
     for layer in range(size.layers):
         for part, read, shape in (*expected, *_expected_of_ffn(weights, layer)):
@@ -404,11 +412,19 @@ def _expected_of_ffn(weights: Weights, layer: int) -> list[tuple[str, Callable[[
     return [(part, partial(read, part), shape) for part, shape in shapes.items()]
 
 
+class UnfitError(AtlasError):
+    """A row does not fit a model; `why` names the identity or the matrix, and the layer."""
+
+    def __init__(self, family: str, why: str) -> None:
+        self.why = why
+        super().__init__(
+            f"This model does not fit the architecture row of “{family}”: {why}. Figures for it would be wrong, so it "
+            "is refused; its row in indexer/families.py needs mending."
+        )
+
+
 def _unfit(family: str, why: str) -> AtlasError:
-    return AtlasError(
-        f"This model does not fit the architecture row of “{family}”: {why}. Figures for it would be wrong, so it is "
-        "refused; its row in indexer/families.py needs mending."
-    )
+    return UnfitError(family, why)
 
 
 def probe_tokens(vocabulary: int, length: int = 6) -> Tensor:

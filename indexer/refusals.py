@@ -18,21 +18,21 @@ _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 # Families.
 
 _REFUSED = {
-    "its layers choose among experts": "dbrx deepseek_v2 deepseek_v3 jetmoe llama4_text minimax",
+    "its layers choose among experts": "dbrx jetmoe llama4_text minimax",
     "its experts have output biases": "gpt_oss",
     "its shared expert stands beside the module of the others": "granitemoeshared",
     "it has layers without attention": "bamba falcon_h1 falcon_mamba granitemoehybrid jamba "
     "lfm2 mamba mamba2 nemotron_h olmo_hybrid qwen3_next recurrent_gemma rwkv xlstm zamba zamba2",
     "it is an encoder-decoder": "bart led longt5 m2m_100 marian mbart mt5 pegasus t5 t5gemma umt5 whisper",
-    "it is a wrapper that reads pictures or sound too": "gemma3 gemma4 llama4 llava mistral3 mllama paligemma qwen2_vl "
-    "qwen2_5_vl qwen3_5 qwen3_vl",
+    "it is a wrapper that reads pictures or sound too": "gemma4 llama4 mllama paligemma qwen3_5",
+    "the whole of it does not multiply its logits as its language trunk does": "aya_vision",
     "it reads texts in both directions": "bert modernbert roberta",
     "a norm stands between its neurons and their value vectors": "bitnet",
     "its queries, keys and values are fused in an order of their own": "codegen",
     "its heads subtract one attention pattern from another": "diffllama",
     "its residual stream has several copies, which each layer mixes": "gemma3n",
     "its attention has sinks": "granite_swa",
-    "its attention reads through a compressed copy of the residual stream": "minicpm3 youtu",
+    "what it multiplies its sub-layers' outputs by hangs on the number of layers": "minicpm3",
     "its norms stand behind the sums, so that it has no residual stream": "openai-gpt",
     "its final norm stands in front of the first layer too": "nanochat",
 }
@@ -43,9 +43,11 @@ REFUSED: dict[str, str] = {name: why for why, names in _REFUSED.items() for name
 
 # Configs.
 
+_WRAPPER = "ForConditionalGeneration"
 
-def require_language_model(config: Mapping[str, Any], folder: Path) -> None:
-    """Is the content of a config.json that of a language model in plain numbers?
+
+def require_language_model(config: Mapping[str, Any], folder: Path, *, wrapper: bool = False) -> None:
+    """Is the content of a config.json that of a language model in plain numbers, or of one that is a wrapper's trunk?
 
     Raises:
         AtlasError: it is not; the message says what it is of instead, and what to do.
@@ -57,7 +59,7 @@ def require_language_model(config: Mapping[str, Any], folder: Path) -> None:
     if any((folder / name).is_file() for name in ("modules.json", "config_sentence_transformers.json")):
         raise as_other_task(folder, "it is an embedding model of sentence-transformers")
     names = names_of_classes(config)
-    if names and not is_named_language_model(config):
+    if names and not is_named_language_model(config) and not (wrapper and names[0].endswith(_WRAPPER)):
         if names[0].lower() == f"{config.get('model_type')}model":
             ending = _LANGUAGE_MODELS[config["model_type"] == "gpt2"]
             raise as_base_model(folder, f"its config, “{names[0]}”,", names[0].removesuffix("Model") + ending)

@@ -30,7 +30,7 @@ from db.catalogue.schema import KIND_CODES, SIGN_CODES
 from db.errors import AtlasError, first_line
 from db.files import locked, sync
 from db.records import BuildStamp, short_identity
-from indexer.families import Dimensions
+from indexer.architecture import Dimensions
 from indexer.projection import Projection
 
 _PARTIAL = ".part"

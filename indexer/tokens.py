@@ -5,6 +5,7 @@ character, and some tokenizers strip a leading space.
 """
 
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -119,19 +120,46 @@ class TokenBytes:
         self._special = {int(index) for index in tokenizer.all_special_ids}
         self._verbatim = self._special | {int(index) for index in getattr(tokenizer, "added_tokens_decoder", {})}
         self._byte_level = self._writes_bytes()
+        model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+        self._goes_on = getattr(model, "continuing_subword_prefix", None) or ""
+        self._ends = getattr(model, "end_of_word_suffix", None) or ""
+        self._space = self._written_space()
+        self._verbatim -= {token_id for token_id in self._verbatim - self._special if self._is_spaces(token_id)}
 
     def _writes_bytes(self) -> bool:
         """Byte-level vocabularies write every byte as one of 256 characters, the space as "Ġ"; SentencePiece ones write
         the space as "▁", and may hold "Ġ" as the Maltese letter that it is.
         """
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
-        steps = [step for step in (getattr(backend, "decoder", None), getattr(backend, "pre_tokenizer", None)) if step]
-        if steps:
-            return any(b'"ByteLevel"' in step.__getstate__() for step in steps)
+        if steps := self._steps:
+            return any(b'"ByteLevel"' in step for step in steps)
         ordinary = [piece for token_id, piece in self._pieces.items() if token_id not in self._verbatim]
         return any(piece.startswith("Ġ") for piece in ordinary) and not any(
             piece.startswith("▁") and len(piece) > 1 for piece in ordinary
         )
+
+    @cached_property
+    def _steps(self) -> list[bytes]:
+        """What happens to a text beside the splitting into pieces, as JSON."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        steps = (getattr(backend, name, None) for name in ("normalizer", "pre_tokenizer", "decoder"))
+        return [step.__getstate__() for step in steps if step is not None]
+
+    def _written_space(self) -> str:
+        """The character that stands for a space."""
+        for step in self._steps:
+            found = re.search(rb'"replacement":("[^"]+")|"pattern":{"String":" "},"content":("[^"]+")', step)
+            if found:
+                return str(json.loads(found[1] or found[2]))
+        return "▁"
+
+    def _is_spaces(self, token_id: int) -> bool:
+        """Whether an added token is what spaces become: Gemma's vocabularies list runs of them as added tokens."""
+        piece = self._pieces.get(token_id, "")
+        if self._byte_level or not piece or piece.strip(self._space):
+            return False
+        spaces = " " * len(piece)
+        texts = (f"a{spaces}a", f"a{spaces} a", spaces)
+        return any(token_id in self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
 
     def __len__(self) -> int:
         return max(self._pieces, default=-1) + 1
@@ -188,7 +216,12 @@ class TokenBytes:
         single = BYTE_PIECE.fullmatch(piece)
         if single:
             return bytes([int(single[1], 16)])
-        return piece.replace("▁", " ").encode()
+        text = piece.replace(self._space, " ")
+        if self._goes_on:  # pieces that do not are the beginnings of words
+            text = text[len(self._goes_on) :] if text.startswith(self._goes_on) else f" {text}"
+        if self._ends and text.endswith(self._ends):
+            text = text.removesuffix(self._ends) + " "
+        return text.encode()
 
     def display(self, token_id: int) -> str:
         """What a person sees; for an id without a token, the id itself."""

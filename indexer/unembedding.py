@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from db.errors import AtlasError
-from indexer.families import Conventions, NormKind
+from indexer.architecture import Conventions, NormKind
 from indexer.products import product
 from indexer.tokens import TokenBytes
 from indexer.weights import Weights

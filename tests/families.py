@@ -24,7 +24,7 @@ from app.attribution.run import PromptRun, run_prompt
 from db.neuron import Head, Neuron, NeuronKind, Part
 from indexer.checkpoint import Checkpoint
 from indexer.experts import as_in_transformers
-from indexer.families import ARCHITECTURES
+from indexer.families import ARCHITECTURES, WRAPPERS
 from indexer.language_model import LanguageModel, check_row, load_model
 from indexer.refusals import REFUSED
 from indexer.tokens import TokenBytes
@@ -43,7 +43,7 @@ SIZES: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
-LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
+ADDED_POSITIONS = {"biogpt", "gpt2", "gpt_bigcode", "gpt_neo", "opt", "xglm"}
 BYTES, PIECES = "byte-level BPE", "SentencePiece with bytes"
 
 RMS, LAYER = {"rms_norm_eps": 0.02}, {"layer_norm_eps": 0.02}
@@ -51,6 +51,26 @@ OLD = {"layer_norm_epsilon": 0.02}
 WINDOW = {"sliding_window": 4}
 EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
 SHARED = {"shared_expert_intermediate_size": 28}
+
+LATENT = {
+    "num_key_value_heads": models.HEADS,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "first_k_dense_replace": models.LAYERS,
+}
+
+ROUTED = {
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 2,
+    "moe_intermediate_size": 20,
+    "first_k_dense_replace": 1,
+    "n_group": 2,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.7,
+}
 
 
 class Case(NamedTuple):
@@ -75,6 +95,12 @@ CASES: dict[str, Case] = {
         | {"norm_topk_prob": True, "routed_scaling_factor": 1.7, "head_dim": 12},
     ),
     "cwm": Case("cwm", RMS | {"head_dim": 12} | WINDOW),
+    "deepseek_v2": Case("deepseek_v2", RMS | LATENT | {"q_lora_rank": None}),
+    "deepseek_v3": Case("deepseek_v3", RMS | LATENT | {"q_lora_rank": 12}),
+    "deepseek_v2, experts": Case(
+        "deepseek_v2", RMS | LATENT | ROUTED | {"q_lora_rank": 12, "topk_method": "group_limited_greedy"}
+    ),
+    "deepseek_v3, experts": Case("deepseek_v3", RMS | LATENT | ROUTED | {"q_lora_rank": 12, "norm_topk_prob": True}),
     "ernie4_5": Case("ernie4_5", RMS | {"head_dim": 12, "use_bias": True}, PIECES),
     "ernie4_5_moe": Case(
         "ernie4_5_moe",
@@ -210,7 +236,18 @@ CASES: dict[str, Case] = {
     "vaultgemma": Case(
         "vaultgemma", RMS | {"head_dim": 12, "query_pre_attn_scalar": 12, "final_logit_softcapping": 8.0}, PIECES
     ),
+    "youtu": Case("youtu", RMS | LATENT | {"q_lora_rank": 12}),
 }
+
+BY_RULE = {
+    "biogpt": Case("biogpt", {}),
+    "hyperclovax": Case("hyperclovax", RMS),
+    "internlm3": Case("internlm3", RMS | {"head_dim": 12, "bias": True, "qkv_bias": True}),
+    "iquestcoder": Case("iquestcoder", RMS),
+    "xglm": Case("xglm", {"ffn_dim": 40, "attention_heads": models.HEADS, "num_layers": models.LAYERS}),
+}
+"""Families that have no row of their own, and for which the generic rule finds one."""
+CASES |= BY_RULE
 
 _FOLDERS = tempfile.TemporaryDirectory(prefix="atlas-families-")
 
@@ -221,7 +258,7 @@ def language_model(name: str) -> LanguageModel:
     case, folder = CASES[name], Path(_FOLDERS.name) / name
     config = CONFIG_MAPPING[case.family](**SIZES | case.options)
     module = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
-    draw(module, unit_offset=ARCHITECTURES[case.family].unit_offset)
+    draw(module, unit_offset=case.family in ARCHITECTURES and ARCHITECTURES[case.family].unit_offset)
     disable_progress_bar()
     module.save_pretrained(folder)
     tokenizer_of(case.tokenizer).save_pretrained(folder)
@@ -283,7 +320,7 @@ def identities(name: str) -> None:
         total = shares.embedding + float(shares.attention.sum() + shares.ffn.sum())
         kept = float((read.weight * (_seen(run, kind, read) * read.keys).sum(dim=1)).sum())
         assert abs(total - kept) <= 1e-4 * (1 + abs(kept))
-    if CASES[name].family not in LEARNED_POSITIONS:  # embeddings as the key side reads them
+    if CASES[name].family not in ADDED_POSITIONS:  # embeddings as the key side reads them
         entered = run.model.weights.embeddings(slice(None), run.model.unembedding.epsilon)[list(run.token_ids)]
         torch.testing.assert_close(entered, stream.layer_input[0], atol=1e-5, rtol=1e-5)
 
@@ -507,8 +544,15 @@ def table() -> str:
     for title, chosen in (
         (f"Verified on real weights ({', '.join(sorted(REAL.values()))})", sorted(REAL)),
         ("Identities hold, on small random models", sorted(ARCHITECTURES.keys() - REAL.keys())),
+        ("Read by the generic rule: among those without a row, some for which it finds one", sorted(BY_RULE)),
     ):
         lines += [f"**{title}**", "", _line(head), ruler, *map(line_of, chosen), ""]
+    lines += ["**Read by the language trunk, which is all that a text passes**", ""]
+    lines += [_line(["model types", "what holds"]), _line(["---"] * 2)]
+    lines += [
+        _line([", ".join(sorted(WRAPPERS)), "the line of the trunk's own type; logits are those of the whole"]),
+        "",
+    ]
     lines += ["**Refused by name, with the reason**", "", _line(["model types", "reason"]), _line(["---"] * 2)]
     for why in sorted(set(REFUSED.values())):
         lines.append(_line([", ".join(sorted(name for name in REFUSED if REFUSED[name] == why)), why]))

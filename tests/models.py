@@ -4,6 +4,7 @@ Norm weights, biases and ε are far from their defaults, so that whoever forgets
 asserted, so that a misspelt option cannot leave a full-size model.
 """
 
+import json
 import shutil
 import tempfile
 from functools import cache
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -265,6 +266,66 @@ def unigram_tokenizer(*, prepend: str = "always", template: str = "$A </s>") -> 
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=prepend)])
     tokenizer.post_processor = _template(template)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def like_tiktoken() -> PreTrainedTokenizerFast:
+    """Llama 3's and Qwen's kind: a pattern of their own cuts the text, and what it leaves is written as bytes."""
+    cuts = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    cuts += r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    found = byte_level_tokenizer().backend_tokenizer
+    found.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(cuts), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=found, bos_token="<s>", eos_token="<s>")
+
+
+def like_gemma(*, prepend: bool = False, space: str = "▁") -> PreTrainedTokenizerFast:
+    """Gemma's kind, where a normaliser writes the spaces, with runs of them as added tokens; `prepend`: Llama 2's,
+    where it puts one before every text. `space`: what a space is written as.
+    """
+    found = sentencepiece_tokenizer(extra=("▁▁", "▁▁▁")).backend_tokenizer
+    state = json.loads(found.to_str().replace("▁", space))
+    model = state["model"]
+    model["merges"] += [[space, space], [space * 2, space]]
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": space}
+    steps = [{"type": "Prepend", "prepend": space}, replace] if prepend else [replace]
+    back = {"type": "Replace", "pattern": {"String": space}, "content": " "}
+    state |= {
+        "normalizer": {"type": "Sequence", "normalizers": steps},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+    }
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)), unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    made.add_tokens([AddedToken(space * count, normalized=False) for count in (2, 3)])
+    return made
+
+
+def word_pieces() -> PreTrainedTokenizerFast:
+    """BERT's kind: a piece that goes on with a word is written “##ing”; spaces are not written."""
+    letters = sorted({character for sentence in SENTENCES for character in sentence if character.isalpha()})
+    pieces = ["[UNK]", "the", "sea", "##er", *letters, *(f"##{one}" for one in letters), "."]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
+
+
+def word_ends() -> PreTrainedTokenizerFast:
+    """GPT-1's and BioGPT's kind: a piece that ends a word is written “the</w>”."""
+    letters = sorted({character for sentence in SENTENCES for character in sentence if character.isalpha()})
+    pieces = ["<unk>", *letters, *(f"{one}</w>" for one in letters), "he</w>", "the</w>"]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    merges = [("h", "e</w>"), ("t", "he</w>")]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
 
 def _template(single: str) -> Any:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from app.attribution.prompt import Settings
     from app.attribution.results import Analysis
     from app.attribution.run import PromptRun, run_prompt
-    from indexer.families import Conventions
+    from indexer.architecture import Conventions
 
 __all__ = ["Analysis", "Conventions", "PromptRun", "Settings", "analyse", "explain", "load", "predict", "run_prompt"]
 

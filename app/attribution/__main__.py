@@ -36,7 +36,7 @@ from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import Intervention, Neuron, Wanted, labels, parse_interventions, parse_list
 from db.token_text import SEPARATORS, legible, shorten
-from indexer.families import Conventions
+from indexer.architecture import Conventions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -28,7 +28,7 @@ from app.attribution.score import array, rows_for
 from app.attribution.search import AttentionEntries, FfnEntries
 from db.errors import AtlasError
 from db.neuron import Intervention, Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
-from indexer.families import Dimensions
+from indexer.architecture import Dimensions
 from indexer.forward import CleanKeys, JoiningRows
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights

@@ -22,7 +22,7 @@ from app.attribution.results import Prediction, SublayerScores, Target, ValueNeu
 from app.attribution.run import PREDICTIONS, PromptRun, Ranges, run_prompt
 from app.attribution.score import array
 from db.neuron import Neuron, NeuronKind, Part, Wanted
-from indexer.families import Conventions
+from indexer.architecture import Conventions
 from indexer.language_model import LanguageModel
 
 TOP = 100

@@ -80,12 +80,14 @@ def source_positions(run: PromptRun, layer: int, head: int, shown: int = SHOWN) 
 def _keys_in_residual(run: PromptRun, layer: int, head: int) -> Float[Tensor, "T d"]:
     """Each position's key, mapped back through the key matrix: W_Kᵀ W_K norm(x), before any rotation."""
     weights, norm = run.model.weights, run.model.architecture.attention_norm
-    width = run.model.dimensions.head_dim
-    kv_head = head // run.model.dimensions.group
+    size, inputs = run.model.dimensions, run.stream.layer_input[layer]
+    width, kv_head = size.key_dim or size.head_dim, head // size.group
     rows = weights.key_projection_rows(layer)[kv_head * width : (kv_head + 1) * width]
-    rows, _ = weights.reading(layer, norm, rows)
-    inputs = run.stream.layer_input[layer]
-    return (inputs if norm is None else inputs / run.model.unembedding.scale(inputs)) @ rows.T @ rows
+    own, _ = weights.reading(layer, norm, rows)
+    shared, _ = weights.reading(layer, norm, weights.shared_key_rows(layer))
+    scale = 1.0 if norm is None else run.model.unembedding.scale(inputs)
+    seen = inputs / scale
+    return seen @ own.T @ own / weights.latent_scale(layer, inputs, scale) + seen @ shared.T @ shared
 
 
 def strongest_tokens(

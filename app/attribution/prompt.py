@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from db.catalogue.concepts import spellings
 from db.errors import AtlasError, first_line
 from db.token_text import display, readable, readings, shorten
-from indexer.families import Conventions
+from indexer.architecture import Conventions
 
 if TYPE_CHECKING:
     from indexer.language_model import LanguageModel
@@ -133,14 +133,15 @@ def _split(model: "LanguageModel", text: str) -> list[int]:
 def notices_of(
     model: "LanguageModel", prompt: str, ids: list[int], *, bos: bool = True, chat: bool = False
 ) -> list[str]:
-    """What the tokenizer made of a text that the text does not show, one sentence each.
+    """How the model is read where that is not plain, and what the tokenizer made of a text that the text does not show,
+    one sentence each.
 
     ids: as `tokenise` gave them.
     """
+    found = list(model.checkpoint.readings)
     if chat:
-        return _chat_notices(model, prompt, ids)
+        return found + _chat_notices(model, prompt, ids)
     before, after = model.tokens.added
-    found = []
     if before and bos:
         found.append(f"The tokenizer put {_quoted(model, before)} before the text.")
         if ids[len(before)] == before[-1]:
@@ -170,7 +171,7 @@ def _chat_notices(model: "LanguageModel", message: str, ids: list[int]) -> list[
 def _changed(model: "LanguageModel", text: str, ids: list[int]) -> list[str]:
     """Where the tokens do not spell the text, a sentence that says so."""
     wanted, spelt = text.encode(), b"".join(map(model.tokens.bytes_of, ids))
-    if spelt in (wanted, b" " + wanted):
+    if spelt in (wanted, b" " + wanted, wanted + b" "):  # a space before or behind is how some write a word's edge
         return []
     pairs = enumerate(zip(spelt, wanted, strict=False))
     same = next((place for place, (one, other) in pairs if one != other), len(wanted))

@@ -45,7 +45,7 @@ from app.attribution.results import (
 from app.attribution.score import array
 from app.attribution.search import gather_by_layer
 from db.neuron import Neuron, NeuronKind, check_exists
-from indexer.families import Conventions, NormKind
+from indexer.architecture import Conventions, NormKind
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
 from indexer.products import product
@@ -257,7 +257,7 @@ def key_sides(model: LanguageModel, neuron: Neuron, shown: int = SHOWN) -> tuple
     names = key_names(model, neuron.kind)
     keys = torch.stack([key_vector(model.weights, neuron, key=place) for place in range(len(names))])
     constants = [_constant(model.weights, neuron, place) for place in range(len(names))]
-    readings = _products(model, keys, neuron.kind)
+    readings = _products(model, keys, neuron)
     value = _value_vector(model.weights, neuron)
     return tuple(
         _side(model, name, readings[:, place] + constants[place], keys[place], value, shown)
@@ -272,15 +272,19 @@ def key_names(model: LanguageModel, kind: NeuronKind) -> tuple[str, ...]:
     return ("gate", "up") if len(model.architecture.ffn_keys) > 1 else ("key",)
 
 
-def _products(model: LanguageModel, keys: Float[Tensor, "keys d"], kind: NeuronKind) -> Float[Tensor, "V keys"]:
-    """x · key / s(x) for the embedding x of every token; s is 1 where neurons of the kind read through no norm."""
+def _products(model: LanguageModel, keys: Float[Tensor, "keys d"], neuron: Neuron) -> Float[Tensor, "V keys"]:
+    """x · key / s(x) for the embedding x of every token; s is 1 where neurons of the kind read through no norm, and
+    holds what the norm of a compressed copy divides by, where attention reads one.
+    """
     architecture, unembedding = model.architecture, model.unembedding
-    norm = architecture.ffn_norm if kind is NeuronKind.FFN else architecture.attention_norm
+    is_ffn = neuron.kind is NeuronKind.FFN
+    norm = architecture.ffn_norm if is_ffn else architecture.attention_norm
     parts = []
     for start in range(0, model.dimensions.vocabulary, _ROWS):
         rows = model.weights.embeddings(slice(start, start + _ROWS), unembedding.epsilon)
         # The scale of the final norm's kind and ε is that of every norm of these families.
-        parts.append((rows @ keys.T) / (1.0 if norm is None else unembedding.scale(rows)))
+        scale = 1.0 if norm is None else unembedding.scale(rows)
+        parts.append(rows @ keys.T / scale / (1.0 if is_ffn else model.weights.latent_scale(neuron.layer, rows, scale)))
     return torch.cat(parts)
 
 

@@ -14,7 +14,7 @@ from db import command_line
 from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import Head, Neuron, NeuronAt, NeuronKind
-from indexer.families import Conventions
+from indexer.architecture import Conventions
 
 if TYPE_CHECKING:
     from app.attribution import analysis as analyses

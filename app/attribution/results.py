@@ -20,7 +20,7 @@ from app.attribution.form import described
 from app.attribution.prompt import Method, PromptToken
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronKind, Part
-from indexer.families import Conventions
+from indexer.architecture import Conventions
 
 SCORE_TOLERANCE = 5e-5
 """Nats by which a score may be off where it comes from bf16 products; float32 log-probabilities differ by as much with

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from app.attribution.fast import FEW, TOLERANCE, Distributions, RoundedRows, Shortlist, by_base
 from app.attribution.results import SublayerScores
-from indexer.families import Conventions
+from indexer.architecture import Conventions
 from indexer.forward import ResidualStream
 from indexer.products import product
 from indexer.unembedding import Unembedding

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from app.attribution.results import Certificate
 from db.neuron import Neuron, NeuronKind, check_exists
-from indexer.families import Dimensions
+from indexer.architecture import Dimensions
 from indexer.forward import ResidualStream
 from indexer.weights import Weights
 

@@ -23,7 +23,7 @@ from db.lazy import lazy_import
 from db.neuron import Head, NeuronAt
 from db.workspace.exchange import Document, to_text
 from db.workspace.records import AnalysisEntry, now
-from indexer.families import Conventions
+from indexer.architecture import Conventions
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.records import short_identity
-from indexer.families import Conventions
+from indexer.architecture import Conventions
 
 if TYPE_CHECKING:
     import torch

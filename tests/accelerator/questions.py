@@ -19,8 +19,8 @@ from app.attribution.measured import Means
 from app.attribution.prompt import Method, PromptLine, Sampling, Settings
 from app.attribution.run import Ranges, run_prompt, tokens_beginning
 from db.neuron import Head, Neuron, NeuronAt, NeuronKind, Part, Sign, parse_interventions, parse_list
+from indexer.architecture import Conventions
 from indexer.directions import rank_by_direction, similar_by_value
-from indexer.families import Conventions
 from indexer.language_model import LanguageModel
 from indexer.neighbours import nearest_tokens
 from indexer.projection import Projector

@@ -12,7 +12,7 @@ from app.attribution.drilldowns import to_json
 from app.attribution.frames import flow_frame
 from app.attribution.heads import contrast_flow, flow
 from app.attribution.prompt import Method
-from indexer.families import Conventions
+from indexer.architecture import Conventions
 from tests import models, oracle
 
 TARGET = 270

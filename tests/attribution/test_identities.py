@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from app.attribution.score import Bases, base_points, head_contributions, layer_scores
-from indexer.families import Conventions
+from indexer.architecture import Conventions
 from indexer.forward import ResidualStream
 from tests import models, oracle
 

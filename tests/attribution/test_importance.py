@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from app.attribution import analyse
 from app.attribution.score import ROWS_AT_ONCE, SAFE_EXPONENT, Bases, log_probability_increase, rows_for
-from indexer.families import Conventions, NormKind
+from indexer.architecture import Conventions, NormKind
 from indexer.unembedding import Unembedding
 from tests import models
 

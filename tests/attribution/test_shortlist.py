@@ -19,7 +19,7 @@ from app.attribution.fast import (
     rounded_rows,
 )
 from app.attribution.score import Bases
-from indexer.families import NormKind
+from indexer.architecture import NormKind
 from indexer.unembedding import Unembedding
 
 WIDTH, TOKENS = 48, 2600

@@ -18,8 +18,8 @@ import torch
 
 from app.attribution import analyse
 from app.attribution.analysis import load
+from indexer.architecture import NormKind
 from indexer.device import chosen_device
-from indexer.families import NormKind
 from indexer.projection import Projector
 from indexer.unembedding import Unembedding
 

@@ -6,21 +6,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from app.attribution.heads import source_positions, strongest_tokens
+from app.attribution.query import key_sides
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
+from indexer.architecture import Fusion
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
-from indexer.families import ARCHITECTURES, Fusion, architecture_of
+from indexer.families import ARCHITECTURES, WRAPPERS, architecture_of
 from indexer.language_model import check_row, load_model
 from indexer.mixtures import Mixture
 from indexer.refusals import REFUSED
 from tests import families
 
 
-@pytest.mark.parametrize("family", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("family", sorted({*ARCHITECTURES, *families.BY_RULE}))
 def test_a_family_s_line_of_the_table_is_what_comes_out(family):
     """If only the table is old: `python -m tests.families` writes it anew."""
     assert families.line_of(family) in families.written_table().splitlines()
@@ -30,7 +34,7 @@ def test_the_table_has_every_family_and_every_refusal():
     lines = families.written_table().splitlines()
     named = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")]
     types = [one for cell in named for one in cell.split(", ") if cell not in ("model type", "model types", "---")]
-    assert sorted(types) == sorted([*ARCHITECTURES, *REFUSED])
+    assert sorted(types) == sorted([*ARCHITECTURES, *families.BY_RULE, *WRAPPERS, *REFUSED])
     assert len(ARCHITECTURES) >= 34
 
 
@@ -63,6 +67,8 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "no gate of the shared expert": ("qwen2_moe", {"mixture": _UNGATED}, "FFN identity"),
     "experts as wide as other layers": ("qwen3_moe", {"mixture": Mixture(width="intermediate_size")}, "was expected"),
     "no residual multiplier of experts": ("granitemoe", {"residual_multiplier": ""}, "residual identity"),
+    "another ε in the latent": ("deepseek_v3", {"latent_epsilon": 0.5}, "reading"),
+    "the latent's last rows": ("deepseek_v2", {"key_dim": "v_head_dim"}, "layer 0"),
     "the norm of another place": ("gemma3_text", {"ffn_norm": "post_feedforward_layernorm"}, "reading"),
 }
 
@@ -88,6 +94,7 @@ def test_what_has_no_row_is_refused_with_the_reason(family):
 @pytest.mark.parametrize(
     ("family", "options", "said"),
     [
+        ("deepseek_v2", {"attention_bias": True}, "has a bias"),
         ("opt", {"do_layer_norm_before": False}, "no residual stream"),
         ("olmo", {"clip_qkv": 8.0}, "clipped"),
         ("mpt", {"clip_qkv": 6}, "clipped"),
@@ -115,3 +122,32 @@ def test_a_catalogue_holds_what_reaches_the_logits(tmp_path: Path):
             card = catalogue.neuron(Neuron.ffn(2, 7))
             assert [one.token.token_id for one in card.top] == logits[:300].topk(5).indices.tolist()
             assert card.top[0].logit == pytest.approx(float(logits[:300].max()), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["deepseek_v2", "deepseek_v3"])
+def test_keys_that_are_read_through_a_compressed_copy(name):
+    """Readings of tokens, and a head's keys mapped back, by the model's own modules."""
+    model, layer, head = families.language_model(name), 1, 2
+    size, block = model.dimensions, model.module.get_submodule(f"model.layers.{layer}")
+    attention, shown = block.self_attn, 5
+
+    def copy(stream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of a head: its keys without positions, the part that all share, and its values."""
+        narrow = attention.kv_a_proj_with_mqa(block.input_layernorm(stream))
+        both = attention.kv_b_proj(attention.kv_a_layernorm(narrow[:, :16])).view(len(stream), size.heads, -1)[:, head]
+        return both[:, :10], narrow[:, 16:], both[:, 10:]
+
+    with torch.no_grad():
+        readings = copy(model.module.get_input_embeddings().weight)[2][:, 3]
+        (side,) = key_sides(model, Neuron.attention(layer, head, 3), shown)
+        of_tokens = readings[model.unembedding.used]
+        assert [one.reading for one in side.highest] == pytest.approx(of_tokens.topk(shown).values.tolist(), rel=1e-4)
+        assert side.std == pytest.approx(float(of_tokens.std(correction=0)), rel=1e-4)
+
+        run = families.run_of(name)
+        own, shared, _ = copy(run.stream.layer_input[layer])
+        narrow, gamma = attention.kv_a_proj_with_mqa.weight, block.input_layernorm.weight
+        wide = attention.kv_b_proj.weight.view(size.heads, -1, 16)[head, :10] * attention.kv_a_layernorm.weight
+        back = own @ wide @ narrow[:16] * gamma + shared @ narrow[16:] * gamma
+        tokens = strongest_tokens(model, back, 3)
+        assert [one.key_tokens for one in source_positions(run, layer, head, shown=3)] == tokens

@@ -12,9 +12,10 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
 from indexer import families as table
+from indexer.architecture import Architecture, NormKind
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
-from indexer.families import ARCHITECTURES, Architecture, NormKind, architecture_of, dimensions_of
+from indexer.families import ARCHITECTURES, architecture_of, dimensions_of
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel, check_identities, load_model, probe_tokens
 from tests import models

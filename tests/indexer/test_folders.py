@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 from transformers.utils import logging as transformers_logging
 
 from db.errors import AtlasError
-from indexer import weights
+from indexer import stored
 from indexer.__main__ import main
 from indexer.build import build
 from indexer.checkpoint import Checkpoint, locate, quietly
@@ -168,7 +168,7 @@ def test_the_identity_is_that_of_the_model_s_files_alone(case, tmp_path):
     folder = copy("llama", tmp_path / "model")
     LOADED[case](folder)
     before = Checkpoint("model", folder).identity
-    files = weights.safetensors_files(folder)
+    files = stored.safetensors_files(folder)
     for path in folder.rglob("*"):
         if path not in files and path.suffix in {".safetensors", ".bin"}:
             path.write_bytes(b"other")
@@ -195,12 +195,12 @@ def test_weights_that_are_not_the_loaded_model_s_are_neither_published_nor_verif
     built = build(models.checkpoint("llama"), tmp_path / "right", depth=5)
     other = copy("llama", tmp_path / "other")
     change_tensors(other, lambda tensors: tensors[tensor].view(-1)[5:6].add_(1))
-    headers = weights._headers
+    headers = stored._headers
 
     def mistaken(files):
         return headers(files) | {tensor: headers([other / WEIGHTS])[tensor]}
 
-    monkeypatch.setattr(weights, "_headers", mistaken)
+    monkeypatch.setattr(stored, "_headers", mistaken)
     checkpoint = Checkpoint("llama", models.folder("llama"))
     with pytest.raises(AtlasError, match="is not that of the model which transformers loads") as refusal:
         build(checkpoint, tmp_path / "wrong", depth=5)
@@ -458,7 +458,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         "makes no model of",
     ),
     "an activation that nobody knows": ("llama", with_config(nothing, hidden_act="new"), "makes no model of"),
-    "another family": ("llama", with_config(nothing, model_type="mixtral"), "family “mixtral” are not supported"),
+    "another family": ("llama", with_config(nothing, model_type="mamba"), "family “mamba” are not supported"),
     "no family": ("llama", with_config(nothing, model_type=None), "gives no model_type"),
     "a config of nonsense": (
         "llama",
@@ -574,4 +574,4 @@ def test_a_loaded_model_whose_folder_is_gone_has_changed(tmp_path):
     (tmp_path / "model").rename(tmp_path / "away")
     assert not checkpoint.is_unchanged
     with pytest.raises(AtlasError, match="no folder"):
-        weights.safetensors_files(checkpoint.folder)
+        stored.safetensors_files(checkpoint.folder)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexer.families import NormKind
+from indexer.architecture import NormKind
 from indexer.neighbours import nearest_tokens
 from indexer.unembedding import Unembedding
 

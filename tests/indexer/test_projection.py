@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from indexer import products, projection
-from indexer.families import NormKind
+from indexer.architecture import NormKind
 from indexer.projection import Projection, Projector, float32_lists
 from indexer.unembedding import Unembedding
 from tests import models, oracle

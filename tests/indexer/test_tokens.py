@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
+from app.attribution.prompt import notices_of, tokenise
 from db.errors import AtlasError
 from indexer.checkpoint import Checkpoint
+from indexer.language_model import load_model
 from indexer.tokens import TokenBytes, load_tokenizer, token_table
 from tests import models
 
@@ -63,6 +65,99 @@ def test_without_byte_fallback_what_is_lost_is_unknown_tokens(text):
     joined = b"".join(map(reader.bytes_of, tokenizer(text)["input_ids"])).decode()
     spelt = re.escape(joined.replace("▁", " ")).replace(re.escape(reader.bytes_of(unknown).decode()), ".+")
     assert re.fullmatch(spelt, " " + text.replace("▁", " ").removeprefix(" "), re.DOTALL)
+
+
+EVERY = st.text(st.characters(codec="utf-8", exclude_characters="▁<"), max_size=40)
+LINES = st.text(" \n\t'sTheriver.,12é日🙂", max_size=40)
+LETTERS = sorted({one for sentence in models.SENTENCES for one in sentence if one.isalpha()})
+WORDS = st.lists(st.text(LETTERS, min_size=1, max_size=6), min_size=1, max_size=5).map(" ".join)
+KINDS = {
+    "byte-level": (BYTE_LEVEL, EVERY, "{}"),
+    "tiktoken": (models.like_tiktoken(), EVERY, "{}"),
+    "tiktoken, lines": (models.like_tiktoken(), LINES, "{}"),
+    "Gemma": (models.like_gemma(), EVERY, "{}"),
+    "Gemma, runs of spaces": (models.like_gemma(), st.text(" sea", max_size=20), "{}"),
+    "Gemma, another space": (models.like_gemma(space="_"), st.text(" sea", max_size=20), "{}"),
+    "Llama 2": (models.like_gemma(prepend=True), EVERY.filter(bool), " {}"),
+    "Unigram": (models.unigram_tokenizer(prepend="never", template="$A"), LINES, "{}"),
+    "word pieces": (models.word_pieces(), WORDS, " {}"),
+    "word ends": (models.word_ends(), WORDS, "{} "),
+}
+"""Tokenizers, texts that they can spell, and what the tokens' bytes are then."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_every_kind_the_tokens_bytes_are_the_text(kind, tmp_path):
+    """And its ids are those of the tokenizer's own file."""
+    tokenizer, texts, spelt = KINDS[kind]
+    tokenizer.save_pretrained(tmp_path)
+    found, stored = load_tokenizer(tmp_path), Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    reader = TokenBytes(found)
+
+    @given(text=texts)
+    @settings(max_examples=60, deadline=None)
+    def holds(text):
+        ids = found(text, add_special_tokens=False)["input_ids"]
+        assert ids == stored.encode(text, add_special_tokens=False).ids
+        assert b"".join(map(reader.bytes_of, ids)) == spelt.format(text).encode()
+
+    holds()
+
+
+def test_runs_of_spaces_are_spaces_and_what_is_written_like_them_too():
+    """Gemma's vocabularies list “▁▁” as an added token, which two spaces become."""
+    tokenizer = models.like_gemma()
+    reader, pieces = TokenBytes(tokenizer), tokenizer.get_vocab()
+    assert tokenizer("a   sea", add_special_tokens=False)["input_ids"][1] == pieces["▁▁"]
+    assert reader.bytes_of(pieces["▁▁"]) == b"  "
+    assert reader.bytes_of(pieces["<s>"]) == b"<s>"
+    level = models.byte_level_tokenizer()
+    level.add_tokens(["▁▁"])
+    assert TokenBytes(level).bytes_of(level.get_vocab()["▁▁"]) == "▁▁".encode()
+
+
+@pytest.mark.parametrize("sentencepiece", [False, True])
+@given(parts=st.lists(st.sampled_from(["the sea", "<|end|>", "<tool>", "Sea", " "]), min_size=1, max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_added_and_control_tokens_in_a_text_stand_as_they_are_written(sentencepiece, parts):
+    tokenizer = models.like_gemma() if sentencepiece else models.like_tiktoken()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    tokenizer.add_tokens([AddedToken("<tool>", normalized=True), AddedToken("Sea", single_word=True)])
+    reader, text = TokenBytes(tokenizer), "".join(parts)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert ids == tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+    assert b"".join(map(reader.bytes_of, ids)) == text.encode()
+    assert reader.is_special(tokenizer.get_vocab()["<|end|>"])
+
+
+CHANGED = {
+    "NFC": ({"type": "NFC"}, "e\u0301 sea", "é sea"),
+    "NFKC": ({"type": "NFKC"}, "ﬁre １", "fire 1"),
+    "lower case": ({"type": "Lowercase"}, "The Sea", "the sea"),
+    "no accents": ({"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "StripAccents"}]}, "é", "e"),
+    "no spaces at the ends": ({"type": "Strip", "strip_left": True, "strip_right": True}, "the sea ", "the sea"),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+def test_a_text_that_the_tokenizer_changes_is_spelt_as_it_reads_and_said(kind, tmp_path):
+    normalizer, text, read = CHANGED[kind]
+    folder = models.with_tokenizer(models.like_tiktoken(), tmp_path / "model")
+    changed(folder, normalizer=normalizer)
+    model = load_model(Checkpoint("x", folder))
+    ids = tokenise(model, text, 64)
+    assert b"".join(map(model.tokens.bytes_of, ids)).decode() == read
+    assert any("The tokenizer changed the text" in one for one in notices_of(model, text, ids))
+    assert notices_of(model, read, tokenise(model, read, 64)) == []
+
+
+def test_spaces_that_a_control_token_takes_with_it_are_missed_aloud(tmp_path):
+    tokenizer = models.like_tiktoken()
+    tokenizer.add_tokens([AddedToken("<|end|>", lstrip=True, rstrip=True)])
+    model = load_model(Checkpoint("x", models.with_tokenizer(tokenizer, tmp_path / "model")))
+    ids = tokenise(model, "the <|end|> sea", 64)
+    assert b"".join(map(model.tokens.bytes_of, ids)) == b"the<|end|>sea"
+    assert any("The tokenizer changed the text" in one for one in notices_of(model, "the <|end|> sea", ids))
 
 
 def test_what_a_tokenizer_adds():

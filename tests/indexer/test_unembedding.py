@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from indexer.families import ARCHITECTURES, Conventions, NormKind
+from indexer.architecture import Conventions, NormKind
+from indexer.families import ARCHITECTURES
 from indexer.unembedding import Unembedding
 from indexer.weights import Weights
 from tests import models, oracle

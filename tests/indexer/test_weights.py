@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from db.errors import AtlasError
 from indexer.checkpoint import Checkpoint, locate
 from indexer.language_model import load_model
+from indexer.stored import safetensors_files
 from indexer.unembedding import Unembedding
-from indexer.weights import safetensors_files
 from tests import models, oracle
 
 WEIGHTS = "model.safetensors"
