@@ -129,7 +129,7 @@ def _factor(whole: Tensor, part: Tensor, what: str) -> float:
 class _Reader:
     """Facts of one model, in the order in which they lead to each other."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any) -> None:
         self.module, self.config = module, module.config
         self.ids = (torch.arange(TOKENS) * 79 + 17) % self.config.vocab_size
         self.seen = self.watch(self.ids)
@@ -189,7 +189,7 @@ class _Reader:
             known = [one for one in members if one is not None and one.made.shape == one.given.shape]
             return len(known) == len(members) and all(_is_same(one.made, after.given) for one, after in pairwise(known))
 
-        found = [name for name, part in self.module.named_modules() if is_chain(name, part)]
+        found: list[str] = [name for name, part in self.module.named_modules() if is_chain(name, part)]
         if len(found) != 1:
             raise AtlasError(f"its layers are not one list, each reading what the one before wrote ({found or 'none'})")
         return found[0]
@@ -413,7 +413,7 @@ class _Reader:
         if row.embedding_norm:
             first, second = self.seen[row.embedding_norm].made, seen[row.embedding_norm].made
         else:
-            matrix = self.module.get_input_embeddings().weight  # type: ignore[operator]
+            matrix = self.module.get_input_embeddings().weight
             first, second = matrix[self.ids], matrix[others]
         # At one place in two prompts, so that what is added for positions cancels.
         entered = self.block.given - seen[self.block.name].given
@@ -439,7 +439,7 @@ class _Reader:
         size = 0.01 if cap else 1.0
         found = logits(size) if cap is None else cap * torch.atanh(logits(size) / cap)
         bias = getattr(head, "bias", None)
-        own = (head.weight @ (size * vector) + (0.0 if bias is None else bias)).double()  # type: ignore[operator]
+        own = (head.weight @ (size * vector) + (0.0 if bias is None else bias)).double()
         factor = _factor(found.float(), own.float(), "final norm identity: the head's output")
         facts: dict[str, Any] = {} if cap is None else {"soft_cap": self._called(cap, MULTIPLIER)}
         if factor != 1:
@@ -517,7 +517,7 @@ def _check(module: nn.Module, row: Architecture) -> None:
     Raises:
         AtlasError: one fails; the message names it and the layer.
     """
-    config = module.config
+    config: Any = module.config
     family, size = str(config.model_type), dimensions_of(config, row)
     weights = live_weights(module, row, size)
     language_model.check_shapes(weights, family)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -128,7 +128,7 @@ def test_a_catalogue_holds_what_reaches_the_logits(tmp_path: Path):
 def test_keys_that_are_read_through_a_compressed_copy(name):
     """Readings of tokens, and a head's keys mapped back, by the model's own modules."""
     model, layer, head = families.language_model(name), 1, 2
-    size, block = model.dimensions, model.module.get_submodule(f"model.layers.{layer}")
+    size, block = model.dimensions, cast(Any, model.module.get_submodule(f"model.layers.{layer}"))
     attention, shown = block.self_attn, 5
 
     def copy(stream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -138,7 +138,7 @@ def test_keys_that_are_read_through_a_compressed_copy(name):
         return both[:, :10], narrow[:, 16:], both[:, 10:]
 
     with torch.no_grad():
-        readings = copy(model.module.get_input_embeddings().weight)[2][:, 3]
+        readings = copy(cast(Any, model.module).get_input_embeddings().weight)[2][:, 3]
         (side,) = key_sides(model, Neuron.attention(layer, head, 3), shown)
         of_tokens = readings[model.unembedding.used]
         assert [one.reading for one in side.highest] == pytest.approx(of_tokens.topk(shown).values.tolist(), rel=1e-4)

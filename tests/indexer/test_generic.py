@@ -13,7 +13,7 @@ from app.attribution.run import run_prompt
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import NeuronKind
-from indexer import generic
+from indexer import generic, probe
 from indexer.architecture import Architecture
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
@@ -140,7 +140,7 @@ def test_what_follows_from_the_rule_is_what_follows_from_the_row(name, monkeypat
 )
 def test_a_module_that_does_more_is_refused_with_identity_and_layer(part, said, monkeypatch):
     """As a family would that does with one layer, or one place, what the rule does not know."""
-    whole = generic.random_model
+    whole = probe.random_model
 
     def more(config: Any, layers: int) -> Any:
         module = whole(config, layers)

@@ -68,7 +68,7 @@ def saved(tmp_path_factory):
 
     @cache
     def folder(name: str) -> Path:
-        into = tmp_path_factory.mktemp("wrappers") / name
+        into = Path(tmp_path_factory.mktemp("wrappers")) / name
         whole(name).save_pretrained(into)
         models.byte_level_tokenizer(bos=True).save_pretrained(into)
         return into
