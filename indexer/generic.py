@@ -77,7 +77,7 @@ def infer(config: Any) -> Architecture:
     family = str(config.model_type)
     try:
         row = _fitting(config, LAYERS)
-        _require_alike(config, row)
+        _require_equal_layers(config, row)
         numbers = [getattr(row, f"{what}_multiplier") for what in ("embedding", "residual", "logit")]
         if any(isinstance(one, float) for one in numbers) and _fitting(config, LAYERS + 1) != row:
             raise AtlasError("what it multiplies by hangs on the number of layers")
@@ -97,7 +97,7 @@ def _refused(family: str, why: str) -> AtlasError:
     )
 
 
-def _require_alike(config: Any, row: Architecture) -> None:
+def _require_equal_layers(config: Any, row: Architecture) -> None:
     """All layers have the parameters of the first, so that what holds of the first few may hold of all."""
     with torch.device("meta"):
         layers = AutoModelForCausalLM.from_config(config).get_submodule(row.layers)
