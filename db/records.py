@@ -91,6 +91,11 @@ class BuildStamp:
             return max(self.experts.neurons(layer) for layer in range(self.layers))
         return self.ffn_neurons // self.layers
 
+    @property
+    def expert_count(self) -> int:
+        """Experts of a layer that has some; 0 where there are none."""
+        return 0 if self.experts is None else self.experts.count
+
     def neurons_of(self, layer: int) -> int:
         """FFN and attention neurons of a layer."""
         ffn = self.ffn_width if self.experts is None else self.experts.neurons(layer)

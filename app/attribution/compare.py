@@ -21,6 +21,7 @@ from app.attribution.prompt import PromptToken, Settings, position_of
 from app.attribution.results import Prediction, SublayerScores, Target, ValueNeuron
 from app.attribution.run import PREDICTIONS, PromptRun, Ranges, run_prompt
 from app.attribution.score import array
+from app.attribution.search import routed
 from db.neuron import Neuron, NeuronKind, Part, Wanted
 from indexer.architecture import Conventions
 from indexer.language_model import LanguageModel
@@ -305,7 +306,8 @@ def _strongest(run: PromptRun, kind: NeuronKind, neurons: Sequence[Neuron]) -> l
     rows = zip(
         chosen.tolist(), scores.gather(1, best).flatten().tolist(), entries.activation(chosen).tolist(), strict=True
     )
-    return [ValueNeuron(*entries.name(entry), score, activation) for entry, score, activation in rows]
+    found = (ValueNeuron(*entries.name(entry), score, activation) for entry, score, activation in rows)
+    return [routed(run.stream, one) for one in found]
 
 
 # The same as data frames; as JSON it follows from the fields (:mod:`app.attribution.form`).

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from app.attribution import ablation, score
+    from app.attribution import ablation, score, search
     from app.attribution.ablation import Effects
     from app.attribution.run import PromptRun, Ranges
     from indexer import products
 else:
     torch, products = lazy_import("torch"), lazy_import("indexer.products")
     ablation, score = lazy_import("app.attribution.ablation"), lazy_import("app.attribution.score")
+    search = lazy_import("app.attribution.search")
 
 ALL = "all"
 """Asks for every FFN neuron to be measured."""
@@ -281,7 +282,7 @@ def _named(
     scores = run.scores(entries.contributions(numbers), [kind], [entries.layer(numbers)]).tolist()
     rows = zip(numbers.tolist(), scores, entries.activation(numbers).tolist(), effects.tolist(), strict=True)
     return tuple(
-        run.routed(ValueNeuron(*entries.name(number), score, activation, effect))
+        search.routed(run.stream, ValueNeuron(*entries.name(number), score, activation, effect))
         for number, score, activation, effect in rows
         if sign * effect > 0
     )

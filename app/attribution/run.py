@@ -1,7 +1,7 @@
 """One prompt, run once: what every question about it shares, and the questions that are asked one at a time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from app.attribution.search import (
     Search,
     certified_bottom,
     certified_top,
+    routed,
     search_all,
     search_top,
     together,
@@ -142,10 +143,6 @@ class PromptRun:
     @cached_property
     def ffn(self) -> FfnEntries:
         return FfnEntries.of(self.stream, self.model.weights)
-
-    def routed(self, one: ValueNeuron) -> ValueNeuron:
-        """With the router's weight at the analysed position."""
-        return one if (weights := self.stream.router(one.neuron)) is None else replace(one, router=weights[-1])
 
     @cached_property
     def attention(self) -> AttentionEntries:
@@ -464,7 +461,7 @@ class _Span:
         activations = self.entries.activation(numbers).tolist()
         triples = zip(numbers.tolist(), ranking.scores.tolist(), activations, strict=True)
         found = (ValueNeuron(*self.entries.name(number), score, active) for number, score, active in triples)
-        return tuple(map(self.run.routed, found))
+        return tuple(routed(self.run.stream, one) for one in found)
 
     def active(self, ranking: Ranking) -> tuple[ValueNeuron, ...]:
         """The same without what did nothing: a position outside a layer's window, a neuron that was silent or zeroed. A

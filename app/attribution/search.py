@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from app.attribution.results import Certificate
+from app.attribution.results import Certificate, ValueNeuron
 from db.neuron import Neuron, NeuronKind, check_exists
 from indexer.architecture import Dimensions
 from indexer.forward import ResidualStream
@@ -195,6 +195,12 @@ class AttentionEntries:
 
     def _places(self, entries: Tensor) -> tuple[Tensor, ...]:
         return torch.unravel_index(entries, self.shape)
+
+
+def routed(stream: ResidualStream, one: ValueNeuron) -> ValueNeuron:
+    """A neuron of an expert with the router's weight at the analysed position."""
+    weights = stream.router(one.neuron)
+    return one if weights is None else replace(one, router=weights[-1])
 
 
 def gather_by_layer(

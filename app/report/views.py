@@ -136,7 +136,8 @@ def _told(one: Saved, workspace: Workspace, atlas: Catalogue) -> View:
     kind: type[Selection] | None = _STATES.get(one.page)
     if kind is None:
         return View(one.page, one.title, ("This version does not know such a page.",))
-    limits = Limits(atlas.info.vocabulary, atlas.info.layers, atlas.info.heads, configuration().max_top)
+    info = atlas.info
+    limits = Limits(info.vocabulary, info.layers, info.heads, configuration().max_top, info.expert_count)
     selection: Any = kind.read(dict(parse_qsl(one.address, keep_blank_values=True)), limits)[0]
     if one.model != atlas.info.model or stored.fits(one, atlas) is False:
         why = f"It is of {one.model}, or of other weights of that name, and is told with the catalogue of those."

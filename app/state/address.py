@@ -61,7 +61,7 @@ EVERY = frozenset(Of)
 
 def shared_by(one: BuildStamp, other: BuildStamp) -> frozenset[Of]:
     """The kinds of values that mean the same in both models."""
-    shape = attrgetter("layers", "d_model", "heads", "head_dim", "ffn_neurons", "attention_neurons")
+    shape = attrgetter("layers", "d_model", "heads", "head_dim", "ffn_neurons", "attention_neurons", "experts")
     tokens = {Of.TOKENIZER} if one.tokenizer_hash == other.tokenizer_hash else set()
     return frozenset({Of.ANY} | tokens | ({Of.SHAPE} if shape(one) == shape(other) else set()))
 

@@ -197,8 +197,7 @@ def _build_seen(current: Catalogue) -> Catalogue:
 def limits(atlas: Catalogue) -> Limits:
     """What the selections are checked against."""
     info = atlas.info
-    experts = 0 if info.experts is None else info.experts.count
-    return Limits(info.vocabulary, info.layers, info.heads, configuration().max_top, experts)
+    return Limits(info.vocabulary, info.layers, info.heads, configuration().max_top, info.expert_count)
 
 
 def title(text: str, lead: str, page: str = "") -> None:

@@ -154,8 +154,8 @@ class Catalogue(Tokens):
             raise AtlasError(f"Layers {low}–{high} were asked for, but {info.model} has layers 0–{info.layers - 1}.")
         if filters.head is not None and filters.head >= info.heads:
             raise AtlasError(f"Head {filters.head} was asked for, but {info.model} has heads 0–{info.heads - 1}.")
-        if filters.expert is not None and (info.experts is None or filters.expert >= info.experts.count):
-            has = "no experts" if info.experts is None else f"experts 0–{info.experts.count - 1}"
+        if filters.expert is not None and filters.expert >= info.expert_count:
+            has = f"experts 0–{info.expert_count - 1}" if info.expert_count else "no experts"
             raise AtlasError(f"Expert {filters.expert} was asked for, but {info.model} has {has}.")
         return self.known_ids(token_ids)
 

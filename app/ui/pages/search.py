@@ -110,7 +110,7 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
 
 def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, changed: Callable[[], None]) -> None:
     values = {"head": selection.head, "z": selection.min_z, "depth": selection.max_rank, "reverse": selection.reverse}
-    if atlas.info.experts is not None:
+    if atlas.info.expert_count:
         values["expert"] = selection.expert
     for name, value in values.items():
         sync(f"search_{name}", value)
@@ -126,10 +126,10 @@ def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, chang
             on_change=changed,
             width=130,
         )
-        if atlas.info.experts is not None:
+        if atlas.info.expert_count:
             st.selectbox(
                 "Expert",
-                [None, *range(atlas.info.experts.count)],
+                [None, *range(atlas.info.expert_count)],
                 key="search_expert",
                 format_func=lambda expert: "any" if expert is None else f"expert {expert}",
                 disabled=selection.kind is NeuronKind.ATTENTION or selection.head is not None,
