@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from db import settings
 from db.errors import AtlasError, first_line
 from db.lazy import lazy_import
 from db.records import short_identity
@@ -42,7 +43,7 @@ class Cluster:
     Attributes:
         address: of a running cluster; None: RAY_ADDRESS, or else one of this machine's own, which ends with the build.
         task_cpus: that a task reserves, and the threads that it computes with.
-        task_gpus: that a task reserves.
+        task_gpus: that a task reserves; without any it computes on the CPU.
         task_memory_mb: that a task reserves, 10^6 bytes; None: nothing is reserved.
     """
 
@@ -98,7 +99,9 @@ class Cluster:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report what it runs on to its makers
             own = {"include_dashboard": False, "object_store_memory": _OBJECT_BYTES}
         checkout = Path(__file__).resolve().parents[1]
-        code = {"py_modules": [str(checkout / room) for room in _ROOMS]}
+        # Several tasks without a reservation would all take the same card.
+        device = {} if self.task_gpus else {settings.variable("device"): "cpu"}
+        code = {"py_modules": [str(checkout / room) for room in _ROOMS], "env_vars": device}
         host, _, port = address.rpartition(":")
         try:
             if port.isdigit() and "/" not in host:  # Ray itself would try for minutes

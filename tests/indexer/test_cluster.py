@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import psutil
@@ -264,6 +265,16 @@ def killing_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", f"{package}{os.pathsep}{CHECKOUT}")
     monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
     return tmp_path / "killed"
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, {"ATLAS_DEVICE": "cpu"}), (1, {})])
+def test_a_task_takes_no_card_that_it_has_not_reserved(gpus, device, ray_is_installed, monkeypatch):
+    import ray
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda _address, **options: given.update(options))
+    cluster.Cluster("local", task_gpus=gpus)._connect()
+    assert given["runtime_env"]["env_vars"] == device
 
 
 @pytest.mark.parametrize("case", ["ours", "disk", "killed"])
