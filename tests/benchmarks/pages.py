@@ -12,10 +12,13 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlencode
 
 import psutil
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.benchmarks.attribution import BATCH_PROMPTS
+from tests.benchmarks.effects import LONG
 from tests.browser.conftest import CHROMIUM_ARGUMENTS
 from tests.browser.visits import VISITS
 from tests.conftest import BROWSERS
@@ -54,6 +57,23 @@ def first_views(browser: Browser, server: Server, rounds: int) -> None:
         warming = seconds_to_draw(browser, address)
         found = [seconds_to_draw(browser, address) for _ in range(rounds)]
         print(f"first view  {name:18} {statistics.median(found):6.2f} s   (the very first: {warming:.2f} s)")
+
+
+def answers(browser: Browser, server: Server, rounds: int) -> None:
+    """A prompt that nobody has asked yet: until its scores are drawn, and until what is listed is measured."""
+    scored, measured = [], []
+    for prompt in (*BATCH_PROMPTS[1 : 1 + rounds], LONG):
+        page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+        page.set_default_timeout(180_000)
+        started = time.perf_counter()
+        page.goto(f"{server.address}/prompt?{urlencode({'p': prompt})}")
+        page.locator(".st-key-measured").wait_for()
+        scored.append(time.perf_counter() - started)
+        page.locator(".st-key-measured", has_text="Measured: ").wait_for()
+        measured.append(time.perf_counter() - started)
+        page.context.close()
+    long = f"25 tokens: {scored.pop():.2f} s and {measured.pop():.2f} s"
+    print(f"new prompt  scored {statistics.median(scored):.2f} s, measured {statistics.median(measured):.2f} s ({long})")
 
 
 def changes(browser: Browser, server: Server, rounds: int) -> None:
@@ -102,6 +122,7 @@ def main() -> None:
                     ):
                         seconds_to_draw(browser, f"{server.address}/{path}")
                 else:
+                    answers(browser, server, options.rounds)
                     first_views(browser, server, options.rounds)
                     changes(browser, server, options.rounds)
                 print(f"mode {mode}: {memory(server):,.0f} MB")
