@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 
 import streamlit as st
 from streamlit import runtime
@@ -113,8 +114,20 @@ def is_local(address: str | None, headers: Mapping[str, str]) -> bool:
         address: where it is from; None is this machine.
         headers: of its first request. They name as host what the browser was told to connect to.
     """
-    direct = address is None and not any(name in headers for name in _FORWARDED)
-    return direct and _LOCAL.fullmatch(str(headers.get("Host", ""))) is not None
+    direct = not any(name in headers for name in _FORWARDED)
+    return direct and _is_loopback(address) and _LOCAL.fullmatch(str(headers.get("Host", ""))) is not None
+
+
+def _is_loopback(address: str | None) -> bool:
+    if address is None:
+        return True
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped  # how a server that listens on all addresses sees 127.0.0.1
+    return found.is_loopback
 
 
 def require_may_add() -> None:
