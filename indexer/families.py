@@ -343,7 +343,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 WRAPPERS = {
-    *("gemma3", "idefics3", "internvl", "llava", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm"),
+    *("gemma3", "idefics3", "internvl", "llava", "llava_next", "llava_onevision", "mistral3", "qwen2_vl", "qwen2_5_vl"),
+    *("qwen3_vl", "smolvlm"),
 }
 """Models that read pictures too, and whose language trunk, loaded without the rest, does with a text what they do."""
 

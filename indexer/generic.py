@@ -75,6 +75,8 @@ def infer(config: Any) -> Architecture:
         AtlasError: none does; the message names the fact or the identity, and the layer, that failed.
     """
     family = str(config.model_type)
+    if config.get_text_config() is not config:
+        raise _refused(family, "it reads more than text, and whether its language trunk alone is it is not known")
     try:
         row = _fitting(config, LAYERS)
         _require_equal_layers(config, row)

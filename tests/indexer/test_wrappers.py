@@ -21,6 +21,7 @@ from indexer.build import build
 from indexer.checkpoint import Checkpoint
 from indexer.estimate import estimate
 from indexer.families import ARCHITECTURES, WRAPPERS
+from indexer.generic import row_of
 from indexer.language_model import check_row, load_model
 from indexer.verify import verify
 from tests import families, models
@@ -42,6 +43,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "idefics3": ({"model_type": "llama"}, SIGHT, {"scale_factor": 1}),
     "internvl": ({"model_type": "qwen2"}, SIGHT, {"downsample_ratio": 0.5}),
     "llava": ({"model_type": "llama"}, SIGHT | {"model_type": "clip_vision_model"}, {}),
+    "llava_next": ({"model_type": "mistral"}, SIGHT | {"model_type": "clip_vision_model"}, {}),
+    "llava_onevision": ({"model_type": "qwen2"}, SIGHT | {"model_type": "siglip_vision_model"}, {}),
     "mistral3": ({"model_type": "mistral"} | families.WINDOW, SIGHT | {"model_type": "pixtral"}, {}),
     "qwen2_vl": (MROPE, QWEN | {"hidden_size": models.D_MODEL}, {}),
     "qwen2_5_vl": (MROPE, QWEN | OUT | {"fullatt_block_indexes": [0]}, {}),
@@ -153,6 +156,12 @@ def test_a_trunk_whose_logits_the_whole_does_not_change_is_refused(saved, tmp_pa
     config.write_text(json.dumps(text))
     with pytest.raises(AtlasError, match="does not change its logits as its language trunk"):
         _ = Checkpoint("llava", folder).dimensions
+
+
+def test_a_wrapper_that_nobody_has_compared_is_refused():
+    text = TEXT | {"model_type": "llama"}
+    with pytest.raises(AtlasError, match=r"“vipllava” are not supported.*it reads more than text"):
+        row_of(CONFIG_MAPPING["vipllava"](text_config=text, vision_config=SIGHT | {"model_type": "clip_vision_model"}))
 
 
 @pytest.mark.parametrize(
