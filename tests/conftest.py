@@ -36,7 +36,13 @@ SLOWEST_FILES = tuple(
     f"{name}.py"
     for name in (
         *("browser/test_accessibility", "browser/test_appearance", "browser/test_nasty", "indexer/test_kill"),
-        *("state/test_fuzz", "ui/test_search_pages", "browser/test_prompt", "browser/test_journeys"),
+        *(
+            "state/test_fuzz",
+            "indexer/test_cluster",
+            "ui/test_search_pages",
+            "browser/test_prompt",
+            "browser/test_journeys",
+        ),
         *("browser/test_drilldown", "browser/test_concepts", "faults/test_killed", "browser/test_security"),
         *("browser/test_compare", "benchmarks/test_load", "faults/test_model", "faults/test_catalogue"),
     )
