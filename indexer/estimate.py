@@ -102,7 +102,9 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     layer = 4.0 * (size.ffn_width + size.attention_width) * (size.d_model + 4 * depth)
     # While it is prepared: as it is in the file, folded, centred and in bf16.
     projecting = head * (3.5 if projector.screens else 3) + 2 * layer + projector.workspace(size.vocabulary)
-    checking = 3 * head + 2 * 4.0 * size.d_model * (4 * size.d_model + 3 * size.ffn_width)
+    checking = 3 * head + max(2, size.telling) * 4.0 * size.d_model * (4 * size.d_model + 3 * size.ffn_width)
+    if size.experts is not None:  # those that lie one by one are joined in memory, all of them
+        checking += weight_bytes
     publishing_bytes = 2 * head + min(_PUBLISHING_BYTES, 100.0 * rows)
     return Estimate(
         model=checkpoint.name,

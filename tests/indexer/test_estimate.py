@@ -172,6 +172,8 @@ def test_from_a_config_alone(name, tmp_path, monkeypatch, capsys):
     assert found["indexing_seconds"] == pytest.approx((neurons + 0.4 * near * vocabulary) * seconds)
     assert found["seconds"] > found["gpu_seconds"] > found["gpus_seconds"] > found["publishing_seconds"]
     assert "Only the config" in found["notices"][0]
+    mixture = "num_experts_per_tok" in config  # its experts are joined in memory; of others two layers are enough
+    assert (found["peak_memory"] > found["weight_bytes"]) == mixture
 
     assert main(["estimate", "--config", str(folder / "config.json"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found
