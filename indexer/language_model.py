@@ -32,6 +32,7 @@ from indexer.experts import READ, as_in_transformers, prepare
 from indexer.families import dimensions_of
 from indexer.forward import ResidualStream, capture, output_gradients, outputs_kept
 from indexer.probe import config_of_first
+from indexer.products import page_out
 from indexer.refusals import SAVE_AGAIN
 from indexer.stored import PLAIN, TRUNK_NAMES
 from indexer.tokens import TokenBytes
@@ -208,6 +209,9 @@ def compare_with_loaded(checkpoint: Checkpoint) -> None:
                 f"“{name}” as it is read from {checkpoint.folder} is not that of the model which transformers loads "
                 f"there. A catalogue of it would be wrong; save the model to a new folder: {SAVE_AGAIN}."
             )
+        del read  # which has the same pages
+        if used is not None:
+            page_out(used)  # or all of the model would be in memory in the end
 
 
 def _same(read: Tensor, used: Tensor) -> bool:

@@ -7,6 +7,7 @@ of their sums.
 
 import ctypes
 import functools
+import mmap
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 TRIALS = 12
+_PAGE_OUT = 21  # MADV_PAGEOUT
 
 TILE = 32
 """Rows of a matrix are filled up to a multiple of this, or to a power of two: a processor's tiles divide that, and
@@ -108,3 +110,14 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def page_out(tensor: Tensor) -> None:
+    """Ask the system to take a tensor's pages out of memory, where it can (Linux). Those of a map of a file are read
+    again when somebody asks; no number is lost.
+    """
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (tensor.data_ptr() + tensor.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+    if madvise is not None and size > 0 and tensor.is_contiguous():
+        madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), _PAGE_OUT)

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
 from indexer import build as module
+from indexer import language_model, work
 from indexer.__main__ import main
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
@@ -333,3 +335,23 @@ def test_shards_left_by_a_kill_after_publishing_are_removed(tmp_path):
     left.mkdir()
     assert not build(models.checkpoint("gpt2"), tmp_path, depth=5).fresh
     assert not left.exists()
+
+
+def test_one_layer_is_held_at_a_time(tmp_path, monkeypatch):
+    """However many there are: what an earlier layer took is given back before the next is projected."""
+    project, page_out = work.Projector.project, language_model.page_out
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive, paged = [], []
+
+    def watched(self: Any, values: torch.Tensor) -> Any:
+        held.append(weakref.ref(values))
+        alive.append(sum(one() is not None for one in held))
+        return project(self, values)
+
+    monkeypatch.setattr(work.Projector, "project", watched)
+    monkeypatch.setattr(language_model, "page_out", lambda used: paged.append(used.nbytes) or page_out(used))
+    checkpoint = Checkpoint("llama", models.folder("llama"))
+    build(checkpoint, tmp_path, depth=3)
+    assert alive == [1] * models.LAYERS
+    weights = checkpoint.weights()
+    assert len(paged) == sum(weights.read(name) is not None for name in weights.catalogued())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from indexer import products
-from indexer.products import best_seconds, onednn_is_faster, product
+from indexer.products import best_seconds, onednn_is_faster, page_out, product
 
 
 @pytest.fixture(params=[True, False])
@@ -61,3 +61,13 @@ def test_the_best_of_several_turns_counts(monkeypatch):
     times = iter([0.0, 5.0, 5.0, 6.0] + [0.0, 2.0, 2.0, 9.0] * products.TRIALS)
     monkeypatch.setattr("indexer.products.time", SimpleNamespace(perf_counter=lambda: next(times)))
     assert best_seconds([lambda: None, lambda: None]) == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_what_is_paged_out_is_read_again(mapped, tmp_path):
+    """A map of a file, and memory of its own, both over several pages and not aligned."""
+    torch.arange(9000.0).numpy().tofile(tmp_path / "numbers")
+    numbers = torch.from_file(str(tmp_path / "numbers"), size=9000) if mapped else torch.arange(9000.0)
+    page_out(numbers[3:8999])
+    assert torch.equal(numbers, torch.arange(9000.0))
+    page_out(torch.empty(0))
