@@ -18,8 +18,9 @@ QUESTIONS = {
     "llama": tuple(ASKED),
     "gpt2": ("analysis", "without a catalogue", "contrast", "drill-downs", "steering", "effects"),
     "gemma2": ("removed", "comparison", "steering", "effects"),
+    "qwen2_moe": ("analysis", "steering", "effects"),
 }
-"""All of one model; of the others what their biases, LayerNorm, caps and norms behind sub-layers are part of."""
+"""All of one model; of the others what their biases, LayerNorm, caps, experts and norms behind are part of."""
 
 
 def checkpoint_of(name):

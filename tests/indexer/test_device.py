@@ -103,7 +103,7 @@ def test_no_figure_depends_on_it(name, dtype, tmp_path, monkeypatch):
     assert f"Computed on cpu in float32; weights are kept in {dtype}." == notice
 
 
-@pytest.mark.parametrize("name", ["bloom", "falcon, new", "gemma3_text", "gptj", "mpt", "opt", "phi3", "starcoder2"])
+@pytest.mark.parametrize("name", ["bloom", "falcon, new", "gemma3_text", "gptj", "mpt", "opt", "phi3", "qwen2_moe"])
 def test_identities_are_no_looser(name, tmp_path, monkeypatch):
     folder = rounded(families.language_model(name).checkpoint.folder, tmp_path / "model")
     wide, half = (loaded(folder, one, monkeypatch) for one in ("float32", "bfloat16"))
