@@ -9,7 +9,7 @@ import pytest
 import safetensors
 
 from indexer import estimate as module
-from indexer import projection, weights
+from indexer import projection, stored
 from indexer.__main__ import main
 from indexer.build import build
 from indexer.estimate import estimate
@@ -53,7 +53,7 @@ def test_no_tensor_is_read(monkeypatch):
         def get_slice(self, name):
             return self._file.get_slice(name)
 
-    monkeypatch.setattr(weights, "safe_open", Headers)
+    monkeypatch.setattr(stored, "safe_open", Headers)
     assert estimate(models.checkpoint("gpt2"), depth=5).neurons == 3 * (128 + 32)
 
 
