@@ -19,10 +19,11 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
 from indexer import build as module
-from indexer import language_model, work
+from indexer import language_model
 from indexer.__main__ import main
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
+from indexer.projection import Projector
 from indexer.shards import Shards
 from tests import models, oracle
 from tests.oracle import assert_same_end
@@ -339,17 +340,18 @@ def test_shards_left_by_a_kill_after_publishing_are_removed(tmp_path):
 
 def test_one_layer_is_held_at_a_time(tmp_path, monkeypatch):
     """However many there are: what an earlier layer took is given back before the next is projected."""
-    project, page_out = work.Projector.project, language_model.page_out
+    project = Projector.project
     held: list[weakref.ref[torch.Tensor]] = []
-    alive, paged = [], []
+    alive: list[int] = []
+    paged: list[torch.Tensor] = []
 
     def watched(self: Any, values: torch.Tensor) -> Any:
         held.append(weakref.ref(values))
         alive.append(sum(one() is not None for one in held))
         return project(self, values)
 
-    monkeypatch.setattr(work.Projector, "project", watched)
-    monkeypatch.setattr(language_model, "page_out", lambda used: paged.append(used.nbytes) or page_out(used))
+    monkeypatch.setattr(Projector, "project", watched)
+    monkeypatch.setattr(language_model, "page_out", paged.append)
     checkpoint = Checkpoint("llama", models.folder("llama"))
     build(checkpoint, tmp_path, depth=3)
     assert alive == [1] * models.LAYERS
