@@ -22,12 +22,12 @@ CACHES := .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 help: ## list the targets
 	@echo "Neuron Atlas. Targets:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "Settings: PORT=$(PORT)  MODEL=$(MODEL) (demo, a folder or a hub id)  PYTHON=$(PYTHON)  PIP_ARGS=  PYTEST_ARGS="
+	@echo "Settings: PORT=$(PORT)  MODEL=$(MODEL) (demo, gemma-3-270m, a folder, a GGUF file or a hub id)  PYTHON=$(PYTHON)  PIP_ARGS=  PYTEST_ARGS="
 
 run: index app ## install, fetch the demo model, build its catalogue, serve the app
 
 index: venv ## all of it but serving; MODEL=folder indexes another model
-	@if [ "$(MODEL)" = demo ]; then $(PY) -m indexer fetch-demo; fi
+	@case "$(MODEL)" in demo|gemma-3-270m) $(PY) -m indexer fetch-demo --model "$(MODEL)";; esac
 	@$(PY) -m indexer build "$(MODEL)"
 	@if [ "$(MODEL)" = demo ]; then $(PY) -m app.attribution --generic >/dev/null; fi
 

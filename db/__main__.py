@@ -278,7 +278,9 @@ def token_text(catalogue: "Catalogue", question: OneToken) -> str:
     lines = [f"“{shorten(page.token.display)}” ({page.token.token_id})"]
     if catalogue.has_neighbours:
         near = ", ".join(f"“{shorten(near.token.display)}” {near.cosine:.2f}" for near in page.neighbours)
-        lines.append(f"near {near}; itself near {page.neighbour_of:,} tokens")
+        recall = catalogue.info.neighbour_recall
+        missed = "" if recall is None else f" (some are missed: {recall:.0%} were found in a sample)"
+        lines.append(f"near {near}{missed}; itself near {page.neighbour_of:,} tokens")
     else:
         lines.append("This build holds no neighbours of tokens.")
     ends = (page.promotes, page.suppresses)

@@ -78,6 +78,10 @@ class BuildStamp:
     ] = None
     experts: Experts | None = None
     """Of a mixture of experts: how its FFN neurons lie in their layers."""
+    dequantised: Annotated[str | None, "How the weights were quantised before they were made plain; null: not."] = None
+    neighbour_recall: Annotated[
+        float | None, "Which share of each token's nearest tokens was found (a sample's mean); null: all were compared."
+    ] = None
 
     @property
     def tokens(self) -> int:
@@ -152,7 +156,7 @@ class Model:
         BuildStamp | None,
         stamped(
             *("build_id", "created_at", "family", "layers", "heads", "d_model", "vocabulary"),
-            *("ffn_neurons", "attention_neurons", "depth", "padding"),
+            *("ffn_neurons", "attention_neurons", "depth", "padding", "dequantised", "neighbour_recall"),
         ),
     ]
     problem: Annotated[str | None, "Why the build cannot be read, where it cannot."]

@@ -55,7 +55,9 @@ def _end_with_stdin() -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    demo_model.fetch_demo(options.models or settings.paths().models)
+    if options.model not in demo_model.MODELS:
+        raise AtlasError(f"--model {options.model}: there are {' and '.join(demo_model.MODELS)} to be fetched.")
+    demo_model.fetch(options.model, options.models or settings.paths().models)
 
 
 def _estimate(options: argparse.Namespace) -> str:
@@ -177,7 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     arguments = Parser(prog="python -m indexer", description="Build the neuron catalogue of a model.")
     commands = arguments.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    fetch = commands.add_parser("fetch-demo", help="fetch the demo model and convert it to safetensors, once")
+    fetch = commands.add_parser("fetch-demo", help="fetch the demo model, or another, and dequantise it, once")
+    fetch.add_argument("--model", default="demo", metavar="NAME", help="demo (default) or gemma-3-270m")
     fetch.add_argument(
         "--models", type=Path, metavar="DIR", help="where models lie (default: ATLAS_MODELS, else models/)"
     )
@@ -195,11 +198,14 @@ def _parser() -> argparse.ArgumentParser:
             "(default: beside the catalogue, until it is published)",
         )
     estimated.add_argument(
-        "model", nargs="?", metavar="MODEL", help="demo, a model folder (config.json alone will do) or a hub id"
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="demo, a model folder (config.json alone will do), a GGUF file or a hub id",
     )
     estimated.add_argument("--config", type=Path, metavar="FILE", help="the config of a model that is not here")
     for command in (built, published):
-        command.add_argument("model", metavar="MODEL", help="demo, a model folder or a hub id")
+        command.add_argument("model", metavar="MODEL", help="demo, a model folder, a GGUF file or a hub id")
     for command in (estimated, built, published):
         command.add_argument(
             "--depth", type=int, default=50, metavar="K", help="tokens kept at each end of a neuron (default: 50)"
@@ -213,7 +219,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verified = commands.add_parser("verify", help="compare a published catalogue with its model")
     verified.add_argument("--sample", type=int, default=200, metavar="N", help="neurons to derive again (default: 200)")
-    verified.add_argument("--checkpoint", metavar="MODEL", help="demo, a folder or a hub id (default: found by name)")
+    verified.add_argument(
+        "--checkpoint", metavar="MODEL", help="demo, a folder, a GGUF file or a hub id (default: found by name)"
+    )
     pruned = commands.add_parser("prune", help="delete old builds and what unfinished ones left")
     pruned.add_argument("--keep", type=int, default=1, metavar="N", help="builds per model, the current one included")
     for command in (verified, pruned):

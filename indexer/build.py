@@ -37,6 +37,7 @@ from db.errors import AtlasError, first_line
 from db.records import BuildStamp, short_identity
 from indexer.checkpoint import Checkpoint
 from indexer.language_model import compare_with_loaded, load_model
+from indexer.neighbours import COMPARED, RECALL, all_compared
 from indexer.projection import MEMORY_MB
 from indexer.shards import Shards, only_indexer, work_folder, work_folders
 from indexer.tokens import token_table
@@ -166,8 +167,6 @@ def _build(
         fits.result()
         agrees.result()
 
-    if NEIGHBOURS not in [unit.name for unit in units]:
-        say("The vocabulary is too large to find each token's nearest tokens: concepts will not be widened.")
     seen, unproven = (0, 0)
     if missing and engine is not None:
         seen, unproven = engine(job, missing, checked=checked, say=say, progress=progress)
@@ -177,9 +176,10 @@ def _build(
     found = {name: folder for name, folder in folders.items() if folder is not None}
     if len(found) < len(units):
         raise _incomplete([unit for unit in units if unit.name not in found], units, shards)
-    near = found.pop(NEIGHBOURS, None)
-    neighbours = None if near is None else pq.read_table(near / NEIGHBOUR_FILE)
+    neighbours = pq.read_table(found.pop(NEIGHBOURS) / NEIGHBOUR_FILE)
     build_path(directory, stamp.build_id).unlink(missing_ok=True)  # damaged, or it would not have come to this
+    if recall := (neighbours.schema.metadata or {}).get(RECALL):
+        stamp = replace(stamp, neighbour_recall=float(recall))
     path = publish(directory, stamp, tokens.result(), list(found.values()), neighbours)
     shutil.rmtree(work, ignore_errors=True)
     return Built(path, fresh=True, neurons=stamp.neurons, screened=seen, unproven=unproven)
@@ -353,9 +353,11 @@ def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> Bu
         tokenizer_json=checkpoint.tokenizer_json,
         padding=padding,
         experts=size.experts,
+        dequantised=checkpoint.quantisation,
     )
     identity = {name: getattr(stamp, name) for name in _IDENTITY}
     identity |= {"padding": padding} if padding else {}  # without any, an earlier version gave the same contents
+    identity |= {} if all_compared(stamp.tokens, size.d_model) else {"compared": COMPARED}  # likewise
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return replace(stamp, build_id=digest[:16])
 

@@ -1,4 +1,5 @@
-"""Where weights, config and tokenizer come from: the demo model, a local folder, or a hub id where there is a network.
+"""Where weights, config and tokenizer come from: a model that is fetched, a folder, a GGUF file, or a hub id where
+there is a network.
 
 Weights are read from safetensors only and no code of a checkpoint is ever run.
 """
@@ -33,7 +34,7 @@ from transformers.utils import logging as transformers_logging
 from db import settings
 from db.errors import AtlasError, first_line
 from db.files import State, sha256_of, state_of
-from indexer import demo_model
+from indexer import demo_model, dequantised
 from indexer.architecture import Architecture, Dimensions
 from indexer.experts import expert_files
 from indexer.families import ARCHITECTURES, TRUNKS, WRAPPERS, architecture_of, dimensions_of, epsilon_of
@@ -51,7 +52,6 @@ from indexer.stored import PLAIN, Promised, Stored, other_weights, safetensors_f
 from indexer.tokens import load_tokenizer
 from indexer.weights import Weights, file_weights
 
-DEMO = "demo"
 _BESIDE_A_CONFIG = {"", ".jinja", ".json", ".md", ".model", ".py", ".txt"}
 """Endings of files that lie where the weights do not."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -186,6 +186,11 @@ class Checkpoint:
             return found
         if self.wrapper and (unread := unread_tensors(self.folder, self.stored)):
             found.append(f"{len(unread)} tensors outside the trunk are not read ({', '.join(unread[:2])} …).")
+        if self.quantisation:
+            found.append(
+                f"The weights were dequantised ({self.quantisation}), so they differ a little from those that their "
+                "makers trained."
+            )
         if others := other_weights(self.folder):
             used = ", ".join(path.name for path in safetensors_files(self.folder)[:2])
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -193,6 +198,11 @@ class Checkpoint:
         if getattr(self.config, "auto_map", None):
             found.append("The folder brings code of its own, which is never run: transformers' own class is used.")
         return found
+
+    @property
+    def quantisation(self) -> str | None:
+        """How the weights were quantised before they were put into this folder; None where they were not."""
+        return dequantised.quantisation_of(self.folder)
 
     def _promised(self) -> Promised:
         """All layers have the parameters of the first, so that one tells their names and shapes; but where there are
@@ -310,30 +320,34 @@ def config_only(model: str | Path) -> Checkpoint | None:
 
 
 def locate(model: str, *, models: Path | None = None) -> Checkpoint:
-    """Find a model by “demo”, a folder, the name of a folder under `models` (default: ATLAS_MODELS), or a hub id.
+    """Find a model by “demo”, a folder, the name of a folder under `models` (default: ATLAS_MODELS), a GGUF file, which
+    is dequantised into a folder there, or a hub id.
 
     Raises:
-        AtlasError: nothing of that name, or the hub cannot be reached.
+        AtlasError: nothing of that name, a GGUF file that cannot be read, or the hub cannot be reached.
     """
     models = settings.paths().models if models is None else models
-    if model == DEMO:
-        folder = models / demo_model.NAME
+    if known := demo_model.MODELS.get(model):
+        folder = models / known.name
         if not (folder / "config.json").is_file():
-            raise AtlasError("The demo model is not here yet. Run `make index`, or `python -m indexer fetch-demo`.")
-        return Checkpoint(demo_model.NAME, folder)
+            raise AtlasError(
+                f"{known.title} is not here yet. Run `make index MODEL={model}`, or `python -m indexer fetch-demo "
+                f"--model {model}`."
+            )
+        return Checkpoint(known.name, folder)
     for folder in (Path(model), models / model):
         if folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise _no_model(folder)
             safetensors_files(folder)
             return Checkpoint(folder.resolve().name, folder)
-    if Path(model).suffix == ".gguf":
-        raise AtlasError(
-            f"{model} is a file for llama.cpp (GGUF), mostly quantised. Give the folder of the model it was made from, "
-            "with config.json, the tokenizer and *.safetensors."
-        )
+    if Path(model).is_file() and Path(model).suffix == dequantised.SUFFIX:
+        folder = dequantised.folder_of(Path(model), models)
+        return Checkpoint(folder.name, folder)
     if Path(model).is_file():
         raise AtlasError(f"{model} is a file; give the folder that holds config.json, the tokenizer and *.safetensors.")
+    if Path(model).suffix == dequantised.SUFFIX:
+        raise AtlasError(f"There is no file “{model}”.")
     if not _HUB_ID.fullmatch(model) or ".." in model:
         raise AtlasError(f"There is no folder “{model}”, and it is no hub id (owner/name) either.")
     return _from_hub(model)

@@ -17,7 +17,7 @@ from indexer.architecture import NormKind
 from indexer.build import disk_needed
 from indexer.checkpoint import Checkpoint
 from indexer.device import DTYPES, chosen_device
-from indexer.neighbours import affordable
+from indexer.neighbours import effort
 from indexer.projection import MEMORY_MB, Projector
 from indexer.stored import safetensors_files
 from indexer.unembedding import Unembedding
@@ -91,7 +91,7 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
         weight_bytes = sum(path.stat().st_size for path in safetensors_files(checkpoint.folder))
 
     seconds_a_neuron, projector = _trial(size.vocabulary, size.d_model, depth, memory_mb)
-    near = size.vocabulary if affordable(size.vocabulary, size.d_model) else 0
+    near = effort(size.vocabulary, size.d_model)
     indexing = (neurons + near * _NEIGHBOURS) * seconds_a_neuron
     logits = float(neurons + near) * size.vocabulary
     on_gpu = logits * max(2 * size.d_model / _GPU_FLOPS, 4 * _GPU_READS / _GPU_BYTES_A_SECOND)

@@ -136,7 +136,8 @@ def no_weights(folder: Path) -> str:
         )
     if found := [path for path in paths if path.suffix == ".gguf"]:
         return (
-            f"GGUF files only ({named(found)}), which are quantised for llama.cpp. Give the model they were made from."
+            f"GGUF files only ({named(found)}). Give the path of one of them, which is dequantised once; or the model "
+            "that they were made from."
         )
     if found := [path for path in paths if path.suffix in _PICKLED]:
         return (

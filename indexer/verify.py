@@ -31,9 +31,12 @@ from indexer.work import unembedding_of
 CLOSE = 1e-5
 """Allowed deviation of a logit, as a share of |value vector| × the longest row; float32 products stay below 1e-6."""
 _AT_ONCE = 32
-_OF_THE_RUN = {"build_id", "schema_version", "code_version", "created_at", "model", "checkpoint"}
-"""The fields of a stamp that may differ: they tell when and by which code the build was made, and its folder's name;
-the checkpoint's identity is compared before.
+_OF_THE_RUN = {
+    *("build_id", "schema_version", "code_version", "created_at", "model", "checkpoint"),
+    *("dequantised", "neighbour_recall"),
+}
+"""The fields of a stamp that may differ: they tell when, by which code, how and from what the build was made, and
+its folder's name; the checkpoint's identity is compared before.
 """
 
 

@@ -17,7 +17,7 @@ from db.catalogue.publish import NEURON_FILE, PAIR_FILE
 from db.records import BuildStamp
 from indexer.checkpoint import Checkpoint
 from indexer.device import chosen_device
-from indexer.neighbours import COUNT, affordable, nearest_tokens
+from indexer.neighbours import COUNT, effort, nearest_tokens
 from indexer.products import give_back
 from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
 from indexer.shards import Shards, neuron_rows, pair_rows
@@ -69,7 +69,7 @@ class Job:
     memory_mb: int = MEMORY_MB
 
     def units(self) -> list[Unit]:
-        """All of the work; the neighbours, which take longest, first. They are left out where they cost too much."""
+        """All of the work; the neighbours, which take longest, first."""
         stamp = self.stamp
         tokens, layers = stamp.tokens, []
         near = {NEIGHBOUR_FILE: tokens * min(COUNT, tokens - 1)}
@@ -77,9 +77,7 @@ class Job:
             neurons = stamp.neurons_of(layer)
             rows = {NEURON_FILE: neurons, PAIR_FILE: neurons * 2 * stamp.depth}
             layers.append(Unit(f"layer-{layer:04d}", layer, rows, neurons))
-        if not affordable(tokens, stamp.d_model):
-            return layers
-        return [Unit(NEIGHBOURS, None, near, tokens * _NEIGHBOUR_COST), *layers]
+        return [Unit(NEIGHBOURS, None, near, effort(tokens, stamp.d_model) * _NEIGHBOUR_COST), *layers]
 
 
 def share_of(units: Sequence[Unit], number: int, jobs: int) -> list[Unit]:
@@ -179,7 +177,6 @@ class Worker:
         self._say(f"Finding the nearest tokens of each of {vocabulary:,} tokens")
         chunk = max(1, min(_NEIGHBOUR_CHUNK, self._job.memory_mb * 1_000_000 // (vocabulary * 4)))
         found = nearest_tokens(unembedding, screen=self._screen, chunk=chunk)
-        assert found is not None  # it is a unit only where it is affordable
         self._shards.write(unit.name, {NEIGHBOUR_FILE: found})
 
     def _write_layers(self, units: Sequence[Unit], projector: Projector, progress: Progress) -> None:

@@ -89,6 +89,15 @@ def demo_model_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gemma_model_dir() -> Path:
+    """The checkout's Gemma 3 270M as a safetensors folder."""
+    folder = CHECKOUT / "models" / "gemma-3-270m"
+    if not (folder / "atlas-source.json").is_file():
+        _lacking(f"Gemma 3 270M is not in {folder}; `python -m indexer fetch-demo --model gemma-3-270m` fetches it.")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def demo_catalogue_dir(demo_model_dir: Path) -> Path:
     """The checkout's ``catalogue/``, with a published build of the demo model in it."""
     folder = CHECKOUT / "catalogue"

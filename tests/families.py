@@ -518,7 +518,7 @@ ASKED: dict[str, Callable[[str], None]] = {
     "effects = plain": effects,
 }
 
-REAL = {"llama": "SmolLM2-135M-Instruct"}
+REAL = {"llama": "SmolLM2-135M-Instruct", "gemma3_text": "gemma-3-270m"}
 """Families that are checked on real weights too (tests/indexer/test_every_family.py), and on which."""
 
 TABLE = CHECKOUT / "indexer" / "README.md"

@@ -417,6 +417,7 @@ def footer(atlas: Catalogue) -> None:
         f"Model {info.model} ({info.family}, {info.layers} layers, d {info.d_model:,})",
         f"{info.ffn_neurons:,} FFN and {info.attention_neurons:,} attention neurons",
         f"{info.tokens:,} tokens" + (f" and {info.padding:,} rows of no token" if info.padding else ""),
+        *([f"dequantised from {info.dequantised}"] if info.dequantised else []),
         f"catalogue {info.build_id}, built {info.created_at[:10]}",
     )
     st.caption(literal("  ·  ".join(parts)))

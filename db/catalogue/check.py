@@ -21,7 +21,7 @@ from db.records import BuildStamp
 
 _ROWS_AT_ONCE = 2_000_000
 _CACHED_ROWS = 1 << 16  # what is computed of so many stays in the processor's cache
-_UNREPRODUCIBLE = ("build_id", "code_version", "created_at")
+_UNREPRODUCIBLE = ("build_id", "code_version", "created_at", "dequantised")
 _Columns = dict[str, NDArray[Any]]
 
 

@@ -242,7 +242,7 @@ class Tokens(Reader):
 
     @cached_property
     def has_neighbours(self) -> bool:
-        """Whether the build holds the neighbours of tokens: they are left out for the largest vocabularies."""
+        """Whether the build holds the neighbours of tokens: earlier versions left them out for large vocabularies."""
         return bool(self.rows(statements.any_neighbour()))
 
     def resolve(self, text: str) -> TokenMatches:

@@ -31,13 +31,16 @@ build = Table(
     *(
         Column(name, {int: Integer, str: Text}[kind], nullable=False)
         for name, kind in get_type_hints(BuildStamp).items()
-        if name not in ("tokenizer_json", "padding", "experts")
+        if kind in (int, str)
     ),
     Column("tokenizer_zlib", LargeBinary),  # absent where the model has no `tokenizers` file
     Column("padding", Integer),
     Column("experts", Text),  # see db.records.experts_json; absent but in mixtures of experts
+    Column("dequantised", Text),
+    Column("neighbour_recall", REAL),
 )
-LATER = frozenset({"padding", "experts"})  # columns of build that builds of earlier versions lack
+# Columns of build that builds of earlier versions lack.
+LATER = frozenset({"padding", "experts", "dequantised", "neighbour_recall"})
 
 token = Table(
     "token",

@@ -122,7 +122,8 @@ def test_a_token_and_a_build() -> None:
     )
     assert list(as_json(Model("toy", STAMP, None, True))) == [
         *("model", "build_id", "created_at", "family", "layers", "heads", "d_model", "vocabulary"),
-        *("ffn_neurons", "attention_neurons", "depth", "padding", "problem", "first"),
+        *("ffn_neurons", "attention_neurons", "depth", "padding", "dequantised", "neighbour_recall"),
+        *("problem", "first"),
     ]
 
 

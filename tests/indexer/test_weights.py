@@ -245,10 +245,12 @@ def test_other_weights_are_another_identity(tmp_path):
     ("given", "said"),
     [
         ("demo", "The demo model is not here yet"),
+        ("gemma-3-270m", "Gemma 3 270M is not here yet"),
         ("no/such/folder", "no folder"),
         ("../escape", "no folder"),
         ("name with spaces", "no folder"),
-        ("file.gguf", "is a file"),
+        ("file.gguf", "is no GGUF file, or is damaged or cut short"),
+        ("missing.gguf", "There is no file"),
     ],
 )
 def test_what_is_no_model_is_refused(given, said, tmp_path, monkeypatch):

@@ -169,6 +169,18 @@ def test_a_text_that_is_no_concept_is_one_notice(toy_page, text):
     assert has(app, "concepts")
 
 
+def test_how_a_build_was_made_is_said(tmp_path, monkeypatch):
+    make_catalogue(tmp_path, dequantised="GGUF of eight bits", neighbour_recall=0.914)
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(tmp_path))
+    try:
+        for page, params in (("overview", {}), ("token", {"q": "Paris"})):
+            app = run_page(page, **params)
+            assert any("dequantised from GGUF of eight bits" in caption.value for caption in app.caption)
+        assert any("some are missed: 91% were found" in caption.value for caption in app.caption)
+    finally:
+        st.cache_resource.clear()
+
+
 def test_without_neighbours_the_page_says_so(tmp_path, monkeypatch):
     make_catalogue(tmp_path, neighbours=0)
     monkeypatch.setenv("ATLAS_CATALOGUE", str(tmp_path))

@@ -106,8 +106,8 @@ def _neighbours(token: Token, atlas: Catalogue) -> None:
     st.header("Tokens near it", anchor=False)
     if not atlas.has_neighbours:
         st.caption(
-            "This build holds no neighbours of tokens: they are left out for very large vocabularies, and older "
-            "versions did not store them. Building the catalogue again adds them."
+            "This build holds no neighbours of tokens: earlier versions left them out for large vocabularies. "
+            "Building the catalogue again adds them."
         )
         return
     items = [
@@ -119,7 +119,15 @@ def _neighbours(token: Token, atlas: Catalogue) -> None:
     st.caption(
         "By the cosine of their rows in the unembedding, after what all rows have in common is subtracted. Tokens that "
         "are near everything are ranked lower, so the order is not quite that of the cosines. This token is near "
-        f"{atlas.neighbour_of(token.token_id):,} others."
+        f"{atlas.neighbour_of(token.token_id):,} others." + _recall(atlas)
+    )
+
+
+def _recall(atlas: Catalogue) -> str:
+    """What must be said where not every token was compared with every other."""
+    found = atlas.info.neighbour_recall
+    return (
+        "" if found is None else f" The vocabulary is large, and some are missed: {found:.0%} were found in a sample."
     )
 
 

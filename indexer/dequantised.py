@@ -1,0 +1,363 @@
+"""A GGUF file as a model: dequantised once into an ordinary folder of safetensors, tokenizer and config.
+
+The numbers are those that transformers' own reader gives, in float32: a code times its scale has more digits than
+float16 or bfloat16 keep. The folder is made beside and renamed when it is whole; its stamp, ``atlas-source.json``, is
+written last and says which file it was made from and how that was quantised. A model's identity is that of the
+folder's weights, as any folder's.
+
+The reader passes over what it does not know, and draws at random what it does not find. Both are refused here.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from db.command_line import say
+from db.errors import AtlasError, first_line
+from db.files import locked, sha256_of
+from db.lazy import lazy_import
+from indexer.families import ARCHITECTURES, architecture_of
+from indexer.refusals import REFUSED, require_language_model
+
+if TYPE_CHECKING:
+    import gguf
+    import torch
+    import transformers
+else:  # where the folder is in place already, nobody need wait for these
+    gguf, torch, transformers = (lazy_import(name) for name in ("gguf", "torch", "transformers"))
+
+STAMP = "atlas-source.json"
+SUFFIX = ".gguf"
+_SLOWED = "rope_freqs.weight"
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_PLAIN = {"F32", "F16", "BF16", "F64"}
+_SETTINGS = {
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "attention.sliding_window": "sliding_window",
+}
+"""What a file says of how its model computes and the reader may leave out, and the config's name for it."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a GGUF file says of itself, but for its vocabulary.
+
+    Attributes:
+        metadata: its single values by name.
+        numbers: how many of its numbers are stored in each way, such as Q8_0.
+        names: of its tensors.
+        slowed: by how much each rotation of positions is slowed down, as Llama 3.1 and later have it; else nothing.
+    """
+
+    metadata: Mapping[str, Any]
+    numbers: Counter[str]
+    names: tuple[str, ...]
+    slowed: tuple[float, ...] = ()
+
+    def of_model(self, name: str) -> Any:
+        """A value that the file's architecture has; None where it has none."""
+        return self.metadata.get(f"{self.metadata['general.architecture']}.{name}")
+
+    @property
+    def quantisation(self) -> str | None:
+        """Such as “GGUF Q4_K_M: 63 % Q8_0, 37 % Q5_0”, by the share of all numbers; None where they are plain ones."""
+        total = self.numbers.total()
+        shares = {kind: round(100 * count / total) for kind, count in self.numbers.most_common()}
+        if not shares.keys() - _PLAIN:
+            return None
+        with contextlib.suppress(KeyError, ValueError):
+            kind = gguf.LlamaFileType(self.metadata["general.file_type"]).name.removeprefix("MOSTLY_")
+            return f"GGUF {kind}: {', '.join(f'{share} % {name}' for name, share in shares.items() if share)}"
+        return f"GGUF: {', '.join(f'{share} % {name}' for name, share in shares.items() if share)}"
+
+
+def folder_of(path: Path, models: Path, progress: Progress = say) -> Path:
+    """The folder in `models` that holds the model of a GGUF file; made the first time, which takes a while.
+
+    It is called as the file is, and where another model has that folder, with the beginning of the file's hash added.
+
+    Raises:
+        AtlasError: the file is damaged, no language model, or of a kind that cannot be read as what it is; or the
+            folder cannot be written. Nothing half-made is kept.
+    """
+    digest = sha256_of(path)
+    folders = [models / path.stem, models / f"{path.stem}-{digest[:8]}"]
+    own = next((one for one in folders if stamp_of(one).get("gguf_sha256") == digest), None)
+    folder = own or next((one for one in folders if not one.exists()), None)
+    if folder is None:
+        raise AtlasError(f"{path} would be dequantised into {folders[1]}, where something else lies. Move that away.")
+    if is_whole(folder, digest):
+        return folder
+    header = read_header(path)
+    config = config_of(path, header)
+    room = 4.0 * header.numbers.total()
+
+    def fill(partial: Path) -> None:
+        kind = header.quantisation or "GGUF"
+        progress(f"Dequantising {path.name} ({kind}) into {folder}: once, {room / 1e9:.1f} GB of float32 ...")
+        write(
+            *load(path, header, config),
+            partial,
+            {"model": path.stem, "source": path.name, "gguf_sha256": digest},
+            header,
+        )
+
+    make(folder, lambda: is_whole(folder, digest), fill, room=1.1 * room)
+    return folder
+
+
+# What a file says of itself
+
+
+def read_header(path: Path) -> Header:
+    """Read all but the tensors' contents.
+
+    Raises:
+        AtlasError: it is no GGUF file, damaged or cut short; or holds no whole model.
+    """
+    try:
+        reader = gguf.GGUFReader(path)
+        single = {name: field for name, field in reader.fields.items() if field.types[:1] != [gguf.GGUFValueType.ARRAY]}
+        metadata = {name: field.contents() for name, field in single.items() if field.types}
+        numbers: Counter[str] = Counter()
+        for tensor in reader.tensors:
+            numbers[tensor.tensor_type.name] += int(tensor.n_elements)
+        slowed = [float(x) for tensor in reader.tensors if tensor.name == _SLOWED for x in tensor.data.flatten()]
+        found = Header(metadata, numbers, tuple(tensor.name for tensor in reader.tensors), tuple(slowed))
+        _ = metadata["general.architecture"]
+    except Exception as error:  # the reader has none of its own
+        raise AtlasError(
+            f"{path} is no GGUF file, or is damaged or cut short ({first_line(error)}). Fetch or copy it again."
+        ) from error
+    kind, parts = metadata.get("general.type", "model"), int(metadata.get("split.count", 1))
+    if kind != "model":
+        raise AtlasError(f"{path} is no model: it is a GGUF file of kind “{kind}”. Give the file of the whole model.")
+    if parts > 1:
+        raise AtlasError(f"{path} is one of {parts} parts. Join them (llama-gguf-split --merge) and give the result.")
+    if not found.names:
+        raise AtlasError(f"{path} is no model: it holds no weights, as files of a vocabulary alone do.")
+    return found
+
+
+def config_of(path: Path, header: Header) -> Any:
+    """The file's config, of a language model of a known family that transformers reads as what it is.
+
+    Raises:
+        AtlasError: it is not; with the reason.
+    """
+    try:
+        with _quiet_transformers():
+            # The whole path, since transformers would take a file of that name in the working directory before it.
+            config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=str(path.resolve()))
+    except Exception as error:  # an architecture that it does not know, or values that it does not accept
+        raise _unreadable(path, first_line(error)) from error
+    require_language_model(config.to_dict(), path)
+    if config.model_type in ARCHITECTURES or config.model_type in REFUSED:
+        architecture_of(config)
+    for theirs, ours in _SETTINGS.items():
+        given = header.of_model(theirs)
+        if given is not None and given != getattr(config, ours, None):
+            raise _unreadable(path, f"the file gives {theirs} {given}, which it reads as {getattr(config, ours, None)}")
+    scaling = header.of_model("rope.scaling.type")
+    if scaling not in (None, "none") and (config.rope_parameters or {}).get("rope_type", "default") == "default":
+        raise _unreadable(path, f"positions are scaled ({scaling}), which it leaves out")
+    if header.slowed:
+        known = {"rope_type": "llama3", "factor": max(header.slowed), **_LLAMA3}
+        if config.model_type != "llama" or not _slows_down(header.slowed, config.rope_parameters["rope_theta"]):
+            raise _unreadable(path, f"positions are scaled in a way of their own ({_SLOWED}), which it leaves out")
+        config.rope_parameters = {**config.rope_parameters, **known}
+    return config
+
+
+def _slows_down(factors: tuple[float, ...], theta: float) -> bool:
+    """Whether these are Llama 3's factors: 1 for waves far within the length it was first trained on, the largest
+    beyond it, and between the two by a formula.
+    """
+    count, length = len(factors), _LLAMA3["original_max_position_embeddings"]
+    for place, factor in enumerate(factors):
+        wave = 2 * math.pi * theta ** (place / count)
+        smooth = min(1.0, max(0.0, (length / wave - 1) / (_LLAMA3["high_freq_factor"] - 1)))
+        if not math.isclose(factor, 1 / ((1 - smooth) / max(factors) + smooth), rel_tol=1e-4):
+            return False
+    return True
+
+
+def _unreadable(path: Path, why: str) -> AtlasError:
+    return AtlasError(
+        f"{path} cannot be dequantised by transformers: {why}. Give the folder of the model that it was made from, "
+        "with config.json, the tokenizer and *.safetensors."
+    )
+
+
+# From the file to the folder
+
+
+def load(path: Path, header: Header, config: Any) -> tuple[Any, Any]:
+    """The file's model in float32, which no longer knows that it was quantised, and its tokenizer.
+
+    Raises:
+        AtlasError: transformers cannot read it, or does not read all of it.
+    """
+    where: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": str(path.resolve())}
+    try:
+        with _quiet_transformers():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
+            quantised, report = transformers.AutoModelForCausalLM.from_pretrained(
+                **where, config=config, dtype=torch.float32, output_loading_info=True
+            )
+    except Exception as error:  # gguf, numpy, tokenizers and transformers each raise their own
+        raise _unreadable(path, first_line(error)) from error
+    if lacking := sorted(report["missing_keys"]):
+        raise _unreadable(path, f"the file lacks {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''}")
+    read, there = sum(one.numel() for one in quantised.parameters()), header.numbers.total() - len(header.slowed)
+    if read != there:
+        raise _unreadable(path, f"the file holds {there:,} numbers, and the model it makes of them has {read:,}")
+    config = quantised.config
+    del config.quantization_config
+    config.__dict__.pop("_model_name_or_path", None)  # the file's title for a training run
+    # save_pretrained refuses a model that was loaded from a quantised file, so its weights move to a fresh one.
+    with _quiet_transformers(), torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantised.state_dict(), assign=True)
+    model.tie_weights()
+    model.generation_config = quantised.generation_config
+    return model, tokenizer
+
+
+def write(model: Any, tokenizer: Any, folder: Path, stamp: Mapping[str, str], header: Header) -> None:
+    """Save model and tokenizer in a folder, and last of all the stamp."""
+    with _quiet_transformers():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    files = _weights(folder)
+    for path in files:
+        shutil.copymode(folder / "config.json", path)  # safetensors leaves it readable by its owner alone
+    whole = {
+        **stamp,
+        "quantisation": header.quantisation,
+        "weights_sha256": _sha256(files),
+        "weights_bytes": _size(files),
+    }
+    (folder / STAMP).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+
+
+def make(
+    folder: Path, whole: Callable[[], bool], fill: Callable[[Path], None], *, room: float, what: str = "The model"
+) -> None:
+    """Let `fill` make the content of `folder` beside it, and put it in place; one process at a time.
+
+    Args:
+        folder: the folder; replaced where it has a stamp but is damaged.
+        whole: whether it is there already, which another process may have seen to meanwhile.
+        fill: makes the content in the new folder that it is given.
+        room: bytes that must be free.
+        what: the subject of a sentence on what failed.
+
+    Raises:
+        AtlasError: the disk is full or not writable, or a folder without a stamp is in the way.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent / f".{folder.name}.lock", f"Another process is making {folder}.", seconds=-1):
+            if not whole():
+                _make(folder, fill, room)
+    except AtlasError:
+        raise
+    except Exception as error:  # safetensors reports a full disk with an error class of its own
+        if not isinstance(error, OSError) and "No space left" not in str(error):
+            raise
+        raise AtlasError(
+            f"{what} could not be written under {folder.parent}: {error}. It needs a writable folder with "
+            f"{room / 2**20:.0f} MB free; make room and run this again. Nothing half-made was kept."
+        ) from error
+
+
+def _make(folder: Path, fill: Callable[[Path], None], room: float) -> None:
+    if folder.exists() and not (folder / STAMP).exists():
+        raise AtlasError(
+            f"{folder} exists but has no {STAMP}, so it was not made by this program and is not overwritten. "
+            "Move it away (or delete it) and run this again."
+        )
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+    partial.mkdir()
+    try:
+        free = shutil.disk_usage(partial).free
+        if free < room:
+            raise OSError(errno.ENOSPC, f"{free / 2**20:.0f} MB are free", str(folder.parent))
+        fill(partial / folder.name)
+        if folder.exists():
+            shutil.rmtree(folder)  # stamped but damaged, or made from another file
+        (partial / folder.name).rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+# The folder's stamp
+
+
+def stamp_of(folder: Path) -> dict[str, Any]:
+    """What the folder's stamp says; nothing where it has none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def is_whole(folder: Path, gguf_sha256: str, *, verify: bool = False) -> bool:
+    """Whether the folder holds all that was made of that file: by the size of its weights, with `verify` by hash."""
+    stamp, files = stamp_of(folder), _weights(folder)
+    if stamp.get("gguf_sha256") != gguf_sha256 or stamp.get("weights_bytes") != _size(files):
+        return False
+    if not all((folder / name).is_file() for name in ("config.json", "tokenizer.json")):
+        return False
+    return not verify or stamp.get("weights_sha256") == _sha256(files)
+
+
+def quantisation_of(folder: Path) -> str | None:
+    """How the weights in a folder were quantised before; None where they were not, or where nobody says so."""
+    stamp = stamp_of(folder)
+    found = stamp.get("quantisation")
+    return str(found) if found and stamp.get("weights_bytes") == _size(_weights(folder)) else None
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _size(files: list[Path]) -> int:
+    return sum(path.stat().st_size for path in files)
+
+
+def _sha256(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(2**22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep progress bars and notices of transformers off the terminal; its errors still raise."""
+    logging = transformers.utils.logging
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars write there whatever the verbosity
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
