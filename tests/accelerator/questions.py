@@ -105,7 +105,7 @@ ASKED: dict[str, Callable[[LanguageModel, Ranges | None], Any]] = {
     "sets": lambda model, _: figures_on(model, PromptLine(PROMPT), SETTINGS, [FFN, ATTENTION]),
     "targets": lambda model, _: [asdict(one) for one in tokens_beginning(run_prompt(model, PROMPT, SETTINGS), "r")],
     "projection": projection,
-    "neighbours": lambda model, _: nearest_tokens(model.unembedding, 5, screen=False).to_pydict(),  # type: ignore[union-attr]
+    "neighbours": lambda model, _: nearest_tokens(model.unembedding, 5, screen=False).to_pydict(),
     "directions": directions,
 }
 

@@ -15,11 +15,11 @@ from app.attribution.prompt import Settings
 from app.attribution.run import PromptRun, run_prompt
 from db.neuron import NeuronKind
 from indexer import dequantised
-from indexer.build import unembedding_of
 from indexer.checkpoint import Checkpoint
 from indexer.demo_model import MODELS
 from indexer.language_model import LanguageModel, check_row, load_model
 from indexer.projection import Projector
+from indexer.work import unembedding_of
 from tests import families
 
 PROMPT = "The capital of France is"
@@ -63,7 +63,8 @@ def test_rows_of_the_catalogue(gemma_model_dir):
         def added(layer: int, part: str, norm: str) -> Tensor:
             matrix = file.get_tensor(f"model.layers.{layer}.{part}.weight").double()
             gamma = 1 + file.get_tensor(f"model.layers.{layer}.{norm}.weight").double()
-            return matrix[:, [one % matrix.shape[1] for one in chosen]].T * gamma
+            found: Tensor = matrix[:, [one % matrix.shape[1] for one in chosen]].T * gamma
+            return found
 
         parts = (("mlp.down_proj", "post_feedforward_layernorm"), ("self_attn.o_proj", "post_attention_layernorm"))
         values = torch.cat([added(layer, *part) for layer in LAYERS for part in parts])
