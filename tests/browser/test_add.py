@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests import models
 from tests.browser.conftest import VIEWPORTS, serving
-from tests.browser.watching import Screenshot, both_sizes, fits, in_address, settled
+from tests.browser.watching import Screenshot, both_sizes, fits, in_address, settled, still
 from tests.catalogues import make_catalogue
 
 pytestmark = pytest.mark.browser
@@ -35,7 +35,7 @@ def test_a_model_is_added_opened_and_searched(own_app: str, page: Page, viewport
     name = f"tiny-{viewport}"
     page.goto(f"{own_app}/search?q=Paris&sign=promotes")
     choice(page, "toy")
-    page.get_by_role("link", name="Add a model").last.click()
+    page.get_by_role("group", name="more models").get_by_role("link", name="Add a model").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Add a model")
     assert fits(page)
 
@@ -45,6 +45,10 @@ def test_a_model_is_added_opened_and_searched(own_app: str, page: Page, viewport
     assert page.get_by_role("textbox").input_value() == "no/model of mine"
 
     page.get_by_role("link", name=name).click()
+    expect(page.get_by_role("textbox")).to_have_value(name)
+    expect(page.get_by_text("press Estimate")).to_be_visible()
+    settled(page)
+    still(page)
     page.get_by_role("button", name="Estimate").click()
     expect(page.get_by_role("button", name="Build the catalogue")).to_be_visible()
     assert in_address(page) == {"source": name}

@@ -302,7 +302,7 @@ def token_field(
 
 def copy_link(params: Mapping[str, str], *, key: str, here: str) -> None:
     """A button that copies the address of the view, with `params` beside what stands in it."""
-    mount("copyLink", {"label": "Copy link", "params": dict(params)}, key, here)
+    mount("copyLink", {"label": "Copy link", "params": dict(params)}, key, here, "content")
 
 
 def _state(key: str) -> Any:

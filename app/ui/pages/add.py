@@ -115,7 +115,7 @@ def _expected(found: Expected, selection: AddSelection, busy: bool) -> None:
         "Disk": _size(found.file_size),
         "Disk, meanwhile": _size(found.disk_while_building),
     }
-    with st.container(horizontal=True, key="add_figures"):
+    with st.container(horizontal=True, gap="medium", key="add_figures"):
         for name, value in figures.items():
             st.metric(name, value, width="content")
     refusal = add.lacks_disk(found)
@@ -146,7 +146,7 @@ def _offered() -> None:
 
 
 def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, count / 1e6):.0f} MB"
 
 
 def _duration(seconds: float) -> str:
