@@ -28,6 +28,6 @@ __getattr__ = lazy_names(
         "app.attribution.prompt": ("Settings",),
         "app.attribution.results": ("Analysis",),
         "app.attribution.run": ("PromptRun", "run_prompt"),
-        "indexer.families": ("Conventions",),
+        "indexer.architecture": ("Conventions",),
     },
 )
