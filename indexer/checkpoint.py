@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
@@ -210,14 +210,7 @@ class Checkpoint:
         """
         mixture = self.architecture.mixture is not None
         config = self.config if mixture else config_of_first(self.config, 1)
-        try:
-            with quietly(), torch.device("meta"):
-                module = AutoModelForCausalLM.from_config(config)
-        except Exception as error:  # each model checks its config in its own way
-            raise AtlasError(
-                f"transformers makes no model of {self.folder / 'config.json'} ({type(error).__name__}: "
-                f"{first_line(error)}). Copy the model's own there."
-            ) from error
+        module = self._without_tensors(config)
         row = self.architecture
         shapes: dict[str, tuple[int, ...]] = {}
         for name, parameter in module.state_dict().items():
@@ -238,11 +231,25 @@ class Checkpoint:
             bool(self.wrapper),
         )
 
+    def _without_tensors(self, config: PretrainedConfig) -> PreTrainedModel:
+        try:
+            with quietly(), torch.device("meta"):
+                module: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        except Exception as error:  # each model checks its config in its own way
+            raise AtlasError(
+                f"transformers makes no model of {self.folder / 'config.json'} ({type(error).__name__}: "
+                f"{first_line(error)}). Copy the model's own there."
+            ) from error
+        return module
+
     @property
     def parameters(self) -> int:
-        """How many numbers the model has, by its config; tied ones count once."""
-        with quietly(), torch.device("meta"):
-            return sum(one.numel() for one in AutoModelForCausalLM.from_config(self.config).parameters())
+        """How many numbers the model has, by its config; tied ones count once.
+
+        Raises:
+            AtlasError: the config makes no model.
+        """
+        return sum(one.numel() for one in self._without_tensors(self.config).parameters())
 
     def epsilon(self) -> float:
         """Of all norms."""
