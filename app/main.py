@@ -54,7 +54,6 @@ def main() -> None:
     if access.sign_in_offered():
         title = "Sign in" if access.person() is None else ACCOUNT.title
         shown.append(replace(ACCOUNT, title=title))
-    hidden = {ADD} if access.why_not_add() else set[str]()
     pages = [
         st.Page(
             one.file,
@@ -62,7 +61,7 @@ def main() -> None:
             icon=one.icon,
             url_path=one.path,
             default=not one.path,
-            visibility="hidden" if one.name in hidden else "visible",
+            visibility="hidden" if one.name == ADD else "visible",  # the choice of the model leads there
         )
         for one in shown
     ]

@@ -29,6 +29,7 @@ from app.attribution.score import (
     bend,
     head_contributions,
     layer_scores,
+    log_softmax,
     logit_spans,
     rows_for,
 )
@@ -96,16 +97,16 @@ class PromptRun:
     @cached_property
     def log_probabilities(self) -> Float[Tensor, " V"]:
         """The model's own, at the analysed position, in nats."""
-        return self.stream.logits.log_softmax(-1)
+        return log_softmax(self.stream.logits)
 
     def token_probability(self, token_id: int) -> Target:
         """A token with its probability of coming next."""
-        log_probability = float(self.log_probabilities[token_id])
-        return Target(token_of(self.model, token_id), float(self.log_probabilities[token_id].exp()), log_probability)
+        found = self.log_probabilities[token_id]
+        return Target(token_of(self.model, token_id), float(found.exp()), float(found))
 
     def predictions(self, count: int = PREDICTIONS) -> tuple[Prediction, ...]:
         """The most probable next tokens."""
-        best = self.log_probabilities.topk(min(count, self.log_probabilities.shape[0]))
+        best = self.log_probabilities.topk(min(count, len(self.log_probabilities)))
         pairs = zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
         return tuple(Prediction(token_of(self.model, token_id), probability) for token_id, probability in pairs)
 
@@ -120,8 +121,7 @@ class PromptRun:
     def _all_bases(self) -> Bases:
         """Layer inputs, layer inputs plus attention outputs, and the final hidden state, in one reading of the head."""
         unembedding, settings = self.model.unembedding, self.settings
-        hidden = self.stream.layer_input[-1:, self.stream.position]
-        points = torch.cat([*base_points(self.stream), hidden])
+        points = torch.cat([*base_points(self.stream), self.stream.layer_input[-1:, self.stream.position]])
         rounded = rounded_rows(unembedding, settings.memory_mb) if unembedding.soft_cap is None else None
         megabytes = settings.memory_mb - (0 if rounded is None else memory_needed(unembedding))
         rows = rows_for(megabytes, self.model.dimensions.vocabulary)

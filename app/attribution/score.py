@@ -43,6 +43,17 @@ def rows_for(megabytes: int, vocabulary: int) -> int:
     return max(1, min(ROWS_AT_ONCE, megabytes * 10**6 // (4 * COPIES * vocabulary)))
 
 
+def log_softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
+    """log p in float32, nats. torch's own adds up the tokens one after the other: over 262,144 of them that is off by
+    10⁻⁴, which would stand in every score of a base. Its sum adds them in pairs.
+
+    >>> log_softmax(torch.tensor([math.log(3.0), 0.0])).exp()
+    tensor([0.7500, 0.2500])
+    """
+    shifted = logits - logits.amax(dim=-1, keepdim=True)
+    return shifted.sub_(shifted.exp().sum(dim=-1, keepdim=True).log_())
+
+
 @dataclass(frozen=True, eq=False)
 class Bases:
     """Points of the residual stream that contributions are added to, their distributions and their bounds' gradients.
@@ -83,7 +94,7 @@ class Bases:
         """Distributions and gradients at `points`."""
         if unembedding.soft_cap is not None:
             return cls._capped(points, target, scale, unembedding, conventions, rows)
-        log_probabilities = unembedding.logits(points, scale, conventions).log_softmax(dim=-1)
+        log_probabilities = log_softmax(unembedding.logits(points, scale, conventions))
         probabilities = log_probabilities.exp()
         gradient = (unembedding.folded[target] - product(probabilities, unembedding.folded.T)) / scale
         return cls(log_probabilities, probabilities, gradient, target, scale, unembedding, rows, rounded)
@@ -101,7 +112,7 @@ class Bases:
         """The same where the model caps its logits; in float32 always."""
         logits = unembedding.logits(points, scale, conventions, capped=False)
         capped = unembedding.capped(logits)
-        log_probabilities = capped.log_softmax(dim=-1)
+        log_probabilities = log_softmax(capped)
         probabilities = log_probabilities.exp()
         pull = -probabilities
         pull[:, target] += 1

@@ -120,9 +120,10 @@ def test_nothing_to_score_and_more_than_one_batch():
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-6)
 
 
-def test_a_vocabulary_of_real_size_costs_few_digits():
+@pytest.mark.parametrize("tokens", [50_000, 262_144])
+def test_a_vocabulary_of_real_size_costs_few_digits(tokens):
     generator = torch.Generator().manual_seed(3)
-    folded = torch.randn(50_000, 16, generator=generator)
+    folded = torch.randn(tokens, 16, generator=generator)
     points = torch.randn(2, 16, generator=generator)
     bases = Bases.at(points, 7, 1.0, Unembedding(folded, None, None, NormKind.RMS, 0.0))
     c, base = torch.randn(60, 16, generator=generator) * 0.3, torch.arange(60) % 2
