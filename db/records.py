@@ -80,7 +80,7 @@ class BuildStamp:
     """Of a mixture of experts: how its FFN neurons lie in their layers."""
     dequantised: Annotated[str | None, "How the weights were quantised before they were made plain; null: not."] = None
     neighbour_recall: Annotated[
-        float | None, "Which share of each token's nearest tokens was found (a sample's mean); null: all were compared."
+        float | None, "Which share of each token's nearest tokens was found (a sample's mean); null: all."
     ] = None
 
     @property

@@ -37,7 +37,7 @@ from db.errors import AtlasError, first_line
 from db.records import BuildStamp, short_identity
 from indexer.checkpoint import Checkpoint
 from indexer.language_model import compare_with_loaded, load_model
-from indexer.neighbours import COMPARED, RECALL, all_compared
+from indexer.neighbours import RECALL, directions
 from indexer.projection import MEMORY_MB
 from indexer.shards import Shards, only_indexer, work_folder, work_folders
 from indexer.tokens import token_table
@@ -357,7 +357,8 @@ def stamp_of(checkpoint: Checkpoint, unembedding: Unembedding, depth: int) -> Bu
     )
     identity = {name: getattr(stamp, name) for name in _IDENTITY}
     identity |= {"padding": padding} if padding else {}  # without any, an earlier version gave the same contents
-    identity |= {} if all_compared(stamp.tokens, size.d_model) else {"compared": COMPARED}  # likewise
+    near = directions(stamp.tokens, size.d_model)
+    identity |= {"directions": near} if near < size.d_model else {}  # likewise
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return replace(stamp, build_id=digest[:16])
 

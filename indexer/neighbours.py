@@ -12,8 +12,8 @@ nearest by cosine those are kept, in this order, that are nearest by
 Where the CPU multiplies bf16 faster, that product only chooses: every stored cosine is computed in float32.
 
 Comparing every token with every other takes V x V x d products, for 262,144 tokens more than ten minutes on two cores.
-So large vocabularies are first sorted into clusters, and a token is compared with those of its cluster and the nearest
-ones, some thousands. That misses a few neighbours; how many is measured on a sample, and the table says so.
+So in large vocabularies the tokens to choose from are found by some of the rows' principal directions, which hold most
+of what tells tokens apart. That misses a few neighbours; how many is measured on a sample, and the table says so.
 """
 
 import threading
@@ -30,22 +30,18 @@ from indexer.unembedding import Unembedding
 COUNT = 20
 """Neighbours of each token: what concept search widens a word by, at about 4 bytes each in the catalogue."""
 
-LIMIT = 1e13
-"""Largest V x V x d that is computed: some two minutes of float32 products on two cores. Beyond it, clusters."""
+LIMIT = 8e12
+"""Largest V x V x d that is computed: some three minutes of float32 products on two cores. Beyond it, fewer d."""
 
 RECALL = b"recall"
-"""The table's metadata: which share of the nearest tokens it has, where it is of clusters."""
-COMPARED = 8192
-"""Tokens that each is compared with then, at least."""
+"""The table's metadata: which share of the nearest tokens it has, where they are chosen by some directions."""
 
 _POOL = 96  # nearest by cosine, of which the best by the corrected measure are kept
 _SPARE = 8  # kept beyond count until the exact cosines are known
 _OWN = 10  # nearest tokens whose mean cosine is a token's r
 _SCORED = 4096  # tokens whose exact cosines are computed together
 _LOWEST = -2.0  # below every cosine
-_CLUSTER = 256  # tokens, on average
-_NEARBY = 8  # clusters searched at least
-_ROUNDS = 6  # of moving the clusters' centres to their tokens
+_FEWEST = 32  # directions
 _MEASURED = 400  # tokens compared with all others, to measure the recall
 _DECIMALS = 3  # of the stored cosine: they pack into a third of the room, and nothing hangs on the fourth
 
@@ -66,7 +62,7 @@ def nearest_tokens(
         screen: whether to choose in bf16; None measures which is faster here.
         chunk: tokens at a time; the memory in use beside two copies of the rows is about chunk x V x 4 bytes, and
             V x 800 bytes for the tokens to choose from.
-        limit: largest V x V x d for which all tokens are compared.
+        limit: largest V x V x d that is computed.
 
     Returns:
         Columns token_id (rows of no token are left out, on both sides), rank (from 1, by the corrected measure),
@@ -79,9 +75,17 @@ def nearest_tokens(
     count = min(count, vocabulary - 1)
     pool = min(max(_POOL, count + _SPARE), vocabulary - 1)
     fast = unit.device.type == "cpu" and bf16_is_faster(width) if screen is None else screen
-    complete = all_compared(vocabulary, width, limit)
-    search = _pools if complete else _clustered_pools
-    tokens, cosines = search(unit.bfloat16() if fast else unit, pool, chunk)
+    along = directions(vocabulary, width, limit)
+    searched = unit if along == width else _along(unit, along)
+    tokens, cosines = _pools(searched.bfloat16() if fast else searched, pool, chunk)
+    del searched
+    parts = [slice(start, start + _SCORED) for start in range(0, vocabulary, _SCORED)]
+    if along < width:  # the cosines are of some directions only
+
+        def exactly(part: slice) -> None:
+            cosines[part] = sampled_products(unit[part], unit, tokens[part])
+
+        in_threads(exactly, parts, _workers(unit))
     own = cosines.topk(min(_OWN, pool), dim=1).values.mean(dim=1) if pool else cosines.new_zeros(vocabulary)
 
     def chosen(part: slice) -> tuple[Tensor, Tensor]:
@@ -89,24 +93,23 @@ def nearest_tokens(
         found = _best(nearest, sampled_products(unit[part], unit, nearest), own, count)
         return found[0].cpu(), found[1].cpu()
 
-    parts = [slice(start, start + _SCORED) for start in range(0, vocabulary, _SCORED)]
     kept, exact = zip(*in_threads(chosen, parts, _workers(unit)), strict=True)
     ids = torch.arange(vocabulary) if used is None else used.cpu()
     table = _table(ids, torch.cat(kept), torch.cat(exact))
-    if complete:
+    if along == width:
         return table
     recall = _recall(unit, torch.cat(kept), own, pool)
     return table.replace_schema_metadata({RECALL: f"{recall:.4f}".encode()})
 
 
-def all_compared(tokens: int, width: int, limit: float = LIMIT) -> bool:
-    """Whether every token of such a vocabulary is compared with every other."""
-    return tokens * tokens * float(width) <= limit
+def directions(tokens: int, width: int, limit: float = LIMIT) -> int:
+    """By how many of the rows' principal directions neighbours are chosen; all of them where that is affordable."""
+    return min(width, max(_FEWEST, int(limit / tokens**2)))
 
 
 def effort(tokens: int, width: int) -> int:
     """What finding the neighbours of a vocabulary takes, as a number of tokens that are compared with every other."""
-    return tokens if all_compared(tokens, width) else 3 * COMPARED  # choosing among clusters costs more
+    return -(-tokens * directions(tokens, width) // width)
 
 
 def _unit_rows(rows: Float[Tensor, "V d"]) -> Float[Tensor, "V d"]:
@@ -146,55 +149,14 @@ def _pools(unit: Float[Tensor, "V d"], pool: int, chunk: int) -> tuple[Int[Tenso
     return tokens, cosines
 
 
-def _clustered_pools(
-    unit: Float[Tensor, "V d"], pool: int, chunk: int
-) -> tuple[Int[Tensor, "V m"], Float[Tensor, "V m"]]:
-    """The same for most of them, by comparing the tokens of a cluster with those of the clusters nearest to it."""
-    vocabulary = unit.shape[0]
-    centres, members = _clusters(unit)
-    sizes = torch.tensor([len(one) for one in members])
-    nearest = (centres @ centres.T).argsort(dim=1, descending=True).cpu()
-    tokens = torch.empty(vocabulary, pool, dtype=torch.int32, device=unit.device)
-    cosines = torch.empty(vocabulary, pool, device=unit.device)
-
-    def search(cluster: int) -> None:
-        around = nearest[cluster][nearest[cluster] != cluster]
-        enough = int((sizes[cluster] + sizes[around].cumsum(0) < max(COMPARED, 2 * pool)).sum()) + 1
-        others = torch.cat([members[one] for one in (cluster, *around[: max(_NEARBY, enough)].tolist())])
-        rows = unit[others]
-        for start in range(0, int(sizes[cluster]), chunk):
-            own = slice(start, min(start + chunk, int(sizes[cluster])))  # a cluster's own tokens come first
-            products = rows[own] @ rows.T
-            products[:, own].diagonal().fill_(_LOWEST)
-            found = products.topk(pool, dim=1)
-            tokens[members[cluster][own]] = others[found.indices].int()
-            cosines[members[cluster][own]] = found.values.float()
-
-    in_threads(search, range(len(members)), _workers(unit))
-    return tokens, cosines
-
-
-def _clusters(unit: Float[Tensor, "V d"]) -> tuple[Float[Tensor, "n d"], list[Int[Tensor, " m"]]]:
-    """Centres of clusters, and the tokens of each: k-means by cosine, on a part of the tokens, always the same."""
-    vocabulary = unit.shape[0]
-    drawn = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(0)).to(unit.device)
-    count = -(-vocabulary // _CLUSTER)
-    centres, some = unit[drawn[:count]].float(), unit[drawn[: vocabulary // 4]]
-    for _ in range(_ROUNDS):
-        home = _home(some, centres)
-        moved = torch.zeros_like(centres).index_add_(0, home, some.float())
-        centres = torch.where(moved.any(dim=1, keepdim=True), torch.nn.functional.normalize(moved, dim=1), centres)
-    home = _home(unit, centres)
-    return centres, list(home.argsort(stable=True).split(home.bincount(minlength=count).tolist()))
-
-
-def _home(rows: Float[Tensor, "m d"], centres: Float[Tensor, "n d"]) -> Int[Tensor, " m"]:
-    """The nearest centre of each."""
-    return torch.cat([(some.float() @ centres.T).argmax(dim=1) for some in rows.split(_SCORED)])
+def _along(unit: Float[Tensor, "V d"], count: int) -> Float[Tensor, "V k"]:
+    """The rows' parts along their principal directions, each of length 1."""
+    found = torch.linalg.eigh(unit.T @ unit).eigenvectors[:, -count:]  # in rising order
+    return torch.nn.functional.normalize(unit @ found, dim=1)
 
 
 def _recall(unit: Float[Tensor, "V d"], kept: Int[Tensor, "V k"], own: Float[Tensor, " V"], pool: int) -> float:
-    """Which share of its neighbours a token keeps where it is compared with some: the mean of a sample, drawn once."""
+    """Which share of its neighbours a token keeps where some directions choose: the mean of a sample, drawn once."""
     drawn = torch.randperm(unit.shape[0], generator=torch.Generator().manual_seed(1))[:_MEASURED].to(unit.device)
     cosines = unit[drawn] @ unit.T
     cosines[torch.arange(len(drawn), device=unit.device), drawn] = _LOWEST

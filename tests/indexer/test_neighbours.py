@@ -107,9 +107,7 @@ def test_equal_rows(screen):
 
 @pytest.mark.parametrize("screen", [False, True])
 def test_large_vocabularies_miss_a_few_and_say_how_many(screen, monkeypatch):
-    monkeypatch.setattr(neighbours, "COMPARED", 500)
-    monkeypatch.setattr(neighbours, "_NEARBY", 2)
-    monkeypatch.setattr(neighbours, "_CLUSTER", 64)
+    monkeypatch.setattr(neighbours, "_FEWEST", 12)
     rows = random_rows(4000, 24)
     table = nearest_tokens(unembedding(rows), 12, screen=screen, limit=1000)
     assert (table["rank"].to_numpy() == np.tile(np.arange(1, 13), 4000)).all()
@@ -126,8 +124,16 @@ def test_large_vocabularies_miss_a_few_and_say_how_many(screen, monkeypatch):
     assert again.equals(table, check_metadata=True)
 
 
-def test_clusters_that_hold_all_give_what_all_do():
+def test_directions_that_hold_all_give_what_all_do():
     rows = random_rows(900, 24)
-    all_of_them, clustered = columns(rows, screen=False), columns(rows, screen=False, limit=0)
+    wide = torch.nn.functional.pad(rows, (0, 24))
+    all_of_them, chosen = columns(rows, screen=False), columns(wide, screen=False, limit=900**2 * 24)
     for name, column in all_of_them.items():
-        assert (column == clustered[name]).mean() > 0.999
+        assert (column == chosen[name]).mean() > 0.999
+
+
+def test_how_many_directions_choose():
+    assert neighbours.directions(49_152, 576) == 576
+    assert neighbours.directions(262_144, 640) == 116
+    assert neighbours.directions(10**7, 640) == 32
+    assert (neighbours.effort(49_152, 576), neighbours.effort(262_144, 640)) == (49_152, 47_514)
