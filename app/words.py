@@ -107,6 +107,14 @@ _TERMS = (
         "the number the column is multiplied by, signed",
     ),
     Term(
+        "FFN neuron of an expert",
+        "In a mixture of experts a layer has several FFNs, and a router chooses a few for each token. A neuron of one "
+        "that is not chosen is not active.",
+        "of expert 12: layer, expert, index. Its activation is the router's weight, as it is applied, times the "
+        "expert's inner activation, and exactly 0 where the expert is not chosen. L5.F88 is the shared expert's, times "
+        "that one's gate where it has one; L5.E12 is the whole expert",
+    ),
+    Term(
         "attention neuron",
         "One dimension of a head’s output. It is active once for each source position that the head looks at.",
         "layer, head, dimension. Its value vector is that column of the output projection; it is active once per "

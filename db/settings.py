@@ -117,6 +117,13 @@ def refuse_unknown(settings: type[BaseSettings]) -> None:
         raise AtlasError("\n".join(_no_variable(name, names) for name in unknown))
 
 
+def of_library(name: str, otherwise: str = "") -> str:
+    """The value of a variable that another library reads; where it has none, it is set to `otherwise`."""
+    if otherwise:
+        os.environ.setdefault(name, otherwise)
+    return os.environ.get(name, "")
+
+
 def variable(field: str) -> str:
     """The environment variable of a field.
 

@@ -93,10 +93,10 @@ class Cluster:
     def _connect(self) -> None:
         if find_spec("ray") is None:
             raise AtlasError("Ray is not installed: `pip install -r indexer/requirements-ray.txt`.")
-        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        address = self.address or settings.of_library("RAY_ADDRESS") or "local"
         own: dict[str, Any] = {}
         if address == "local":
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report what it runs on to its makers
+            settings.of_library("RAY_USAGE_STATS_ENABLED", "0")  # it would report what it runs on to its makers
             own = {"include_dashboard": False, "object_store_memory": _OBJECT_BYTES}
         checkout = Path(__file__).resolve().parents[1]
         # Several tasks without a reservation would all take the same card.

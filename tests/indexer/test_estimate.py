@@ -1,6 +1,7 @@
 """The estimate counts what the build will write, reads no tensor, and says what it cannot estimate."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,7 +103,7 @@ def llama(vocabulary, width, ffn, layers, heads, kv_heads, **more):
 
 
 KNOWN = {
-    # the config's facts; V, d; by hand: FFN neurons, attention neurons, parameters; whether V x V x d is not too much
+    # the config's facts; V, d; by hand: neurons of FFNs and of attention, parameters; directions that choose
     "gpt2-xl": (
         {
             "model_type": "gpt2",
@@ -115,16 +116,16 @@ KNOWN = {
         },
         (50257, 1600),
         (307_200, 76_800, 1_557_611_200),
-        True,
+        1600,
     ),
-    "llama-2-7b": (llama(32000, 4096, 11008, 32, 32, 32), (32000, 4096), (352_256, 131_072, 6_738_415_616), True),
-    "llama-3-8b": (llama(128256, 4096, 14336, 32, 32, 8), (128256, 4096), (458_752, 131_072, 8_030_261_248), True),
-    "llama-3-70b": (llama(128256, 8192, 28672, 80, 64, 8), (128256, 8192), (2_293_760, 655_360, 70_553_706_496), False),
+    "llama-2-7b": (llama(32000, 4096, 11008, 32, 32, 32), (32000, 4096), (352_256, 131_072, 6_738_415_616), 4096),
+    "llama-3-8b": (llama(128256, 4096, 14336, 32, 32, 8), (128256, 4096), (458_752, 131_072, 8_030_261_248), 486),
+    "llama-3-70b": (llama(128256, 8192, 28672, 80, 64, 8), (128256, 8192), (2_293_760, 655_360, 70_553_706_496), 486),
     "qwen2.5-72b": (
         llama(152064, 8192, 29568, 80, 64, 8, model_type="qwen2", architectures=["Qwen2ForCausalLM"]),
         (152064, 8192),
         (2_365_440, 655_360, 72_706_203_648),
-        False,
+        345,  # 8e12 / 152,064²
     ),
     "mixtral-8x7b": (
         llama(
@@ -136,7 +137,7 @@ KNOWN = {
         ),
         (32000, 4096),
         (3_670_016, 131_072, 46_702_792_704),
-        True,
+        4096,
     ),
     "olmoe-1b-7b": (
         llama(
@@ -148,7 +149,7 @@ KNOWN = {
         ),
         (50304, 2048),
         (1_048_576, 32_768, 6_919_161_856),
-        True,
+        2048,
     ),
 }
 
@@ -156,7 +157,8 @@ KNOWN = {
 @pytest.mark.parametrize("name", [name for name, known in KNOWN.items() if known[0]["model_type"] in ARCHITECTURES])
 def test_from_a_config_alone(name, tmp_path, monkeypatch, capsys):
     """Of two ways to name it: a folder without weights, and the file."""
-    config, (vocabulary, width), (ffn, attention, parameters), near = KNOWN[name]
+    config, (vocabulary, width), (ffn, attention, parameters), directions = KNOWN[name]
+    near = math.ceil(vocabulary * directions / width)
     folder = tmp_path / name
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
@@ -168,8 +170,8 @@ def test_from_a_config_alone(name, tmp_path, monkeypatch, capsys):
     neurons = ffn + attention
     assert (found["model"], found["neurons"], found["rows"]) == (name, neurons, neurons * 100)
     assert (found["parameters"], found["weight_bytes"]) == (parameters, parameters * (4 if name == "gpt2-xl" else 2))
-    assert found["flops"] == pytest.approx(2.0 * (neurons + near * vocabulary) * vocabulary * width)
-    assert found["indexing_seconds"] == pytest.approx((neurons + 0.4 * near * vocabulary) * seconds)
+    assert found["flops"] == pytest.approx(2.0 * (neurons + near) * vocabulary * width)
+    assert found["indexing_seconds"] == pytest.approx((neurons + 0.4 * near) * seconds)
     assert found["seconds"] > found["gpu_seconds"] > found["gpus_seconds"] > found["publishing_seconds"]
     assert "Only the config" in found["notices"][0]
     mixture = "num_experts_per_tok" in config  # its experts are joined in memory; of others two layers are enough
@@ -189,7 +191,7 @@ def test_hours_of_seventy_billion_parameters(tmp_path, monkeypatch, capsys):
     assert main(["estimate", "--config", str(tmp_path / "config.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "70.55 billion parameters, 141.1 GB" in lines[1]
-    assert "6.2e+03 TFLOP" in lines[2]
+    assert "6.21e+03 TFLOP" in lines[2]
     assert "indexing 17.2 h" in lines[3]
     assert "H100" in lines[4]
     assert "9 min, with eight 6 min" in lines[4]

@@ -222,7 +222,9 @@ _ROWS = (
             "The most peaked neurons are the easiest to read. Tokens that many neurons favour are often rare "
             "fragments that say little.",
         ),
-        terms=("value vector", "z", "FFN neuron", "attention neuron", "promotes, suppresses"),
+        terms=(
+            *("value vector", "z", "FFN neuron", "FFN neuron of an expert", "attention neuron", "promotes, suppresses"),
+        ),
     ),
     Page(
         ADD,
