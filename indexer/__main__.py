@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from db.command_line import Parser, add_catalogue, catalogue_folder, run, say, whole_number
 from db.errors import AtlasError
@@ -86,35 +86,25 @@ def _build(options: argparse.Namespace) -> None:
         return
     if options.engine == RAY:
         raise AtlasError(f"--shard is for jobs that know nothing of each other: leave it out, or --engine {RAY}.")
-    share = build.build_share(
-        checkpoint.locate(options.model),
-        catalogue_folder(options.catalogue),
-        *options.shard,
-        depth=options.depth,
-        memory_mb=options.memory_mb,
-        say=say,
-        progress=_bar,
-        shards_to=options.shards_to,
-    )
+    model, catalogue = checkpoint.locate(options.model), catalogue_folder(options.catalogue)
+    share = build.build_share(model, catalogue, *options.shard, **_how(options))
     say(
         f"Done: {len(share)} shards. When all jobs are done, `python -m indexer publish` makes them the catalogue; "
         "give it the same options."
     )
 
 
+def _how(options: argparse.Namespace) -> dict[str, Any]:
+    """What a build and a job's share of one are told alike."""
+    given = {name: getattr(options, name) for name in ("depth", "memory_mb", "shards_to")}
+    return given | {"say": say, "progress": _bar}
+
+
 def _publish(options: argparse.Namespace, engine: "work.Engine | None" = None) -> None:
     _require_positive(options, "depth", "memory_mb")
     started = time.perf_counter()
-    built = build.build(
-        checkpoint.locate(options.model),
-        catalogue_folder(options.catalogue),
-        depth=options.depth,
-        memory_mb=options.memory_mb,
-        say=say,
-        progress=_bar,
-        engine=engine,
-        shards_to=options.shards_to,
-    )
+    model, catalogue = checkpoint.locate(options.model), catalogue_folder(options.catalogue)
+    built = build.build(model, catalogue, engine=engine, **_how(options))
     if not built.fresh:
         say(f"Nothing to do: {built.path} is the catalogue of this checkpoint ({built.neurons:,} neurons).")
         return
