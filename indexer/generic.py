@@ -82,7 +82,7 @@ def infer(config: Any) -> Architecture:
         _require_equal_layers(config, row)
         numbers = [getattr(row, f"{what}_multiplier") for what in ("embedding", "residual", "logit")]
         if any(isinstance(one, float) for one in numbers) and _fitting(config, LAYERS + 1) != row:
-            raise AtlasError("what it multiplies by hangs on the number of layers")
+            raise AtlasError("what it multiplies by depends on the number of layers")
     except AtlasError as error:
         raise _refused(family, getattr(error, "why", first_line(error))) from error
     except Exception as error:  # code that nobody here has read
@@ -279,7 +279,7 @@ class _Reader:
         return found[0]
 
     def _is_key(self, name: str, columns: Any) -> bool:
-        """Whether later positions' attention hangs on what one position has there; on its query it does not."""
+        """Whether later positions' attention depends on what one position has there; on its query it does not."""
         place = 2
 
         def change(output: Tensor) -> Tensor:
@@ -340,7 +340,7 @@ class _Reader:
         return _is_same(-self.watch_changed(name, change)[output].given, self.parts[output].given)
 
     def _require_alone(self, output: str, name: str, first: int) -> None:
-        """Each activation hangs on its own neuron's products alone."""
+        """Each activation depends on its own neuron's products alone."""
 
         def change(made: Tensor) -> Tensor:
             made[:, first] += 1

@@ -32,7 +32,7 @@ _REFUSED = {
     "its heads subtract one attention pattern from another": "diffllama",
     "its residual stream has several copies, which each layer mixes": "gemma3n",
     "its attention has sinks": "granite_swa",
-    "what it multiplies its sub-layers' outputs by hangs on the number of layers": "minicpm3",
+    "what it multiplies its sub-layers' outputs by depends on the number of layers": "minicpm3",
     "its norms stand behind the sums, so that it has no residual stream": "openai-gpt",
     "its final norm stands in front of the first layer too": "nanochat",
 }

@@ -96,13 +96,13 @@ def adds_models() -> bool:
 
 def why_not_add() -> str | None:
     """One sentence that says why this visitor may not add a model, and what would help; None where they may."""
-    shell = "Whoever runs it can, in its shell: python -m indexer build MODEL"
+    shell = "In the server's own shell it is: python -m indexer build MODEL"
     if not adds_models():
         return f"No models are added on the pages of this server. {shell}"
     if not is_local(st.context.ip_address, st.context.headers):
         return (
-            "Models are added from a browser on the machine that the server runs on, because whoever does reads that "
-            f"machine's files. {shell}"
+            "Models can be added only from a browser on the machine that the server runs on, because adding one reads "
+            f"that machine's files. {shell}"
         )
     return None
 
