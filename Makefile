@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PORT ?= 8501
 MODEL ?= demo
+CORPUS ?=
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 
@@ -17,12 +18,12 @@ CACHES := .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run index app reproduce test test-fast check audit format clean venv venv-test python
+.PHONY: help run index texts app reproduce test test-fast check audit format clean venv venv-test python
 
 help: ## list the targets
 	@echo "Neuron Atlas. Targets:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "Settings: PORT=$(PORT)  MODEL=$(MODEL) (demo, gemma-3-270m, a folder, a GGUF file or a hub id)  PYTHON=$(PYTHON)  PIP_ARGS=  PYTEST_ARGS="
+	@echo "Settings: PORT=$(PORT)  MODEL=$(MODEL) (demo, gemma-3-270m, a folder, a GGUF file or a hub id)  CORPUS=  PYTHON=$(PYTHON)  PIP_ARGS=  PYTEST_ARGS="
 
 run: index app ## install, fetch the demo model, build its catalogue, serve the app
 
@@ -30,6 +31,10 @@ index: venv ## all of it but serving; MODEL=folder indexes another model
 	@case "$(MODEL)" in demo|gemma-3-270m) $(PY) -m indexer fetch-demo --model "$(MODEL)";; esac
 	@$(PY) -m indexer build "$(MODEL)"
 	@if [ "$(MODEL)" = demo ]; then $(PY) -m app.attribution --generic >/dev/null; fi
+
+texts: index ## then texts that activate each neuron; CORPUS=file, folder or data set instead of the model's own words
+	@corpus="$(CORPUS)"; [ -n "$$corpus" ] || corpus=$$($(PY) -m indexer own-words "$(MODEL)") || exit $$?; \
+	  $(PY) -m indexer texts "$(MODEL)" --corpus "$$corpus"
 
 app: ## serve what is there on PORT
 	@[ -f "$(RUN_STAMP)" ] || { echo "make app: nothing is installed in $(VENV) yet. Run: make run" >&2; exit 1; }

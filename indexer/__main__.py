@@ -1,4 +1,4 @@
-"""The offline job from the shell: ``python -m indexer fetch-demo | estimate | build | publish | verify | prune``."""
+"""The offline job from the shell: ``python -m indexer COMMAND``; ``--help`` lists them."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -22,19 +23,20 @@ if TYPE_CHECKING:
 
     from db import settings
     from db.catalogue import builds
-    from indexer import build, checkpoint, cluster, demo_model, estimate, verify, work
+    from indexer import build, checkpoint, cluster, demo_model, estimate, own_words, verify, work
 else:  # torch and transformers take seconds to import, and --help needs neither
     tqdm = lazy_import("tqdm")
     settings, builds = lazy_import("db.settings"), lazy_import("db.catalogue.builds")
     build, checkpoint = lazy_import("indexer.build"), lazy_import("indexer.checkpoint")
     demo_model, estimate, verify = (lazy_import(f"indexer.{name}") for name in ("demo_model", "estimate", "verify"))
     cluster, work = lazy_import("indexer.cluster"), lazy_import("indexer.work")
+    own_words = lazy_import("indexer.own_words")
 
 RAY = "ray"
 _TASK = ("address", "task_cpus", "task_gpus", "task_memory_mb")
 
 
-_STOPPED = "Stopped. The same command goes on from the layers that are finished."
+_STOPPED = "Stopped. The same command goes on from what is finished."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,6 +118,22 @@ def _publish(options: argparse.Namespace, engine: "work.Engine | None" = None) -
         say("Its shards stay where they are; nothing needs them any more.")
 
 
+def _own_words(options: argparse.Namespace) -> str:
+    """Prints the file's name, for who hands it to another command."""
+    model, path = checkpoint.locate(options.model), options.to
+    if path is None:
+        path = build.home_of(model, catalogue_folder(options.catalogue)) / own_words.FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+    given = {name: value for name in ("topics", "tokens") if (value := getattr(options, name)) is not None}
+    if own_words.write_own_words(
+        model, path, seed=options.seed, say=say, progress=partial(_bar, unit="batch"), **given
+    ):
+        say(f"{path} is written: {model.name}'s own words.")
+    else:
+        say(f"{path} is there already: nothing to do.")
+    return str(path)
+
+
 def _verify(options: argparse.Namespace) -> str:
     _require_positive(options, "sample")
     path = builds.find_catalogue(catalogue_folder(options.catalogue), options.model)
@@ -136,8 +154,8 @@ def _prune(options: argparse.Namespace) -> str | None:
     return "\n".join(gone) or None
 
 
-def _bar(layers: Iterator[int], total: int) -> Iterator[int]:
-    return iter(tqdm.tqdm(layers, total=total, unit="layer", file=sys.stderr))
+def _bar(steps: Iterator[int], total: int, *, unit: str = "layer") -> Iterator[int]:
+    return iter(tqdm.tqdm(steps, total=total, unit=unit, file=sys.stderr))
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -160,6 +178,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "estimate": _estimate,
     "build": _build,
     "publish": _publish,
+    "own-words": _own_words,
     "verify": _verify,
     "prune": _prune,
 }
@@ -207,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
             "--with-stdin", action="store_true", help="stop when standard input ends, for programs that start this one"
         )
 
+    own = _add_own_words(commands)
     verified = commands.add_parser("verify", help="compare a published catalogue with its model")
     verified.add_argument("--sample", type=int, default=200, metavar="N", help="neurons to derive again (default: 200)")
     verified.add_argument(
@@ -216,9 +236,21 @@ def _parser() -> argparse.ArgumentParser:
     pruned.add_argument("--keep", type=int, default=1, metavar="N", help="builds per model, the current one included")
     for command in (verified, pruned):
         command.add_argument("--model", metavar="NAME", help="one catalogue (default: verify the only one, prune all)")
-    for command in (estimated, built, published, verified, pruned):
+    for command in (estimated, built, published, own, verified, pruned):
         add_catalogue(command)
     return arguments
+
+
+def _add_own_words(commands: Any) -> Parser:
+    command: Parser = commands.add_parser("own-words", help="have a model write a corpus, where there is none")
+    command.add_argument("model", metavar="MODEL", help="demo, a model folder, a GGUF file or a hub id")
+    command.add_argument("--to", type=Path, metavar="FILE", help="JSONL (default: beside the model's catalogue)")
+    command.add_argument("--topics", type=whole_number(1, 100_000), metavar="N", help="how many texts (default: 400)")
+    command.add_argument("--tokens", type=whole_number(1), metavar="N", help="of each at most (default: 200)")
+    command.add_argument(
+        "--seed", type=whole_number(0, 2**31), default=0, metavar="N", help="of the draws (default: 0)"
+    )
+    return command
 
 
 def _add_cluster(command: argparse.ArgumentParser) -> None:

@@ -396,7 +396,7 @@ def _of_split(files: list[str], split: str | None, given: str) -> tuple[list[str
     return next(iter(found.values())), wanted
 
 
-def _fetch(data_set: str, file: str, revision: str) -> Path:
+def _fetch(data_set: str, file: str, revision: str | None) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(data_set, file, repo_type="dataset", revision=revision))
     except (httpx2.HTTPError, OSError) as error:
