@@ -3,6 +3,9 @@
     python -m db search " Python" --suppresses --layers 20-29 --json
     python -m db concept "programming languages, -snake"
     python -m db neuron L29.F1499
+    python -m db texts L29.F1499
+    python -m db excerpts "negation"
+    python -m db named "colour"
     python -m db similar L29.F1499
     python -m db token " Paris"
     python -m db overview
@@ -29,8 +32,22 @@ from db.command_line import Parser, catalogue_folder, run, say, table
 from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import NeuronKind, Sign
-from db.questions import QUESTIONS, ConceptSearch, OneNeuron, OneToken, Question, Search, Similar, Span, WholeBuild
+from db.questions import (
+    QUESTIONS,
+    ByName,
+    ConceptSearch,
+    InExcerpts,
+    OneNeuron,
+    OneToken,
+    Question,
+    Search,
+    Similar,
+    Span,
+    TextsOf,
+    WholeBuild,
+)
 from db.records import Build, Concept, Hit, Token, TokenLogit
+from db.texts.records import Excerpt
 from db.token_text import legible, shorten
 
 if TYPE_CHECKING:
@@ -41,7 +58,7 @@ else:
 
 FORMATS = ("csv", "json", "parquet")
 _LISTED = 8  # tokens of a row
-_SIMILAR_EXPORTED = 100
+_EXPORTED: dict[type[Question], int] = {Similar: 100, InExcerpts: 1000}  # where everything would be too much
 
 
 # The parser, made from the questions' fields.
@@ -158,7 +175,7 @@ def _export(options: Namespace) -> str | bytes:
     kind = QUESTIONS[options.what]
     given = vars(options) | {"label": options.text}
     if options.limit is None:
-        given["limit"] = _SIMILAR_EXPORTED if kind is Similar else export.EVERYTHING
+        given["limit"] = _EXPORTED.get(kind, export.EVERYTHING)
     with _open(options) as catalogue:
         question = _question(kind, given)
         frame = export.answer_frame(catalogue, question)
@@ -195,10 +212,28 @@ def _none(catalogue: "Catalogue") -> str:
 
 def _hits(hits: Sequence[Hit]) -> str:
     rows = [
-        (hit.neuron.label, hit.sign, shorten(hit.token.display), str(hit.rank), f"{hit.logit:.4g}", f"{hit.z:+.2f}")
+        (
+            *(hit.neuron.label, hit.sign, shorten(hit.token.display), str(hit.rank)),
+            *(f"{hit.logit:.4g}", f"{hit.z:+.2f}", *_told(hit)),
+        )
         for hit in hits
     ]
-    return table(("neuron", "sign", "token", "rank", "logit", "z"), rows, right={3, 4, 5})
+    return _neurons(("neuron", "sign", "token", "rank", "logit", "z"), rows, right={3, 4, 5})
+
+
+_TOLD = ("usually", "name")
+
+
+def _neurons(head: Sequence[str], rows: Sequence[tuple[str, ...]], right: set[int]) -> str:
+    """A table of neurons, whose rows end with `_told`; those columns are left out where nothing is known."""
+    if any(any(row[-2:]) for row in rows):
+        return table((*head, *_TOLD), rows, right)
+    return table(head, [row[:-2] for row in rows], right)
+
+
+def _told(found: Any) -> tuple[str, str]:
+    """The cells of a neuron's usual end and its name; empty where there are no texts."""
+    return found.usual or "", shorten(legible(found.name or ""))
 
 
 def concept_text(catalogue: "Catalogue", question: ConceptSearch) -> str:
@@ -224,10 +259,11 @@ def concept_text(catalogue: "Catalogue", question: ConceptSearch) -> str:
             f"{found.score:.2f}",
             str(len(found.matched)),
             _listed([entry.token for entry in found.matched]),
+            *_told(found),
         )
         for found in neurons
     ]
-    return "\n".join([*lines, table(("neuron", "sign", "score", "tokens", "matched"), rows, right={2, 3})])
+    return "\n".join([*lines, _neurons(("neuron", "sign", "score", "tokens", "matched"), rows, right={2, 3})])
 
 
 def _unmatched(concept: Concept) -> Iterator[str]:
@@ -248,12 +284,74 @@ def neuron_text(catalogue: "Catalogue", question: OneNeuron) -> str:
         (str(rank), *_entry(top), *_entry(bottom))
         for rank, (top, bottom) in enumerate(zip(card.top, card.bottom, strict=True), start=1)
     ]
-    remark = (card.generic,) if card.generic else ()
+    usual, name = _told(card)
+    remark = [one for one in (card.generic, usual and f"usually {usual}", name and f"named “{name}”") if one]
     return "\n".join((title, figures, *remark, "", table(head, rows, right={0, 2, 3, 5, 6})))
 
 
 def _entry(entry: TokenLogit) -> tuple[str, str, str]:
     return shorten(entry.token.display, 28), f"{entry.logit:.4g}", f"{entry.z:+.2f}"
+
+
+def texts_text(catalogue: "Catalogue", question: TextsOf) -> str:
+    """A neuron's statistics over the corpus, then its excerpts, those of its usual end first."""
+    found, stamp = question.answer(catalogue), questions.texts_of(catalogue).stamp
+    named = f" “{legible(found.name.text)}” ({found.name.rule})" if found.name.text else ""
+    share = found.active_positive_share
+    often = "never active" if share is None else f"active at {found.rate:.2%} of them, positive at {share:.0%} of these"
+    tokens = catalogue.strongest_tokens([found.neuron])[found.neuron]
+    lines = [
+        f"{found.neuron.label}{named}, over {legible(stamp.words)}",
+        f"{often}: |activation| of {found.active_above:.4g} and more is active",
+        f"mean {found.mean:.4g}, std {found.std:.4g}, from {found.lowest:.4g} to {found.highest:.4g}",
+    ]
+    if found.usual is not None:
+        lines.append(f"usually {found.usual} {_listed(tokens.promotes)}")
+    lines += [
+        f"gate {case.gate}, up {case.up}: {case.share:.1%} of tokens, mean {case.mean or 0:.4g}, "
+        f"strongest {case.strongest or 0:.4g}"
+        for case in found.cases
+    ]
+    for sign in sorted(Sign, key=lambda sign: sign is not (found.usual or Sign.PROMOTES)):
+        rows = [(f"{one.peak:+.4g}", str(one.document), marked(one)) for one in found.at(sign)]
+        lines += ["", f"{sign} its top tokens ({'positive' if sign is Sign.PROMOTES else 'negative'} activations)"]
+        lines.append(table(("peak", "document", "text"), rows, right={0, 1}) if rows else "none")
+    return "\n".join(lines)
+
+
+def marked(excerpt: Excerpt) -> str:
+    """The excerpt on one line, its peak in ⟦brackets⟧."""
+    shown = [token.display for token in excerpt.tokens]
+    shown[excerpt.peak_at] = f"⟦{shown[excerpt.peak_at]}⟧"
+    return "".join(shown).replace("␣", " ")
+
+
+def excerpts_text(catalogue: "Catalogue", question: InExcerpts) -> str:
+    """A table of excerpts."""
+    rows = [
+        (found.neuron.label, found.sign, f"{found.z:+.1f}", *_told(found), marked(found.excerpt))
+        for found in question.answer(catalogue)
+    ]
+    if not rows:
+        return "No stored excerpt holds all of these words."
+    return table(("neuron", "sign", "z", *_TOLD, "text"), rows, right={2})
+
+
+def named_text(catalogue: "Catalogue", question: ByName) -> str:
+    """A table of neurons."""
+    rows = [
+        (
+            found.neuron.label,
+            legible(found.name.text or ""),
+            found.usual or "",
+            f"{found.rate:.2%}",
+            found.name.rule or "",
+        )
+        for found in question.answer(catalogue)
+    ]
+    if not rows:
+        return "No neuron has a name with all of these words."
+    return table(("neuron", "name", "usually", "active", "found by"), rows, right={3})
 
 
 def similar_text(catalogue: "Catalogue", question: Similar) -> str:
@@ -265,11 +363,12 @@ def similar_text(catalogue: "Catalogue", question: Similar) -> str:
             "opposite ends" if other.opposite else "same ends",
             str(len(other.shared)),
             _listed(other.shared),
+            *_told(other),
         )
         for other in question.answer(catalogue)
     ]
     head = ("neuron", "similarity", "", "shared", "tokens")
-    return f"Neurons that share tokens with {question.label}\n\n{table(head, rows, right={1, 3})}"
+    return f"Neurons that share tokens with {question.label}\n\n{_neurons(head, rows, right={1, 3})}"
 
 
 def token_text(catalogue: "Catalogue", question: OneToken) -> str:
@@ -306,7 +405,9 @@ def overview_text(catalogue: "Catalogue", question: WholeBuild) -> str:
         (str(row.layer), row.kind, f"{row.neurons:,}", *(f"{getattr(row, figure):.2f}" for figure in figures))
         for row in found.layers
     ]
-    ends = [(end.neuron.label, end.sign, f"{end.z:+.1f}", shorten(end.token.display)) for end in found.peaked]
+    ends = [
+        (end.neuron.label, end.sign, f"{end.z:+.1f}", shorten(end.token.display), *_told(end)) for end in found.peaked
+    ]
     tokens = [
         (shorten(entry.token.display), entry.sign, f"{entry.first:,}", f"{entry.stored:,}")
         for entry in found.favourites
@@ -317,7 +418,7 @@ def overview_text(catalogue: "Catalogue", question: WholeBuild) -> str:
             table(("layer", "kind", "neurons", *figures), layers, right=set(range(9)) - {1}),
             "",
             "The most peaked neurons",
-            table(("neuron", "sign", "z", "token"), ends, right={2}),
+            _neurons(("neuron", "sign", "z", "token"), ends, right={2}),
             "",
             "The tokens that most neurons favour",
             table(("token", "sign", "first", "stored"), tokens, right={2, 3}),
@@ -348,6 +449,9 @@ TEXTS: dict[type[Question], Callable[["Catalogue", Any], str]] = {
     Search: search_text,
     ConceptSearch: concept_text,
     OneNeuron: neuron_text,
+    TextsOf: texts_text,
+    InExcerpts: excerpts_text,
+    ByName: named_text,
     Similar: similar_text,
     OneToken: token_text,
     WholeBuild: overview_text,

@@ -17,8 +17,9 @@ from functools import cache
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
+from db.catalogue.builds import GATHER
 from db.catalogue.concepts import MAX_CONCEPT, MAX_TEXT, WIDEN
-from db.errors import AtlasError
+from db.errors import AtlasError, NotFoundError
 from db.neuron import Neuron, NeuronKind, Sign
 from db.records import (
     Concept,
@@ -36,6 +37,8 @@ from db.token_text import MINUSES, shorten
 
 if TYPE_CHECKING:
     from db.catalogue.store import Catalogue
+    from db.texts.records import FoundExcerpt, NamedNeuron, NeuronTexts
+    from db.texts.store import Texts
 
 MOST_ROWS = 1000
 """Of a page, over HTTP."""
@@ -307,6 +310,65 @@ class OneNeuron(Question):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextsOf(Question):
+    """What activates a neuron: its strongest texts at both signs, and its statistics over the corpus."""
+
+    label: Annotated[str, _LABEL]
+    limit: Annotated[int, Option("how many excerpts of each sign at most", least=0, most=MOST_LISTED)] = 10
+
+    def answer(self, catalogue: "Catalogue") -> "NeuronTexts":
+        """All that is stored of it."""
+        return texts_of(catalogue).of(Neuron.parse(self.label), self.limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InExcerpts(Question):
+    """The strongest excerpts that hold certain words, and their neurons."""
+
+    text: Annotated[
+        str,
+        Option(
+            "words, of which each must begin a word of the excerpt; a phrase in quotation marks must stand there whole",
+            metavar="TEXT",
+            least=1,
+            most=MAX_TEXT,
+            example="negation",
+        ),
+    ]
+    limit: Annotated[int, Option("how many excerpts at most", least=0, most=MOST_LISTED)] = 20
+    offset: Annotated[int, Option("how many to leave out at the beginning", least=0, most=MOST_ROWS)] = 0
+
+    def answer(self, catalogue: "Catalogue") -> "tuple[FoundExcerpt, ...]":
+        """Those whose peak stands out most first."""
+        return texts_of(catalogue).search_excerpts(self.text, limit=self.limit, offset=self.offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByName(Question):
+    """The neurons whose name holds certain words."""
+
+    text: Annotated[str, Option("words of a name", metavar="TEXT", least=1, most=MAX_TEXT, example="colour")]
+    limit: Annotated[int, Option("how many neurons at most", least=0, most=MOST_ROWS)] = 20
+    offset: Annotated[int, _OFFSET] = 0
+
+    def answer(self, catalogue: "Catalogue") -> "tuple[NamedNeuron, ...]":
+        """The surest names first."""
+        return texts_of(catalogue).named(self.text, limit=self.limit, offset=self.offset)
+
+
+def texts_of(catalogue: "Catalogue") -> "Texts":
+    """The texts of a build's neurons.
+
+    Raises:
+        NotFoundError: there are none; the message says why, and how to gather them.
+    """
+    if catalogue.texts is None:
+        missing = f"No texts were gathered for {catalogue.info.model}. {GATHER}"
+        raise NotFoundError(catalogue.texts_problem or missing)
+    return catalogue.texts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Similar(Question):
     """Neurons that share tokens with a neuron, most similar first."""
 
@@ -375,6 +437,9 @@ QUESTIONS: dict[str, type[Question]] = {
     "search": Search,
     "concept": ConceptSearch,
     "neuron": OneNeuron,
+    "texts": TextsOf,
+    "excerpts": InExcerpts,
+    "named": ByName,
     "similar": Similar,
     "token": OneToken,
     "overview": WholeBuild,

@@ -181,6 +181,10 @@ class Token:
 Z = Annotated[float, "(logit − mean) / standard deviation of the neuron's own logits; 0 for a constant neuron."]
 
 
+Usually = Annotated[Sign | None, "The end of the neuron that is usually active, over a corpus; null: not known."]
+Named = Annotated[str | None, "Its name, made from its tokens and texts; null: none is clear, or there are no texts."]
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A token at one end of a neuron."""
@@ -192,8 +196,10 @@ class Hit:
     logit: Annotated[float, "Logit of the token under the neuron's value vector."]
     """As z, mean and std give it back: to six digits that of the neuron's card."""
     z: Z
+    usual: Usually = None
+    name: Named = None
 
-    JSON = ("neuron", "sign", "token", "token_id", "rank", "logit", "z")
+    JSON = ("neuron", "sign", "token", "token_id", "rank", "logit", "z", "usual", "name")
     """What is there, in its order."""
 
 
@@ -217,6 +223,8 @@ class NeuronCard:
     top: Annotated[tuple[TokenLogit, ...], "Promoted tokens, highest logit first."]
     bottom: Annotated[tuple[TokenLogit, ...], "Suppressed tokens, lowest logit first."]
     generic: Annotated[str, "In the lists of how many varied prompts, if of most; else empty."] = ""
+    usual: Usually = None
+    name: Named = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +248,8 @@ class SimilarNeuron:
     opposite: Annotated[bool, "What one promotes the other suppresses."]
     shared: Annotated[tuple[Token, ...], TEXTS, "Texts of the tokens of both."]
     """By their rank in the neuron that was asked about; promoted ones and suppressed ones mixed."""
+    usual: Usually = None
+    name: Named = None
 
     @property
     def signed(self) -> float:
@@ -447,6 +457,8 @@ class ConceptNeuron:
     score: Annotated[float, "Comparable within one concept."]
     """Sum of share · √|z| over the matched tokens (:meth:`Concept.shares`)."""
     matched: Annotated[tuple[MatchedToken, ...], TEXTS, "Texts of the concept's tokens at this end, by rank."]
+    usual: Usually = None
+    name: Named = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,8 +499,10 @@ class PeakedNeuron:
     sign: Sign
     z: Z
     token: Token
+    usual: Usually = None
+    name: Named = None
 
-    JSON = ("neuron", "sign", "z", "token")
+    JSON = ("neuron", "sign", "z", "token", "usual", "name")
     """What is there, in its order."""
 
 

@@ -20,6 +20,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from db.catalogue.builds import (
+    build_files,
     build_path,
     current_build,
     folders_called,
@@ -28,6 +29,7 @@ from db.catalogue.builds import (
     remember_source,
     set_current,
     source_of,
+    texts_files,
 )
 from db.catalogue.check import check_build
 from db.catalogue.publish import publish
@@ -380,9 +382,8 @@ def prunable_folders(catalogue: Path, model: str | None) -> list[Path]:
 
 
 def prune_model(directory: Path, keep: int = 1) -> list[tuple[Path, int]]:
-    """Delete all unfinished work, and all but the `keep` newest builds; returns what went, and its size in bytes.
-
-    The current build is never deleted.
+    """Delete all unfinished work, and all but the `keep` newest builds and files of texts; returns what went, and its
+    size in bytes. The current ones are never deleted.
 
     Raises:
         AtlasError: `keep` is less than 1, or an indexer is at work here.
@@ -394,7 +395,7 @@ def prune_model(directory: Path, keep: int = 1) -> list[tuple[Path, int]]:
         for work in work_folders(directory):
             gone.append((work, sum(path.stat().st_size for path in work.rglob("*") if path.is_file())))
             shutil.rmtree(work)
-        sizes = {path: path.stat().st_size for path in directory.glob("build-*.duckdb")}
+        sizes = {path: path.stat().st_size for path in (*build_files(directory), *texts_files(directory))}
         if sizes:
             gone += [(path, sizes[path]) for path in prune(directory, keep)]
     return gone

@@ -42,6 +42,7 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
 from db.neuron import NEURON_PATTERN
 from db.questions import DEEPEST, MOST_LISTED, QUESTIONS, ConceptSearch, Question, Search, Span, WholeBuild
+from db.texts.records import FoundExcerpt, NamedNeuron, NeuronTexts
 
 # What the API takes and what it answers, as pydantic models.
 
@@ -117,6 +118,9 @@ ANSWERS: dict[str, Any] = {
     "search": list[shape(records.Hit)],  # type: ignore[misc]
     "concept": shape(records.ConceptAnswer),
     "neuron": shape(records.NeuronCard),
+    "texts": shape(NeuronTexts),
+    "excerpts": list[shape(FoundExcerpt)],  # type: ignore[misc]
+    "named": list[shape(NamedNeuron)],  # type: ignore[misc]
     "similar": list[shape(records.SimilarNeuron)],  # type: ignore[misc]
     "token": shape(records.TokenPage),
     "overview": shape(records.Overview),
@@ -216,7 +220,8 @@ async def answered(request: Request, name: str, asked: Parameters, label: str | 
         question = _question(QUESTIONS[name], asked, label)
         atlas = opened(asked.model)
         stamp = atlas.info
-        tag = etag(stamp.model, stamp.build_id, stamp.created_at, request.url.path, request.url.query)
+        texts = "" if atlas.texts is None else atlas.texts.path.name
+        tag = etag(stamp.model, stamp.build_id, stamp.created_at, texts, request.url.path, request.url.query)
         headers = {"ETag": tag, "Build-Id": stamp.build_id}
         if unchanged(request, tag):
             return Response(None, 304, {**_CACHED, **headers})

@@ -1,4 +1,7 @@
-"""The builds in a model's folder: ``build-<id>.duckdb`` files, never changed, and CURRENT, which names one of them."""
+"""The builds in a model's folder: ``build-<id>.duckdb`` files, never changed, and CURRENT, which names one of them.
+
+Beside them lie the texts of the same model, ``texts-<id>.duckdb``, and TEXTS, which names one of those.
+"""
 
 import json
 import re
@@ -20,20 +23,21 @@ if TYPE_CHECKING:
 else:
     reader = lazy_import("db.catalogue.reader")  # choosing a build needs no database
 
-CURRENT = "CURRENT"
-_BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_BUILD_FILE = re.compile(rf"build-{_BUILD_ID.pattern}\.duckdb")
+CURRENT, TEXTS = "CURRENT", "TEXTS"
+GATHER = "Gather them with `python -m indexer texts MODEL`."
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_BUILD_FILE, _TEXTS_FILE = (re.compile(rf"{kind}-{_ID.pattern}\.duckdb") for kind in ("build", "texts"))
 
 
-def build_path(directory: Path, build_id: str) -> Path:
-    """The immutable file of a build.
+def build_path(directory: Path, build_id: str, kind: str = "build") -> Path:
+    """The immutable file of a build, or of another `kind`, “texts”.
 
     Raises:
         AtlasError: an id that cannot be part of a file's name.
     """
-    if _BUILD_ID.fullmatch(build_id) is None:
-        raise AtlasError(f"“{build_id[:60]}” cannot be a build's id: use letters, digits, dots, dashes, underscores.")
-    return directory / f"build-{build_id}.duckdb"
+    if _ID.fullmatch(build_id) is None:
+        raise AtlasError(f"“{build_id[:60]}” cannot be a {kind}'s id: use letters, digits, dots, dashes, underscores.")
+    return directory / f"{kind}-{build_id}.duckdb"
 
 
 def current_build(directory: Path) -> Path:
@@ -52,6 +56,21 @@ def current_build(directory: Path) -> Path:
     path = directory / name
     if not path.is_file():
         raise AtlasError(f"{directory / CURRENT} names {name}, which is missing: {again}.")
+    return path
+
+
+def current_texts(build: Path) -> Path | None:
+    """The file of the texts that TEXTS names beside a build's file; None where there is none.
+
+    Raises:
+        AtlasError: it names a file that is missing or no file of texts.
+    """
+    name = _current_name(build.parent, TEXTS)
+    if name is None:
+        return None
+    path = build.parent / name
+    if _TEXTS_FILE.fullmatch(name) is None or not path.is_file():
+        raise AtlasError(f"{build.parent / TEXTS} names “{name[:80]}”, which is no file of texts here. {GATHER}")
     return path
 
 
@@ -92,8 +111,16 @@ def build_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob("build-*.duckdb") if _BUILD_FILE.fullmatch(path.name))
 
 
+def texts_files(directory: Path) -> list[Path]:
+    """The files that are texts by their name, newest first."""
+    found = [path for path in directory.glob("texts-*.duckdb") if _TEXTS_FILE.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+
+
 def prune(directory: Path, keep: int = 1) -> list[Path]:
-    """Delete all but the ``keep`` newest builds, the current one counted first and never deleted; returns what went.
+    """Delete all but the ``keep`` newest builds and files of texts; returns what went.
+
+    The current ones count first and are never deleted.
 
     A process that has a deleted build open goes on reading it.
 
@@ -105,16 +132,19 @@ def prune(directory: Path, keep: int = 1) -> list[Path]:
     with exclusive(directory):
         current_build(directory)
         others = [build.path for build in builds(directory) if not build.current]
-        doomed = others[keep - 1 :]
+        texts = [path for path in texts_files(directory) if path.name != _current_name(directory, TEXTS)]
+        doomed = others[keep - 1 :] + texts[keep - 1 :]
         for path in doomed:
             path.unlink()
         sync(directory)
     return doomed
 
 
-def set_current(directory: Path, path: Path) -> None:
-    """Make CURRENT name ``path``, in one step that no reader can see half done, and that survives a power cut."""
-    with atomic_write(directory / CURRENT) as temporary:
+def set_current(directory: Path, path: Path, pointer: str = CURRENT) -> None:
+    """Make CURRENT, or TEXTS, name ``path``, in one step that no reader can see half done, and that survives a power
+    cut.
+    """
+    with atomic_write(directory / pointer) as temporary:
         temporary.write_text(path.name + "\n", encoding="utf-8")
 
 
@@ -129,14 +159,14 @@ def exclusive(directory: Path) -> AbstractContextManager[None]:
     return locked(place.with_name(f".{place.name}.lock"), held)
 
 
-def _current_name(directory: Path) -> str | None:
+def _current_name(directory: Path, pointer: str = CURRENT) -> str | None:
     try:
-        with (directory / CURRENT).open(encoding="utf-8", errors="replace") as file:
+        with (directory / pointer).open(encoding="utf-8", errors="replace") as file:
             return file.read(300).strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise AtlasError(f"{directory / CURRENT} cannot be read ({error.strerror}).") from error
+        raise AtlasError(f"{directory / pointer} cannot be read ({error.strerror}).") from error
 
 
 # Which catalogues exist: ``catalogue/<model>/CURRENT``, and how one of them is chosen.

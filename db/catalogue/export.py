@@ -28,7 +28,7 @@ from db.errors import AtlasError
 from db.files import atomic_write
 from db.lazy import lazy_import
 from db.neuron import Neuron, Sign
-from db.questions import ConceptSearch, OneNeuron, OneToken, Question, Search, Similar
+from db.questions import ByName, ConceptSearch, InExcerpts, OneNeuron, OneToken, Question, Search, Similar, TextsOf
 from db.records import (
     HIDDEN,
     TEXTS,
@@ -42,6 +42,7 @@ from db.records import (
     Token,
     TokenLogit,
 )
+from db.texts.records import Excerpt, FoundExcerpt, NamedNeuron, NeuronTexts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,8 +116,9 @@ def _fields(name: str, hint: Any, path: list[str], optional: bool = False) -> It
     about = next((note for note in notes if isinstance(note, str) and note != TEXTS), "")
     several = get_origin(kind) is tuple
     kind = str if TEXTS in notes else get_args(kind)[0] if several else kind
-    get = _getter(path, kind, notes)
-    yield Field(name, kind, several, optional, about, _unless_none(path[0], get) if optional and len(path) > 1 else get)
+    get = _getter(path, kind, notes, several)
+    may_fail = optional and (len(path) > 1 or issubclass(kind, StrEnum))
+    yield Field(name, kind, several, optional, about, _unless_none(path[0], get) if may_fail else get)
 
 
 def _attribute(kind: type, name: str) -> Any:
@@ -127,7 +129,7 @@ def _attribute(kind: type, name: str) -> Any:
     return get_type_hints(found.fget)["return"] if isinstance(found, property) else _hints(kind)[name]
 
 
-def _getter(path: list[str], kind: type, notes: tuple[Any, ...]) -> Callable[[Any], Any]:
+def _getter(path: list[str], kind: type, notes: tuple[Any, ...], several: bool) -> Callable[[Any], Any]:
     get = attrgetter(".".join(path))
     if TEXTS in notes:
         return lambda record: [entry.text for entry in get(record)]
@@ -138,6 +140,8 @@ def _getter(path: list[str], kind: type, notes: tuple[Any, ...]) -> Callable[[An
         return lambda record: round(get(record), rounded.decimals)
     if issubclass(kind, StrEnum):
         return attrgetter(".".join([*path, _VALUE]))
+    if several:
+        return lambda record: list(get(record))
     return (lambda record: str(get(record))) if kind is Path else get
 
 
@@ -168,21 +172,40 @@ def card_frame(card: NeuronCard) -> pd.DataFrame:
     return found
 
 
+def texts_frame(found: NeuronTexts) -> pd.DataFrame:
+    """One row per excerpt: the positive ones, strongest first, then the negative ones."""
+    table = frame_of(Excerpt, (*found.positive, *found.negative))
+    table.insert(0, "sign", [str(sign) for sign in Sign for _ in found.at(sign)])
+    table.insert(1, "rank", [rank for sign in Sign for rank, _ in enumerate(found.at(sign), start=1)])
+    return table
+
+
 @cache
 def _columns(record: type) -> dict[str, Callable[[Any], Any]]:
     found: dict[str, Callable[[Any], Any]] = {}
     for name, hint in _hints(record).items():
-        kind, notes, _ = _parts(hint)
-        if kind is Neuron:
+        kind, notes, optional = _parts(hint)
+        spread = next((note for note in notes if isinstance(note, Spread)), None)
+        if spread is not None:
+            inner = _columns(kind)
+            found |= {column: _within(attrgetter(name), inner[part]) for column, part in spread.items()}
+        elif kind is Neuron:
             paths = {"neuron": "label", "kind": f"kind.{_VALUE}", "layer": "layer", "head": "head", "index": "index"}
             found |= {column: attrgetter(f"{name}.{path}") for column, path in paths.items()}
         elif kind is Token:
             found |= {"token_id": attrgetter(f"{name}.token_id"), "token": attrgetter(f"{name}.display")}
         elif TEXTS in notes:
             found |= _listing(attrgetter(name), name)
+        elif get_origin(kind) is None and issubclass(kind, StrEnum):
+            get = attrgetter(f"{name}.{_VALUE}")
+            found[name] = _unless_none(name, get) if optional else get
         else:
-            found[name] = attrgetter(f"{name}.{_VALUE}" if issubclass(kind, StrEnum) else name)
+            found[name] = attrgetter(name)
     return found
+
+
+def _within(outer: Callable[[Any], Any], inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda record: inner(outer(record))
 
 
 def _listing(get: Callable[[Any], Any], name: str) -> dict[str, Callable[[Any], Any]]:
@@ -228,6 +251,12 @@ def _rows_of(catalogue: "Catalogue", question: Question) -> pd.DataFrame:
             return frame_of(SimilarNeuron, question.answer(catalogue))
         case OneNeuron():
             return card_frame(question.answer(catalogue))
+        case TextsOf():
+            return texts_frame(question.answer(catalogue))
+        case InExcerpts():
+            return frame_of(FoundExcerpt, question.answer(catalogue))
+        case ByName():
+            return frame_of(NamedNeuron, question.answer(catalogue))
         case OneToken():
             return frame_of(Neighbour, catalogue.neighbours(catalogue.tokens_of(question.text)[0].token_id))
         case _:
@@ -239,7 +268,7 @@ def to_csv(frame: pd.DataFrame) -> str:
     safe = frame.copy()
     for name in safe.columns:
         if safe[name].map(type).isin([str, Sign]).any():
-            safe[name] = [safe_cell(str(value)) for value in safe[name]]
+            safe[name] = [safe_cell(str(value)) if isinstance(value, str) else value for value in safe[name]]
     # With any other line end, a carriage return within a text would not be quoted and would end the row.
     return str(safe.to_csv(index=False, lineterminator="\r\n"))
 

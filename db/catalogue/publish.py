@@ -9,7 +9,7 @@ Whatever fails on the way leaves the folder as it was. A reader has either the o
 import errno
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from duckdb_sqlalchemy import Dialect
 from numpy.typing import NDArray
-from sqlalchemy import REAL, Table, literal_column
+from sqlalchemy import REAL, MetaData, Table, literal_column
 from sqlalchemy.schema import CreateTable
 
 from db.catalogue import schema
@@ -73,7 +73,7 @@ def publish(
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / ".publishing.duckdb"
     with exclusive(directory):
-        _remove(temporary)  # what a killed publisher left
+        remove_temporary(temporary)  # what a killed publisher left
         needed, free = _needed_bytes(stamp, tokens, neighbours), shutil.disk_usage(directory).free
         try:
             if free < needed:
@@ -81,12 +81,12 @@ def publish(
             load(temporary, stamp, tokens, shards, neighbours)
             check_build(temporary, stamp)
             sync(temporary)
-            _settle(temporary, target)
+            settle(temporary, target, content_hash)
             set_current(directory, target)
         except (OSError, duckdb.Error) as error:
-            raise _explained(error, directory, needed, free) from error
+            raise explained(error, directory, needed, free) from error
         finally:
-            _remove(temporary)
+            remove_temporary(temporary)
     return target
 
 
@@ -111,18 +111,18 @@ def _require_columns(what: str, found: Sequence[str], table: Table) -> None:
         raise AtlasError(f"In {what} columns are missing: {', '.join(missing)}. Delete the shards and build again.")
 
 
-def _settle(temporary: Path, target: Path) -> None:
-    """Give the checked file its immutable name; a build that is already there must be the same."""
+def settle(temporary: Path, target: Path, content: Callable[[Path], str]) -> None:
+    """Give the checked file its immutable name; a file that is already there must have the same content."""
     if not target.exists():
         temporary.rename(target)
         sync(target.parent)
-    elif not _same_content(temporary, target):
-        raise AtlasError(f"{target} exists with other content; builds are never changed: use another id or delete it.")
+    elif not _same(temporary, target, content):
+        raise AtlasError(f"{target} exists with other content; it is never changed: use another id or delete it.")
 
 
-def _same_content(first: Path, second: Path) -> bool:
+def _same(first: Path, second: Path, content: Callable[[Path], str]) -> bool:
     try:
-        return content_hash(first) == content_hash(second)
+        return content(first) == content(second)
     except duckdb.Error:  # a damaged file is not the same
         return False
 
@@ -132,7 +132,10 @@ def _needed_bytes(stamp: BuildStamp, tokens: pa.Table, neighbours: pa.Table) -> 
     return 2 * pairs * _BYTES_PER_PAIR + stamp.neurons * 40 + 2 * int(tokens.nbytes) + 4_000_000
 
 
-def _explained(error: Exception, directory: Path, needed: int, free: int) -> AtlasError:
+def explained(
+    error: Exception, directory: Path, needed: int, free: int, source: str = "Shards", again: str = "build again"
+) -> AtlasError:
+    """Why a file could not be written, for who waits for it; `source` is what it was made from."""
     message = str(error).strip().splitlines()[0][:300]
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or any(sign in message for sign in ("No space left", "Disk quota", "max_temp_directory_size")):
@@ -141,11 +144,12 @@ def _explained(error: Exception, directory: Path, needed: int, free: int) -> Atl
             f"{free / 1e6:,.0f} MB were free. Make room, then run the same command again: finished shards are kept."
         )
     if isinstance(error, duckdb.Error):
-        return AtlasError(f"The shards could not be loaded ({message}): delete them and build again.")
+        return AtlasError(f"{source} could not be loaded ({message}): delete what lies there and {again}.")
     return AtlasError(f"The catalogue in {directory} could not be written ({message}).")
 
 
-def _remove(temporary: Path) -> None:
+def remove_temporary(temporary: Path) -> None:
+    """Delete an unfinished file, and what DuckDB keeps beside it."""
     for path in (temporary, temporary.with_name(temporary.name + ".wal")):
         path.unlink(missing_ok=True)
     shutil.rmtree(temporary.with_suffix(".spill"), ignore_errors=True)
@@ -197,8 +201,7 @@ def load(path: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path]
     with duckdb.connect(config=config) as connection:  # type: ignore[arg-type]
         connection.execute(f"ATTACH '{quoted}' AS build_file (ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
         connection.execute("USE build_file")
-        for table in schema.metadata.sorted_tables:
-            connection.execute(str(CreateTable(table).compile(dialect=Dialect())))
+        create_tables(connection, schema.metadata)
         neuron_files, pair_files = ([str(shard / name) for shard in shards] for name in (NEURON_FILE, PAIR_FILE))
         sources = {"neurons": _parquet(neuron_files), "pairs": _parquet(pair_files)}
 
@@ -230,6 +233,12 @@ def load(path: Path, stamp: BuildStamp, tokens: pa.Table, shards: Sequence[Path]
         connection.execute("CHECKPOINT build_file")
         connection.execute("USE memory")
         connection.execute("DETACH build_file")
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection, metadata: MetaData) -> None:
+    """Make the tables, empty."""
+    for table in metadata.sorted_tables:
+        connection.execute(str(CreateTable(table).compile(dialect=Dialect())))
 
 
 def _load_stamp(connection: duckdb.DuckDBPyConnection, stamp: BuildStamp) -> None:

@@ -7,11 +7,11 @@ from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import duckdb
 from duckdb_sqlalchemy import ConnectionWrapper
-from sqlalchemy import URL, Engine, create_engine, false, select
+from sqlalchemy import URL, Engine, Table, create_engine, false, select
 from sqlalchemy.exc import DBAPIError, InternalError, OperationalError
 
 from db.catalogue import schema, statements
@@ -59,28 +59,32 @@ def read_only_connection(path: Path) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(str(path), read_only=True, config=READ_ONLY_CONFIG)
 
 
-def check_whole(engine: Engine, path: Path) -> None:
+def _check_whole(engine: Engine, path: Path, what: str, again: str) -> None:
     """Refuse a file that is missing, no DuckDB file or shorter than the blocks it says it uses.
 
     DuckDB opens some truncated files and fails only when a query reaches the missing part.
+
+    Args:
+        engine: on the file.
+        path: the file.
+        what: it should be, for the message.
+        again: how it is made again, as a sentence.
 
     Raises:
         AtlasError: names the file and what is wrong.
     """
     if not path.is_file():
-        raise AtlasError(f"{path} is not a file, so no catalogue can be read from it. {REBUILD}")
+        raise AtlasError(f"{path} is not a file, so no {what} can be read from it. {again}")
     try:
         with engine.connect() as connection:
             found = connection.exec_driver_sql(
                 f"SELECT block_size * used_blocks + {_HEADER} FROM pragma_database_size()"
             ).scalar_one()
     except DBAPIError as error:
-        raise unreadable(
-            path, error.orig, f"{path} is not a readable catalogue ({reason(error)}). {REBUILD}"
-        ) from error
+        raise unreadable(path, error.orig, f"{path} is not a readable {what} ({reason(error)}). {again}") from error
     size = path.stat().st_size
     if size < found:
-        raise AtlasError(f"{path} is cut short: {size:,} of {found:,} bytes are there. {REBUILD}")
+        raise AtlasError(f"{path} is cut short: {size:,} of {found:,} bytes are there. {again}")
 
 
 def reason(error: DBAPIError) -> str:
@@ -122,8 +126,19 @@ def checkpoint_of(path: Path) -> str | None:
     return None if found is None else str(found[0])
 
 
-class Reader:
-    """A read-only file. May be shared by threads: each statement takes a connection of its own."""
+class ReadOnlyFile:
+    """An immutable DuckDB file with a stamp. May be shared by threads: each statement takes a connection of its own."""
+
+    STAMP: ClassVar[Table]
+    """The table of one row that says what the file is; has a column schema_version. The file has its whole metadata."""
+    VERSION: ClassVar[int]
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Columns that files of earlier versions lack."""
+    WHAT: ClassVar[str]
+    """It is, for messages, and what a database that is none should be."""
+    KIND: ClassVar[str]
+    AGAIN: ClassVar[str]
+    """How it is made again, as a sentence."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,14 +147,14 @@ class Reader:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a build's file.
+        """Open a file.
 
         Raises:
-            AtlasError: the file is missing, truncated, not a catalogue, or of another schema version.
+            AtlasError: the file is missing, truncated, of another kind, or of another schema version.
         """
         reader = cls(path)
         try:
-            check_whole(reader._engine, path)
+            _check_whole(reader._engine, path, cls.WHAT, cls.AGAIN)
             reader._check_schema()
         except BaseException:
             reader.close()
@@ -160,35 +175,47 @@ class Reader:
     def rows(self, statement: Statement) -> Sequence[Answer]:
         """All rows at once: a result left half read would hold its connection."""
         if self._closed:
-            raise AtlasError(f"The catalogue {self.path.name} was closed: open it, or its successor, again.")
+            raise AtlasError(f"The {self.WHAT} {self.path.name} was closed: open it, or its successor, again.")
         try:
             with self._engine.connect() as connection:
                 return connection.execute(statement).all()
         except (OperationalError, InternalError) as error:
-            words = f"{self.path} cannot be read ({reason(error)}): the file is damaged, or the disk fails. {REBUILD}"
+            words = (
+                f"{self.path} cannot be read ({reason(error)}): the file is damaged, or the disk fails. {self.AGAIN}"
+            )
             raise unreadable(self.path, error.orig, words) from error
 
     def _check_schema(self) -> None:
         try:
-            versions = self.rows(select(schema.build.c.schema_version))
-            if len(versions) != 1 or versions[0][0] != schema.SCHEMA_VERSION:
+            versions = self.rows(select(self.STAMP.c.schema_version))
+            if len(versions) != 1 or versions[0][0] != self.VERSION:
                 found = versions[0][0] if versions else "unknown"
                 raise AtlasError(
-                    f"{self.path} has schema version {found}, but this program reads version {schema.SCHEMA_VERSION}. "
-                    f"{REBUILD}"
+                    f"{self.path} has schema version {found}, but this program reads version {self.VERSION}. "
+                    f"{self.AGAIN}"
                 )
-            has = {str(name) for name in self.rows(statements.stamp())[0]._mapping}
-            for table in schema.metadata.sorted_tables:
-                columns = [one for one in table.columns if one.name in has or one.name not in schema.LATER]
+            has = {str(name) for name in self.rows(statements.stamp(self.STAMP))[0]._mapping}
+            for table in self.STAMP.metadata.sorted_tables:
+                columns = [one for one in table.columns if one.name in has or one.name not in self.LATER]
                 # No bound parameter here: DuckDB imports pandas at the first one, which opening should not wait for.
                 self.rows(select(*columns).where(false()))
-            self._check_padding(has)
+            self._check_content(has)
         except DBAPIError as error:
             raise AtlasError(
-                f"{self.path} is a database, but not a catalogue of neurons ({reason(error)}). {REBUILD}"
+                f"{self.path} is a database, but not a {self.KIND} ({reason(error)}). {self.AGAIN}"
             ) from error
 
-    def _check_padding(self, has: set[str]) -> None:
+    def _check_content(self, has: set[str]) -> None:
+        """Refuse what earlier versions did wrong; `has` are the columns of the stamp."""
+
+
+class Reader(ReadOnlyFile):
+    """A build's file."""
+
+    STAMP, VERSION, LATER = schema.build, schema.SCHEMA_VERSION, schema.LATER
+    WHAT, KIND, AGAIN = "catalogue", "catalogue of neurons", REBUILD
+
+    def _check_content(self, has: set[str]) -> None:
         """Refuse what was built before rows of no token were left out of every list and statistic, if it has any."""
         unused = 0 if "padding" in has else self.rows(statements.unused_rows())[0][0]
         if unused:
@@ -210,7 +237,7 @@ class Tokens(Reader):
     @cached_property
     def info(self) -> BuildStamp:
         """The build's stamp."""
-        (row,) = self.rows(statements.stamp())
+        (row,) = self.rows(statements.stamp(schema.build))
         stored = dict(row._mapping)
         packed = stored.pop("tokenizer_zlib")
         try:
@@ -320,8 +347,13 @@ class Tokens(Reader):
         Raises:
             AtlasError: no such id in the vocabulary.
         """
-        self.known_ids([token_id])
-        return bytes(self.rows(statements.token_bytes(token_id))[0][0])
+        return self.bytes_by_id([token_id])[token_id]
+
+    def bytes_by_id(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """The same of several tokens."""
+        wanted = self.known_ids(ids)
+        rows = self.rows(statements.token_bytes(wanted)) if wanted else ()
+        return {token_id: bytes(data) for token_id, data in rows}
 
     def tokens(self, ids: Iterable[int]) -> dict[int, Token]:
         """Tokens by id, in the order given.

@@ -13,6 +13,7 @@ from sqlalchemy import (
     FromClause,
     Row,
     Select,
+    Table,
     and_,
     case,
     false,
@@ -27,7 +28,6 @@ from sqlalchemy import (
 
 from db.catalogue.schema import (
     SIGN_CODES,
-    build,
     neuron,
     neuron_token,
     token,
@@ -62,9 +62,9 @@ def z_score(pairs: FromClause, neurons: FromClause) -> ColumnElement[float]:
     return z_of(pairs.c.logit, neurons.c.mean, neurons.c.std)
 
 
-def stamp() -> Statement:
-    """One row: the table ``build``, with the columns that it has."""
-    return select(text("*")).select_from(build)
+def stamp(table: Table) -> Statement:
+    """One row: a table such as ``build``, with the columns that it has."""
+    return select(text("*")).select_from(table)
 
 
 def unused_rows() -> Statement:
@@ -87,9 +87,9 @@ def tokens_by_id(ids: Sequence[int]) -> Statement:
     return select(*TOKEN_COLUMNS).where(among(token.c.token_id, ids))
 
 
-def token_bytes(token_id: int) -> Statement:
-    """One row: the bytes."""
-    return select(token.c.bytes).where(token.c.token_id == token_id)
+def token_bytes(ids: Sequence[int]) -> Statement:
+    """Columns: token_id, bytes."""
+    return select(token.c.token_id, token.c.bytes).where(among(token.c.token_id, ids))
 
 
 def tokens_by_text(texts: Sequence[str]) -> Statement:

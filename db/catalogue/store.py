@@ -1,19 +1,20 @@
 """A published build, read-only: one method per question, records or data frames as answers."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from db.catalogue import concepts, statements
-from db.catalogue.builds import generic_of
+from db.catalogue.builds import TEXTS, current_texts, generic_of
 from db.catalogue.concepts import MAX_CONCEPT, WIDEN
 from db.catalogue.export import frame_of
 from db.catalogue.reader import Tokens, token_of
 from db.catalogue.schema import Layout, kind_of, sign_of
 from db.errors import AtlasError, NotFoundError
+from db.files import State, state_of
 from db.lazy import lazy_import
-from db.neuron import Neuron, NeuronKind
+from db.neuron import Neuron, NeuronKind, Sign
 from db.questions import Filters
 from db.records import (
     Concept,
@@ -38,8 +39,12 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
+
+    from db.texts import store as texts_store
+    from db.texts.records import Mark
+    from db.texts.store import Texts
 else:
-    np, pd = lazy_import("numpy"), lazy_import("pandas")
+    np, pd, texts_store = (lazy_import(name) for name in ("numpy", "pandas", "db.texts.store"))
 
 EVERYTHING = Filters()
 QUANTILES = (5, 25, 50, 75, 95)
@@ -60,6 +65,56 @@ class Catalogue(Tokens):
         """From neurons to stored ids and back."""
         return Layout.from_rows(self.rows(statements.blocks()), self.info.experts)
 
+    _texts: "tuple[State | None, Texts | None, str] | None" = None
+
+    @property
+    def texts(self) -> "Texts | None":
+        """What activates the neurons; None where there are no texts, or none that fit: see :attr:`texts_problem`."""
+        return self._known_texts()[1]
+
+    @property
+    def texts_problem(self) -> str:
+        """Why the texts beside the build are ignored; empty where they are not, or there are none."""
+        return self._known_texts()[2]
+
+    def _known_texts(self) -> "tuple[State | None, Texts | None, str]":
+        """As TEXTS stands now: other texts may be published while this build is open."""
+        state, known = state_of(self.path.parent / TEXTS), self._texts
+        if known is None or known[0] != state:
+            found, problem = None, ""
+            try:
+                path = None if state is None else current_texts(self.path)
+                found = None if path is None else texts_store.Texts.next_to(self, path)
+            except AtlasError as error:
+                problem = str(error)
+            known = self._texts = (state, found, problem)
+        return known
+
+    def marks(self, neurons: Iterable[Neuron]) -> "dict[Neuron, Mark]":
+        """The usual end and the name of each neuron, in one query; nothing where there are no texts."""
+        ids = {self.layout.neuron_id(neuron): neuron for neuron in neurons}
+        return {ids[neuron_id]: mark for neuron_id, mark in self._marks(ids).items()}
+
+    def _marks(self, neuron_ids: Iterable[int]) -> "dict[int, Mark]":
+        state, texts, _ = self._known_texts()
+        try:
+            return {} if texts is None else texts.marks_by_id(set(neuron_ids))
+        except AtlasError as error:  # damaged, where opening did not look: the build answers without it
+            self._texts = (state, None, str(error))
+            return {}
+
+    def _told(self, neuron_ids: Iterable[int]) -> "Callable[[int], tuple[Sign | None, str | None]]":
+        """What records tell of each neuron, by its id: its usual end and its name, read in one query."""
+        marks = self._marks(neuron_ids).items()
+        told = {one: (mark.sign, mark.name.text) for one, mark in marks}
+        return lambda neuron_id: told.get(neuron_id, (None, None))
+
+    def close(self) -> None:
+        """Let go of the build and its texts."""
+        super().close()
+        if self._texts is not None and self._texts[1] is not None:
+            self._texts[1].close()
+
     @property
     def generic(self) -> Generic:
         """Which neurons are in the lists of most prompts, as `python -m app.attribution --generic` found out."""
@@ -75,8 +130,9 @@ class Catalogue(Tokens):
             return ()
         known = self.tokens(wanted)
         rows = self.rows(statements.hits(wanted, filters, self.layout.spans(filters), limit, offset))
+        told = self._told(row[0] for row in rows)
         return tuple(
-            Hit(self.layout.neuron(neuron_id), sign_of(sign), rank, known[token_id], logit, z)
+            Hit(self.layout.neuron(neuron_id), sign_of(sign), rank, known[token_id], logit, z, *told(neuron_id))
             for neuron_id, sign, rank, token_id, logit, z in rows
         )
 
@@ -97,13 +153,15 @@ class Catalogue(Tokens):
 
     def neuron(self, neuron: Neuron) -> NeuronCard:
         """All that is stored of one neuron."""
-        rows = self.rows(statements.card(self.layout.neuron_id(neuron)))
+        neuron_id = self.layout.neuron_id(neuron)
+        rows, told = self.rows(statements.card(neuron_id)), self._told([neuron_id])(neuron_id)
         ends: dict[int, list[TokenLogit]] = {1: [], -1: []}
         for row in rows:
             ends[row.sign].append(TokenLogit(token_of(row), row.logit, row.z))
         first = rows[0]
         return NeuronCard(
-            neuron, first.mean, first.std, first.norm, tuple(ends[1]), tuple(ends[-1]), self.generic.words(neuron)
+            *(neuron, first.mean, first.std, first.norm, tuple(ends[1]), tuple(ends[-1])),
+            *(self.generic.words(neuron), *told),
         )
 
     def strongest_tokens(self, neurons: Sequence[Neuron], depth: int = 5) -> dict[Neuron, NeuronTokens]:
@@ -208,8 +266,12 @@ class Catalogue(Tokens):
         for neuron_id, sign, token_id, rank, z in rows:
             found = MatchedToken(known[token_id].token, known[token_id].weight, rank, z)
             matched.setdefault((neuron_id, sign), []).append(found)
+        told = self._told(ids)
         return tuple(
-            ConceptNeuron(self.layout.neuron(neuron_id), sign_of(sign), score, tuple(matched[neuron_id, sign]))
+            ConceptNeuron(
+                *(self.layout.neuron(neuron_id), sign_of(sign), score, tuple(matched[neuron_id, sign])),
+                *told(neuron_id),
+            )
             for neuron_id, sign, score in ends
         )
 
@@ -249,8 +311,11 @@ class Catalogue(Tokens):
         weights = [(token_id, sign, rarity[token_id] / math.sqrt(rank) / whole) for token_id, sign, rank in own]
         rows = self.rows(statements.similar(weights, neuron_id, depth, limit))
         shared = self._shared([(token_id, sign) for token_id, sign, _ in own], [row[0] for row in rows], depth)
+        told = self._told(row[0] for row in rows)
         return tuple(
-            SimilarNeuron(self.layout.neuron(other), min(1.0, score), direction < 0, shared[other, direction])
+            SimilarNeuron(
+                *(self.layout.neuron(other), min(1.0, score), direction < 0, shared[other, direction]), *told(other)
+            )
             for other, direction, score in rows
         )
 
@@ -305,9 +370,13 @@ class Catalogue(Tokens):
         """The ends of neurons whose first token stands out most, by z; of ``filters`` rank and order do not count."""
         check_page(limit)
         self.checked((), filters)
+        rows = self.rows(statements.most_peaked(filters, self.layout.spans(filters), limit))
+        told = self._told(row.neuron_id for row in rows)
         return tuple(
-            PeakedNeuron(self.layout.neuron(row.neuron_id), sign_of(row.sign), row.z, token_of(row))
-            for row in self.rows(statements.most_peaked(filters, self.layout.spans(filters), limit))
+            PeakedNeuron(
+                *(self.layout.neuron(row.neuron_id), sign_of(row.sign), row.z, token_of(row)), *told(row.neuron_id)
+            )
+            for row in rows
         )
 
     def favourites(self, *, limit: int = 20) -> tuple[TokenFavour, ...]:

@@ -39,7 +39,10 @@ HIT_JSON = {
     "rank": 4,
     "logit": -1.5,
     "z": -2.25,
+    "usual": None,
+    "name": None,
 }
+UNKNOWN = {"usual": None, "name": None}
 STAMP = BuildStamp("b1", 2, "code", "2026-01-01", "toy", "llama", "c", "u", "t", 3, 8, 40, 21, 18, 2, 3, 5)
 
 
@@ -67,12 +70,15 @@ def test_hits_and_neurons() -> None:
             "top": [entry],
             "bottom": [{"token_id": 9, "token": "⟨E4⟩", "logit": -1.0, "z": -2.0}],
             "generic": "",
+            **UNKNOWN,
         },
     )
     same(
         [SimilarNeuron(FFN, 0.25, True, (PARIS, BROKEN))],
-        [{"neuron": "L2.F5", "similarity": 0.25, "opposite": True, "shared": [" Paris", "⟨E4⟩"]}],
+        [{"neuron": "L2.F5", "similarity": 0.25, "opposite": True, "shared": [" Paris", "⟨E4⟩"], **UNKNOWN}],
     )
+    known = SimilarNeuron(FFN, 0.25, True, (), Sign.SUPPRESSES, "colours")
+    assert list(as_json(known).items())[-2:] == [("usual", "suppresses"), ("name", "colours")]
 
 
 def test_concepts() -> None:
@@ -83,7 +89,7 @@ def test_concepts() -> None:
         {
             "tokens": [{"token_id": 7, "token": " Paris", "weight": 0.123457}],
             "unmatched": ["absent"],
-            "neurons": [{"neuron": "L2.F5", "sign": "promotes", "score": 1.25, "matched": [" Paris"]}],
+            "neurons": [{"neuron": "L2.F5", "sign": "promotes", "score": 1.25, "matched": [" Paris"], **UNKNOWN}],
         },
     )
 
@@ -106,7 +112,7 @@ def test_a_token_and_a_build() -> None:
         Overview((), (PeakedNeuron(FFN, Sign.PROMOTES, 9.5, PARIS),), (TokenFavour(PARIS, Sign.SUPPRESSES, 2, 6),)),
         {
             "layers": [],
-            "peaked": [{"neuron": "L2.F5", "sign": "promotes", "z": 9.5, "token": " Paris"}],
+            "peaked": [{"neuron": "L2.F5", "sign": "promotes", "z": 9.5, "token": " Paris", **UNKNOWN}],
             "favourites": [{"token_id": 7, "token": " Paris", "sign": "suppresses", "first": 2, "stored": 6}],
         },
     )
@@ -129,14 +135,16 @@ def test_a_token_and_a_build() -> None:
 
 def test_frames() -> None:
     hits = frame_of(Hit, [HIT, Hit(FFN, Sign.PROMOTES, 1, BROKEN, 1.0, 2.0)])
-    assert list(hits) == ["neuron", "kind", "layer", "head", "index", "sign", "rank", "token_id", "token", "logit", "z"]
-    assert list(hits.iloc[0]) == ["L1.H0.N3", "attention", 1, 0, 3, "suppresses", 4, 7, "␣Paris", -1.5, -2.25]
+    place, told = ["neuron", "kind", "layer", "head", "index"], ["usual", "name"]
+    assert list(hits) == [*place, "sign", "rank", "token_id", "token", "logit", "z", *told]
+    row = ["L1.H0.N3", "attention", 1, 0, 3, "suppresses", 4, 7, "␣Paris", -1.5, -2.25, None, None]
+    assert list(hits.iloc[0]) == row
     assert hits["head"].isna().tolist() == [False, True]
     ends = frame_of(ConceptNeuron, [ConceptNeuron(FFN, Sign.PROMOTES, 1.25, (MatchedToken(PARIS, 1.0, 1, 3.0),) * 2)])
-    assert list(ends) == ["neuron", "kind", "layer", "head", "index", "sign", "score", "tokens", "matched"]
-    assert list(ends.iloc[0])[5:] == ["promotes", 1.25, 2, "␣Paris ␣Paris"]
+    assert list(ends) == [*place, "sign", "score", "tokens", "matched", *told]
+    assert list(ends.iloc[0])[5:] == ["promotes", 1.25, 2, "␣Paris ␣Paris", None, None]
     similar = frame_of(SimilarNeuron, [SimilarNeuron(FFN, 0.25, True, (PARIS,))])
-    assert list(similar) == ["neuron", "kind", "layer", "head", "index", "similarity", "opposite", "tokens", "shared"]
+    assert list(similar) == [*place, "similarity", "opposite", "tokens", "shared", *told]
     near = frame_of(Neighbour, [Neighbour(1, BROKEN, 0.53149)])
     assert near.to_dict("records") == [{"rank": 1, "token_id": 9, "token": "⟨E4⟩", "cosine": 0.53149}]
     card = card_frame(NeuronCard(FFN, 0, 1, 1, (TokenLogit(PARIS, 2.0, 3.0),) * 2, (TokenLogit(BROKEN, -1.0, -2.0),)))

@@ -41,7 +41,19 @@ def test_neuron_json(toy: ToyCatalogue, catalogue: Catalogue, capsys: Capture) -
     assert run(toy, "neuron", "l2.h1.n2", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     card = catalogue.neuron(Neuron.attention(2, 1, 2))
-    assert list(found) == ["neuron", "kind", "layer", "mean", "std", "norm", "top", "bottom", "generic"]
+    assert list(found) == [
+        "neuron",
+        "kind",
+        "layer",
+        "mean",
+        "std",
+        "norm",
+        "top",
+        "bottom",
+        "generic",
+        "usual",
+        "name",
+    ]
     assert (found["neuron"], found["kind"], found["layer"]) == ("L2.H1.N2", "attention", 2)
     assert [entry["logit"] for entry in found["bottom"]] == [entry.logit for entry in card.bottom]
     assert list(found["top"][0]) == ["token_id", "token", "logit", "z"]

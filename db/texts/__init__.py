@@ -1,0 +1,1 @@
+"""The texts that activate a neuron: stored beside a build, and the questions they answer."""

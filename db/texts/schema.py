@@ -1,0 +1,227 @@
+"""The tables of a file of texts, and every statement that reads them, in SQLAlchemy Core as those of a build.
+
+There are no keys and no indexes: rows lie in the order of their ids, which zone maps use. Means and deviations over
+millions of tokens are DOUBLE, as they are counted; single activations REAL. The activations around a peak are 16-bit
+floats of activation / 2^exponent in one value, because no question looks into them. Tokens stand in ``text_window``
+alone, and excerpts refer to them.
+"""
+
+from collections.abc import Sequence
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    and_,
+    func,
+    select,
+)
+
+from db.catalogue.statements import Statement, among
+from db.texts.records import TextsStamp
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+_TYPES: dict[type, Any] = {int: BigInteger, str: Text, bool: SmallInteger, float: Double}
+
+
+def _stamp_column(name: str, hint: Any) -> Column[Any]:
+    optional = isinstance(hint, UnionType)
+    return Column(name, _TYPES[get_args(hint)[0] if optional else hint], nullable=optional)
+
+
+texts = Table("texts", metadata, *(_stamp_column(*one) for one in get_type_hints(TextsStamp).items()))
+
+text_window = Table(  # those that an excerpt refers to
+    "text_window",
+    metadata,
+    Column("window_id", Integer, nullable=False),
+    Column("document", Integer, nullable=False),
+    Column("first", Integer, nullable=False),  # position in the document of its first token
+    Column("token_ids", LargeBinary, nullable=False),  # four bytes each, the lowest first
+    Column("folded", Text, nullable=False),  # its text as it is searched: see db.texts.store.folded
+)
+
+neuron_text = Table(
+    "neuron_text",
+    metadata,
+    Column("neuron_id", Integer, nullable=False),  # as in the builds of the checkpoint
+    Column("mean", Double, nullable=False),
+    Column("std", Double, nullable=False),
+    Column("positive", BigInteger, nullable=False),  # tokens with an activation above 0
+    Column("negative", BigInteger, nullable=False),
+    Column("active_positive", BigInteger, nullable=False),
+    Column("active_negative", BigInteger, nullable=False),
+    Column("active_above", REAL, nullable=False),
+    Column("highest", REAL, nullable=False),
+    Column("lowest", REAL, nullable=False),
+    Column("name", Text),
+    Column("name_rule", Text),
+    Column("name_confidence", REAL),
+)
+
+excerpt = Table(  # sorted by neuron_id, sign descending, rank
+    "excerpt",
+    metadata,
+    Column("neuron_id", Integer, nullable=False),
+    Column("sign", SmallInteger, nullable=False),
+    Column("rank", SmallInteger, nullable=False),  # from 1, strongest first
+    Column("window_id", Integer, nullable=False),
+    Column("position", SmallInteger, nullable=False),  # of the peak in its window
+    Column("first", SmallInteger, nullable=False),  # of the first token shown
+    Column("gate", SmallInteger, nullable=False),  # sign of the gate at the peak; 0 without one
+    Column("peak", REAL, nullable=False),
+    Column("exponent", SmallInteger, nullable=False),
+    Column("activations", LargeBinary, nullable=False),
+)
+
+sign_case = Table(  # sorted by neuron_id, gate descending, up descending; none where FFNs are not gated
+    "sign_case",
+    metadata,
+    Column("neuron_id", Integer, nullable=False),
+    Column("gate", SmallInteger, nullable=False),
+    Column("up", SmallInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("mean", Double),
+    Column("strongest", REAL),
+)
+
+histogram_edge = Table(
+    "histogram_edge",
+    metadata,
+    Column("bin", SmallInteger, nullable=False),
+    Column("low", REAL, nullable=False),
+    Column("high", REAL, nullable=False),
+)
+
+histogram = Table(  # sorted by neuron_id, bin; empty bins are left out
+    "histogram",
+    metadata,
+    Column("neuron_id", Integer, nullable=False),
+    Column("bin", SmallInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+)
+
+# Statements.
+
+
+def figures(neuron_id: int) -> Statement:
+    """Columns: those of ``neuron_text``; no row for a neuron that was not looked at."""
+    return select(*neuron_text.columns).where(neuron_text.c.neuron_id == neuron_id)
+
+
+def cases(neuron_id: int) -> Statement:
+    """Columns: gate, up, count, mean, strongest; in stored order."""
+    case = sign_case.c
+    return (
+        select(case.gate, case.up, case.count, case.mean, case.strongest)
+        .where(case.neuron_id == neuron_id)
+        .order_by(case.gate.desc(), case.up.desc())
+    )
+
+
+def bins(neuron_id: int) -> Statement:
+    """Columns: low, high, count; from the lowest."""
+    edge = histogram_edge.c
+    return (
+        select(edge.low, edge.high, histogram.c.count)
+        .join(histogram_edge, edge.bin == histogram.c.bin)
+        .where(histogram.c.neuron_id == neuron_id)
+        .order_by(edge.low)
+    )
+
+
+_EXCERPT = (*excerpt.columns, text_window.c.document, text_window.c.token_ids)
+
+
+def excerpts(neuron_id: int, limit: int) -> Statement:
+    """Columns: those of ``excerpt``, document, token_ids; the positive ones first, each sign strongest first."""
+    return (
+        select(*_EXCERPT)
+        .join(text_window, text_window.c.window_id == excerpt.c.window_id)
+        .where(excerpt.c.neuron_id == neuron_id, excerpt.c.rank <= limit)
+        .order_by(excerpt.c.sign.desc(), excerpt.c.rank)
+    )
+
+
+def window(window_id: int) -> Statement:
+    """Columns: document, first, token_ids."""
+    found = text_window.c
+    return select(found.document, found.first, found.token_ids).where(found.window_id == window_id)
+
+
+_MARK = (
+    neuron_text.c.neuron_id,
+    neuron_text.c.active_positive,
+    neuron_text.c.active_negative,
+    neuron_text.c.name,
+    neuron_text.c.name_rule,
+    neuron_text.c.name_confidence,
+)
+
+
+def marks(neuron_ids: Sequence[int]) -> Statement:
+    """Columns: neuron_id, active_positive, active_negative, name, name_rule, name_confidence."""
+    return select(*_MARK).where(among(neuron_text.c.neuron_id, neuron_ids))
+
+
+def statistics(first: int, size: int) -> Statement:
+    """Columns: neuron_id, mean, std, highest, lowest; in neuron order."""
+    found = neuron_text.c
+    return (
+        select(found.neuron_id, found.mean, found.std, found.highest, found.lowest)
+        .where(found.neuron_id.between(first, first + size - 1))
+        .order_by(found.neuron_id)
+    )
+
+
+def holding(pieces: Sequence[str], limit: int, offset: int) -> Statement:
+    """Columns: neuron_id, sign, rank, z, first, position, window_id, folded, token_ids; the excerpts of windows whose
+    text holds all pieces, by falling |z|.
+    """
+    z = func.coalesce((excerpt.c.peak - neuron_text.c.mean) / func.nullif(neuron_text.c.std, 0.0), 0.0)
+    at = (excerpt.c.neuron_id, excerpt.c.sign, excerpt.c.rank)
+    place = (excerpt.c.first, excerpt.c.position, excerpt.c.window_id)
+    return (
+        select(*at, z.label("z"), *place, text_window.c.folded, text_window.c.token_ids)
+        .select_from(excerpt)
+        .join(text_window, text_window.c.window_id == excerpt.c.window_id)
+        .join(neuron_text, neuron_text.c.neuron_id == excerpt.c.neuron_id)
+        .where(*(text_window.c.folded.contains(piece, autoescape=True) for piece in pieces))
+        .order_by(func.abs(z).desc(), *at)
+        .limit(limit)
+        .offset(offset)
+    )
+
+
+def these_excerpts(neuron_ids: Sequence[int], window_ids: Sequence[int]) -> Statement:
+    """Columns: those of ``excerpt``, document, token_ids."""
+    return (
+        select(*_EXCERPT)
+        .join(text_window, text_window.c.window_id == excerpt.c.window_id)
+        .where(among(excerpt.c.neuron_id, neuron_ids), among(excerpt.c.window_id, window_ids))
+    )
+
+
+def _named(words: Sequence[str]) -> ColumnElement[bool]:
+    lower = func.lower(neuron_text.c.name)
+    return and_(*(lower.contains(word, autoescape=True) for word in words))
+
+
+def named(words: Sequence[str], limit: int, offset: int) -> Statement:
+    """Columns: as of `marks`; the neurons whose name holds all words, surest first."""
+    found = neuron_text.c
+    order = (found.name_confidence.desc(), found.neuron_id)
+    return select(*_MARK).where(_named(words)).order_by(*order).limit(limit).offset(offset)

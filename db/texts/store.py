@@ -1,0 +1,329 @@
+"""A published file of texts, read-only, beside the build whose neurons and tokens it speaks of."""
+
+import codecs
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from db.catalogue.builds import GATHER
+from db.catalogue.concepts import checked
+from db.catalogue.reader import ReadOnlyFile
+from db.catalogue.schema import sign_of
+from db.catalogue.statements import Answer, stamp
+from db.errors import AtlasError, NotFoundError
+from db.lazy import lazy_import
+from db.neuron import Neuron, NeuronKind, Sign
+from db.records import Token, short_identity
+from db.texts import schema
+from db.texts.records import (
+    AFTER,
+    NO_NAME,
+    Excerpt,
+    FoundExcerpt,
+    HistogramBin,
+    Mark,
+    Name,
+    NamedNeuron,
+    NeuronTexts,
+    SignCase,
+    TextsStamp,
+    Usual,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from db.catalogue.store import Catalogue
+else:
+    np = lazy_import("numpy")
+
+_SIGNS = {1: "+", -1: "-", 0: None}
+_ROWS_AT_ONCE = 1000  # of a search in excerpts
+_MOST_LOOKED_AT = 50_000
+_MOST_WORDS = 16
+
+
+class Statistics(NamedTuple):
+    """Of the activations of a layer and kind: arrays of shape [neurons], NaN for neurons not looked at."""
+
+    mean: "NDArray[np.float64]"
+    std: "NDArray[np.float64]"
+    highest: "NDArray[np.float32]"
+    lowest: "NDArray[np.float32]"
+
+
+class Texts(ReadOnlyFile):
+    """What activates the neurons of a model. Reached as :attr:`db.catalogue.store.Catalogue.texts`.
+
+    Safe to share between threads. Every method raises AtlasError for a neuron, layer or kind that the build lacks, and
+    for a file that turns out to be damaged.
+    """
+
+    STAMP, VERSION = schema.texts, schema.SCHEMA_VERSION
+    WHAT, KIND, AGAIN = "file of texts", "file of texts", GATHER
+
+    catalogue: "Catalogue"
+
+    @classmethod
+    def next_to(cls, catalogue: "Catalogue", path: Path) -> Self:
+        """Open the texts in a file, of the neurons of a build.
+
+        Raises:
+            AtlasError: the file cannot be read, or its texts are of another checkpoint.
+        """
+        found = cls.open(path)
+        found.catalogue = catalogue
+        theirs, ours = found.stamp.checkpoint, catalogue.info.checkpoint
+        if theirs != ours:
+            found.close()
+            raise AtlasError(
+                f"{path.name} was gathered with another checkpoint ({short_identity(theirs)}) than that of this build "
+                f"({short_identity(ours)}). {GATHER}"
+            )
+        return found
+
+    @cached_property
+    def stamp(self) -> TextsStamp:
+        """What the file says about itself."""
+        stored = dict(self.rows(stamp(schema.texts))[0]._mapping)
+        flags = {name: bool(stored[name]) for name in ("own_words", "attention")}
+        return TextsStamp(**stored | flags)
+
+    def of(self, neuron: Neuron, limit: int | None = None) -> NeuronTexts:
+        """What activates a neuron, with at most `limit` excerpts of each sign.
+
+        Raises:
+            NotFoundError: no such neuron, or it was not looked at.
+        """
+        neuron_id = self.catalogue.layout.neuron_id(neuron)
+        rows = self.rows(schema.figures(neuron_id))
+        if not rows:
+            why = "attention neurons were left out (`--attention` takes them in)" if neuron.head is not None else ""
+            raise NotFoundError(f"There are no texts for {neuron}: {why or 'it was not looked at'}.")
+        (row,), seen = rows, self.stamp.tokens_seen
+        active = row.active_positive + row.active_negative
+        mark = _mark(row, seen)
+        excerpts = self.rows(schema.excerpts(neuron_id, self.stamp.excerpts if limit is None else limit))
+        known = self._tokens(_ids(one) for one in excerpts)
+        positive, negative = (tuple(_excerpt(one, known) for one in excerpts if one.sign == sign) for sign in (1, -1))
+        return NeuronTexts(
+            neuron=neuron,
+            tokens_seen=seen,
+            rate=active / seen,
+            mean=row.mean,
+            std=row.std,
+            positive_share=row.positive / seen,
+            positive=positive,
+            negative=negative,
+            active_above=row.active_above,
+            active_positive_share=row.active_positive / active if active else None,
+            usual=mark.sign,
+            highest=row.highest,
+            lowest=row.lowest,
+            cases=tuple(
+                SignCase(_SIGNS[gate] or "", _SIGNS[up] or "", count / seen, mean, strongest)
+                for gate, up, count, mean, strongest in self.rows(schema.cases(neuron_id))
+            ),
+            histogram=tuple(HistogramBin(*bin_) for bin_ in self.rows(schema.bins(neuron_id))),
+            name=mark.name,
+        )
+
+    def window(self, window_id: int) -> tuple[int, int, list[int]]:
+        """A window's document, the position there of its first token, and its token ids.
+
+        Raises:
+            NotFoundError: no excerpt refers to that window.
+        """
+        rows = self.rows(schema.window(window_id))
+        if not rows:
+            raise NotFoundError(f"Window {window_id} is not stored: no excerpt refers to it.")
+        return rows[0].document, rows[0].first, np.frombuffer(rows[0].token_ids, "<i4").tolist()
+
+    def marks(self, neurons: Iterable[Neuron]) -> dict[Neuron, Mark]:
+        """The usual end and the name of neurons, in one statement; those not looked at are left out."""
+        ids = {self.catalogue.layout.neuron_id(neuron): neuron for neuron in neurons}
+        return {ids[neuron_id]: mark for neuron_id, mark in self.marks_by_id(ids).items()}
+
+    def marks_by_id(self, neuron_ids: Collection[int]) -> dict[int, Mark]:
+        """The same by stored ids."""
+        rows = self.rows(schema.marks(sorted(neuron_ids))) if neuron_ids else ()
+        return {row.neuron_id: _mark(row, self.stamp.tokens_seen) for row in rows}
+
+    def usual(self, neurons: Iterable[Neuron]) -> dict[Neuron, Usual]:
+        """Which end of each neuron is usually active, in one statement; those never active are left out."""
+        return {neuron: mark.usual for neuron, mark in self.marks(neurons).items() if mark.usual is not None}
+
+    def names(self, neurons: Iterable[Neuron]) -> dict[Neuron, Name]:
+        """The names of neurons, in one statement; those not looked at are left out."""
+        return {neuron: mark.name for neuron, mark in self.marks(neurons).items()}
+
+    def statistics(self, layer: int, kind: NeuronKind) -> Statistics:
+        """The figures of the activations of a layer's neurons of one kind."""
+        block = self.catalogue.layout.block(layer, kind)
+        rows = self.rows(schema.statistics(block.first, block.size))
+        table = np.full((4, block.size), np.nan)
+        for neuron_id, *figures in rows:
+            table[:, neuron_id - block.first] = figures
+        mean, std, highest, lowest = table
+        return Statistics(mean, std, highest.astype(np.float32), lowest.astype(np.float32))
+
+    def named(self, text: str, *, limit: int = 20, offset: int = 0) -> tuple[NamedNeuron, ...]:
+        """The neurons whose name holds all words of a text, the surest names first.
+
+        Raises:
+            AtlasError: the text has no words, or too many.
+        """
+        words = list(patterns_of(checked(text)))
+        found = []
+        for row in self.rows(schema.named(words, limit, offset)):
+            mark = _mark(row, self.stamp.tokens_seen)
+            neuron, rate = self.catalogue.layout.neuron(row.neuron_id), mark.usual.rate if mark.usual else 0.0
+            found.append(NamedNeuron(neuron, mark.name, mark.sign, rate))
+        return tuple(found)
+
+    def search_excerpts(self, text: str, *, limit: int = 20, offset: int = 0) -> tuple[FoundExcerpt, ...]:
+        """The excerpts whose text holds all words of a text, by how far the peak stands out.
+
+        A word is found where one begins with it, whatever its case; several words in quotation marks only as they are.
+
+        Raises:
+            AtlasError: the text has no words, or too many.
+        """
+        patterns = patterns_of(checked(text))
+        pieces = list(patterns)
+        found: list[Answer] = []
+        for start in range(0, _MOST_LOOKED_AT, _ROWS_AT_ONCE):
+            rows = self.rows(schema.holding(pieces, _ROWS_AT_ONCE, start))
+            spans = self._spans(rows, list(patterns.values()))
+            found += [row for row in rows if spans[row.window_id].hold(row.first, row.position + 1 + AFTER)]
+            if len(found) >= offset + limit or len(rows) < _ROWS_AT_ONCE:
+                break
+        return self._found(found[offset : offset + limit])
+
+    def _found(self, page: Sequence[Answer]) -> tuple[FoundExcerpt, ...]:
+        if not page:
+            return ()
+        neuron_ids = sorted({row.neuron_id for row in page})
+        rows = self.rows(schema.these_excerpts(neuron_ids, sorted({row.window_id for row in page})))
+        stored = {(row.neuron_id, row.sign, row.rank): row for row in rows}
+        known = self._tokens(_ids(row) for row in rows)
+        neurons = {neuron_id: self.catalogue.layout.neuron(neuron_id) for neuron_id in neuron_ids}
+        marks = self.marks(neurons.values())
+        found = []
+        for row in page:
+            neuron = neurons[row.neuron_id]
+            mark, excerpt = marks[neuron], _excerpt(stored[row.neuron_id, row.sign, row.rank], known)
+            found.append(FoundExcerpt(neuron, sign_of(row.sign), row.z, excerpt, mark.sign, mark.name.text))
+        return tuple(found)
+
+    def _spans(self, rows: Sequence[Answer], patterns: "Sequence[re.Pattern[str]]") -> "dict[int, _Spans]":
+        windows = {row.window_id: np.frombuffer(row.token_ids, "<i4").tolist() for row in rows}
+        size = self.catalogue.info.vocabulary
+        known = self.catalogue.bytes_by_id({one for ids in windows.values() for one in ids if one < size})
+        return {
+            window_id: _Spans(folded([known.get(one, b"") for one in ids]), patterns)
+            for window_id, ids in windows.items()
+        }
+
+    def _tokens(self, ids: Iterable[Sequence[int]]) -> dict[int, Token]:
+        """Tokens by id; those that the unembedding lacks are shown by their number."""
+        wanted = {token_id for some in ids for token_id in some}
+        size = self.catalogue.info.vocabulary
+        known = self.catalogue.tokens(sorted(token_id for token_id in wanted if token_id < size))
+        beyond = (token_id for token_id in wanted if token_id >= size)
+        return known | {number: Token(number, f"⟨{number}⟩", f"⟨{number}⟩", True) for number in beyond}
+
+
+def _mark(row: Answer, seen: int) -> Mark:
+    promoting, suppressing = row.active_positive, row.active_negative
+    active, usual = promoting + suppressing, None
+    if active:
+        sign = Sign.PROMOTES if promoting >= suppressing else Sign.SUPPRESSES
+        usual = Usual(sign, max(promoting, suppressing) / active, active / seen)
+    if row.name is None or usual is None:
+        return Mark(usual, NO_NAME)
+    return Mark(usual, Name(row.name, row.name_rule, row.name_confidence, usual.sign))
+
+
+def _ids(row: Answer) -> list[int]:
+    """The token ids of an excerpt."""
+    count = len(row.activations) // 2
+    found: list[int] = np.frombuffer(row.token_ids, "<i4", count, 4 * row.first).tolist()
+    return found
+
+
+def _excerpt(row: Answer, known: dict[int, Token]) -> Excerpt:
+    activations = np.ldexp(np.frombuffer(row.activations, "<f2").astype(np.float64), row.exponent).tolist()
+    activations[row.position - row.first] = row.peak
+    return Excerpt(
+        peak=row.peak,
+        document=row.document,
+        position=row.position,
+        tokens=tuple(known[token_id] for token_id in _ids(row)),
+        activations=tuple(activations),
+        first=row.first,
+        window=row.window_id,
+        gate=_SIGNS[row.gate],
+    )
+
+
+# A window's text as it is searched.
+
+_TO_SPACE = str.maketrans({"\n": " ", "\t": " ", "\r": " ", "\0": "\ufffd"})  # DuckDB's texts hold no NUL
+_WORDS = re.compile(r'["“”„]([^"“”„]*\w[^"“”„]*)["“”]|(\S+)')
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+"""Scripts that put no spaces between words, by the names of their letters."""
+
+
+def fold(text: str) -> str:
+    """The text whatever its case, every space a plain one."""
+    return text.casefold().translate(_TO_SPACE)
+
+
+def folded(tokens: Iterable[bytes]) -> list[str]:
+    """What each token adds to its window's text, folded: a character that several share comes with the last."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return [fold(decoder.decode(data)) for data in tokens]
+
+
+def patterns_of(text: str) -> "dict[str, re.Pattern[str]]":
+    """The words and the quoted phrases of a text, folded, and what finds each: beginnings of words, whole phrases.
+
+    >>> {piece: bool(found.search("a cafeteria")) for piece, found in patterns_of('cafe "a cafe" teria').items()}
+    {'cafe': True, 'a cafe': False, 'teria': False}
+
+    Raises:
+        AtlasError: there are none, or too many.
+    """
+    found = {}
+    for phrase, word in _WORDS.findall(text):
+        piece = " ".join(fold(phrase or word).split())
+        spaced = not unicodedata.name(piece[:1] or " ", "").startswith(_UNSPACED)
+        before = r"(?<!\w)" if piece[:1].isalnum() and spaced else ""
+        found[piece] = re.compile(before + re.escape(piece) + (r"(?!\w)" if phrase and spaced else ""))
+    if not 0 < len(found) <= _MOST_WORDS:
+        raise AtlasError(f"Excerpts are searched for from 1 to {_MOST_WORDS} words; {len(found)} were given.")
+    return found
+
+
+class _Spans:
+    """Where in a window words stand."""
+
+    def __init__(self, pieces: Sequence[str], patterns: "Sequence[re.Pattern[str]]") -> None:
+        ends = np.cumsum([len(piece) for piece in pieces])
+        text = "".join(pieces)
+        self._found = [
+            [
+                (int(np.searchsorted(ends, one.start(), "right")), int(np.searchsorted(ends, one.end() - 1, "right")))
+                for one in pattern.finditer(text)
+            ]
+            for pattern in patterns
+        ]
+
+    def hold(self, first: int, end: int) -> bool:
+        """Whether the tokens from the first to before the end hold all of the words."""
+        return all(any(first <= start and last < end for start, last in places) for places in self._found)
