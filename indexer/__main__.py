@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from db import settings
     from db.catalogue import builds
-    from indexer import build, checkpoint, cluster, demo_model, estimate, own_words, verify, work
+    from indexer import build, checkpoint, cluster, demo_model, estimate, own_words, texts, verify, work
 else:  # torch and transformers take seconds to import, and --help needs neither
     tqdm = lazy_import("tqdm")
     settings, builds = lazy_import("db.settings"), lazy_import("db.catalogue.builds")
     build, checkpoint = lazy_import("indexer.build"), lazy_import("indexer.checkpoint")
     demo_model, estimate, verify = (lazy_import(f"indexer.{name}") for name in ("demo_model", "estimate", "verify"))
     cluster, work = lazy_import("indexer.cluster"), lazy_import("indexer.work")
-    own_words = lazy_import("indexer.own_words")
+    own_words, texts = lazy_import("indexer.own_words"), lazy_import("indexer.texts")
 
 RAY = "ray"
 _TASK = ("address", "task_cpus", "task_gpus", "task_memory_mb")
@@ -80,20 +80,63 @@ def _estimate(options: argparse.Namespace) -> str:
 
 def _build(options: argparse.Namespace) -> None:
     _require_positive(options, "depth", "memory_mb")
-    given = {name: value for name in _TASK if (value := getattr(options, name)) is not None}
-    if given and options.engine != RAY:
-        raise AtlasError(f"--{next(iter(given)).replace('_', '-')} is for a cluster: add --engine {RAY}.")
+    ray = _cluster(options)
     if options.shard is None:
-        _publish(options, cluster.Cluster(**given) if options.engine == RAY else work.in_process)
+        _publish(options, ray or work.in_process)
         return
-    if options.engine == RAY:
-        raise AtlasError(f"--shard is for jobs that know nothing of each other: leave it out, or --engine {RAY}.")
     model, catalogue = checkpoint.locate(options.model), catalogue_folder(options.catalogue)
     share = build.build_share(model, catalogue, *options.shard, **_how(options))
     say(
         f"Done: {len(share)} shards. When all jobs are done, `python -m indexer publish` makes them the catalogue; "
         "give it the same options."
     )
+
+
+def _cluster(options: argparse.Namespace) -> "cluster.Cluster | None":
+    """The cluster that is asked for."""
+    given = {name: value for name in _TASK if (value := getattr(options, name)) is not None}
+    if options.engine != RAY:
+        if given:
+            raise AtlasError(f"--{next(iter(given)).replace('_', '-')} is for a cluster: add --engine {RAY}.")
+        return None
+    if options.shard is not None:
+        raise AtlasError(f"--shard is for jobs that know nothing of each other: leave it out, or --engine {RAY}.")
+    return cluster.Cluster(**given)
+
+
+def _texts(options: argparse.Namespace) -> str | None:
+    _require_positive(options, "excerpts")
+    ray, model = _cluster(options), checkpoint.locate(options.model)
+    corpus = texts.CorpusChoice(options.corpus, options.column, options.split, options.licence, options.limit)
+    bar = partial(_bar, unit="batch")
+    say(f"Reading {options.corpus}")
+    planned = texts.plan(
+        model,
+        corpus,
+        catalogue_folder(options.catalogue),
+        window=options.window,
+        excerpts=options.excerpts,
+        attention=options.attention,
+        shards_to=options.shards_to,
+    )
+    for notice in planned.notices:
+        say(notice)
+    if options.estimate:
+        found = planned.estimated()
+        return json.dumps(asdict(found)) if options.json else found.line()
+    if options.shard is not None:
+        number, jobs = options.shard
+        planned.share(number, jobs, say, bar)
+        say("Done. When all shares are, the same command without --shard merges and publishes them.")
+        return None
+    done = planned.gather(ray or work.in_process, ray.workers if ray else lambda: 1, say, bar)
+    if options.json:
+        return json.dumps(asdict(done))
+    if not done.fresh:
+        say(f"Nothing to do: {done.path} is of this corpus and these options ({done.tokens:,} tokens).")
+        return None
+    say(f"Published {done.path}: {done.tokens:,} tokens, {done.seconds:.0f} s.")
+    return None
 
 
 def _how(options: argparse.Namespace) -> dict[str, Any]:
@@ -179,6 +222,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "build": _build,
     "publish": _publish,
     "own-words": _own_words,
+    "texts": _texts,
     "verify": _verify,
     "prune": _prune,
 }
@@ -198,8 +242,11 @@ def _parser() -> argparse.ArgumentParser:
     estimated.add_argument("--json", action="store_true", help="bytes and seconds, for programs")
     built = commands.add_parser("build", help="project every neuron of a model and publish its catalogue")
     published = commands.add_parser("publish", help="publish what jobs with --shard have made, when all of it is there")
-    _add_cluster(built)
-    for command in (built, published):
+    gathered = commands.add_parser("texts", help="run a corpus through a model: which texts activate each neuron")
+    _add_texts(gathered)
+    for command in (built, gathered):
+        _add_cluster(command)
+    for command in (built, published, gathered):
         command.add_argument(
             "--shards-to",
             metavar="URL",
@@ -213,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
         help="demo, a model folder (config.json alone will do), a GGUF file or a hub id",
     )
     estimated.add_argument("--config", type=Path, metavar="FILE", help="the config of a model that is not here")
-    for command in (built, published):
+    for command in (built, published, gathered):
         command.add_argument("model", metavar="MODEL", help="demo, a model folder, a GGUF file or a hub id")
     for command in (estimated, built, published):
         command.add_argument(
@@ -236,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     pruned.add_argument("--keep", type=int, default=1, metavar="N", help="builds per model, the current one included")
     for command in (verified, pruned):
         command.add_argument("--model", metavar="NAME", help="one catalogue (default: verify the only one, prune all)")
-    for command in (estimated, built, published, own, verified, pruned):
+    for command in (estimated, built, published, gathered, own, verified, pruned):
         add_catalogue(command)
     return arguments
 
@@ -251,6 +298,29 @@ def _add_own_words(commands: Any) -> Parser:
         "--seed", type=whole_number(0, 2**31), default=0, metavar="N", help="of the draws (default: 0)"
     )
     return command
+
+
+def _add_texts(command: argparse.ArgumentParser) -> None:
+    number = whole_number(1)
+    command.add_argument(
+        "--corpus",
+        required=True,
+        metavar="TEXTS",
+        help="a text file, .jsonl, .jsonl.gz or .parquet, a folder of them, or a data set on the hub (owner/name)",
+    )
+    command.add_argument(
+        "--column", default="text", metavar="NAME", help="of JSONL and Parquet, that holds the text (default: text)"
+    )
+    command.add_argument("--split", metavar="NAME", help="of a data set on the hub (default: train, or the only one)")
+    command.add_argument("--licence", metavar="NAME", help="of the texts (default: what the data set's card says)")
+    command.add_argument("--limit", type=number, metavar="N", help="documents to read (default: all)")
+    command.add_argument("--window", type=number, metavar="N", help="tokens that are run together (default: 256)")
+    command.add_argument(
+        "--excerpts", type=int, default=10, metavar="K", help="kept at each sign of a neuron (default: 10)"
+    )
+    command.add_argument("--attention", action="store_true", help="look at attention neurons, too")
+    command.add_argument("--estimate", action="store_true", help="only say what it will take, after a short trial")
+    command.add_argument("--json", action="store_true", help="the estimate, or what was done, for programs")
 
 
 def _add_cluster(command: argparse.ArgumentParser) -> None:

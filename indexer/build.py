@@ -123,7 +123,7 @@ def build(
             f"{catalogue / checkpoint.name} is of another checkpoint ({_described(catalogue / checkpoint.name)}); this "
             f"one, {short_identity(checkpoint.identity)}, has {directory}."
         )
-    with _disk_errors(directory, stamp):
+    with disk_errors(directory, disk_needed(stamp.neurons, stamp.depth)):
         if _is_current(directory, stamp):
             remember_source(directory, checkpoint.source)
             return _found(directory, stamp)
@@ -212,7 +212,7 @@ def build_share(
         AtlasError: as `build` does.
     """
     stamp, directory = _stamped(checkpoint, depth), home_of(checkpoint, catalogue)
-    with _disk_errors(directory, stamp):
+    with disk_errors(directory, disk_needed(stamp.neurons, stamp.depth)):
         if shards_to is None:
             directory.mkdir(parents=True, exist_ok=True)
             with only_indexer(directory, seconds=60):
@@ -244,17 +244,17 @@ def _stamped(checkpoint: Checkpoint, depth: int) -> BuildStamp:
 
 
 @contextmanager
-def _disk_errors(directory: Path, stamp: BuildStamp) -> Iterator[None]:
-    """Whatever the disk says, in our words."""
+def disk_errors(directory: Path, needed: float) -> Iterator[None]:
+    """Whatever the disk says, in our words; `needed`: bytes."""
     try:
         yield
     except OSError as error:
         if error.errno not in (ENOSPC, EDQUOT):
             raise AtlasError(f"A file could not be read or written: {first_line(error)}.") from error
         raise AtlasError(
-            f"The disk is full: {directory} needs about {disk_needed(stamp.neurons, stamp.depth) / 1e6:.0f} MB, "
-            f"{_free(directory) / 1e6:.0f} MB are free. Make room and run the same command again; finished layers "
-            "are kept."
+            f"The disk is full: {directory} needs about {needed / 1e6:.0f} MB, "
+            f"{_free(directory) / 1e6:.0f} MB are free. Make room and run the same command again; what is "
+            "finished is kept."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The work of a build on a Ray cluster: a task a unit, on any number of machines, tried again where a worker dies.
+"""Work in units on a Ray cluster: a task a unit, on any number of machines, tried again where a worker dies.
 
 Every machine needs the same packages and the checkpoint, in the same folder or from the hub, and reaches the place
 where the shards are kept; this code is sent along. Shards do not pass through Ray.
@@ -19,9 +19,8 @@ from db import settings
 from db.errors import AtlasError, first_line
 from db.lazy import lazy_import
 from db.records import short_identity
-from indexer.build import stamp_of
 from indexer.checkpoint import Checkpoint, locate
-from indexer.work import Job, Progress, Say, Unit, Worker, unembedding_of
+from indexer.work import AnyJob, Progress, Say, Unit, Works
 
 if TYPE_CHECKING:
     import ray
@@ -53,7 +52,7 @@ class Cluster:
     task_memory_mb: int | None = None
 
     def __call__(
-        self, job: Job, units: Sequence[Unit], *, checked: Callable[[], None], say: Say, progress: Progress
+        self, job: AnyJob, units: Sequence[Unit], *, checked: Callable[[], None], say: Say, progress: Progress
     ) -> tuple[int, int]:
         """See `indexer.work.Engine`.
 
@@ -90,9 +89,16 @@ class Cluster:
         finally:
             ray.shutdown()
 
+    def workers(self) -> int:
+        """How many tasks it can do at a time; at least 1."""
+        self._connect()
+        return max(1, int(ray.cluster_resources().get("CPU", 0) // self.task_cpus))
+
     def _connect(self) -> None:
         if find_spec("ray") is None:
             raise AtlasError("Ray is not installed: `pip install -r indexer/requirements-ray.txt`.")
+        if ray.is_initialized():
+            return
         address = self.address or settings.of_library("RAY_ADDRESS") or "local"
         own: dict[str, Any] = {}
         if address == "local":
@@ -122,17 +128,19 @@ class Cluster:
             asked = ", ".join(f"{number:g} {name}" for name, number in wanted.items() if number)
             say(f"No machine of the cluster has what a task asks for, {asked}: waiting until one joins.")
 
-    def _described(self, job: Job) -> str:
-        machines, cpus = sum(bool(node["Alive"]) for node in ray.nodes()), ray.cluster_resources().get("CPU", 0)
+    def _described(self, job: AnyJob) -> str:
+        machines = sum(bool(node["Alive"]) for node in ray.nodes())
         shared = f"; all of them must share {job.place}" if machines > 1 and isinstance(job.place, Path) else ""
-        return f"a cluster: machines {machines}, tasks at a time {int(cpus // self.task_cpus)}{shared}"
+        return f"a cluster: machines {machines}, tasks at a time {self.workers()}{shared}"
 
 
-def _to_send(job: Job) -> Job:
+def _to_send(job: AnyJob) -> AnyJob:
     """Small, and without paths that depend on where this process was started."""
     place = job.place if "://" in str(job.place) else Path(job.place).absolute()
     checkpoint = replace(job.checkpoint, folder=job.checkpoint.folder.absolute())  # without what it has read
-    return replace(job, checkpoint=checkpoint, stamp=replace(job.stamp, tokenizer_json=None), place=place)
+    small: Any = job.to_send()
+    found: AnyJob = replace(small, checkpoint=checkpoint, place=place)
+    return found
 
 
 def _result(reference: Any, unit: Unit) -> tuple[int, int]:
@@ -149,23 +157,24 @@ def _result(reference: Any, unit: Unit) -> tuple[int, int]:
         ) from error
 
 
-def _do(job: Job, unit: Unit, cpus: int) -> tuple[int, int]:
+def _do(job: AnyJob, unit: Unit, cpus: int) -> tuple[int, int]:
     """The task."""
     torch.set_num_threads(max(1, cpus))
-    return _worker(job).run([unit])
+    return _worker(job).run([unit])  # type: ignore[arg-type]  # jobs are frozen
 
 
 @lru_cache(maxsize=1)
-def _worker(job: Job) -> Worker:
+def _worker(job: AnyJob) -> Works:
     """What this process has prepared for a job serves all of its units that it does."""
     here = job.checkpoint if job.checkpoint.folder.is_dir() else _found_again(job.checkpoint)
-    own = stamp_of(here, unembedding_of(here), job.stamp.depth)
-    if own.build_id != job.stamp.build_id:
+    if not here.has(job.stamp.checkpoint) or here.tokenizer_hash != job.stamp.tokenizer_hash:
         raise AtlasError(
-            f"{here.folder} on {os.uname().nodename} is {short_identity(own.checkpoint)}, and the build is of "
-            f"{short_identity(job.stamp.checkpoint)}. Copy the same model to all machines."
+            f"{here.folder} on {os.uname().nodename} is {short_identity(here.identity)}, and the work is of "
+            f"{short_identity(job.stamp.checkpoint)}. Copy the same model, with its tokenizer, to all machines."
         )
-    return Worker(replace(job, checkpoint=here))
+    own: Any = job
+    mine: AnyJob = replace(own, checkpoint=here)
+    return mine.worker()
 
 
 def _found_again(checkpoint: Checkpoint) -> Checkpoint:

@@ -156,10 +156,10 @@ def described(found: Estimate, path: Path) -> list[str]:
         f"{found.model}: {found.neurons:,} neurons, {found.rows:,} rows ({how}, {found.threads} threads)",
         f"model   {found.parameters / 1e9:,.2f} billion parameters, {found.weight_bytes / 1e9:,.1f} GB",
         f"work    {found.flops / 1e12:,.3g} TFLOP in float32",
-        f"time    about {_duration(found.seconds)}: indexing {_duration(found.indexing_seconds)}, "
-        f"publishing {_duration(found.publishing_seconds)}",
-        f"        with a GPU of the H100's class some {_duration(found.gpu_seconds)}, with eight "
-        f"{_duration(found.gpus_seconds)} (reckoned, not measured)",
+        f"time    about {duration(found.seconds)}: indexing {duration(found.indexing_seconds)}, "
+        f"publishing {duration(found.publishing_seconds)}",
+        f"        with a GPU of the H100's class some {duration(found.gpu_seconds)}, with eight "
+        f"{duration(found.gpus_seconds)} (reckoned, not measured)",
         f"memory  about {found.peak_memory / 1e9:.1f} GB at most",
         f"disk    about {found.file_size / 1e6:,.0f} MB in {path}, {found.disk_while_building / 1e6:,.0f} MB while it "
         "is built",
@@ -167,7 +167,8 @@ def described(found: Estimate, path: Path) -> list[str]:
     ]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For a person."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

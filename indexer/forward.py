@@ -8,6 +8,7 @@ n = FFN neurons of a layer, d = d_model, V = vocabulary.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from transformers import DynamicCache
 
 from db.neuron import Neuron, NeuronKind
 from indexer.architecture import Architecture, Dimensions
-from indexer.experts import weights_by_expert
+from indexer.experts import READ, weights_by_expert
+from indexer.families import epsilon_of
 from indexer.weights import fused_rows
 
 PATTERN_BYTES = 4 * 2**20
@@ -95,16 +97,17 @@ def capture(
     inputs = room(size.layers + 1, tokens, size.d_model)
     attention = room(size.layers, tokens, size.d_model)
     ffn = room(size.layers, tokens, size.d_model)
-    neurons = _FfnNeurons.room(architecture, size, tokens, device)
+    neurons = LayerNeurons(architecture, size, epsilon_of(model.config, architecture))
+    activation = room(size.layers, tokens, size.ffn_width).zero_()
+    routing = None if size.experts is None else room(size.layers, tokens, size.experts.count).zero_()
     value = room(size.layers, tokens, size.kv_heads, size.head_dim)
     weight = room(size.layers, size.heads, tokens)
     values = fused_rows(architecture, size, 1)
-    norms = architecture.attention_post_norm, architecture.ffn_post_norm
-    scales = room(2, size.layers, tokens)
+    scale = room(size.layers, tokens)
     fits = 4 * size.layers * size.heads * tokens**2 <= PATTERN_BYTES
     patterns = room(size.layers, size.heads, tokens, tokens) if fits else None
 
-    with _hooks() as add:
+    with hooked() as add:
         for layer in range(size.layers):
             block = model.get_submodule(f"{architecture.layers}.{layer}")
             add.before(block, inputs[layer])
@@ -113,20 +116,18 @@ def capture(
                 _keep_attention(weight[layer], None if patterns is None else patterns[layer]),
             )
             add.after(block.get_submodule(architecture.value), _keep_columns(value[layer], values))
-            neurons.watch(add, block, layer)
+            neurons.watch(add, block, layer, _keep_first(activation[layer]))
+            if architecture.mixture is not None and routing is not None and size.has_experts(layer):
+                add.routing(block.get_submodule(architecture.mixture.module), routing[layer])
             add.after(block.get_submodule(architecture.adds[0]), _keep(attention[layer]))
             add.after(block.get_submodule(architecture.adds[1]), _keep(ffn[layer]))
-            for norm, scale in zip(norms, scales, strict=True):
-                if norm is not None:
-                    add.after(block.get_submodule(norm), _scale(scale[layer], model.config, architecture))
+            if architecture.attention_post_norm is not None:
+                add.after(block.get_submodule(architecture.attention_post_norm), _scale(scale[layer], neurons.epsilon))
         add.before(model.get_submodule(architecture.final_norm), inputs[size.layers])
         with torch.inference_mode():
             result = model(token_ids[None].to(device), use_cache=False, logits_to_keep=1)
-    activation = neurons.found()
-    if norms[0] is not None:
-        value /= scales[0][:, -1, None, None, None]
-    if norms[1] is not None:
-        activation /= scales[1][:, :, None]
+    if architecture.attention_post_norm is not None:
+        value /= scale[:, -1, None, None, None]
     if size.residual_multiplier != 1:
         attention *= size.residual_multiplier
         ffn *= size.residual_multiplier
@@ -140,7 +141,7 @@ def capture(
         attention_weight=weight,
         logits=result.logits[0, -1].float(),
         patterns=patterns,
-        routing=neurons.routing,
+        routing=routing,
     )
 
 
@@ -156,7 +157,7 @@ def output_gradients(
 
     One pass forward and one back; `multiplier` is of what they write. Not thread-safe on one model.
     """
-    with torch.inference_mode(False), torch.enable_grad(), _hooks() as add:
+    with torch.inference_mode(False), torch.enable_grad(), hooked() as add:
         added: list[Tensor] = []
         for part in (architecture.attention_writes, architecture.ffn_writes):
             for layer in range(layers):
@@ -187,7 +188,7 @@ def attention_pattern(
     """
     kept: list[Tensor] = []
     module = model.get_submodule(f"{architecture.layers}.{layer}.{architecture.attention}")
-    with _hooks() as add, torch.inference_mode():
+    with hooked() as add, torch.inference_mode():
         add.after(module, lambda _module, _args, output: kept.append(output[1][0].float()))
         model(token_ids[None].to(next(model.parameters()).device), use_cache=False, logits_to_keep=1)
     return kept[0]
@@ -204,7 +205,7 @@ def outputs_kept(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, F
 
         return hook
 
-    with _hooks() as add:
+    with hooked() as add:
         for name in names:
             add.after(model.get_submodule(name), keep(name))
         yield kept
@@ -283,7 +284,7 @@ class JoiningRows:
         return hook
 
 
-class _Hooks:
+class Hooks:
     """Adds hooks and remembers them."""
 
     def __init__(self) -> None:
@@ -297,6 +298,14 @@ class _Hooks:
 
         self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
+    def input(self, module: nn.Module, take: Callable[[Tensor], None]) -> None:
+        """Give the module's input to `take`, as it is."""
+        self.handles.append(module.register_forward_pre_hook(lambda _module, args: take(args[0])))
+
+    def output(self, module: nn.Module, take: Callable[[Tensor], None]) -> None:
+        """The same of its output."""
+        self.handles.append(module.register_forward_hook(lambda _module, _args, output: take(output)))
+
     def routing(self, experts: nn.Module, into: Float[Tensor, "T E"]) -> None:
         """Keep the router's weights, which the experts are given."""
 
@@ -309,54 +318,93 @@ class _Hooks:
         self.handles.append(module.register_forward_hook(hook))
 
 
+Told = Callable[[Float[Tensor, "N n"], Float[Tensor, "N n"] | None, Float[Tensor, "N a"] | None], None]
+"""Is given what a layer's neurons did at the N tokens of a batch, sequence by sequence: FFN neurons' activations, what
+their gates read, and attention neurons' activations; the last two only where they are asked for.
+"""
+
+
 @dataclass(frozen=True, eq=False)
-class _FfnNeurons:
-    """Where a pass keeps what FFN neurons did.
+class LayerNeurons:
+    """Puts together, layer by layer, what a pass over a batch shows of neurons; nothing of a layer is kept.
 
     Attributes:
         row, size: of the model.
-        activation: [L, T, n]; of a shared expert without what its gate leaves of it.
-        routing: [L, T, E]; the router's weights, where there is one.
-        gates: [L, T, 1]; logits of the shared expert's gate, where there is one; infinite in layers without experts.
+        epsilon: of its norms.
+        gates: whether the gates' side is asked for; there must be gates.
+        attention: whether attention neurons are asked for.
     """
 
     row: Architecture
     size: Dimensions
-    activation: Float[Tensor, "L T n"]
-    routing: Float[Tensor, "L T E"] | None
-    gates: Float[Tensor, "L T 1"] | None
+    epsilon: float
+    gates: bool = False
+    attention: bool = False
 
-    @classmethod
-    def room(cls, row: Architecture, size: Dimensions, tokens: int, device: torch.device) -> "_FfnNeurons":
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(size.layers, tokens, *shape, dtype=torch.float32, device=device)
-
-        routing = None if size.experts is None else zeros(size.experts.count)
-        gated = row.mixture is not None and row.mixture.shared_gate is not None
-        return cls(row, size, zeros(size.ffn_width), routing, zeros(1).fill_(torch.inf) if gated else None)
-
-    def watch(self, add: _Hooks, block: nn.Module, layer: int) -> None:
+    def watch(self, add: "Hooks", block: nn.Module, layer: int, told: Told) -> None:
         """Add the hooks of a layer."""
-        for part, neurons in self.row.ffn_inputs(self.size, layer):
-            add.before(block.get_submodule(part), self.activation[layer, :, neurons])
-        mixture = self.row.mixture
-        if mixture is None or self.routing is None or not self.size.has_experts(layer):
-            return
-        add.routing(block.get_submodule(mixture.module), self.routing[layer])
-        if mixture.shared_gate is not None and self.gates is not None:
-            add.after(block.get_submodule(mixture.shared_gate), _keep(self.gates[layer]))
+        row, seen = self.row, dict[str, Tensor]()
+        mixture = row.mixture if self.size.has_experts(layer) else None
+        ffn = [part for part, _ in row.ffn_inputs(self.size, layer)]
+        gates = self._gate_parts(layer) if self.gates else []
+        attention = [row.attention_output] if self.attention else []
+        norms = [row.ffn_post_norm, row.attention_post_norm if self.attention else None]
+        for part in [*ffn, *attention, *filter(None, norms)]:
+            add.input(block.get_submodule(part), partial(seen.__setitem__, part))
+        outputs = [*gates, *([mixture.shared_gate] if mixture is not None and mixture.shared_gate else [])]
+        for part in outputs:
+            add.output(block.get_submodule(part), partial(seen.__setitem__, part))
 
-    def found(self) -> Float[Tensor, "L T n"]:
-        """The activations."""
-        if self.gates is not None and self.size.experts is not None:
-            self.activation[:, :, : self.size.experts.shared] *= self.gates.sigmoid()
-        return self.activation
+        def ended(_module: nn.Module, _args: Any, _output: Any) -> None:
+            if any(part not in seen for part in ffn):  # experts that transformers' own loop runs tell nothing
+                return
+            active = [_rows(seen[part]) for part in ffn]
+            if mixture is not None and mixture.shared_gate:
+                active[0] = active[0] * _rows(seen[mixture.shared_gate]).sigmoid()
+            told(
+                self._scaled(active, seen, row.ffn_post_norm),
+                torch.cat([self._gate_rows(part, seen[part]) for part in gates], dim=1) if gates else None,
+                self._scaled([_rows(seen[part]) for part in attention], seen, row.attention_post_norm)
+                if attention
+                else None,
+            )
+            seen.clear()
+
+        add.after(block, ended)
+
+    def _scaled(self, parts: list[Tensor], seen: dict[str, Tensor], norm: str | None) -> Float[Tensor, "N n"]:
+        found = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return found if norm is None else found / _divisor(_rows(seen[norm]), self.epsilon)[:, None]
+
+    def _gate_parts(self, layer: int) -> list[str]:
+        """The modules whose outputs hold what the gates of a layer's neurons read, in the order of neurons."""
+        row, experts = self.row, self.size.experts
+        if row.mixture is None or experts is None or not self.size.has_experts(layer):
+            return [row.ffn_keys[0]]
+        shared = [row.mixture.of_shared(row.ffn, row.ffn_keys[0])] if experts.shared else []
+        return [*shared, f"{row.mixture.module}.{READ}"]
+
+    def _gate_rows(self, part: str, output: Tensor) -> Float[Tensor, "N n"]:
+        if part.endswith(f".{READ}"):
+            return output[:, :, : output.shape[2] // 2].flatten(1)
+        found = _rows(output)
+        return found[:, : self.size.ffn_width] if self.row.fused_gate else found
+
+
+def _rows(tensor: Tensor) -> Float[Tensor, "N width"]:
+    """A batch's tokens as rows."""
+    return tensor.reshape(-1, tensor.shape[-1]).float()
+
+
+def _divisor(read: Float[Tensor, "N d"], epsilon: float) -> Float[Tensor, " N"]:
+    """What an RMSNorm divides by."""
+    return torch.sqrt(read.float().square().mean(dim=-1) + epsilon)
 
 
 @contextmanager
-def _hooks() -> Iterator[_Hooks]:
+def hooked() -> Iterator[Hooks]:
     """Whatever happens inside, every hook added is removed."""
-    hooks = _Hooks()
+    hooks = Hooks()
     try:
         yield hooks
     finally:
@@ -387,11 +435,19 @@ def _keep_columns(into: Tensor, columns: slice | Int[Tensor, " n"]) -> Callable[
     return hook
 
 
-def _scale(into: Float[Tensor, " T"], config: Any, architecture: Architecture) -> Callable[..., None]:
+def _keep_first(into: Float[Tensor, "T widest"]) -> Told:
+    """Keeps the FFN neurons' activations; a layer may have fewer than another."""
+
+    def keep(active: Tensor, _gates: Tensor | None, _attention: Tensor | None) -> None:
+        into[:, : active.shape[1]].copy_(active)
+
+    return keep
+
+
+def _scale(into: Float[Tensor, " T"], epsilon: float) -> Callable[..., None]:
     """A hook after an RMSNorm: keeps what it divides by."""
-    epsilon = getattr(config, str(architecture.epsilon))
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], _output: Any) -> None:
-        into.copy_(torch.sqrt(args[0][0].float().square().mean(dim=-1) + epsilon))
+        into.copy_(_divisor(args[0][0], epsilon))
 
     return hook

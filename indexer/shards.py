@@ -24,12 +24,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from safetensors.torch import save_file
+from torch import Tensor
 
 from db.catalogue.builds import WORK
 from db.catalogue.schema import KIND_CODES, SIGN_CODES
 from db.errors import AtlasError, first_line
 from db.files import locked, sync
 from db.records import BuildStamp, short_identity
+from db.texts.records import TextsStamp
 from indexer.architecture import Dimensions
 from indexer.projection import Projection
 
@@ -38,21 +41,25 @@ _ABANDONED = 3600  # seconds: what nobody has written to for so long is of a job
 _LOCK = ".indexing.lock"
 
 
+Counted = tuple[Mapping[str, Tensor], int]
+"""Tensors by name, to be stored in one file, and what counts as its rows."""
+
+
 class Shards:
-    """The shards of one build.
+    """The shards of one build, or of the texts of one model.
 
     Args:
         place: a folder, or the URL of one that fsspec can reach, such as ``s3://bucket/atlas``.
-        stamp: the build's.
+        stamp: the build's, or the texts'.
 
     Raises:
         AtlasError: of this and of every method: the store cannot be reached or written, or what it needs is not
             installed. In a folder of this machine that is an OSError.
     """
 
-    def __init__(self, place: str | Path, stamp: BuildStamp) -> None:
+    def __init__(self, place: str | Path, stamp: BuildStamp | TextsStamp) -> None:
         self.place = re.sub("//[^/@]*@", "//", str(place))  # a URL may hold a password
-        self._stamp = stamp
+        self._id, self._of = _named(stamp)
         try:
             if isinstance(place, Path) or "://" not in place:
                 self._files, base = LocalFileSystem(), str(Path(place).absolute())
@@ -61,31 +68,50 @@ class Shards:
         except Exception as error:  # each store's library raises its own
             raise AtlasError(f"Shards cannot be kept in {self.place}: {first_line(error)}.") from error
         self._base = base.rstrip("/")
-        self._root = f"{self._base}/{WORK}{stamp.build_id}"
+        self._root = f"{self._base}/{WORK}{self._id}"
         self._folder = Path(self._root) if type(self._files) is LocalFileSystem else None
 
-    def write(self, name: str, tables: Mapping[str, pa.Table]) -> None:
-        """Write the tables, by file name; the shard is there when all of it is stored."""
+    def write(self, name: str, tables: Mapping[str, pa.Table | Counted]) -> None:
+        """Write tables and tensors, by file name; the shard is there when all of it is stored."""
         with self._workplace(name) as partial, self._reached():
             files = {}
             for file, table in tables.items():
-                # Read once, soon: better compression would cost more than it saves.
-                columns = ["sign", "rank", "kind", "layer"]
-                pq.write_table(table, partial / file, compression="lz4", use_dictionary=columns)
-                files[file] = _described(partial / file, table.num_rows)
+                files[file] = _described(partial / file, _written(table, partial / file))
             for file in files:
                 self._store(partial / file, f"{_folder_name(name, files)}/{file}")
-            of = {"model": self._stamp.model, "checkpoint": self._stamp.checkpoint, "depth": self._stamp.depth}
-            stamp = {"build": self._stamp.build_id, "of": of, "files": files}
+            stamp = {"build": self._id, "of": self._of, "files": files}
             (partial / name).write_text(json.dumps(stamp), encoding="utf-8")
             self._store(partial / name, f"{name}.json")
 
-    def fetch(self, name: str, rows: Mapping[str, int], into: Path) -> Path | None:
+    def replace(self, name: str, tables: Mapping[str, pa.Table | Counted]) -> None:
+        """The same, and what was stored under the name before is removed."""
+        before = self._folder_of(name)
+        self.write(name, tables)
+        if before not in (None, self._folder_of(name)):
+            with self._reached(), suppress(FileNotFoundError):
+                self._files.rm(f"{self._root}/{before}", recursive=True)
+
+    def _folder_of(self, name: str) -> str | None:
+        try:
+            return _folder_name(name, json.loads(self._read(f"{name}.json") or "")["files"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def names(self) -> list[str]:
+        """The shards that are there, whole or not."""
+        try:
+            self._files.invalidate_cache()
+            found = [path.rpartition("/")[2] for path in self._files.ls(self._root, detail=False)]
+        except FileNotFoundError:
+            return []
+        return sorted(one.removesuffix(".json") for one in found if one.endswith(".json"))
+
+    def fetch(self, name: str, rows: Mapping[str, int] | None, into: Path) -> Path | None:
         """The folder of a shard's files on this machine.
 
         Args:
             name: the shard's.
-            rows: of each of its files.
+            rows: of each of its files; None: any.
             into: where they are copied to if they are not on this machine; what is there already is not copied again.
 
         Returns:
@@ -101,9 +127,9 @@ class Shards:
             promised = {file: one["rows"] for file, one in files.items()}
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        if build != self._stamp.build_id:
+        if build != self._id:
             raise AtlasError(f"{self._root}/{name}.json is of another build, {_described_build(stamp)}: delete it.")
-        if promised != rows:
+        if rows is not None and promised != rows:
             return None
         local = (self._folder or into) / folder
         if all(self._fetch(f"{folder}/{file}", local / file, one) for file, one in files.items()):
@@ -121,7 +147,7 @@ class Shards:
         with suppress(Exception):  # it is only told
             self._files.invalidate_cache()
             for path in sorted(one.rstrip("/") for one in self._files.ls(self._base, detail=False)):
-                if path.rpartition("/")[2].startswith(WORK) and not path.endswith(self._stamp.build_id):
+                if path.rpartition("/")[2].startswith(WORK) and not path.endswith(self._id):
                     stamps = sorted(one for one in self._files.ls(path, detail=False) if one.endswith(".json"))
                     found += [_described_build(json.loads(self._files.cat_file(stamp))) for stamp in stamps[:1]]
         return found
@@ -198,10 +224,28 @@ def _folder_name(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{name}-{digest.hexdigest()[:16]}"
 
 
+def _written(table: pa.Table | Counted, path: Path) -> int:
+    """Write one file of a shard; how many rows it has."""
+    if isinstance(table, tuple):
+        save_file({name: one.cpu() for name, one in table[0].items()}, path)
+        return int(table[1])
+    # Read once, soon: better compression would cost more than it saves.
+    pq.write_table(table, path, compression="lz4", use_dictionary=["sign", "rank", "kind", "layer"])
+    return int(table.num_rows)
+
+
+def _named(stamp: BuildStamp | TextsStamp) -> tuple[str, dict[str, Any]]:
+    """The id that shards have in common, and what they are of."""
+    of = {"model": stamp.model, "checkpoint": stamp.checkpoint}
+    if isinstance(stamp, BuildStamp):
+        return stamp.build_id, of | {"depth": stamp.depth}
+    return stamp.texts_id, of | {"corpus": stamp.corpus}
+
+
 def _described_build(stamp: Mapping[str, Any]) -> str:
-    of = stamp.get("of", {})
-    checkpoint = short_identity(str(of.get("checkpoint", "")))
-    return f"{stamp['build']} ({of.get('model')}, {checkpoint}, depth {of.get('depth')})"
+    of = dict(stamp.get("of", {}))
+    model, checkpoint = of.pop("model", None), short_identity(str(of.pop("checkpoint", "")))
+    return f"{stamp['build']} ({', '.join([str(model), checkpoint, *(f'{name} {one}' for name, one in of.items())])})"
 
 
 def _described(path: Path, rows: int) -> dict[str, Any]:

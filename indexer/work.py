@@ -1,12 +1,13 @@
 """The work of a build, cut into units that make a shard each; whose share a unit is; and this process doing them.
 
-A unit is a layer, or the tokens' neighbours. Whoever does it needs the checkpoint and what a `Job` says, and writes the
-shard to a place that all can reach. So one process, the jobs of an array and the workers of a cluster do the same.
+A unit is a layer, or the tokens' neighbours; of another job, a share of a corpus. Whoever does it needs the checkpoint
+and what a `Job` says, and writes the shard to a place that all can reach. So one process, the jobs of an array and the
+workers of a cluster do the same.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from db.catalogue.publish import NEURON_FILE, PAIR_FILE
 from db.records import BuildStamp
+from db.texts.records import TextsStamp
 from indexer.checkpoint import Checkpoint
 from indexer.device import chosen_device
 from indexer.neighbours import COUNT, effort, nearest_tokens
@@ -40,9 +42,9 @@ class Unit:
     """What is done as one, and stored as the shard `name`.
 
     Attributes:
-        layer: None where it is the tokens' neighbours.
+        layer: None where it is the tokens' neighbours; of a share of a corpus its number.
         rows: of each file of the shard.
-        cost: in neurons.
+        cost: in neurons, or batches.
     """
 
     name: str
@@ -79,6 +81,14 @@ class Job:
             layers.append(Unit(f"layer-{layer:04d}", layer, rows, neurons))
         return [Unit(NEIGHBOURS, None, near, effort(tokens, stamp.d_model) * _NEIGHBOUR_COST), *layers]
 
+    def to_send(self) -> "Job":
+        """Small, as other processes are given it."""
+        return replace(self, stamp=replace(self.stamp, tokenizer_json=None))
+
+    def worker(self, say: Say = lambda _line: None) -> "Worker":
+        """Who does units of it in this process."""
+        return Worker(self, say)
+
 
 def share_of(units: Sequence[Unit], number: int, jobs: int) -> list[Unit]:
     """The units of one of so many jobs, counted from 1; every unit is in one share, and the shares cost about the same.
@@ -96,31 +106,63 @@ def share_of(units: Sequence[Unit], number: int, jobs: int) -> list[Unit]:
     return shares[number - 1]
 
 
+class Works(Protocol):
+    """Does units of one job in one process."""
+
+    def run(
+        self, units: Sequence[Unit], checked: Callable[[], None] = ..., progress: Progress = ...
+    ) -> tuple[int, int]:
+        """See `Engine`."""
+
+
+class AnyJob(Protocol):
+    """What an engine must know of a job: a build's (`Job`), or that of texts (`indexer.texts.TextsJob`)."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model."""
+
+    @property
+    def stamp(self) -> BuildStamp | TextsStamp:
+        """Of what will be published."""
+
+    @property
+    def place(self) -> str | Path:
+        """Where its shards go; see `Shards`."""
+
+    def to_send(self) -> "AnyJob":
+        """Small, as other processes are given it."""
+
+    def worker(self, say: Say = ...) -> Works:
+        """Who does units of it in this process."""
+
+
 class Engine(Protocol):
     """Who does the units of a job: this process (`in_process`) or a cluster (`indexer.cluster`)."""
 
     def __call__(
-        self, job: Job, units: Sequence[Unit], *, checked: Callable[[], None], say: Say, progress: Progress
+        self, job: AnyJob, units: Sequence[Unit], *, checked: Callable[[], None], say: Say, progress: Progress
     ) -> tuple[int, int]:
         """Write the shards of these units.
 
         Args:
-            job: the build.
+            job: the build, or the texts.
             units: those whose shards are missing; at least one.
             checked: returns when the model is known to fit, and raises if it does not; called before any layer.
             say: told what is being done, one line per stage.
             progress: wraps the iteration over layers or units.
 
         Returns:
-            Neurons screened in bf16, and those of them that had to be projected in float32 after all.
+            Of a build, neurons screened in bf16, and those of them that had to be projected in float32 after all; of
+            texts, windows and tokens.
         """
 
 
 def in_process(
-    job: Job, units: Sequence[Unit], *, checked: Callable[[], None], say: Say, progress: Progress
+    job: AnyJob, units: Sequence[Unit], *, checked: Callable[[], None], say: Say, progress: Progress
 ) -> tuple[int, int]:
     """The engine that is this process."""
-    worker = Worker(job, say)
+    worker = job.worker(say)
     counts = worker.run(units, checked, progress)
     del worker
     give_back()

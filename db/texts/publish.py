@@ -67,6 +67,8 @@ class Gathered:
         case_count: i8 [n, 4], tokens by the signs of (gate, up): ++, +-, -+, --; None without a gate.
         case_mean: f8 [n, 4]; NaN where there are no tokens.
         case_strongest: f4 [n, 4], the activation of greatest size; NaN where there are no tokens.
+        sketch: f4 [n, 64], what neurons that are active together have alike: the cosine of two rows estimates how their
+            activations correlate. It is not stored.
     """
 
     neuron_ids: _Array
@@ -90,6 +92,7 @@ class Gathered:
     case_count: _Array | None = None
     case_mean: _Array | None = None
     case_strongest: _Array | None = None
+    sketch: _Array | None = None
 
 
 class Window(NamedTuple):
@@ -206,6 +209,7 @@ def _check_shapes(block: Gathered, stamp: TextsStamp) -> None:
         "activations": (n, 2, k, EXCERPT_TOKENS),
         "octaves": (n, len(block.octave_edges) - 1),
         "octave_edges": block.octave_edges.shape,
+        "sketch": (n, 64),
     }
     for name, array in ((name, getattr(block, name)) for name in Gathered.__slots__):
         shape = wanted.get(name, (n,))

@@ -1,0 +1,357 @@
+"""What is kept of activations while a corpus streams by: counts, sums and the strongest excerpts of every neuron.
+
+No activation is kept. Whatever is added in whatever order, and merged from however many parts, gives the same bits:
+counts are integers, sums are integers too (a batch's sum in float64, cut into digits), and an excerpt's place follows
+from its peak, its window and its tokens. Legend: n = neurons, N = tokens of a batch, W = its windows, k = excerpts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from db.errors import AtlasError
+from db.texts.publish import Gathered
+from db.texts.records import BEFORE, EXCERPT_TOKENS
+from indexer.activations import Batch
+from indexer.products import in_threads
+
+EXCERPTS = 10
+SHARE = 0.1
+"""Of a neuron's greatest |activation|, from which it counts as active."""
+SKETCH = 64
+"""Random signs that each token has, with which a neuron's activations are multiplied and summed."""
+
+LOWEST, HIGHEST = -18, 14  # octaves of the histogram; its ends catch all that is beyond
+BINS = 4 * (HIGHEST - LOWEST)  # quarter octaves, of one sign
+_BIAS = 4 * (127 + LOWEST)  # of the first, in float32's exponent and its two highest bits
+CASES = ((True, True), (True, False), (False, True), (False, False))  # gate, up
+EDGES = np.append(np.float32(0), (np.arange(_BIAS + 1, _BIAS + BINS, dtype=np.int32) << 21).view(np.float32))
+"""Of the bins, from below."""
+_OCTAVES = np.array([*range(0, BINS - 4, 4), BINS - 4, *range(BINS + 5, 2 * BINS, 4)])  # their first bins
+OCTAVE_EDGES = np.array([-(2.0**HIGHEST), *-EDGES[4::4][::-1], *EDGES[4::4], 2.0**HIGHEST], np.float32)
+_DIGITS = (24, -8, -40, -72)  # the exponents of a sum's digits
+_ONE = 2 ** -_DIGITS[-1]
+_MOST = 2.0**80  # a batch's sum of squares: its first digit must leave room for those of many batches
+_FIXED = 2.0**24  # one of the sketch's
+_CHUNK = 64  # neurons at a time, on a CPU: what is computed of them stays in its cache
+_SUM, _SQUARES = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """A batch's tokens, as its neurons' activations are laid out: window after window.
+
+    Attributes:
+        window: [W]; their ids.
+        start, length: [W]; where each begins among the N tokens, and how many it has.
+        first, text: [N]; of the excerpt with its peak at a token, its first token's position in the window, and a hash
+            of its token ids.
+        count: [N]; and how many tokens it has.
+        signs: [N, SKETCH]; ±1 at random, but always the same of one token of one window.
+    """
+
+    window: Int[Tensor, " W"]
+    start: Int[Tensor, " W"]
+    length: Int[Tensor, " W"]
+    first: Int[Tensor, " N"]
+    count: Int[Tensor, " N"]
+    text: Int[Tensor, " N"]
+    signs: Float[Tensor, "N s"]
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> "Tokens":
+        window = torch.tensor([window.window_id for window in batch.windows])
+        length = torch.tensor([len(window.token_ids) for window in batch.windows])
+        start = length.cumsum(0) - length
+        ids = torch.tensor([token for window in batch.windows for token in window.token_ids])
+        position = torch.arange(len(ids)) - start.repeat_interleave(length)
+        first = (position - BEFORE).clamp_min(0)
+        count = torch.minimum(length.repeat_interleave(length), position + EXCERPT_TOKENS - BEFORE) - first
+        places = torch.arange(EXCERPT_TOKENS)
+        at = (torch.arange(len(ids)) - position + first)[:, None] + places
+        mixed = _mixed(ids[at.clamp_max(len(ids) - 1)] * EXCERPT_TOKENS + places)
+        text = torch.where(places < count[:, None], mixed, 0).sum(dim=1)
+        random = _mixed(window.repeat_interleave(length) * 2**20 + position)
+        signs = (random[:, None] >> torch.arange(SKETCH)) & 1
+        made = (window, start, length, first, count, text, (2 * signs - 1).float())
+        return cls(*(one.to(device) for one in made))
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether all windows are of one length."""
+        return bool((self.length == self.length[0]).all())
+
+    @cached_property
+    def grid(self) -> Int[Tensor, "W T"]:
+        """Each window's tokens, its last one again and again where another is longer."""
+        places = torch.arange(int(self.length.max()), device=self.start.device)
+        return self.start[:, None] + torch.minimum(places, self.length[:, None] - 1)
+
+
+def _mixed(numbers: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """splitmix64's: every bit of a number bears on every bit of what comes out."""
+    numbers = numbers - 0x61C8864680B583EB
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        numbers = (numbers ^ _shifted(numbers, shift)) * factor
+    return numbers ^ _shifted(numbers, 31)
+
+
+def _shifted(numbers: Tensor, by: int) -> Tensor:
+    """To the right, with zeros from the left."""
+    found: Tensor = (numbers >> by) & (2 ** (64 - by) - 1)
+    return found
+
+
+_EMPTY: dict[str, tuple[Any, torch.dtype, tuple[int, ...]]] = {
+    "peak": (-torch.inf, torch.float32, ()),
+    "window": (-1, torch.int64, ()),
+    "text": (0, torch.int64, ()),
+    "position": (0, torch.int16, ()),
+    "first": (0, torch.int16, ()),
+    "gate": (0, torch.int8, ()),
+    "activations": (torch.nan, torch.float32, (EXCERPT_TOKENS,)),
+}
+"""What is kept of an excerpt, as it stands where there is none."""
+_GREATEST = ("highest", "strongest")  # of what is no list, and of which the greater counts; of the others the sum
+
+
+class Tally:
+    """What is kept of so many neurons.
+
+    Attributes:
+        state: by name, a row a neuron. Sums are `digits` [n, sums, 4]: of activations, of their squares and, where they
+            are gated, of those in each case. `histogram` [n, 2·BINS+1] ascends; zeros are in the middle. `highest` [n,
+            2] and `strongest` [n, 4] are times the sign that they are of. Lists are [n, 2, k], signs as they come,
+            strongest first; where there is none their peak is -inf.
+    """
+
+    def __init__(self, neurons: int, excerpts: int, *, gated: bool, sketch: bool, device: torch.device) -> None:
+        def full(value: float, kind: torch.dtype, *shape: int) -> Tensor:
+            return torch.full((neurons, *shape), value, dtype=kind, device=device)
+
+        self.state = {
+            "digits": full(0, torch.int64, 6 if gated else 2, len(_DIGITS)),
+            "histogram": full(0, torch.int32, 2 * BINS + 1),
+            "highest": full(-torch.inf, torch.float32, 2),
+        }
+        self.state |= {name: full(one, kind, 2, excerpts, *more) for name, (one, kind, more) in _EMPTY.items()}
+        if gated:
+            self.state |= {"cases": full(0, torch.int64, 4), "strongest": full(-torch.inf, torch.float32, 4)}
+        if sketch:
+            self.state["sketch"] = full(0, torch.int64, SKETCH)
+        self.gated, self._neurons = gated, neurons
+
+    def add(self, tokens: Tokens, active: Float[Tensor, "N n"], gates: Bool[Tensor, "N n"] | None = None) -> None:
+        """Count one batch's activations."""
+        chunk = _CHUNK if active.device.type == "cpu" else self._neurons
+        spans = [slice(start, start + chunk) for start in range(0, self._neurons, chunk)]
+
+        def count(span: slice) -> None:
+            own = {name: kept[span] for name, kept in self.state.items()}
+            gate = None if gates is None or not self.gated else gates[:, span].T.contiguous()
+            _count(own, tokens, active[:, span].T.contiguous(), gate)
+
+        in_threads(count, spans, min(torch.get_num_threads(), len(spans)) if active.device.type == "cpu" else 1)
+
+    def gathered(self, first: int, seen: int, signs: Int[Tensor, " s"] | None = None) -> Gathered:
+        """What is published of the neurons.
+
+        Args:
+            first: id of the first of them; the others follow.
+            seen: how many tokens were counted.
+            signs: [SKETCH]; the sum of all tokens' signs, where there is a sketch.
+        """
+        kept = {name: one.cpu().numpy() for name, one in self.state.items()}
+        totals = [_total(kept["digits"][:, place]) for place in range(kept["digits"].shape[1])]
+        mean = (totals[_SUM] / (seen * _ONE)).astype(np.float64)
+        variance = (seen * _ONE * totals[_SQUARES] - totals[_SUM] ** 2) / (seen * _ONE) ** 2
+        least = _bins(SHARE * kept["highest"].max(axis=1).astype(np.float64))
+        is_active = np.arange(BINS) >= least[:, None]
+        positive, negative = kept["histogram"][:, BINS + 1 :], kept["histogram"][:, BINS - 1 :: -1]
+        return Gathered(
+            neuron_ids=np.arange(first, first + self._neurons, dtype=np.int32),
+            mean=mean,
+            std=np.sqrt(np.maximum(variance.astype(np.float64), 0)),
+            positive=positive.sum(axis=1, dtype=np.int64),
+            negative=negative.sum(axis=1, dtype=np.int64),
+            active_positive=(positive * is_active).sum(axis=1, dtype=np.int64),
+            active_negative=(negative * is_active).sum(axis=1, dtype=np.int64),
+            active_above=EDGES[least],
+            highest=kept["highest"][:, 0],
+            lowest=-kept["highest"][:, 1],
+            octaves=np.add.reduceat(kept["histogram"], _OCTAVES, axis=1, dtype=np.int64),
+            octave_edges=OCTAVE_EDGES,
+            peak=np.where(kept["window"] < 0, np.float32(np.nan), kept["peak"] * np.array([[1], [-1]], np.float32)),
+            window=kept["window"].astype(np.int32),
+            position=kept["position"],
+            first=kept["first"],
+            gate=kept["gate"],
+            activations=kept["activations"],
+            sketch=None if signs is None else _centred(kept["sketch"], mean, signs.cpu().numpy()),
+            **(_cases(kept, totals[2:]) if self.gated else {}),
+        )
+
+    def merge(self, other: "Tally") -> None:
+        """Count what another has counted, of other batches."""
+        ours, theirs = self.state, other.state
+        for name in ours.keys() - _EMPTY.keys():
+            ours[name] = torch.maximum(ours[name], theirs[name]) if name in _GREATEST else ours[name] + theirs[name]
+        rows, length = 2 * self._neurons, ours["peak"].shape[2]
+        pool = {name: _pool([one[name].flatten(0, 2) for one in (ours, theirs)], name) for name in _EMPTY}
+        old = torch.arange(rows * length, device=ours["peak"].device).view(rows, length)
+        chosen = _strongest(pool, torch.cat([old, old + old.numel()], dim=1), length)
+        for name in _EMPTY:
+            ours[name] = pool[name][chosen].view(ours[name].shape)
+
+
+def _total(digits: NDArray[np.int64]) -> NDArray[Any]:
+    """[n, 4] -> [n]; whole numbers of 1 / `_ONE`, of any size."""
+    found: NDArray[Any] = digits.astype(object) @ np.array([2 ** (one - _DIGITS[-1]) for one in _DIGITS], object)
+    return found
+
+
+def _bins(magnitudes: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The bin of each."""
+    quarters = (magnitudes.view(np.int64) >> 50) - 4 * (1023 + LOWEST)
+    found: NDArray[np.int64] = quarters.clip(0, BINS - 1)
+    return found
+
+
+def _cases(kept: Mapping[str, NDArray[Any]], totals: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What is published of the signs of gate and up."""
+    count, sums = kept["cases"], np.stack([(one / _ONE).astype(np.float64) for one in totals], axis=1)
+    strongest = kept["strongest"] * np.array([1 if gate == up else -1 for gate, up in CASES], np.float32)
+    return {
+        "case_count": count,
+        "case_mean": np.where(count > 0, sums / np.maximum(count, 1), np.nan),
+        "case_strongest": np.where(count > 0, strongest, np.float32(np.nan)),
+    }
+
+
+def _centred(sketch: NDArray[np.int64], mean: NDArray[np.float64], signs: NDArray[np.int64]) -> NDArray[np.float32]:
+    """[n, SKETCH]; the cosine of two rows is an estimate of how two neurons' activations correlate."""
+    found: NDArray[np.float32] = (sketch / _FIXED - mean[:, None] * signs).astype(np.float32)
+    return found
+
+
+def _pool(parts: list[Tensor], name: str) -> Tensor:
+    """Excerpts in one tensor, and an empty one at its end."""
+    value, kind, more = _EMPTY[name]
+    return torch.cat([*(one.to(kind) for one in parts), parts[0].new_full((1, *more), value, dtype=kind)])
+
+
+def _strongest(pool: Mapping[str, Tensor], which: Int[Tensor, "rows m"], length: int) -> Int[Tensor, "rows k"]:
+    """Of some excerpts of a pool, row by row, those to keep: the strongest, of equals the earliest, of one text one."""
+    order = pool["window"][which].argsort(dim=1, stable=True)
+    which = which.gather(1, order)
+    peak, order = pool["peak"][which].sort(dim=1, stable=True, descending=True)
+    which = which.gather(1, order)
+    text = pool["text"][which]
+    again = ((text[:, :, None] == text[:, None, :]).tril(-1)).any(dim=2)
+    peak, order = peak.masked_fill(again, -torch.inf).sort(dim=1, stable=True, descending=True)
+    chosen = which.gather(1, order[:, :length])
+    return chosen.masked_fill(peak[:, :length] == -torch.inf, len(pool["peak"]) - 1)
+
+
+def _count(kept: dict[str, Tensor], tokens: Tokens, x: Float[Tensor, "m N"], gate: Bool[Tensor, "m N"] | None) -> None:
+    """Count some neurons' activations into what is kept of them; `kept` is changed in place."""
+    exact = x.double()
+    sums = [exact.sum(dim=1), exact.square_().sum(dim=1)]
+    if not bool((sums[_SQUARES] < _MOST).all()):  # nor is NaN
+        raise AtlasError("The model yields activations that are no numbers, or far too large: no text can be trusted.")
+    key = (x.view(torch.int32) & 0x7FFFFFFF) >> 21
+    key = 1 + (key - _BIAS).clamp_(0, BINS - 1)
+    key = key.mul_(x.sign().to(torch.int32)).add_(BINS)
+    width = 2 * BINS + 1
+    rows = torch.arange(len(x), dtype=torch.int32, device=x.device)[:, None]
+    if gate is None:
+        found = torch.bincount((key + width * rows).flatten(), minlength=width * len(x)).view(-1, width)
+    else:
+        key += width * gate
+        both = torch.bincount((key + 2 * width * rows).flatten(), minlength=2 * width * len(x)).view(-1, 2, width)
+        found = both.sum(dim=1)
+        _count_cases(kept, x, gate, both, sums)
+    kept["histogram"] += found
+    kept["digits"] += _digits(torch.stack(sums, dim=1))
+    if "sketch" in kept:
+        kept["sketch"] += ((x @ tokens.signs).double() * _FIXED).round_().long()
+    whole = x.view(len(x), len(tokens.window), -1) if tokens.even else x[:, tokens.grid]
+    peaks = torch.stack([whole.amax(dim=2), -whole.amin(dim=2)], dim=1)  # [m, 2, W]
+    kept["highest"].copy_(torch.maximum(kept["highest"], peaks.amax(dim=2)))
+    found = (peaks > 0) & (peaks >= kept["peak"][:, :, -1:])
+    if bool(found.any()):
+        _keep_excerpts(kept, tokens, x, gate, whole, peaks, found)
+
+
+def _count_cases(kept: dict[str, Tensor], x: Tensor, gate: Tensor, histograms: Tensor, sums: list[Tensor]) -> None:
+    """The four cases of gate and up; the sign of an activation is the product of theirs. One of 0 is in no case."""
+    on = torch.where(gate, x, 0)
+    off = x - on
+    for case, (positive_gate, up) in enumerate(CASES):
+        one, positive = (on if positive_gate else off), positive_gate == up
+        bins = slice(BINS + 1, None) if positive else slice(0, BINS)
+        kept["cases"][:, case] += histograms[:, int(positive_gate), bins].sum(dim=1)
+        sums.append((one.clamp_min(0) if positive else one.clamp_max(0)).sum(dim=1).double())
+        extreme = one.amax(dim=1) if positive else -one.amin(dim=1)
+        kept["strongest"][:, case].copy_(torch.maximum(kept["strongest"][:, case], extreme))
+
+
+def _digits(sums: Float[Tensor, "m sums"]) -> Int[Tensor, "m sums 4"]:
+    """Each sum exactly, in integers: how many of each of the powers of two it holds. The last one is rounded."""
+    found = []
+    for exponent in _DIGITS:
+        digit = sums / 2.0**exponent
+        digit = digit.trunc() if exponent != _DIGITS[-1] else digit.round()
+        found.append(digit.long())
+        sums = sums - digit * 2.0**exponent
+    return torch.stack(found, dim=-1)
+
+
+def _keep_excerpts(
+    kept: dict[str, Tensor],
+    tokens: Tokens,
+    x: Float[Tensor, "m N"],
+    gate: Bool[Tensor, "m N"] | None,
+    whole: Float[Tensor, "m W T"],
+    peaks: Float[Tensor, "m 2 W"],
+    found: Bool[Tensor, "m 2 W"],
+) -> None:
+    """Put the peaks that were found among the strongest excerpts."""
+    neuron, end, place = found.nonzero(as_tuple=True)
+    position = (whole[neuron, place] * (1 - 2 * end)[:, None]).argmax(dim=1)
+    at = tokens.start[place] + position
+    lists, counts = (2 * neuron + end).unique_consecutive(return_counts=True)
+    new = {
+        "peak": peaks[neuron, end, place],
+        "window": tokens.window[place],
+        "text": tokens.text[at],
+        "position": position,
+        "first": tokens.first[at],
+        "gate": neuron.new_zeros(len(at)) if gate is None else 2 * gate[neuron, at].long() - 1,
+    }
+    old = {name: kept[name].flatten(0, 1)[lists] for name in _EMPTY}
+    pool = {name: _pool([old[name].flatten(0, 1), one], name) for name, one in new.items()}
+    known = old["peak"].numel()
+    which = at.new_full((len(lists), int(counts.max())), len(pool["peak"]) - 1)
+    row = torch.arange(len(lists), device=x.device).repeat_interleave(counts)
+    numbers = torch.arange(len(at), device=x.device)
+    which[row, numbers - (counts.cumsum(0) - counts)[row]] = known + numbers
+    before = torch.arange(known, device=x.device).view(old["peak"].shape)
+    chosen = _strongest(pool, torch.cat([before, which], dim=1), before.shape[1])
+    activations = _pool([old["activations"].flatten(0, 1)], "activations")[chosen.where(chosen < known, known)]
+    is_new = (chosen >= known) & (chosen < known + len(at))
+    some = chosen[is_new] - known
+    places = torch.arange(EXCERPT_TOKENS, device=x.device)
+    start = at[some] - position[some] + tokens.first[at[some]]
+    around = x[neuron[some, None], (start[:, None] + places).clamp_max(x.shape[1] - 1)]
+    activations[is_new] = around.where(places < tokens.count[at[some], None], torch.nan)
+    for name in _EMPTY:
+        found = activations if name == "activations" else pool[name][chosen]
+        kept[name].view(-1, *kept[name].shape[2:])[lists] = found
