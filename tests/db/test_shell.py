@@ -34,7 +34,7 @@ def test_search_json(toy: ToyCatalogue, catalogue: Catalogue, capsys: Capture) -
     assert [(entry["neuron"], entry["token"], entry["rank"]) for entry in found] == [
         (hit.neuron.label, hit.token.text, hit.rank) for hit in hits
     ]
-    assert set(found[0]) == {"neuron", "sign", "token", "token_id", "rank", "logit", "z"}
+    assert set(found[0]) == {"neuron", "sign", "token", "token_id", "rank", "logit", "z", "usual", "name"}
 
 
 def test_neuron_json(toy: ToyCatalogue, catalogue: Catalogue, capsys: Capture) -> None:

@@ -17,11 +17,14 @@ pytestmark = pytest.mark.fuzz
 PATHS = [
     "/v1/builds",
     "/v1/concept",
+    "/v1/excerpts",
     "/v1/models",
+    "/v1/named",
     "/v1/neuron/{label}",
     "/v1/overview",
     "/v1/search",
     "/v1/similar/{label}",
+    "/v1/texts/{label}",
     "/v1/token",
 ]
 

@@ -35,8 +35,10 @@ LABELS = st.one_of(
     st.text(max_size=20),
 )
 PATHS = st.one_of(
-    st.sampled_from([f"/v1/{name}" for name in ("search", "concept", "token", "overview", "builds", "models")]),
-    st.builds("/v1/{}/{}".format, st.sampled_from(["neuron", "similar"]), LABELS),
+    st.sampled_from(
+        [f"/v1/{name}" for name in ["search", "concept", "token", "overview", "builds", "models", "excerpts", "named"]],
+    ),
+    st.builds("/v1/{}/{}".format, st.sampled_from(["neuron", "similar", "texts"]), LABELS),
     st.text(max_size=20).map("/".__add__),
 )
 
