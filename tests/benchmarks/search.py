@@ -15,7 +15,7 @@ from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
 from db.questions import Filters
-from tests.benchmarks.synthetic import SHAPES, make_synthetic
+from tests.benchmarks.synthetic import SHAPES, make_synthetic, make_texts
 
 CONCEPT_TOKENS = 30
 
@@ -36,6 +36,7 @@ def main() -> None:
     arguments.add_argument("--catalogue", type=Path, default=Path("catalogue"))
     arguments.add_argument("--model")
     arguments.add_argument("--synthetic", choices=list(SHAPES), help="make a random catalogue of this model's size")
+    arguments.add_argument("--texts", action="store_true", help="and random texts for it")
     arguments.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep the synthetic catalogue here, and use it again"
     )
@@ -46,6 +47,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         path = make_synthetic(options.keep or Path(folder), SHAPES[options.synthetic])
+        if options.texts:
+            make_texts(path, SHAPES[options.synthetic])
         print(f"made in {time.perf_counter() - started:.0f} s")
         report(path)
 
@@ -58,6 +61,10 @@ def report(path: Path) -> None:
     size = path.stat().st_size
     print(f"{path.name}: {info.neurons:,} neurons; opened in {(time.perf_counter() - started) * 1000:.0f} ms")
     print(f"{size / 1e6:,.0f} MB, {size / info.neurons:,.0f} bytes a neuron")
+    if catalogue.texts is not None:
+        size, stamp = catalogue.texts.path.stat().st_size, catalogue.texts.stamp
+        shown = info.neurons if stamp.attention else info.ffn_neurons
+        print(f"texts: {size / 1e6:,.0f} MB, {size / shown:,.0f} bytes a neuron, {stamp.windows:,} windows")
     for name, question in questions(catalogue).items():
         question(0)
         median, slow = median_ms(question)
@@ -76,7 +83,16 @@ def questions(catalogue: Catalogue) -> dict[str, Callable[[int], object]]:
     concepts = [catalogue.concept_of(dict.fromkeys(group, 1.0)) for group in groups[CONCEPT_TOKENS]]
     half = Filters(sign="promotes", kind="ffn", layers=(info.layers // 2, info.layers - 1))  # type: ignore[arg-type]
     steep = Filters(min_z=4.0, max_rank=20, layers=(info.layers // 2, info.layers - 1))
-    return {
+    texts = catalogue.texts
+    of_texts: dict[str, Callable[[int], object]] = {}
+    if texts is not None:
+        of_texts = {
+            "texts of a neuron": lambda number: texts.of(neurons[number]),
+            "usual ends and names of 101 neurons": lambda _number: texts.marks(neurons),
+            "excerpts with a word": lambda number: texts.search_excerpts(typed[number % len(typed)].strip()),
+            "neurons with a word in their name": lambda number: texts.named(typed[number % len(typed)].strip()),
+        }
+    return of_texts | {
         "token search, first 100": lambda number: catalogue.search_token([tokens[number]]),
         "the same of 6 tokens": lambda number: catalogue.search_token(groups[6][number]),
         "the same of 30 tokens": lambda number: catalogue.search_token(groups[CONCEPT_TOKENS][number]),

@@ -8,11 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from db.catalogue.builds import current_build
+from db.catalogue.builds import TEXTS, current_build
 from db.catalogue.publish import publish
 from db.catalogue.schema import SCHEMA_VERSION
 from db.errors import AtlasError
 from db.records import BuildStamp
+from db.texts.publish import Gathered, Window, publish_texts
+from db.texts.records import AFTER, BEFORE, EXCERPT_TOKENS, TextsStamp
+from db.texts.schema import SCHEMA_VERSION as TEXTS_SCHEMA
 from db.token_text import display
 
 
@@ -59,6 +62,72 @@ def make_synthetic(root: Path, shape: Shape) -> Path:
         pq.write_table(_pairs(shape, layer, random, popularity), shard / "tokens.parquet", compression="none")
         shards.append(shard)
     return publish(directory, _stamp(shape), _tokens(shape), shards, _neighbours(shape, random))
+
+
+_WINDOWS, _WINDOW, _EXCERPTS = 100_000, 256, 10
+
+
+def make_texts(build: Path, shape: Shape) -> None:
+    """Publish random texts of the FFN neurons beside a synthetic build, unless there are some."""
+    if (build.parent / TEXTS).exists():
+        return
+    random = np.random.default_rng(1)
+    stamp = TextsStamp(
+        *("synthetic", TEXTS_SCHEMA, "synthetic", "2024-01-01T00:00:00Z", shape.name, "none", "none", "random", "", ""),
+        column=None,
+        split=None,
+        licence=None,
+        own_words=False,
+        documents=_WINDOWS,
+        windows=_WINDOWS,
+        tokens_seen=_WINDOWS * _WINDOW,
+        window=_WINDOW,
+        excerpts=_EXCERPTS,
+        share=0.1,
+        attention=False,
+    )
+    blocks = (_gathered(shape, layer, random) for layer in range(shape.layers))
+    words = np.minimum(random.pareto(1.0, (_WINDOWS, _WINDOW)) * 50, shape.vocabulary - 1).astype(np.int32)
+    publish_texts(build.parent, stamp, blocks, (Window(i, i, 0, ids.tolist()) for i, ids in enumerate(words)))
+
+
+def _gathered(shape: Shape, layer: int, random: np.random.Generator) -> Gathered:
+    n, seen = shape.ffn, _WINDOWS * _WINDOW
+    many = (n, 2, _EXCERPTS)
+    sign = np.array([1, -1], np.float32)[None, :, None]
+    peak = -np.sort(-random.uniform(5, 9, many).astype(np.float32), axis=2)
+    position = random.integers(0, _WINDOW, many)
+    first = np.maximum(position - BEFORE, 0)
+    place = np.arange(EXCERPT_TOKENS)
+    inside = place < (np.minimum(position + 1 + AFTER, _WINDOW) - first)[..., None]
+    around = random.normal(0, 1, (*many, EXCERPT_TOKENS)).astype(np.float32)
+    half = np.array([2.0**power for power in range(-12, 5)], np.float32)
+    counts = random.integers(0, seen // 64, (n, 2 * len(half) - 1))
+    counts[:, len(half)] += seen - counts.sum(axis=1)
+    active = random.integers(0, seen // 4, (2, n))
+    return Gathered(
+        neuron_ids=(np.arange(n) + layer * shape.layer).astype(np.int32),
+        mean=random.normal(0, 0.1, n),
+        std=random.uniform(0.5, 1.5, n),
+        positive=active[0] * 2,
+        negative=active[1] * 2,
+        active_positive=active[0],
+        active_negative=active[1],
+        active_above=random.uniform(0.5, 0.9, n).astype(np.float32),
+        highest=peak[:, 0, 0],
+        lowest=-peak[:, 1, 0],
+        octaves=counts,
+        octave_edges=np.concatenate([-half[::-1], half]),
+        peak=peak * sign,
+        window=random.integers(0, _WINDOWS, many).astype(np.int32),
+        position=position.astype(np.int16),
+        first=first.astype(np.int16),
+        gate=random.choice(np.array([1, -1], np.int8), many),
+        activations=np.where(inside, around, np.nan),
+        case_count=np.full((n, 4), seen // 4) - random.integers(0, 1000, (n, 4)),
+        case_mean=random.normal(0, 0.1, (n, 4)),
+        case_strongest=random.uniform(5, 9, (n, 4)).astype(np.float32),
+    )
 
 
 def _stamp(shape: Shape) -> BuildStamp:
