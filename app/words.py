@@ -66,6 +66,27 @@ def percent(probability: float) -> str:
     return f"{share:.1f} %" if share >= 1 else f"{share:.2f} %"
 
 
+def whole_percent(share: float) -> str:
+    """A share whose decimals say nothing; what is not all is never 100 %.
+
+    >>> whole_percent(0.916), whole_percent(0.9999), whole_percent(0.001), whole_percent(1)
+    ('92 %', '> 99 %', '< 1 %', '100 %')
+    """
+    if 0 < share < 0.005 or 0.995 <= share < 1:
+        return "< 1 %" if share < 0.5 else "> 99 %"
+    return f"{100 * share:.0f} %"
+
+
+def figure(value: float) -> str:
+    """A number of any size, to three digits.
+
+    >>> figure(-0.001234), figure(2.4), figure(123.4), figure(12345.6), figure(0)
+    ('−0.00123', '+2.40', '+123', '+12,346', '0')
+    """
+    text = f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+#.3g}".rstrip(".")
+    return text.replace("-", "−") if value else "0"
+
+
 # The glossary: the terms of the field in plain words. Which of them matter on a page is in `app.ui.pages`.
 
 
@@ -134,6 +155,27 @@ _TERMS = (
         "activation",
         "The number that the value vector is multiplied by at one position of one prompt. It keeps its sign: a "
         "negative one reverses the vector.",
+    ),
+    Term(
+        "active",
+        "A neuron is active at a token where its activation there is, in size, at least a tenth or so of the greatest "
+        "it has anywhere in the corpus.",
+    ),
+    Term("rate", "The share of the corpus’ tokens at which a neuron is active."),
+    Term(
+        "usual end",
+        "The end whose tokens a neuron raises in most of its activations. One that is nearly always negative lowers "
+        "what it is said to promote.",
+    ),
+    Term(
+        "excerpt",
+        "A stretch of the corpus around one of a neuron’s peaks: up to 23 tokens before it and 8 after. One that "
+        "repeats another counts once.",
+    ),
+    Term(
+        "sign case",
+        "With a gate, an activation is what the gate lets through times the up row’s value. Each may be positive or "
+        "negative: four cases, two for either sign.",
     ),
     Term(
         "logit",

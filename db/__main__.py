@@ -110,6 +110,8 @@ def _add(command: ArgumentParser, parameter: questions.Parameter) -> None:
         signs = command.add_mutually_exclusive_group()
         for sign in Sign:
             signs.add_argument(f"--{sign}", dest="sign", action="store_const", const=sign, help=f"only what {sign} it")
+    elif kind is bool:
+        command.add_argument(flag, action="store_true", help=option.about)
     elif issubclass(kind, StrEnum):
         command.add_argument(flag, choices=[str(choice) for choice in kind], default=default, help=text)
     elif parameter.several:

@@ -146,6 +146,7 @@ class Filters:
     max_rank: Annotated[int | None, Option("only tokens of this rank or a better one", least=1, most=100_000)] = None
     order: Annotated[Order, Option("what ranks the hits", name="by")] = Order.Z
     expert: Annotated[int | None, Option("FFN neurons of this expert", least=0, most=9999)] = None
+    usual: Annotated[bool, Option("only ends that are usually active, in the texts that were read")] = False
 
     def __post_init__(self) -> None:
         for name, choices in (("sign", Sign), ("kind", NeuronKind), ("order", Order)):
@@ -182,6 +183,8 @@ class Filters:
         if self.min_z is not None:
             end = {Sign.PROMOTES: "z", Sign.SUPPRESSES: "−z", None: "|z|"}[self.sign]
             parts.append(f"with {end} ≥ {self.min_z:g}")
+        if self.usual:
+            parts.append("at an end that is usually active")
         return " ".join(parts)
 
     def _subject(self) -> str:
@@ -426,6 +429,8 @@ def shell_options(question: Question) -> list[str]:
             continue
         if one.kind is Sign:
             words.append(f"--{value}")
+        elif one.kind is bool:
+            words.append(flag)
         elif one.kind == Span:
             words += [flag, f"{value[0]}-{value[1]}"]
         else:

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from db.neuron import Experts, Neuron, NeuronKind, Sign
 from db.token_text import display, shorten
+
+if TYPE_CHECKING:
+    from db.texts.records import Mark, Usual
 
 # How JSON gives a field, where it does not give it as it is.
 
@@ -229,10 +232,29 @@ class NeuronCard:
 
 @dataclass(frozen=True, slots=True)
 class NeuronTokens:
-    """The strongest tokens of one neuron's two ends, most extreme first."""
+    """The strongest tokens of one neuron's two ends, most extreme first, and what its texts say of it."""
 
     promotes: tuple[Token, ...]
     suppresses: tuple[Token, ...]
+    mark: "Mark | None" = None
+    """None where no texts were read, or not for this neuron."""
+
+    @property
+    def usual(self) -> "Usual | None":
+        """Which end is usually active; None where that is not known."""
+        return None if self.mark is None else self.mark.usual
+
+    @property
+    def name(self) -> str | None:
+        """What its tokens and texts call it; None where that is not known, or not clear."""
+        return None if self.mark is None else self.mark.name.text
+
+    @property
+    def ends(self) -> tuple[Sign, Sign]:
+        """Both, the usual one first."""
+        usual = self.usual
+        first = usual is None or usual.sign is Sign.PROMOTES
+        return (Sign.PROMOTES, Sign.SUPPRESSES) if first else (Sign.SUPPRESSES, Sign.PROMOTES)
 
     def at(self, sign: Sign) -> tuple[Token, ...]:
         """Those of one end."""

@@ -167,6 +167,17 @@ def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def texts_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with texts that activate its FFN neurons: what `tests.texts.make_texts` makes of its build."""
+    from tests.catalogues import make_catalogue
+    from tests.texts import give_texts
+
+    root = tmp_path_factory.mktemp("texts")
+    give_texts(make_catalogue(root).path)
+    return root
+
+
 @pytest.fixture
 def small_page(small_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPage]:
     """``small_page("prompt", p="The river")`` runs a page with these parameters; nothing is saved yet."""
@@ -177,6 +188,12 @@ def small_page(small_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: py
 def toy_page(toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPage]:
     """The same on the toy catalogue, whose model is not available."""
     yield from _pages(monkeypatch, tmp_path, toy_root / "none", toy_root)
+
+
+@pytest.fixture
+def texts_page(texts_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPage]:
+    """The same on the catalogue with texts."""
+    yield from _pages(monkeypatch, tmp_path, texts_root / "none", texts_root)
 
 
 def _pages(monkeypatch: pytest.MonkeyPatch, folder: Path, models: Path, catalogue: Path) -> Iterator[RunPage]:

@@ -8,11 +8,13 @@ import pandas as pd
 
 from app.serving import resources
 from app.serving.worker import Report
-from app.words import nats, percent, signed
+from app.words import figure, nats, percent, signed, whole_percent
 from db.catalogue.store import Catalogue
+from db.errors import NotFoundError
 from db.lazy import lazy_import
-from db.neuron import Neuron, Part, Sizes, width_of
+from db.neuron import Neuron, Part, Sign, Sizes, width_of
 from db.records import NeuronCard
+from db.texts.records import Excerpt, NeuronTexts, Usual
 from db.token_text import shorten
 
 if TYPE_CHECKING:
@@ -105,6 +107,93 @@ def similar_by_value(
         return tuple(directions.similar_by_value(model.weights, neuron, count))
 
     return resources.workshop().result("direction", (atlas.info.build_id, "similar", neuron, count), make, watch)
+
+
+# What a neuron does over a corpus, in words, and the texts that activate it.
+
+_USUALLY, _LESS_OFTEN, _RARELY = 0.6, 0.4, 0.1
+
+
+def how_often(usual: Usual, sign: Sign) -> str:
+    """How often a neuron is active so that it raises the tokens of one end.
+
+    >>> usual = Usual(Sign.PROMOTES, 0.96, 0.03)
+    >>> how_often(usual, Sign.PROMOTES), how_often(usual, Sign.SUPPRESSES)
+    ('usually: in 96 % of its activations', 'rarely: active this way in 4 % of its activations')
+    """
+    share = usual.share if usual.sign is sign else 1 - usual.share
+    if share >= _USUALLY:
+        return f"usually: in {whole_percent(share)} of its activations"
+    if share >= _LESS_OFTEN:
+        return f"in {whole_percent(share)} of its activations"
+    words = "rarely" if share < _RARELY else "less often"
+    return f"{words}: active this way in {whole_percent(share)} of its activations"
+
+
+def texts_of(atlas: Catalogue, neuron: Neuron) -> NeuronTexts | None:
+    """What activates a neuron; None where no texts were read, or not for it."""
+    try:
+        return None if atlas.texts is None else atlas.texts.of(neuron)
+    except NotFoundError:
+        return None
+
+
+def bins_frame(found: NeuronTexts) -> pd.DataFrame:
+    """The histogram of its activations, from the lowest. Columns: low, high, tokens."""
+    bins = [(one.low, one.high, one.count) for one in found.histogram]
+    return pd.DataFrame(bins, columns=["low", "high", "tokens"])
+
+
+def activity(found: NeuronTexts) -> str:
+    """How often a neuron is active over the corpus, and what it then usually does."""
+    share = found.active_positive_share
+    if found.usual is None or share is None:
+        return "It is not active anywhere in these texts."
+    sign, most = ("positive", share) if found.usual is Sign.PROMOTES else ("negative", 1 - share)
+    other = Sign.SUPPRESSES if found.usual is Sign.PROMOTES else Sign.PROMOTES
+    does = f"it usually raises the tokens it {found.usual} and lowers those it {other}"
+    if most < _USUALLY:
+        does = "it raises the tokens of either end about as often as it lowers them"
+    return f"Active on {percent(found.rate)} of tokens; {sign} in {whole_percent(most)} of its activations: {does}."
+
+
+def clearly_usual(found: NeuronTexts) -> Sign | None:
+    """The end that is usually active; None for a neuron that is active with both, or with neither."""
+    share = found.active_positive_share
+    return None if share is None or max(share, 1 - share) < _USUALLY else found.usual
+
+
+def spread(found: NeuronTexts) -> str:
+    """The figures of its activations."""
+    return (
+        f"Over {found.tokens_seen:,} tokens its activation has mean {figure(found.mean)}, standard deviation "
+        f"{found.std:.3g}, highest {figure(found.highest)}, lowest {figure(found.lowest)}; it is positive on "
+        f"{percent(found.positive_share)} of them. Active means {found.active_above:.3g} or more in size."
+    )
+
+
+def case_rows(found: NeuronTexts) -> list[tuple[str, ...]]:
+    """The sign cases of a gated FFN neuron in words, under :data:`CASE_COLUMNS`."""
+    words = {"+": "positive", "-": "negative"}
+    return [
+        (
+            f"gate {words[one.gate]}, up {words[one.up]}: {'positive' if one.gate == one.up else 'negative'}",
+            percent(one.share) if one.share else "never",
+            "–" if one.mean is None else figure(one.mean),
+            "–" if one.strongest is None else figure(one.strongest),
+        )
+        for one in found.cases
+    ]
+
+
+CASE_COLUMNS = ("signs: activation", "of all tokens", "mean", "strongest")
+
+
+def text_up_to_peak(atlas: Catalogue, one: Excerpt) -> str:
+    """An excerpt as a prompt: what the neuron writes at the peak shows in what the model says next."""
+    tokens = [token for token in one.tokens[: one.peak_at + 1] if token.token_id < atlas.info.vocabulary]
+    known = atlas.bytes_by_id({token.token_id for token in tokens})
+    return b"".join(known[token.token_id] for token in tokens).decode("utf-8", "ignore")
 
 
 # A neuron on a prompt, in words.

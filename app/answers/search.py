@@ -295,6 +295,7 @@ def _ranked(
     """
     weights = concept.shares()
     conditions = selection.conditions
+    narrowed = conditions.usual or conditions.head is not None or conditions.expert is not None
 
     def make(report: Report) -> "tuple[directions.ConceptStrength, ...]":
         model = resources.ready(atlas, report)
@@ -304,16 +305,17 @@ def _ranked(
             model.unembedding,
             list(weights),
             list(weights.values()),
-            MAX_RANKED if conditions.head is None and conditions.expert is None else atlas.info.neurons,
+            atlas.info.neurons if narrowed else MAX_RANKED,
             kind=conditions.kind,
             layers=conditions.layers,
             sign=conditions.sign,
         )
-        least = conditions.min_z
+        least, usual = conditions.min_z, atlas.texts.usual_ends if conditions.usual and atlas.texts else None
         return tuple(
             one
             for one in found
             if (least is None or one.mean_z >= least)
+            and (usual is None or usual[2 * atlas.layout.neuron_id(one.neuron) + (one.sign is Sign.PROMOTES)] == "1")
             and (conditions.head is None or one.neuron.head == conditions.head)
             and (conditions.expert is None or one.neuron.expert == conditions.expert)
         )[:MAX_RANKED]

@@ -6,7 +6,7 @@ the page says so; one of another checkpoint is none, whatever its name. Nothing 
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -30,6 +30,8 @@ from db.catalogue.builds import find_build, folders_called
 from db.catalogue.reader import checkpoint_of
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.neuron import Neuron
+from db.token_text import legible, shorten
 from db.workspace import AnalysisEntry, Saved, Workspace
 from db.workspace.exchange import Document, Imported, merge
 from db.workspace.records import ABOUT, PROMPT
@@ -133,12 +135,29 @@ def noted_among(workspace: Workspace | None, atlas: Catalogue) -> tuple[str, ...
     return tuple(dict.fromkeys((own, "") if alone else (own,)))
 
 
+def called(atlas: Catalogue, neurons: Sequence[Neuron]) -> dict[Neuron, str]:
+    """What people call some neurons: the first line of the note on each, shortened; none where it cannot be read."""
+    if not neurons or time.monotonic() < _pause_until:
+        return {}
+    try:
+        kept = workspace()
+        among = noted_among(kept, atlas)
+        notes = {} if kept is None else kept.notes_on(atlas.info.model, neurons, among)
+    except AtlasError as error:
+        _pause(error)
+        return {}
+    lines = {neuron: legible(note.text.strip().partition("\n")[0]) for neuron, note in notes.items()}
+    return {neuron: shorten(line, _LONGEST_NAME) for neuron, line in lines.items() if line}
+
+
 MISSING = object()
 """No stored answer; an answer may be None."""
 
 _PAUSE_SECONDS = 10.0
 """So long an unusable workspace is not asked again: pages that only look must not wait for it at every click."""
 _ANEW = "stored_anew"
+_LONGEST_NAME = 40
+"""Characters of a note that stand as its neuron's name."""
 _log = logging.getLogger(__name__)
 _pause_until = 0.0
 
@@ -262,16 +281,20 @@ def _anew() -> set[str]:
 
 def _saved(atlas: Catalogue, key: str) -> tuple[Saved, ...]:
     """The workspace's answers, newest first; none where it cannot be used, since the model may still answer."""
-    global _pause_until
     if time.monotonic() < _pause_until:
         return ()
     try:
         kept = workspace()
         return () if kept is None else kept.asked(atlas.info.model, key)
     except AtlasError as error:
-        _pause_until = time.monotonic() + _PAUSE_SECONDS
-        _log.warning("the workspace is passed over: %s", error)
+        _pause(error)
         return ()
+
+
+def _pause(error: AtlasError) -> None:
+    global _pause_until
+    _pause_until = time.monotonic() + _PAUSE_SECONDS
+    _log.warning("the workspace is passed over: %s", error)
 
 
 def _read(one: Saved | AnalysisEntry) -> Stored | None:

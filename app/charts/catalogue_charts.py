@@ -6,9 +6,10 @@ Tokens are labels of ranks or indices, never positions of their own: two places 
 import json
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
-from app.charts import ATTENTION, KIND_NAMES, KINDS, MARK, NEUTRAL, SIGNS, WIDTH, Plot
+from app.charts import ATTENTION, KIND_NAMES, KINDS, MARK, NEUTRAL, PROMOTES, SIGNS, SUPPRESSES, WIDTH, Plot
 from app.charts.pictures import AltairChart, visible
 from db.neuron import Sign
 from db.token_text import shorten
@@ -220,6 +221,48 @@ def histogram(layer: pd.DataFrame, column: str, value: float, title: str, unit: 
     )
     chart = alt.layer(bars, rule, title=_title(title)).properties(height=230)
     return _plot(f"layer_{column}", f"Histogram of the layer: {title}", layer, chart, _STANDING_WIDTH)
+
+
+def activation_histogram(frame: pd.DataFrame, *, linear: bool) -> Plot:
+    """On how many tokens a neuron's activation lies where: a bar for each octave, small ones together in the middle.
+
+    Columns: low, high, tokens; from the lowest, bins without tokens left out.
+    """
+    low, high = frame["low"].to_numpy(), frame["high"].to_numpy()
+    near = np.minimum(np.abs(low), np.abs(high)) * (low * high >= 0)
+    least = near[near > 0].min(initial=np.inf)
+    octave = np.round(np.log2(np.where(near > 0, near, least) / least)).astype(int) + 1
+    place = np.where(near > 0, np.where(low >= 0, octave, -octave), 0)
+    sides = {"positive": PROMOTES, "negative": SUPPRESSES, "near zero": NEUTRAL}
+    rows = frame.assign(
+        place=place,
+        side=np.select([place > 0, place < 0], ["positive", "negative"], "near zero"),
+        between=[f"{one:.3g} to {other:.3g}".replace("-", "−") for one, other in zip(low, high, strict=True)],
+    )
+    ends = np.where(low >= 0, low, high)
+    labels = {str(at): f"{end:.2g}".replace("-", "−") for at, end in zip(place, ends, strict=True)} | {"0": "0"}
+    axis = alt.Axis(
+        title="activation; each bar reaches to twice its number",
+        labelExpr=f"({json.dumps(labels)})[datum.value] || ''",
+        labelAngle=0,
+        labelOverlap="greedy",
+        ticks=False,
+    )
+    domain = list(range(min(place.min(), 0), max(place.max(), 0) + 1))
+    counts = alt.Scale() if linear else alt.Scale(type="log", domainMin=0.5)
+    chart = (
+        alt.Chart(rows, title=_title("How active it is, on how many tokens"))
+        .mark_bar()
+        .encode(
+            x=alt.X("place:O", axis=axis, scale=alt.Scale(domain=domain)),
+            y=alt.Y("tokens:Q", title="tokens", scale=counts, stack=None, axis=alt.Axis(format="~s", tickCount=4)),
+            y2=alt.datum(0 if linear else 0.5),
+            color=_coloured("side", sides),
+            tooltip=[alt.Tooltip("between:N", title="activation"), alt.Tooltip("tokens:Q", format=",")],
+        )
+        .properties(height=260)
+    )
+    return _plot("activation_histogram", "Histogram of the neuron’s activations", frame, chart, _STANDING_WIDTH)
 
 
 def bands(frame: pd.DataFrame, figure: str, kind: str, words: str, unit: str) -> Plot:

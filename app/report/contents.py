@@ -6,7 +6,7 @@ The page opens offline: no script, nothing fetched, everything escaped. Only dra
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -40,7 +40,7 @@ from app.state.selections import Show, SteerSelection
 from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
-from db.neuron import Head, Neuron, NeuronKind, labels
+from db.neuron import Head, Neuron, NeuronKind, Sign, labels
 from db.records import BuildStamp
 from db.token_text import legible, shorten
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from app.answers import steer
     from app.attribution.intervene import Steering
     from app.attribution.results import Flow, QueryNeuron, ValueNeuron
+    from db.texts.records import Mark
 else:
     steer = lazy_import("app.answers.steer")
 
@@ -321,6 +322,7 @@ class NeuronRow:
     effect_share: float = 0.0
     remark: str = ""
     """How the effect differs from the score, where it differs much."""
+    called: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +333,7 @@ class NeuronTable:
         total: how many the analysis lists.
         on_prompt: whether activations, and the ends that they make active, are known.
         known: whether the tokens of the ends are.
+        usual: whether the end that is usually active comes first, where that is known of a neuron.
     """
 
     title: str
@@ -339,6 +342,7 @@ class NeuronTable:
     total: int
     on_prompt: bool = True
     known: bool = True
+    usual: bool = False
 
 
 def _value_tables(reading: Reading, catalogue: Catalogue | None, rows: int) -> list[NeuronTable]:
@@ -349,9 +353,14 @@ def _value_tables(reading: Reading, catalogue: Catalogue | None, rows: int) -> l
             listed = reading.lists[show, kind]
             shown, effects = listed[:rows], [abs(one.effect or 0.0) for one in listed]
             scales = most(listed), max(effects, default=0.0) or 1.0
-            ends = _ends([one.neuron for one in shown], catalogue)
+            ends, marks = _ends([one.neuron for one in shown], catalogue)
             lines = tuple(
-                _value_row(one, ends[one.neuron], scales, "" if one.position is None else tokens[one.position].display)
+                replace(
+                    _value_row(
+                        one, ends[one.neuron], scales, "" if one.position is None else tokens[one.position].display
+                    ),
+                    called=_called(marks.get(one.neuron)),
+                )
                 for one in shown
             )
             if lines:
@@ -382,21 +391,33 @@ def _value_row(one: "ValueNeuron", ends: Ends, scales: tuple[float, float], toke
 
 def _query_table(listed: "Sequence[QueryNeuron]", catalogue: Catalogue | None, rows: int) -> NeuronTable:
     shown = listed[:rows]
-    ends = _ends([one.neuron for one in shown], catalogue)
+    ends, marks = _ends([one.neuron for one in shown], catalogue)
     scale = max((abs(one.score) for one in listed), default=1.0) or 1.0
-    lines = tuple(NeuronRow(one.neuron.label, one.score, one.score / scale, *ends[one.neuron]) for one in shown)
-    return NeuronTable("Query neurons", "score (nats)", lines, len(listed), False, catalogue is not None)
+    lines = []
+    for one in shown:
+        mark = marks.get(one.neuron)
+        first = mark is None or mark.usual is None or mark.usual.sign is Sign.PROMOTES
+        both = ends[one.neuron] if first else ends[one.neuron][::-1]
+        called = _called(mark)
+        lines.append(NeuronRow(one.neuron.label, one.score, one.score / scale, *both, first, called=called))
+    unit, known = "score (nats)", catalogue is not None
+    return NeuronTable("Query neurons", unit, tuple(lines), len(listed), False, known, usual=bool(marks))
 
 
-def _ends(neurons: Sequence[Neuron], catalogue: Catalogue | None) -> dict[Neuron, Ends]:
-    """The tokens of both ends of each, shortened; none without a catalogue."""
+def _ends(neurons: Sequence[Neuron], catalogue: Catalogue | None) -> tuple[dict[Neuron, Ends], dict[Neuron, "Mark"]]:
+    """The tokens of both ends of each, shortened, and what its texts say of it; none without a catalogue."""
     if catalogue is None:
-        return dict.fromkeys(neurons, ((), ()))
+        return dict.fromkeys(neurons, ((), ())), {}
     strongest = catalogue.strongest_tokens(neurons, _DEPTH) if neurons else {}
-    return {
+    shown = {
         neuron: (
             tuple(shorten(token.display, _TOKEN) for token in ends.promotes),
             tuple(shorten(token.display, _TOKEN) for token in ends.suppresses),
         )
         for neuron, ends in strongest.items()
     }
+    return shown, {neuron: ends.mark for neuron, ends in strongest.items() if ends.mark is not None}
+
+
+def _called(mark: "Mark | None") -> str:
+    return "" if mark is None or mark.name.text is None else legible(mark.name.text)

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from app import charts as palette
 from app.answers import compare, search, steer, stored
+from app.answers.neuron import CASE_COLUMNS, activity, bins_frame, case_rows, how_often, spread, texts_of
 from app.answers.reading import reading_of
 from app.attribution.results import from_json
 from app.charts import Chart, catalogue_charts, prompt_charts
@@ -24,12 +25,13 @@ from app.state.selections import (
     Show,
     SteerSelection,
 )
-from app.words import nats, percent, signed
+from app.words import figure, nats, percent, signed
 from db.catalogue.export import card_frame
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Sign
-from db.records import Hit, NeuronTokens
+from db.records import ConceptNeuron, Hit, NeuronTokens, Token
+from db.texts.records import NeuronTexts
 from db.token_text import shorten
 from db.workspace import Collection, Saved, Workspace
 
@@ -46,6 +48,7 @@ KINDS = {
 }
 """What a saved view is called, by its page."""
 _ROWS = 30
+_TEXTS = 5
 _DEPTH = 6
 _TOKEN = 24
 _Cell = str | tuple[str, ...]
@@ -230,31 +233,58 @@ def comparison(title: str, asked: CompareSelection, atlas: Catalogue, found: "Co
 
 
 def neuron(title: str, asked: NeuronSelection, atlas: Catalogue) -> View:
-    """One neuron: both ends, and the neurons that share its tokens."""
+    """One neuron: both ends, the texts that activate it, and the neurons that share its tokens."""
     card = atlas.neuron(Neuron.parse(asked.label))
-    frame = card_frame(card)
+    frame, texts = card_frame(card), texts_of(atlas, card.neuron)
+    usual = texts.usual if texts is not None and texts.usual is not None else Sign.PROMOTES
+    order = sorted(Sign, key=lambda sign: sign is not usual)
+    how = dict.fromkeys(Sign, "") if texts is None or texts.usual is None else {usual: ", which it usually raises"}
     sheets = [
         Sheet(
-            f"The first tokens it {sign}",
+            f"The first tokens it {sign}{how.get(sign, ', which it usually lowers')}",
             ("rank", "token", "logit", "z"),
             tuple(
                 (f"{rank}", (one.token.display,), signed(one.logit), signed(one.z))
-                for rank, one in enumerate(entries[:_ROWS], 1)
+                for rank, one in enumerate((card.top if sign is Sign.PROMOTES else card.bottom)[:_ROWS], 1)
             ),
         )
-        for sign, entries in ((Sign.PROMOTES, card.top), (Sign.SUPPRESSES, card.bottom))
+        for sign in order
     ]
+    drawings = [
+        (catalogue_charts.token_bars(frame, sign, 20), f"Logits of the first tokens it {sign}") for sign in order
+    ]
+    sentences = [f"{card.neuron.label}: mean logit {signed(card.mean)}, standard deviation {card.std:.2f}."]
+    if texts is not None and atlas.texts is not None:
+        sentences += [f"{activity(texts)} From {atlas.texts.stamp.words}.", spread(texts)]
+        drawings.append((catalogue_charts.activation_histogram(bins_frame(texts), linear=False), "Its activations"))
+        sheets += [_texts_sheet(texts, sign) for sign in order if texts.at(sign)]
+        cases = "Signs of the gate and the up row"
+        sheets += [Sheet(cases, CASE_COLUMNS, tuple(case_rows(texts)))] if texts.cases else []
     similar = atlas.similar(card.neuron, limit=12)
     rows = tuple((one.neuron.label, signed(one.signed)) for one in similar)
     sheets += [Sheet("Neurons that share its tokens", ("neuron", "similarity"), rows)] if rows else []
-    return View(
-        "neuron",
-        title,
-        (f"{card.neuron.label}: mean logit {signed(card.mean)}, standard deviation {card.std:.2f}.",),
-        tuple((catalogue_charts.token_bars(frame, sign, 20), f"Logits of the first tokens it {sign}") for sign in Sign),
-        tuple(sheets),
-        shared("neuron", asked, atlas.info),
+    address = shared("neuron", asked, atlas.info)
+    return View("neuron", title, tuple(sentences), tuple(drawings), tuple(sheets), address)
+
+
+def _texts_sheet(found: NeuronTexts, sign: Sign) -> Sheet:
+    """The first texts of one sign, a row each: what stands before the peak, at it and after it."""
+
+    def shown(tokens: Sequence[Token]) -> str:
+        return "".join(one.display for one in tokens)
+
+    rows = tuple(
+        (
+            figure(one.peak),
+            shown(one.tokens[: one.peak_at]),
+            (one.tokens[one.peak_at].display,),
+            shown(one.tokens[one.peak_at + 1 :]),
+            f"{one.document:,}",
+        )
+        for one in found.at(sign)[:_TEXTS]
     )
+    caption = f"The strongest texts at which it raises the tokens it {sign}: the first {len(rows)}"
+    return Sheet(caption, ("activation", "before", "at the peak", "after", "document"), rows)
 
 
 def found_neurons(title: str, asked: SearchSelection, atlas: Catalogue) -> View:
@@ -269,12 +299,10 @@ def found_neurons(title: str, asked: SearchSelection, atlas: Catalogue) -> View:
         tokens = tuple(atlas.tokens(asked.tokens).values()) if asked.tokens is not None else tokens
         result = search.find_hits(atlas, tokens, asked)
     ends = _ends([row.neuron for row in result.page.rows], atlas)
-    rows = tuple(
-        (row.neuron.label, str(row.sign), signed(row.z if isinstance(row, Hit) else row.score), ends[row.neuron])
-        for row in result.page.rows
-    )
-    columns = ("neuron", "which end", "z" if result.by is By.TOKEN else "score", "tokens of that end")
-    shown = tuple((*row[:3], _shown(row[3].at(Sign(row[1])))) for row in rows)
+    rows = result.page.rows
+    columns: tuple[str, ...] = ("neuron", "which end", "z" if result.by is By.TOKEN else "score", "tokens of that end")
+    columns += ("how often it raises them",) if atlas.texts is not None else ()
+    shown = tuple(_found_row(row, ends[row.neuron])[: len(columns)] for row in rows)
     count = f"{len(rows)} of {result.page.total:,} found"
     return View(
         "search",
@@ -286,6 +314,12 @@ def found_neurons(title: str, asked: SearchSelection, atlas: Catalogue) -> View:
         (Sheet(count, columns, shown),) if rows else (),
         shared("search", asked, atlas.info),
     )
+
+
+def _found_row(row: Hit | ConceptNeuron, ends: NeuronTokens) -> tuple[_Cell, ...]:
+    strength = signed(row.z if isinstance(row, Hit) else row.score)
+    often = "" if ends.usual is None else how_often(ends.usual, row.sign)
+    return row.neuron.label, str(row.sign), strength, _shown(ends.at(row.sign)), often
 
 
 def steered(title: str, asked: SteerSelection, atlas: Catalogue) -> View:

@@ -282,11 +282,13 @@ class SearchSelection(Selection):
     expert: int | None = parameter("expert", EXPERT_NUMBER)
     exact: bool = parameter("exact", Flag(), False)
     """Rank all neurons by the concept's direction, which needs the model."""
+    usual: bool = parameter("usual", Flag(), False)
 
     @property
     def conditions(self) -> Filters:
         """What the neurons must fulfil, in no order."""
-        return Filters(self.sign, self.kind, self.layers, self.head, self.min_z, self.max_rank, expert=self.expert)
+        least = self.head, self.min_z, self.max_rank
+        return Filters(self.sign, self.kind, self.layers, *least, expert=self.expert, usual=self.usual)
 
     def normalised(self, reader: Reader) -> Self:
         """FFN neurons have no head, and attention neurons no expert."""
@@ -376,6 +378,12 @@ class NeuronSelection(Selection):
     similar_by: SimilarBy = parameter("alike", Choice(SimilarBy), SimilarBy.TOKENS)
     keys: bool = parameter("keys", Flag(), False)
     """The key side is shown, even where the model has to be loaded for it."""
+    texts: int = parameter("texts", Integer(1, 1000), 3)
+    """How many texts that activate it are shown, at either sign."""
+    window: int | None = parameter("window", Integer(0, 999_999_999))
+    """The one that is shown whole, by the number of its window in the corpus."""
+    linear: bool = parameter("counts", Mark("linear"), False)
+    """How the histogram counts; else by logarithm."""
 
     def normalised(self, reader: Reader) -> Self:
         """Without its prompt, a question has no meaning."""
@@ -384,9 +392,6 @@ class NeuronSelection(Selection):
     def implied(self) -> tuple[str, ...]:
         """The same."""
         return () if self.origin.prompt else ("origin",)
-
-
-# The page of many prompts.
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,9 +521,6 @@ class CompareSelection(Selection):
         return replace(self, other=other, top=min(self.top, reader.limits.top), bare=_bare(self, reader))
 
 
-# The page that steers.
-
-
 @dataclass(frozen=True, slots=True)
 class SteerSelection(Selection):
     """The page that steers: one prompt without and with interventions."""
@@ -565,18 +567,12 @@ class SteerSelection(Selection):
         return replace(self, bare=_bare(self, reader), top_p=top_p, seed=seed)
 
 
-# The page that adds a model.
-
-
 @dataclass(frozen=True, slots=True)
 class AddSelection(Selection):
     """The page that adds a model."""
 
     source: str = parameter("source", Text(MAX_TEXT, strip=True), "")
     """A hub id or a path, as typed. Reading it starts nothing."""
-
-
-# The page of saved analyses, and the gallery.
 
 
 @dataclass(frozen=True, slots=True)

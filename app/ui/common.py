@@ -1,5 +1,6 @@
 """What the pages share: their beginning and end, tables and charts with downloads, and what is drawn once opened."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -37,7 +38,7 @@ from app.ui.components import Chip, Step, button_label, chips, copy_link, link, 
 from app.ui.navigation import fail, warn
 from app.ui.pages import ADD, PAGES
 from app.words import TERMS, literal
-from db.catalogue.export import as_bytes
+from db.catalogue.export import as_bytes, as_json
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
 from db.lazy import lazy_import
@@ -111,17 +112,20 @@ def data_table(frame: pd.DataFrame, name: str) -> None:
     )
 
 
-def whole_files(name: str, whole: Callable[[], pd.DataFrame], key: str, what: str = "") -> None:
+def whole_files(
+    name: str, whole: Callable[[], pd.DataFrame], key: str, what: str = "", *, record: object | None = None
+) -> None:
     """A button for each kind of file, made when it is pressed.
 
     key: unique on the page.
     what: the files are of, where the page has several.
+    record: whose own JSON form stands in place of the table's.
     """
     with st.container(horizontal=True):
         for form, (words, mime) in _FORMS.items():
             st.download_button(
                 f"{what} as {words}" if what else words,
-                data=partial(_written, whole, form),
+                data=partial(_written, whole, form, record),
                 file_name=f"{name}.{form}",
                 mime=mime,
                 on_click="ignore",
@@ -130,7 +134,9 @@ def whole_files(name: str, whole: Callable[[], pd.DataFrame], key: str, what: st
             )
 
 
-def _written(whole: Callable[[], pd.DataFrame], form: str) -> bytes:
+def _written(whole: Callable[[], pd.DataFrame], form: str, record: object | None) -> bytes:
+    if form == "json" and record is not None:
+        return json.dumps(as_json(record), allow_nan=False).encode()
     return as_bytes(whole(), form)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import streamlit as st
 
 from app.answers import stored
+from app.answers.neuron import how_often
 from app.answers.reading import disagreement
 from app.serving import access
 from app.state.selections import (
@@ -86,7 +87,21 @@ def steer_link(neuron: Neuron, origin: PromptSelection) -> str:
 
 Z_HINT = "(logit − mean) / standard deviation of the neuron’s logits over the vocabulary"
 RANK_HINT = "1 is the neuron’s most extreme token of that end"
-NEURON: ColumnOf[OfNeuron] = (Column("neuron", "name"), lambda row: Cell(row.neuron.label, dot=row.neuron.kind.value))
+_BOTH_ENDS = "promotes, then suppresses"
+_USUAL_FIRST = "tokens it usually raises, then those it usually lowers"
+_USUAL_HINT = "in the texts that were read, as far as that is known of the neuron; others: promotes, then suppresses"
+
+
+def named(known: Mapping[Neuron, NeuronTokens], atlas: Catalogue | None) -> ColumnOf[OfNeuron]:
+    """Labels, and below each what its neuron is called: by people, else by its tokens and texts."""
+    own = {} if atlas is None else stored.called(atlas, tuple(known))
+
+    def cell(row: OfNeuron) -> Cell:
+        neuron = row.neuron
+        called = own.get(neuron) or (known[neuron].name if neuron in known else None) or ""
+        return Cell(neuron.label, dot=neuron.kind.value, called=called, own=neuron in own)
+
+    return Column("neuron", "name"), cell
 
 
 def text(title: str, role: str, words: Callable[[Row], str], hint: str = "") -> ColumnOf[Row]:
@@ -128,10 +143,37 @@ def strongest_tokens(
     *,
     skip: int = 0,
 ) -> ColumnOf[OfEnd]:
-    """The strongest tokens of the row's end, without the first `skip`."""
-    return chips_of(
-        title, role, lambda row: token_chips(strongest[row.neuron].at(row.sign)[skip:], row.sign.value), hint
-    )
+    """The strongest tokens of the row's end, without the first `skip`, after how often the neuron is active with it."""
+
+    def cell(row: OfEnd) -> Cell:
+        one = strongest[row.neuron]
+        chips = token_chips(one.at(row.sign)[skip:], row.sign.value)
+        return Cell(chips=chips, remark="" if one.usual is None else how_often(one.usual, row.sign))
+
+    return Column(title, role, hint), cell
+
+
+def both_ends(
+    known: Mapping[Neuron, NeuronTokens], also: Callable[[Neuron], str] = lambda _neuron: ""
+) -> ColumnOf[OfNeuron]:
+    """The strongest tokens of both ends, the end first that is usually active; before them what `also` remarks."""
+
+    def cell(row: OfNeuron) -> Cell:
+        if row.neuron not in known:
+            return Cell(chips=(chip("not in this catalogue"),))
+        one = known[row.neuron]
+        first, second = one.ends
+        chips = token_chips(one.at(first), first.value)
+        chips += token_chips(one.at(second)[:3], second.value, faint=one.usual is not None)
+        return Cell(chips=chips, remark=remarks(also(row.neuron), "" if one.usual is None else "usually raises"))
+
+    usual = any(one.usual is not None for one in known.values())
+    return Column(_USUAL_FIRST if usual else _BOTH_ENDS, "tokens", _USUAL_HINT if usual else ""), cell
+
+
+def remarks(*words: str) -> str:
+    """Those that say something, one after the other."""
+    return " · ".join(filter(None, words))
 
 
 def token_chips(tokens: Iterable[Token], tone: Tone = "plain", *, faint: bool = False) -> tuple[Chip, ...]:
@@ -139,11 +181,17 @@ def token_chips(tokens: Iterable[Token], tone: Tone = "plain", *, faint: bool = 
     return tuple(chip(one.display, tone=tone, faint=faint) for one in tokens)
 
 
-def raised_first(strongest: NeuronTokens, activation: float) -> tuple[Chip, ...]:
-    """The tokens of the end that the activation raised, then a few of the other end, faint."""
+def raised_first(strongest: NeuronTokens, activation: float, *also: str) -> Cell:
+    """The tokens of the end that the activation raised, then a few of the other end, faint; before them what is
+    remarked of the neuron, and whether it is seldom active this way.
+    """
     promoted = token_chips(strongest.promotes, "promotes", faint=activation <= 0)
     suppressed = token_chips(strongest.suppresses, "suppresses", faint=activation > 0)
-    return (*promoted, *suppressed[:2]) if activation > 0 else (*suppressed, *promoted[:2])
+    chips = (*promoted, *suppressed[:2]) if activation > 0 else (*suppressed, *promoted[:2])
+    sign = Sign.PROMOTES if activation > 0 else Sign.SUPPRESSES
+    usual = strongest.usual
+    seldom = "" if usual is None or usual.sign is sign else how_often(usual, sign)
+    return Cell(chips=chips, remark=remarks(*also, seldom))
 
 
 # Lists that can be ordered and searched: by their headings, and by fields where there are none, as on a phone.
@@ -306,7 +354,7 @@ def value_table(
         return navigation.href("prompt", replace(selection, place=place))
 
     columns: list[ColumnOf[ValueNeuron]] = [
-        NEURON,
+        named(strongest, atlas),
         bar(unit, found, lambda one: one.score, nats, f"{hint}; around zero"),
         text("activation", "number", lambda one: signed(one.activation), _ACTIVATION),
         (Column(RAISED, "tokens", _RAISED_HINT), tokens),
@@ -339,8 +387,8 @@ def _raised(strongest: Mapping[Neuron, NeuronTokens], generic: Generic, target: 
     remark = disagreement(one.score, one.effect)
     rank = f"{target} its no. {one.rank}" if one.rank is not None and one.rank <= _NAMING else ""
     routed = "" if one.router is None else f"router’s weight {one.router:.2f}"
-    words = " · ".join(filter(None, (f"measured: {remark}" if remark else "", rank, generic.words(one.neuron), routed)))
-    return Cell(chips=raised_first(strongest[one.neuron], one.activation), remark=words)
+    words = f"measured: {remark}" if remark else "", rank, generic.words(one.neuron), routed
+    return raised_first(strongest[one.neuron], one.activation, *words)
 
 
 def _effects(found: "Sequence[ValueNeuron]") -> "ColumnOf[ValueNeuron]":
@@ -364,19 +412,15 @@ def query_table(
     told = stored.told(atlas, selection, "through")
     strongest = atlas.strongest_tokens([one.neuron for one in found], _DEPTH)
 
-    def tokens(one: "QueryNeuron") -> tuple[Chip, ...]:
-        ends = strongest[one.neuron]
-        return token_chips(ends.promotes, "promotes") + token_chips(ends.suppresses[:3], "suppresses")
-
     def through(one: "QueryNeuron") -> tuple[Chip, ...]:
         place = replace(selection.place, read=one.neuron, through=None)
         href, name = navigation.href("prompt", replace(selection, place=place)), f"{one.neuron.label} through a head"
         return (link("through a head", href, name=name),) if told(one.neuron.label) else ()
 
     columns: list[ColumnOf[QueryNeuron]] = [
-        NEURON,
+        named(strongest, atlas),
         bar("score (nats)", found, lambda one: one.score, nats, "its share of what switched the value neurons on"),
-        chips_of("promotes, then suppresses", "tokens", tokens),
+        both_ends(strongest),
         chips_of("", "action", through),
     ]
     table(found, columns, lambda one: neuron_link(one.neuron, selection), key=key, here="prompt", label=label)

@@ -5,7 +5,7 @@ are repeated on both sides of a join, because zone maps prune only what a condit
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Column,
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     and_,
     case,
+    cast,
     false,
     func,
     literal,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     text,
     union_all,
 )
+from sqlalchemy.types import UserDefinedType
 
 from db.catalogue.schema import (
     SIGN_CODES,
@@ -41,8 +43,24 @@ from db.questions import Filters, Order
 Statement = Select[*tuple[Any, ...]]
 Answer = Row[*tuple[Any, ...]]
 
-Spans = Sequence[tuple[int, int]] | None
-"""First and last ids of runs of neurons; None for all."""
+
+class Within(NamedTuple):
+    """Which neurons a search is among, and which of their ends."""
+
+    spans: Sequence[tuple[int, int]] | None = None
+    """First and last ids of runs of neurons; None for all."""
+    ends: str | None = None
+    """1 for each end that is wanted, else 0: of every neuron by id, the end it suppresses, then the one it promotes."""
+
+
+class _Bits(UserDefinedType[str]):
+    """Zeros and ones."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "BIT"
+
 
 TOKEN_COLUMNS = (token.c.token_id, token.c.text, token.c.display, token.c.special)
 
@@ -113,13 +131,13 @@ def tokens_beginning(word: str) -> Statement:
 # Neurons by token.
 
 
-def hits(token_ids: Sequence[int], filters: Filters, spans: Spans, limit: int, offset: int) -> Statement:
+def hits(token_ids: Sequence[int], filters: Filters, within: Within, limit: int, offset: int) -> Statement:
     """Columns: neuron_id, sign, rank, token_id, logit, z; best first."""
     pairs = token_neuron
     found = select(pairs.c.neuron_id, pairs.c.sign, pairs.c.rank, pairs.c.token_id, pairs.c.z)
     if filters.order is Order.LOGIT:
         found = found.join(neuron, pairs.c.neuron_id == neuron.c.neuron_id)
-    found = found.where(*pair_conditions(token_ids, filters, spans))
+    found = found.where(*pair_conditions(token_ids, filters, within))
     page = found.order_by(*_ordering(filters, pairs)).limit(limit).offset(offset).subquery("page")
     logit = page.c.z * neuron.c.std + neuron.c.mean
     return (
@@ -129,26 +147,26 @@ def hits(token_ids: Sequence[int], filters: Filters, spans: Spans, limit: int, o
     )
 
 
-def hit_count(token_ids: Sequence[int], filters: Filters, spans: Spans) -> Statement:
+def hit_count(token_ids: Sequence[int], filters: Filters, within: Within) -> Statement:
     """One row: the number of rows that :func:`hits` has without a limit."""
-    return select(func.count()).select_from(token_neuron).where(*pair_conditions(token_ids, filters, spans))
+    return select(func.count()).select_from(token_neuron).where(*pair_conditions(token_ids, filters, within))
 
 
-def layer_counts(token_ids: Sequence[int], filters: Filters, spans: Spans) -> Statement:
+def layer_counts(token_ids: Sequence[int], filters: Filters, within: Within) -> Statement:
     """Columns: layer, kind, sign, distinct neurons."""
     pairs = token_neuron
     groups = (neuron.c.layer, neuron.c.kind, pairs.c.sign)
     return (
         select(*groups, func.count(pairs.c.neuron_id.distinct()))
         .select_from(pairs.join(neuron, pairs.c.neuron_id == neuron.c.neuron_id))
-        .where(*pair_conditions(token_ids, filters, spans))
+        .where(*pair_conditions(token_ids, filters, within))
         .group_by(*groups)
         .order_by(neuron.c.layer, neuron.c.kind, pairs.c.sign.desc())
     )
 
 
-def pair_conditions(token_ids: Sequence[int], filters: Filters, spans: Spans) -> list[ColumnElement[bool]]:
-    """What a row of ``token_neuron`` must fulfil, without a look at its neuron: that is in the spans of ids."""
+def pair_conditions(token_ids: Sequence[int], filters: Filters, within: Within) -> list[ColumnElement[bool]]:
+    """What a row of ``token_neuron`` must fulfil, without a look at its neuron: that is told by its id."""
     pairs = token_neuron
     found = [among(pairs.c.token_id, token_ids)]
     if filters.sign is not None:
@@ -157,11 +175,17 @@ def pair_conditions(token_ids: Sequence[int], filters: Filters, spans: Spans) ->
         found.append(pairs.c.rank <= filters.max_rank)
     if filters.min_z is not None:
         found.append(pairs.c.z * pairs.c.sign >= filters.min_z)
-    return found + _within(pairs.c.neuron_id, spans)
+    return found + _within(pairs.c.neuron_id, pairs.c.sign, within)
 
 
-def _within(neuron_id: ColumnElement[int], spans: Spans) -> list[ColumnElement[bool]]:
-    return [] if spans is None else [or_(false(), *(neuron_id.between(*span) for span in spans))]
+def _within(neuron_id: ColumnElement[int], sign: ColumnElement[int], within: Within) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if within.spans is not None:
+        found.append(or_(false(), *(neuron_id.between(*span) for span in within.spans)))
+    if within.ends is not None:
+        place = 2 * neuron_id + case((sign > 0, 1), else_=0)
+        found.append(func.get_bit(cast(within.ends, _Bits()), place) == 1)
+    return found
 
 
 def _ordering(filters: Filters, pairs: FromClause) -> list[ColumnElement[Any]]:
@@ -283,7 +307,9 @@ def closeness(token_ids: Sequence[int]) -> Statement:
 # Concepts.
 
 
-def concept_neurons(weights: Mapping[int, float], filters: Filters, spans: Spans, limit: int, offset: int) -> Statement:
+def concept_neurons(
+    weights: Mapping[int, float], filters: Filters, within: Within, limit: int, offset: int
+) -> Statement:
     """Columns: neuron_id, sign, score; the ends of neurons whose score is above 0, best first.
 
     The score of an end is the sum of weight · √|z| over the tokens it holds: the root, because two tokens of a concept
@@ -292,7 +318,7 @@ def concept_neurons(weights: Mapping[int, float], filters: Filters, spans: Spans
     pairs, score = token_neuron, _score(weights)
     return (
         select(pairs.c.neuron_id, pairs.c.sign, score)
-        .where(*pair_conditions(list(weights), filters, spans))
+        .where(*pair_conditions(list(weights), filters, within))
         .group_by(pairs.c.neuron_id, pairs.c.sign)
         .having(score > 0)
         .order_by(score.desc(), pairs.c.neuron_id, pairs.c.sign.desc())
@@ -301,12 +327,12 @@ def concept_neurons(weights: Mapping[int, float], filters: Filters, spans: Spans
     )
 
 
-def concept_count(weights: Mapping[int, float], filters: Filters, spans: Spans) -> Statement:
+def concept_count(weights: Mapping[int, float], filters: Filters, within: Within) -> Statement:
     """One row: how many rows :func:`concept_neurons` has without a limit."""
     pairs = token_neuron
     ends = (
         select(pairs.c.neuron_id)
-        .where(*pair_conditions(list(weights), filters, spans))
+        .where(*pair_conditions(list(weights), filters, within))
         .group_by(pairs.c.neuron_id, pairs.c.sign)
         .having(_score(weights) > 0)
     )
@@ -324,7 +350,7 @@ def matched_tokens(neuron_ids: Sequence[int], token_ids: Sequence[int], filters:
     pairs = token_neuron
     return (
         select(pairs.c.neuron_id, pairs.c.sign, pairs.c.token_id, pairs.c.rank, pairs.c.z)
-        .where(*pair_conditions(token_ids, filters, None), among(pairs.c.neuron_id, neuron_ids))
+        .where(*pair_conditions(token_ids, filters, Within()), among(pairs.c.neuron_id, neuron_ids))
         .order_by(pairs.c.neuron_id, pairs.c.sign.desc(), pairs.c.rank)
     )
 
@@ -403,7 +429,7 @@ def overview(quantiles: Sequence[int]) -> Statement:
     return select(*groups, func.count(), *figures).group_by(*groups).order_by(*groups)
 
 
-def most_peaked(filters: Filters, spans: Spans, limit: int) -> Statement:
+def most_peaked(filters: Filters, within: Within, limit: int) -> Statement:
     """Columns: neuron_id, sign, z, TOKEN_COLUMNS; by falling |z|."""
     ends = []
     for sign, z in ((Sign.PROMOTES, neuron.c.top_z), (Sign.SUPPRESSES, neuron.c.bottom_z)):
@@ -411,7 +437,7 @@ def most_peaked(filters: Filters, spans: Spans, limit: int) -> Statement:
             code = SIGN_CODES[sign]
             least = [] if filters.min_z is None else [z * code >= filters.min_z]
             end = select(neuron.c.neuron_id, literal(code).label("sign"), z.label("z"))
-            ends.append(end.where(*_within(neuron.c.neuron_id, spans), *least))
+            ends.append(end.where(*_within(neuron.c.neuron_id, literal(code), within), *least))
     found = union_all(*ends).subquery("found")
     ordering = (func.abs(found.c.z).desc(), found.c.neuron_id, found.c.sign.desc())
     best = select(found).order_by(*ordering).limit(limit).subquery("best")

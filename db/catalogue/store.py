@@ -129,7 +129,7 @@ class Catalogue(Tokens):
         if not wanted:
             return ()
         known = self.tokens(wanted)
-        rows = self.rows(statements.hits(wanted, filters, self.layout.spans(filters), limit, offset))
+        rows = self.rows(statements.hits(wanted, filters, self._within(filters), limit, offset))
         told = self._told(row[0] for row in rows)
         return tuple(
             Hit(self.layout.neuron(neuron_id), sign_of(sign), rank, known[token_id], logit, z, *told(neuron_id))
@@ -139,12 +139,12 @@ class Catalogue(Tokens):
     def count_hits(self, token_ids: Iterable[int], filters: Filters = EVERYTHING) -> int:
         """How many hits :meth:`search_token` has in all."""
         wanted = self.checked(token_ids, filters)
-        return int(self.rows(statements.hit_count(wanted, filters, self.layout.spans(filters)))[0][0]) if wanted else 0
+        return int(self.rows(statements.hit_count(wanted, filters, self._within(filters)))[0][0]) if wanted else 0
 
     def layers_of(self, token_ids: Iterable[int], filters: Filters = EVERYTHING) -> tuple[LayerCount, ...]:
         """Distinct neurons among the hits, for each layer, kind and sign that has any."""
         wanted = self.checked(token_ids, filters)
-        rows = self.rows(statements.layer_counts(wanted, filters, self.layout.spans(filters))) if wanted else []
+        rows = self.rows(statements.layer_counts(wanted, filters, self._within(filters))) if wanted else []
         return tuple(LayerCount(layer, kind_of(kind), sign_of(sign), count) for layer, kind, sign, count in rows)
 
     def layer_counts(self, token_ids: Iterable[int], filters: Filters = EVERYTHING) -> "pd.DataFrame":
@@ -165,15 +165,20 @@ class Catalogue(Tokens):
         )
 
     def strongest_tokens(self, neurons: Sequence[Neuron], depth: int = 5) -> dict[Neuron, NeuronTokens]:
-        """The first ``depth`` tokens of both ends of up to some thousand neurons, in the order given, in one query."""
+        """The first ``depth`` tokens of both ends of up to some thousand neurons, in the order given, in one query; and
+        what the texts say of each, in another.
+        """
         ids = {self.layout.neuron_id(neuron): neuron for neuron in neurons}
         if not ids:
             return {}
         ends: dict[tuple[int, int], list[Token]] = {}
         for row in self.rows(statements.strongest_tokens(list(ids), depth)):
             ends.setdefault((row.neuron_id, row.sign), []).append(token_of(row))
+        marks = self.marks(neurons)
         return {
-            neuron: NeuronTokens(tuple(ends.get((neuron_id, 1), ())), tuple(ends.get((neuron_id, -1), ())))
+            neuron: NeuronTokens(
+                tuple(ends.get((neuron_id, 1), ())), tuple(ends.get((neuron_id, -1), ())), marks.get(neuron)
+            )
             for neuron_id, neuron in ids.items()
         }
 
@@ -199,6 +204,16 @@ class Catalogue(Tokens):
         rows = self.rows(statements.layer_statistics(block.first, block.size))
         columns = ["index", "head", "mean", "std", "norm", "top_logit", "bottom_logit", "top_z", "bottom_z"]
         return pd.DataFrame([tuple(row) for row in rows], columns=columns).astype({"head": "Int64"})
+
+    def _within(self, filters: Filters) -> statements.Within:
+        """Which neurons, and which of their ends, the filters leave."""
+        spans = self.layout.spans(filters)
+        if not filters.usual:
+            return statements.Within(spans)
+        if self.texts is None:
+            why = self.texts_problem or "No texts were read, as `python -m indexer texts MODEL` does"
+            raise AtlasError(f"Which ends are usually active is not known of {self.info.model}. {why.rstrip('.')}.")
+        return statements.Within(spans, self.texts.usual_ends)
 
     def checked(self, token_ids: Iterable[int], filters: Filters) -> list[int]:
         """The ids, each once.
@@ -257,7 +272,7 @@ class Catalogue(Tokens):
         weights = self._weights(concept, filters)
         if not weights:
             return ()
-        spans = self.layout.spans(filters)
+        spans = self._within(filters)
         ends = self.rows(statements.concept_neurons(weights, filters, spans, limit, offset))
         ids = sorted({row[0] for row in ends})
         known = {entry.token.token_id: entry for entry in concept.tokens}
@@ -280,7 +295,7 @@ class Catalogue(Tokens):
         weights = self._weights(concept, filters)
         if not weights:
             return 0
-        counted = statements.concept_count(weights, filters, self.layout.spans(filters))
+        counted = statements.concept_count(weights, filters, self._within(filters))
         return int(self.rows(counted)[0][0])
 
     def _weights(self, concept: Concept, filters: Filters) -> dict[int, float]:
@@ -370,7 +385,7 @@ class Catalogue(Tokens):
         """The ends of neurons whose first token stands out most, by z; of ``filters`` rank and order do not count."""
         check_page(limit)
         self.checked((), filters)
-        rows = self.rows(statements.most_peaked(filters, self.layout.spans(filters), limit))
+        rows = self.rows(statements.most_peaked(filters, self._within(filters), limit))
         told = self._told(row.neuron_id for row in rows)
         return tuple(
             PeakedNeuron(

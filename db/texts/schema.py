@@ -177,6 +177,12 @@ def marks(neuron_ids: Sequence[int]) -> Statement:
     return select(*_MARK).where(among(neuron_text.c.neuron_id, neuron_ids))
 
 
+def usual_ends() -> Statement:
+    """Columns: neuron_id, active_positive, active_negative."""
+    found = neuron_text.c
+    return select(found.neuron_id, found.active_positive, found.active_negative)
+
+
 def statistics(first: int, size: int) -> Statement:
     """Columns: neuron_id, mean, std, highest, lowest; in neuron order."""
     found = neuron_text.c

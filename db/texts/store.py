@@ -143,6 +143,28 @@ class Texts(ReadOnlyFile):
             raise NotFoundError(f"Window {window_id} is not stored: no excerpt refers to it.")
         return rows[0].document, rows[0].first, np.frombuffer(rows[0].token_ids, "<i4").tolist()
 
+    def tokens_of(self, window_id: int) -> tuple[Token, ...]:
+        """All tokens of a window, in order.
+
+        Raises:
+            NotFoundError: no excerpt refers to that window.
+        """
+        ids = self.window(window_id)[2]
+        known = self._tokens([ids])
+        return tuple(known[token_id] for token_id in ids)
+
+    @cached_property
+    def usual_ends(self) -> str:
+        """1 for each end that is usually active, else 0: of every neuron by id, the end it suppresses, then the one it
+        promotes.
+        """
+        table = np.array([tuple(row) for row in self.rows(schema.usual_ends())], np.int64).reshape(-1, 3)
+        ids, positive, negative = table.T
+        ends = np.zeros((self.catalogue.info.neurons, 2), np.uint8)
+        ends[ids, 1] = positive >= np.maximum(negative, 1)
+        ends[ids, 0] = negative > positive
+        return (ends + ord("0")).tobytes().decode()
+
     def marks(self, neurons: Iterable[Neuron]) -> dict[Neuron, Mark]:
         """The usual end and the name of neurons, in one statement; those not looked at are left out."""
         ids = {self.catalogue.layout.neuron_id(neuron): neuron for neuron in neurons}

@@ -239,6 +239,13 @@ class Workspace:
         with self.reading() as connection:
             return note_of(connection, model, neuron, among)
 
+    def notes_on(self, model: str, neurons: Sequence[Neuron], among: Sequence[str] = ("",)) -> dict[Neuron, NeuronNote]:
+        """What was noted of each of some neurons, in one statement; those of which nothing was are left out."""
+        same = _NOTE.c.model == model, _NOTE.c.neuron.in_([one.label for one in neurons]), _NOTE.c.checkpoint.in_(among)
+        with self.reading() as connection:
+            found = sorted(notes_of(connection, *same), key=lambda one: among.index(one.checkpoint), reverse=True)
+        return {one.neuron: one for one in found}  # of several of one neuron the first identity's
+
     def write_note(
         self,
         model: str,

@@ -124,7 +124,7 @@ def test_the_neighbour_of_a_heads_last_dimension_is_the_next_heads_first():
 
 def test_the_sign_of_the_activation_says_which_end_comes_first():
     ends = NeuronTokens((Token(0, "up", "up", False),), (Token(1, "down", "down", False),))
-    positive, negative = raised_first(ends, 2.0), raised_first(ends, -2.0)
+    positive, negative = raised_first(ends, 2.0).chips, raised_first(ends, -2.0).chips
     assert [(one.text, one.faint) for one in positive] == [("up", False), ("down", True)]
     assert [(one.text, one.faint) for one in negative] == [("down", False), ("up", True)]
 

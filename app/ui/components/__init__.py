@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from app.charts import LEGEND, STRENGTH, TONES
 from app.ui.navigation import follow, warn
-from app.words import literal
+from app.words import literal, signed
 from db.token_text import shorten
 
 FOLDER = "drawn"
@@ -63,6 +63,10 @@ class Cell:
     """A bar around zero, from -1 to 1."""
     remark: str = ""
     """A few words before the chips."""
+    called: str = ""
+    """Of a neuron, below its label: what it is called."""
+    own: bool = False
+    """People called it so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,31 @@ class TableRow:
 
     href: str
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextToken:
+    """A token of a text that activates a neuron, in display form; `hint` says what it is and how active."""
+
+    text: str
+    hint: str
+    share: float = 0.0
+    """Of the colours' scale, from -1 to 1."""
+    peak: bool = False
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextLine:
+    """A text that activates a neuron: its tokens, figures before them, and whether the text goes on at either end."""
+
+    label: str
+    value: str
+    about: str
+    tokens: tuple[TextToken, ...]
+    links: tuple[Chip, ...] = ()
+    before: bool = False
+    after: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +157,12 @@ def neuron_table(columns: Sequence[Column], rows: Sequence[TableRow], *, key: st
     """Neurons, one row each; a row opens its neuron."""
     data = {"columns": [as_data(one) for one in columns], "rows": [as_data(row) for row in rows]}
     mount("table", {"label": label, **data}, key, here)
+
+
+def excerpts(lines: Sequence[TextLine], *, most: float, key: str, here: str, label: str) -> None:
+    """Texts that activate a neuron, a line each; colours are full at `most` in size."""
+    scale = {"title": "activation; framed: the peak", "low": signed(-most), "high": signed(most)}
+    mount("excerpts", {"label": label, "lines": [as_data(one) for one in lines], "scale": scale}, key, here)
 
 
 def trail(steps: Sequence[Step], *, key: str, here: str) -> None:

@@ -80,9 +80,10 @@ _ROWS = (
             "Each row is one end of one neuron: the tokens it promotes, or those it suppresses. A search for a token "
             "ranks the neurons by how far it stands out at that end (z); a search for a concept, by how many of its "
             "tokens are there and how strongly.",
-            "The catalogue alone answers; no prompt is involved. Only a prompt can tell whether a neuron was active.",
+            "The catalogue alone answers; no prompt is involved. Only a prompt can tell whether a neuron was active. "
+            "Where texts were read, each row says how often the neuron is active with that end.",
         ),
-        terms=("FFN neuron", "attention neuron", "promotes, suppresses", "z", "concept"),
+        terms=("FFN neuron", "attention neuron", "promotes, suppresses", "usual end", "z", "concept"),
     ),
     Page(
         "token",
@@ -103,12 +104,16 @@ _ROWS = (
         selections.NeuronSelection,
         Needs(("TextInput",), (*_CHARTS, "TextArea", "ButtonGroup"), ("n",)),
         about=(
-            "One neuron from three sides: what it writes (the tokens of both ends), what switches it on (the tokens "
-            "that its key vector responds to most) and when it is active (a text to try it on).",
+            "One neuron from three sides: what it writes (the tokens of both ends), when it is active (the texts of a "
+            "corpus that activate it most, and any text to try it on) and what switches it on (the tokens that its key "
+            "vector responds to most).",
             "Its tokens are the same whatever the prompt. Which of the two ends counts depends on the prompt: the sign "
-            "of the activation decides.",
+            "of the activation decides. The end that is usually active stands first.",
         ),
-        terms=("value vector", "promotes, suppresses", "activation", "sign rule", "key vector", "z"),
+        terms=(
+            *("value vector", "promotes, suppresses", "activation", "sign rule", "active", "rate", "usual end"),
+            *("excerpt", "sign case", "key vector", "z"),
+        ),
     ),
     Page(
         "prompt",

@@ -29,7 +29,7 @@ from app.ui.common import (
     whole_files,
     without_model,
 )
-from app.ui.components import Chip, chip, chips, legend, link
+from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, nats, percent, signed
@@ -408,21 +408,21 @@ def _table(rows: "tuple[Change, ...]", selection: CompareSelection, atlas: Catal
     def activations(one: "Change") -> str:
         return " → ".join(f"{signed(run.activation)}{_source(run.position)}" for run in (one.first, one.second))
 
-    def raised(one: "Change") -> tuple[Chip, ...]:
+    def raised(one: "Change") -> Cell:
         return lists.raised_first(strongest[one.neuron], one.stronger.activation)
 
     by_run = "its activation in each run; negative swaps its two ends"
     lists.table(
         rows,
         [
-            lists.NEURON,
+            lists.named(strongest, atlas),
             lists.bar(
                 "Δ score (nats)", rows, lambda one: one.score, nats, "log-probability increase: second minus first"
             ),
             lists.text("first → second", "number", scores, "its score in each run, nats"),
             lists.text("Δ activation", "number extra", lambda one: signed(one.activation), "second minus first"),
             lists.text("first → second", "number extra", activations, by_run),
-            lists.chips_of(lists.RAISED, "tokens", raised, "by its activation in the run where it scored more"),
+            (Column(lists.RAISED, "tokens", "by its activation in the run where it scored more"), raised),
             lists.chips_of("", "action", lambda one: _actions(one, selection)),
         ],
         lambda one: lists.neuron_link(one.neuron, selection.first if one.stronger is one.first else selection.second),

@@ -318,7 +318,7 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
     if shown:
         left, right = st.columns([5, 3], gap="medium")
         with left:
-            _table(batches.with_tokens(shown, own), selection, most, measured, own.generic if own else Generic())
+            _table(batches.with_tokens(shown, own), selection, most, measured, own)
             legend("ffn", "attention", "promotes", "suppresses")
             _pager(rows, selection)
         with right:
@@ -365,20 +365,17 @@ def _particular(found: Compared, selection: ManySelection, atlas: Catalogue) -> 
     rows = batches.particular(found, selection, own)
     shown = _shown(rows, selection)
     if shown:
-        _particular_table(batches.with_tokens(shown, own), selection, best, measured, own.generic if own else Generic())
+        _particular_table(batches.with_tokens(shown, own), selection, best, measured, own)
         legend("ffn", "attention", "promotes", "suppresses")
         _pager(rows, selection)
     whole_files("neurons-of-two-sets", lambda: found.frame, "sets")
 
 
 def _particular_table(
-    rows: list[Particular], selection: ManySelection, best: ListOrder, measured: bool, generic: Generic
+    rows: list[Particular], selection: ManySelection, best: ListOrder, measured: bool, atlas: Catalogue | None
 ) -> None:
-    def tokens(one: Particular) -> tuple[Chip, ...]:
-        if one.tokens is None:
-            return (chip("not in this catalogue"),)
-        ends = one.tokens
-        return lists.token_chips(ends.promotes, "promotes") + lists.token_chips(ends.suppresses[:3], "suppresses")
+    generic = Generic() if atlas is None else atlas.generic
+    known = {one.neuron: one.tokens for one in rows if one.tokens is not None}
 
     def at(order: ListOrder | None, reverse: bool) -> str:
         return navigation.href(HERE, replace(selection, order=order, reverse=reverse, page=1))
@@ -386,7 +383,7 @@ def _particular_table(
     of = "measured difference" if best is ListOrder.EFFECT else "difference of scores"
     chance = f"of the {of}: how often prompts dealt out at random differ as much"
     columns: list[tuple[lists.ColumnOf[Particular], ListOrder | None]] = [
-        (lists.NEURON, ListOrder.LAYER),
+        (lists.named(known, atlas), ListOrder.LAYER),
         (
             lists.bar("A − B (nats)", rows, lambda one: one.difference, nats, "difference of the mean scores"),
             ListOrder.DIFFERENCE,
@@ -398,13 +395,7 @@ def _particular_table(
             ListOrder.CHANCE,
         ),
         (lists.text("q", "number", lambda one: f"{one.q:.2g}", "p, corrected for the number of neurons"), None),
-        (
-            (
-                Column("promotes, then suppresses", "tokens"),
-                lambda one: Cell(chips=tokens(one), remark=generic.words(one.neuron)),
-            ),
-            None,
-        ),
+        (lists.both_ends(known, generic.words), None),
     ]
     if measured:
         hint = "difference of the mean measured effects: what A’s answers lost without it, less what B’s lost"
@@ -457,17 +448,21 @@ def _filters(
         lists.order_fields(HERE, selection, orders, changed)
 
 
-def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured: bool, generic: Generic) -> None:
-    def tokens(one: NeuronRow) -> tuple[Chip, ...]:
-        if one.tokens is None:
-            return (chip("not in this catalogue"),)
-        return lists.raised_first(one.tokens, 1.0 if one.activation is None else one.activation)
+def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured: bool, atlas: Catalogue | None) -> None:
+    generic = Generic() if atlas is None else atlas.generic
+    known = {one.neuron: one.tokens for one in rows if one.tokens is not None}
+    ends = lists.both_ends(known, generic.words)
+
+    def tokens(one: NeuronRow) -> Cell:
+        if one.tokens is None or one.activation is None:
+            return ends[1](one)
+        return lists.raised_first(one.tokens, one.activation, generic.words(one.neuron))
 
     def at(order: ListOrder | None, reverse: bool) -> str:
         return navigation.href(HERE, replace(selection, order=order, reverse=reverse, page=1))
 
     columns: list[lists.ColumnOf[NeuronRow]] = [
-        lists.NEURON,
+        lists.named(known, atlas),
         lists.bar(
             "prompts", rows, lambda one: one.prompts, "{:.0f}".format, "how many have it in their list", full=most
         ),
@@ -478,7 +473,7 @@ def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured:
             lambda one: "" if one.activation is None else signed(one.activation),
             "over the same prompts; signed",
         ),
-        (Column(lists.RAISED, "tokens"), lambda one: Cell(chips=tokens(one), remark=generic.words(one.neuron))),
+        (Column(lists.RAISED, "tokens") if any(one.activation is not None for one in rows) else ends[0], tokens),
     ]
     orders: list[ListOrder | None] = [
         ListOrder.LAYER,

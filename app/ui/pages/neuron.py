@@ -38,13 +38,15 @@ from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
 from app.ui.pages.neuron_activity import on_prompt, switched_on_by, tried_on_text
+from app.ui.pages.neuron_texts import activating_texts
 from app.words import literal, nats, percent, signed
 from db.catalogue.export import card_frame
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, Sign
 from db.records import NeuronCard, TokenLogit
-from db.token_text import COMMAS, shorten
+from db.texts.records import NeuronTexts
+from db.token_text import COMMAS, legible, shorten
 from db.workspace import Mention, NeuronNote, Workspace
 from db.workspace.records import MAX_NOTE
 
@@ -86,7 +88,9 @@ def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str
     within = "" if neuron.head is None else f"head {neuron.head} in "
     within = within if neuron.expert is None else f"expert {neuron.expert} in "
     where = f"{within}layer {neuron.layer}"
-    title(f"{neuron.label} · {KIND_NAMES[neuron.kind]} neuron of {where}", _SIGN_RULE, HERE)
+    texts = attempt(lambda _watch: answers.texts_of(atlas, neuron))
+    called = _called(neuron, texts, atlas)
+    title(f"{neuron.label}{called} · {KIND_NAMES[neuron.kind]} neuron of {where}", _SIGN_RULE, HERE)
     navigation.name_tab("", neuron.label)
     warn(notices)
     if card.generic:
@@ -95,7 +99,11 @@ def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str
     rank = answers.rank_in_layer(neuron, layer, atlas.layout.sizes(neuron.layer))
     _paths(neuron, selection, rank, atlas)
     active = on_prompt(neuron, selection.origin, atlas) if selection.origin.prompt else None
-    _ends(card, active)
+    usual = None if texts is None else texts.usual
+    first = active or usual or Sign.PROMOTES
+    order = (first, next(sign for sign in Sign if sign is not first))
+    _ends(card, order, active, None if texts is None else answers.clearly_usual(texts))
+    activating_texts(neuron, texts, order, selection, atlas)
     _notes(neuron, atlas)
     switched_on_by(neuron, selection, atlas)
     tried_on_text(neuron, selection, atlas)
@@ -111,7 +119,14 @@ def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str
 
 def _page(neuron: Neuron, selection: NeuronSelection) -> str:
     """The page of another neuron, opened from the same prompt."""
-    return navigation.href(HERE, replace(selection, label=neuron.label))
+    return navigation.href(HERE, replace(selection, label=neuron.label, window=None))
+
+
+def _called(neuron: Neuron, texts: NeuronTexts | None, atlas: Catalogue) -> str:
+    """What people call it, else what its tokens and texts do, for the heading; empty where neither is known."""
+    own = stored.called(atlas, (neuron,)).get(neuron)
+    made = "" if texts is None or texts.name.text is None else legible(texts.name.text)
+    return f" “{own or made}”" if own or made else ""
 
 
 def _field(selection: NeuronSelection) -> None:
@@ -157,14 +172,18 @@ _CHIPS = 24
 _BARS = 20
 
 
-def _ends(card: NeuronCard, active: Sign | None) -> None:
-    """Both ends; the one that raised its tokens on the prompt first and strong, the other faint."""
-    order = (Sign.SUPPRESSES, Sign.PROMOTES) if active is Sign.SUPPRESSES else (Sign.PROMOTES, Sign.SUPPRESSES)
+def _ends(card: NeuronCard, order: tuple[Sign, Sign], active: Sign | None, usual: Sign | None) -> None:
+    """Both ends; the one that raised its tokens on the prompt, or else usually does, first and strong, the other faint
+    where there is a prompt.
+    """
     frame = card_frame(card)
     for column, sign in zip(st.columns(2, gap="large"), order, strict=True):
         faint = active is not None and sign is not active
         with column:
-            state = "" if active is None else ", lowered on this prompt" if faint else ", raised on this prompt"
+            state = "" if usual is None else ", usually raised" if sign is usual else ", usually lowered"
+            if active is not None:
+                state = ", lowered on this prompt" if faint else ", raised on this prompt"
+                state += "" if usual in (None, active) else ", unlike usually"
             st.header(("Promotes" if sign is Sign.PROMOTES else "Suppresses") + state, anchor=False)
             entries = card.top if sign is Sign.PROMOTES else card.bottom
             links = [_token(entry, sign, faint) for entry in entries[:_CHIPS]]
@@ -298,7 +317,7 @@ def _by_tokens(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> 
     lists.table(
         found,
         [
-            lists.NEURON,
+            lists.named(atlas.strongest_tokens([one.neuron for one in found], 1), atlas),
             lists.bar("similarity", found, lambda one: one.signed, signed, hint, full=1.0),
             lists.chips_of("shared tokens", "tokens", lambda one: lists.token_chips(one.shared[:10])),
         ],
@@ -322,13 +341,9 @@ def _by_value(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> N
     lists.table(
         found,
         [
-            lists.NEURON,
+            lists.named(strongest, atlas),
             lists.bar("cosine", found, lambda one: one.cosine, signed, hint, full=1.0),
-            lists.chips_of(
-                "tokens it promotes",
-                "tokens",
-                lambda one: lists.token_chips(strongest[one.neuron].promotes, "promotes"),
-            ),
+            lists.both_ends(strongest),
         ],
         lambda one: _page(one.neuron, selection),
         key="similar",
@@ -371,7 +386,7 @@ def _head(neuron: Neuron, selection: NeuronSelection, layer: pd.DataFrame, atlas
     lists.table(
         others,
         [
-            lists.NEURON,
+            lists.named(strongest, atlas),
             lists.bar("peak z", others, lambda one: one.z, signed, hint),
             end(Sign.PROMOTES),
             end(Sign.SUPPRESSES),

@@ -93,7 +93,7 @@ def _peaked(selection: OverviewSelection, atlas: Catalogue) -> None:
     lists.table(
         found,
         [
-            lists.NEURON,
+            lists.named(strongest, atlas),
             lists.token("the token that stands out; ▲ promoted, ▼ suppressed"),
             lists.bar("z-score", found, lambda one: one.z, signed, lists.Z_HINT),
             lists.strongest_tokens(strongest, "the next tokens of that end", skip=1),

@@ -380,12 +380,12 @@ def _every_progress(selection: PromptSelection, reading: Reading, atlas: Catalog
 def _every_list(found: Measured, selection: PromptSelection, atlas: Catalogue) -> None:
     for (name, title), column in zip(_EVERY.items(), st.columns(2, gap="medium"), strict=True):
         one, rows = found.found[name], found.found[name].neurons[: effects.LISTED]
-        tokens = partial(_raised, atlas.strongest_tokens([row.neuron for row in rows], 5))
+        strongest = atlas.strongest_tokens([row.neuron for row in rows], 5)
         columns: list[lists.ColumnOf[ValueNeuron]] = [
-            lists.NEURON,
+            lists.named(strongest, atlas),
             lists.bar("measured effect", rows, lambda row: row.effect or 0.0, nats, "nats of the answer; not a score"),
             lists.bar("score", rows, lambda row: row.score, nats, "nats; bars have their own scale"),
-            lists.chips_of(lists.RAISED, "tokens", tokens),
+            (Column(lists.RAISED, "tokens"), partial(_raised, strongest)),
         ]
         with column:
             st.markdown(f"**{title}**, the first {len(rows)}: {literal(one.chosen)}")
@@ -394,7 +394,7 @@ def _every_list(found: Measured, selection: PromptSelection, atlas: Catalogue) -
                 lists.table(rows, columns, opens, key=name, here=HERE, label=f"FFN neurons: {title}")
 
 
-def _raised(strongest: Mapping[Neuron, NeuronTokens], row: ValueNeuron) -> tuple[Chip, ...]:
+def _raised(strongest: Mapping[Neuron, NeuronTokens], row: ValueNeuron) -> Cell:
     return lists.raised_first(strongest[row.neuron], row.activation)
 
 

@@ -58,6 +58,9 @@ def draw() -> None:
     )
     atlas = open_catalogue()
     selection, notices = SearchSelection.read(navigation.params(), limits(atlas))
+    if selection.usual and atlas.texts is None:
+        selection = replace(selection, usual=False)
+        notices = [*notices, "No texts were read for this model, so which ends are usually active is not known."]
     warn(notices)
     named = selection.text or ", ".join(one.display for one in atlas.tokens(selection.tokens or ()).values())
     navigation.name_tab("Search", named)
@@ -110,6 +113,8 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
 
 def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, changed: Callable[[], None]) -> None:
     values = {"head": selection.head, "z": selection.min_z, "depth": selection.max_rank, "reverse": selection.reverse}
+    if atlas.texts is not None:
+        values["usual"] = selection.usual
     if atlas.info.expert_count:
         values["expert"] = selection.expert
     for name, value in values.items():
@@ -152,6 +157,9 @@ def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, chang
             width=190,
         )
         st.checkbox("Reversed order", key="search_reverse", on_change=changed)
+        if atlas.texts is not None:
+            hint = "Leaves out ends that are active in less than half of their neuron’s activations"
+            st.checkbox("Only ends that are usually active", key="search_usual", on_change=changed, help=hint)
 
 
 def _typed(selection: SearchSelection, by: By, atlas: Catalogue) -> SearchSelection:
@@ -175,6 +183,7 @@ def _typed(selection: SearchSelection, by: By, atlas: Catalogue) -> SearchSelect
         min_z=state["search_z"],
         max_rank=state["search_depth"],
         reverse=bool(state["search_reverse"]),
+        usual=bool(state.get("search_usual", False)),
         exact=bool(state.get("search_exact", selection.exact)) and chosen is By.CONCEPT,
         page=1,
     )
@@ -440,7 +449,7 @@ def _hit_columns(rows: Sequence[Hit], selection: SearchSelection, atlas: Catalog
     strongest = atlas.strongest_tokens([hit.neuron for hit in rows], 6)
     by_logit = order_of(selection, By.TOKEN) is Order.LOGIT
     return [
-        (lists.NEURON, PageOrder.NEURON),
+        (lists.named(strongest, atlas), PageOrder.NEURON),
         (lists.token("▲ among the neuron’s highest logits, ▼ among its lowest"), PageOrder.SIGN),
         (lists.text("rank", "number", lambda hit: f"{hit.rank}", lists.RANK_HINT), Order.RANK),
         (lists.bar("logit", rows, lambda hit: hit.logit, signed, "of the value vector alone"), Order.LOGIT)
@@ -463,7 +472,7 @@ def _end_columns(
     name, hint = ("mean z", _MEAN_Z) if selection.exact else ("score", _SCORE)
     matched = Column("matched", "list", "the concept’s tokens among the stored ones of that end")
     return [
-        (lists.NEURON, PageOrder.NEURON),
+        (lists.named(strongest, atlas), PageOrder.NEURON),
         (lists.bar(name, rows, lambda row: row.score, lambda value: f"{value:.2f}", hint), PageOrder.SCORE),
         ((matched, _matched), PageOrder.MATCHED),
         (lists.strongest_tokens(strongest, "strongest", "list", "its first tokens at that end"), None),

@@ -143,7 +143,7 @@ def _neurons(token: Token, sign: Sign, atlas: Catalogue) -> None:
     lists.table(
         hits,
         [
-            lists.NEURON,
+            lists.named(strongest, atlas),
             lists.text("rank", "number", lambda hit: f"{hit.rank}", lists.RANK_HINT),
             lists.bar("z-score", hits, lambda hit: hit.z, signed, lists.Z_HINT),
             lists.strongest_tokens(strongest),

@@ -129,6 +129,7 @@ function cellOf(column, cell, href, bothWays, open) {
   if (column.role === "name") {
     if (cell.dot) element.append(make("span", `dot ${cell.dot}`));
     element.append(link(make("a", "", cell.text), href, open));
+    if (cell.called) element.append(make("span", cell.own ? "called own" : "called", cell.called));
   } else if (column.role.startsWith("bar")) {
     element.append(balance(cell, bothWays));
   } else if (cell.chips) {
@@ -230,10 +231,10 @@ function mark(item, className, open) {
 }
 
 // Among many links the Tab key stops at one; the arrow keys lead on from there.
-function roam(root, across) {
-  const links = [...root.querySelectorAll("a")];
+function roam(root, across, what = "a") {
+  const links = [...root.querySelectorAll(what)];
   const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across };
-  const first = links.find((one) => one.hasAttribute("aria-current")) ?? links[0];
+  const first = links.find((one) => one.matches("[aria-current], .peak")) ?? links[0];
   for (const one of links) one.tabIndex = one === first ? 0 : -1;
   root.addEventListener("keydown", (event) => {
     const next = links[links.indexOf(event.target) + (steps[event.key] ?? 0)];
@@ -331,6 +332,39 @@ function coloured(data) {
   return whole;
 }
 
+// Texts that activate a neuron, a line each: its figures, then its tokens, coloured. Each line is one stop of the Tab key, and the arrow keys lead along
+// its tokens; the one that has the focus, or lies under the pointer, is read out beside the figures, with the way to its own page.
+function excerpts(data, open) {
+  const whole = make("div", "coloured");
+  const list = make("ol", "excerpts");
+  list.setAttribute("aria-label", data.label);
+  for (const line of data.lines) {
+    const item = make("li");
+    const about = make("div", "about");
+    const reading = make("span", "reading");
+    about.append(make("b", "", line.value), make("span", "what", line.about));
+    for (const one of line.links ?? []) about.append(chip(one, open));
+    about.append(reading);
+    const text = group("div", "pieces", line.label);
+    const pieces = line.tokens.map((token) => {
+      const piece = tinted(make("button", token.peak ? "piece peak" : "piece", token.text), token.share ?? 0);
+      piece.type = "button";
+      piece.setAttribute("aria-label", token.hint);
+      const say = () => reading.replaceChildren(token.href ? link(make("a", "", token.hint), token.href, open) : token.hint);
+      for (const kind of ["pointerenter", "focus", "click"]) piece.addEventListener(kind, say);
+      return piece;
+    });
+    if (line.before) text.append("… ");
+    text.append(...pieces);
+    if (line.after) text.append(" …");
+    roam(text, 1, "button");
+    item.append(about, text);
+    list.append(item);
+  }
+  whole.append(list, key(data.scale));
+  return whole;
+}
+
 // What is wider than its room says at which side there is more, and fades there.
 function sideways(sheet) {
   const hint = make("div", "hint");
@@ -397,7 +431,7 @@ document.addEventListener("click", (event) => {
   document.querySelector("[data-testid=stSidebarCollapseButton] button")?.click(); // on a phone it lies over the page
 }, true);
 
-const VIEWS = { chips, bars, table, columns, grid, coloured, trail, flow, promptBox, tokenField, copyLink };
+const VIEWS = { chips, bars, table, columns, grid, coloured, excerpts, trail, flow, promptBox, tokenField, copyLink };
 
 // One style sheet for all views: the browser reads it once.
 const sheet = new CSSStyleSheet();
