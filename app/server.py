@@ -22,7 +22,7 @@ from app.serving.api import api
 from app.serving.frontend import Asset, Assets, SecurityHeaders, of_folder, with_preloads
 from app.serving.health import health
 from app.serving.settings import Mode, configuration_or_exit
-from app.serving.startup import keep_little, send_at_once, warm_up
+from app.serving.startup import keep_little, send_at_once, share_cores, warm_up
 from app.ui.components import FOLDER, script, script_name
 from app.ui.navigation import escaped
 from app.ui.pages import PAGES
@@ -58,6 +58,7 @@ async def _running(_app: App) -> AsyncIterator[dict[str, object]]:
     yield {}
 
 
+share_cores()
 _SETTINGS = configuration_or_exit()
 if _SETTINGS.mode is Mode.CATALOGUE:  # the mode for small machines; where a model runs, its threads go first
     keep_little()

@@ -71,7 +71,7 @@ def _estimate(options: argparse.Namespace) -> str:
         raise AtlasError(
             f"--config {options.config}: there is no such file that ends in .json. Give a model's config.json."
         )
-    model = paper or checkpoint.locate(options.model)
+    model = paper or checkpoint.locate(options.model, make=False)
     found = estimate.estimate(model, depth=options.depth, memory_mb=options.memory_mb)
     if options.json:
         return json.dumps(asdict(found))

@@ -11,8 +11,8 @@ import math
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,14 +34,16 @@ from transformers.utils import logging as transformers_logging
 from db import settings
 from db.errors import AtlasError, first_line
 from db.files import State, sha256_of, state_of
-from indexer import demo_model, dequantised
+from indexer import adapters, demo_model, dequantised
 from indexer.architecture import Architecture, Dimensions
 from indexer.experts import expert_files
 from indexer.families import ARCHITECTURES, TRUNKS, WRAPPERS, architecture_of, dimensions_of, epsilon_of
 from indexer.generic import row_of
 from indexer.probe import config_of_first
 from indexer.refusals import (
+    INDEX,
     REFUSED,
+    SINGLE,
     adapter_alone,
     adapter_files,
     is_named_language_model,
@@ -76,7 +78,8 @@ class Checkpoint:
     folder: Path
     revision: str | None = None  # the hub's commit, where it came from one
     hub_id: str | None = None  # likewise its name there
-    config_alone: Path | None = None  # the file, where there is nothing else
+    config_alone: Path | None = None  # the file that tells its config, where nothing else is read
+    coded: str | None = None  # what a build does first where files hold no plain weights: “dequantises the file”
 
     @property
     def source(self) -> str:
@@ -87,6 +90,8 @@ class Checkpoint:
     def config(self) -> Any:
         """The transformers config, of a language model in plain numbers and of a known family; AtlasError if not."""
         path = self.config_alone or self.folder / "config.json"
+        if path.suffix == dequantised.SUFFIX:
+            return dequantised.config_of(path, dequantised.read_header(path))
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -95,12 +100,18 @@ class Checkpoint:
             ) from error
         if not isinstance(content, dict) or not content.get("model_type"):
             raise AtlasError(f"{path} is no model's config: it gives no model_type. Copy the model's own there.")
-        require_language_model(content, self.folder, wrapper=content["model_type"] in WRAPPERS)
-        if content["model_type"] not in CONFIG_MAPPING or content["model_type"] in REFUSED:
+        if self.coded:
+            content.pop("quantization_config", None)
+        if content["model_type"] in REFUSED:
+            architecture_of(SimpleNamespace(model_type=content["model_type"]))
+        require_language_model(content, self.folder, wrapper=content["model_type"] in WRAPPERS and not self.coded)
+        if content["model_type"] not in CONFIG_MAPPING:
             architecture_of(SimpleNamespace(model_type=content["model_type"]))
         try:
             with quietly():
                 found = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+                if self.coded:
+                    found.__dict__.pop("quantization_config", None)
                 return _trunk_of(found) if found.model_type in WRAPPERS else found
         except Exception as error:  # transformers' checks of a config raise their own
             raise AtlasError(
@@ -112,6 +123,8 @@ class Checkpoint:
     def wrapper(self) -> str | None:
         """The family of the whole, where this is the language trunk of a model that reads pictures too."""
         path = self.config_alone or self.folder / "config.json"
+        if path.suffix == dequantised.SUFFIX:
+            return None
         family = json.loads(path.read_text(encoding="utf-8"))["model_type"]
         return family if family in WRAPPERS else None
 
@@ -158,7 +171,8 @@ class Checkpoint:
         """The config's model_type, and how it is read, where that is not plain; as a build's stamp has it."""
         trunk = f", trunk of {self.wrapper}" if self.wrapper else ""
         rule = "" if self.config.model_type in ARCHITECTURES else ", read by the generic rule"
-        return f"{self.config.model_type}{trunk}{rule}"
+        adapted = f", {adapter}" if (adapter := adapters.adapter_of(self.folder)) else ""
+        return f"{self.config.model_type}{trunk}{rule}{adapted}"
 
     @cached_property
     def readings(self) -> tuple[str, ...]:
@@ -179,6 +193,9 @@ class Checkpoint:
     def notices(self) -> list[str]:
         """What of the folder is not used, and how the rest is read, in sentences."""
         found = list(self.readings)
+        if self.coded:
+            found.append(f"A build first {self.coded} into a folder of float32 weights, once.")
+            return found
         if self.config_alone is not None:
             found.append(
                 "Only the config was looked at. Whether its files are fit for a build shows when they are here."
@@ -191,6 +208,8 @@ class Checkpoint:
                 f"The weights were dequantised ({self.quantisation}), so they differ a little from those that their "
                 "makers trained."
             )
+        if adapter := adapters.adapter_of(self.folder):
+            found.append(f"The weights are of two: {adapter}.")
         if others := other_weights(self.folder):
             used = ", ".join(path.name for path in safetensors_files(self.folder)[:2])
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -229,6 +248,7 @@ class Checkpoint:
             (f"{row.old_head}.weight", f"{row.head}.weight") if row.old_head else None,
             expert_files(module) if mixture else None,
             bool(self.wrapper),
+            dequantised.SCALE if self.coded else None,
         )
 
     def _without_tensors(self, config: PretrainedConfig) -> PreTrainedModel:
@@ -326,9 +346,10 @@ def config_only(model: str | Path) -> Checkpoint | None:
     return Checkpoint(folder.resolve().name, folder, config_alone=path)
 
 
-def locate(model: str, *, models: Path | None = None) -> Checkpoint:
-    """Find a model by “demo”, a folder, the name of a folder under `models` (default: ATLAS_MODELS), a GGUF file, which
-    is dequantised into a folder there, or a hub id.
+def locate(model: str, *, models: Path | None = None, make: bool = True) -> Checkpoint:
+    """Find a model by “demo”, a folder, the name of a folder under `models` (default: ATLAS_MODELS), a GGUF file, or a
+    hub id. What holds no plain weights is made a folder of them under `models` (:mod:`indexer.dequantised`); with
+    `make` false it is looked at alone, and what is returned is `coded`.
 
     Raises:
         AtlasError: nothing of that name, a GGUF file that cannot be read, or the hub cannot be reached.
@@ -344,26 +365,73 @@ def locate(model: str, *, models: Path | None = None) -> Checkpoint:
         return Checkpoint(known.name, folder)
     for folder in (Path(model), models / model):
         if folder.is_dir():
+            if _is_adapter(folder):
+                return _adapted(Checkpoint(folder.resolve().name, folder), models, make=make)
             if not (folder / "config.json").is_file():
                 raise _no_model(folder)
             safetensors_files(folder)
-            return Checkpoint(folder.resolve().name, folder)
+            return _decoded(Checkpoint(folder.resolve().name, folder), models, make=make)
     if Path(model).is_file() and Path(model).suffix == dequantised.SUFFIX:
-        folder = dequantised.folder_of(Path(model), models)
-        return Checkpoint(folder.name, folder)
+        return _of_gguf(Path(model), models, make=make)
     if Path(model).is_file():
         raise AtlasError(f"{model} is a file; give the folder that holds config.json, the tokenizer and *.safetensors.")
     if Path(model).suffix == dequantised.SUFFIX:
         raise AtlasError(f"There is no file “{model}”.")
     if not _HUB_ID.fullmatch(model) or ".." in model:
         raise AtlasError(f"There is no folder “{model}”, and it is no hub id (owner/name) either.")
-    return _from_hub(model)
+    return _decoded(_from_hub(model), models, make=make)
+
+
+def _of_gguf(path: Path, models: Path, *, make: bool) -> Checkpoint:
+    if make:
+        folder = dequantised.folder_of(path, models)
+        return Checkpoint(folder.name, folder)
+    header = dequantised.read_header(path)
+    how = f"dequantises the file ({header.quantisation or 'GGUF'})"
+    found = Checkpoint(path.stem, path.parent, config_alone=path, coded=how)
+    dequantised.require_all_read(path, header, found.parameters)
+    return found
+
+
+def _decoded(found: Checkpoint, models: Path, *, make: bool) -> Checkpoint:
+    """The checkpoint itself, or where its files hold codes that can be undone, the one of what they stand for."""
+    if _is_adapter(found.folder):
+        return _adapted(found, models, make=make)
+    kind = dequantised.coding_of(found.folder)
+    if kind is None:
+        return found
+    coded = replace(found, coded=f"dequantises the files ({kind})")
+    _ = coded.stored  # refuses what is not as its config says
+    dequantised.require_scales(found.folder)
+    if not make:
+        return coded
+    folder = dequantised.of_codes(found.folder, found.name, models)
+    return Checkpoint(folder.name, folder)
+
+
+def _is_adapter(folder: Path) -> bool:
+    return bool(adapter_files(folder)) and not any((folder / name).is_file() for name in (SINGLE, INDEX))
+
+
+def _adapted(adapter: Checkpoint, models: Path, *, make: bool) -> Checkpoint:
+    """An adapter's base, which is here or in the hub's cache, with the adapter merged into it."""
+    name, base = adapters.base_of(adapter.folder), None
+    there = next((one for one in (Path(name), models / Path(name).name) if one.is_dir()), None)
+    if there is not None:
+        base = locate(str(there), models=models, make=make)
+    elif _HUB_ID.fullmatch(name):
+        with suppress(AtlasError):
+            base = _decoded(_from_hub(name, cached=True), models, make=make)
+    if base is None:
+        raise adapter_alone(adapter.folder)
+    if not make:
+        return replace(base, name=adapter.name, coded=f"merges the adapter into {base.name}")
+    made = adapters.merged(adapter.folder, adapter.name, base.folder, base.identity, models)
+    return Checkpoint(made.name, made)
 
 
 def _no_model(folder: Path) -> AtlasError:
     """Why a folder without config.json is none, and which folder may be meant."""
-    if adapter_files(folder):
-        return adapter_alone(folder)
     within = sorted(path.parent for path in (*folder.glob("*/config.json"), *folder.glob("snapshots/*/config.json")))
     if (folder / "modules.json").is_file():
         return AtlasError(f"{folder} is no language model: it is an embedding model of sentence-transformers.")
@@ -375,13 +443,18 @@ def _no_model(folder: Path) -> AtlasError:
     return AtlasError(f"{folder} is no model folder: it has no config.json.")
 
 
-def _from_hub(model: str) -> Checkpoint:
-    """The hub's snapshot, fetched where it can be reached, or else from its cache where that has all of the model."""
+def _from_hub(model: str, *, cached: bool = False) -> Checkpoint:
+    """The hub's snapshot, fetched where it can be reached, or else (with `cached`, in any case) from its cache where
+    that has all of the model.
+    """
     problem: Exception | None = None
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
-                model, allow_patterns=list(_HUB_FILES), ignore_patterns=list(_NOT_THE_MODEL)
+                model,
+                allow_patterns=list(_HUB_FILES),
+                ignore_patterns=list(_NOT_THE_MODEL),
+                local_files_only=cached,
             )
         )
     except IncompleteSnapshotError as error:  # perhaps of files that do not matter
@@ -393,12 +466,14 @@ def _from_hub(model: str) -> Checkpoint:
         ) from error
     checkpoint = Checkpoint(model.rpartition("/")[2], folder, revision=folder.name, hub_id=model)
     try:
+        if _is_adapter(folder):
+            return checkpoint
         if not (folder / "config.json").is_file():
             raise _no_model(folder)
         safetensors_files(folder)
         return checkpoint
     except AtlasError as lacking:
-        if problem is None and _hub_is_there(model):
+        if problem is None and (cached or _hub_is_there(model)):
             raise
         raise AtlasError(
             f"“{model}” is only partly in the hub's cache here, and the hub cannot be reached: {_why_not(problem)}. "

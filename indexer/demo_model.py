@@ -130,7 +130,7 @@ def fetch(name: str, models: Path, *, verify: bool = False, progress: Progress =
         parts = dequantised.load(gguf, header, dequantised.config_of(gguf, header))
         progress(f"{model.title}, 4/4: writing them as float32 safetensors ...")
         stamp = {"model": model.hub_id, "licence": model.licence, "source": model.source, "gguf_sha256": model.sha256}
-        dequantised.write(*parts, partial, stamp, header)
+        dequantised.write(*parts, partial, stamp, header.quantisation)
         (partial / "LICENSE-MODEL.txt").write_text(model.note.format(source=model.source), encoding="utf-8")
         progress(f"{model.title} is ready in {folder}.")
 

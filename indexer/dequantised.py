@@ -1,11 +1,11 @@
-"""A GGUF file as a model: dequantised once into an ordinary folder of safetensors, tokenizer and config.
+"""Quantised models made folders of plain weights, once: a GGUF file, or codes with scales.
 
-The numbers are those that transformers' own reader gives, in float32: a code times its scale has more digits than
-float16 or bfloat16 keep. The folder is made beside and renamed when it is whole; its stamp, ``atlas-source.json``, is
-written last and says which file it was made from and how that was quantised. A model's identity is that of the
-folder's weights, as any folder's.
+The numbers are those that transformers gives, in float32: a code times its scale has more digits than float16 or
+bfloat16 keep. The folder is made beside and renamed when it is whole; its stamp,
+``atlas-source.json``, is written last and says what it was made of and how that was quantised. A model's identity is
+that of the folder's weights, as any folder's.
 
-The reader passes over what it does not know, and draws at random what it does not find. Both are refused here.
+These readers pass over what they do not know, and draw at random what they do not find. Both are refused here.
 """
 
 import contextlib
@@ -14,9 +14,10 @@ import hashlib
 import io
 import json
 import math
+import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +27,17 @@ from db.errors import AtlasError, first_line
 from db.files import locked, sha256_of
 from db.lazy import lazy_import
 from indexer.families import ARCHITECTURES, architecture_of
-from indexer.refusals import REFUSED, require_language_model
+from indexer.refusals import REFUSED, as_quantised, read_json, require_language_model
 
 if TYPE_CHECKING:
     import gguf
     import torch
     import transformers
+
+    from indexer import stored
 else:  # where the folder is in place already, nobody need wait for these
     gguf, torch, transformers = (lazy_import(name) for name in ("gguf", "torch", "transformers"))
+    stored = lazy_import("indexer.stored")
 
 STAMP = "atlas-source.json"
 SUFFIX = ".gguf"
@@ -93,11 +97,7 @@ def folder_of(path: Path, models: Path, progress: Progress = say) -> Path:
             folder cannot be written. Nothing half-made is kept.
     """
     digest = sha256_of(path)
-    folders = [models / path.stem, models / f"{path.stem}-{digest[:8]}"]
-    own = next((one for one in folders if stamp_of(one).get("gguf_sha256") == digest), None)
-    folder = own or next((one for one in folders if not one.exists()), None)
-    if folder is None:
-        raise AtlasError(f"{path} would be dequantised into {folders[1]}, where something else lies. Move that away.")
+    folder = place_for(path, path.stem, digest, models)
     if is_whole(folder, digest):
         return folder
     header = read_header(path)
@@ -111,14 +111,24 @@ def folder_of(path: Path, models: Path, progress: Progress = say) -> Path:
             *load(path, header, config),
             partial,
             {"model": path.stem, "source": path.name, "gguf_sha256": digest},
-            header,
+            header.quantisation,
         )
 
     make(folder, lambda: is_whole(folder, digest), fill, room=1.1 * room)
     return folder
 
 
-# What a file says of itself
+def place_for(source: Path, name: str, digest: str, models: Path) -> Path:
+    """The folder in `models` for what is made of a source: its own, else one that is free."""
+    folders = [models / name, models / f"{name}-{digest[:8]}"]
+    own = next((one for one in folders if digest in _made_of(one)), None)
+    folder = own or next((one for one in folders if not one.exists()), None)
+    if folder is None:
+        raise AtlasError(f"{source} would be dequantised into {folders[1]}, where something else lies. Move that away.")
+    return folder
+
+
+# What a GGUF file says of itself
 
 
 def read_header(path: Path) -> Header:
@@ -158,7 +168,7 @@ def config_of(path: Path, header: Header) -> Any:
         AtlasError: it is not; with the reason.
     """
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             # The whole path, since transformers would take a file of that name in the working directory before it.
             config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=str(path.resolve()))
     except Exception as error:  # an architecture that it does not know, or values that it does not accept
@@ -212,7 +222,7 @@ def load(path: Path, header: Header, config: Any) -> tuple[Any, Any]:
     """
     where: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": str(path.resolve())}
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
             quantised, report = transformers.AutoModelForCausalLM.from_pretrained(
                 **where, config=config, dtype=torch.float32, output_loading_info=True
@@ -221,24 +231,34 @@ def load(path: Path, header: Header, config: Any) -> tuple[Any, Any]:
         raise _unreadable(path, first_line(error)) from error
     if lacking := sorted(report["missing_keys"]):
         raise _unreadable(path, f"the file lacks {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''}")
-    read, there = sum(one.numel() for one in quantised.parameters()), header.numbers.total() - len(header.slowed)
-    if read != there:
-        raise _unreadable(path, f"the file holds {there:,} numbers, and the model it makes of them has {read:,}")
+    require_all_read(path, header, sum(one.numel() for one in quantised.parameters()))
+    return _unmarked(quantised), tokenizer
+
+
+def require_all_read(path: Path, header: Header, parameters: int) -> None:
+    """Raises an AtlasError unless the model of a file has as many numbers as the file."""
+    there = header.numbers.total() - len(header.slowed)
+    if parameters != there:
+        raise _unreadable(path, f"the file holds {there:,} numbers, and the model it makes of them has {parameters:,}")
+
+
+def _unmarked(quantised: Any) -> Any:
+    """The same model without any memory of its quantisation, which save_pretrained would refuse or do again."""
     config = quantised.config
-    del config.quantization_config
+    config.__dict__.pop("quantization_config", None)
+    config.tie_word_embeddings = quantised.get_output_embeddings().weight is quantised.get_input_embeddings().weight
     config.__dict__.pop("_model_name_or_path", None)  # the file's title for a training run
-    # save_pretrained refuses a model that was loaded from a quantised file, so its weights move to a fresh one.
-    with _quiet_transformers(), torch.device("meta"):
+    with quiet_transformers(), torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(quantised.state_dict(), assign=True)
     model.tie_weights()
     model.generation_config = quantised.generation_config
-    return model, tokenizer
+    return model
 
 
-def write(model: Any, tokenizer: Any, folder: Path, stamp: Mapping[str, str], header: Header) -> None:
+def write(model: Any, tokenizer: Any, folder: Path, stamp: Mapping[str, str], quantisation: str | None) -> None:
     """Save model and tokenizer in a folder, and last of all the stamp."""
-    with _quiet_transformers():
+    with quiet_transformers():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     files = _weights(folder)
@@ -246,7 +266,7 @@ def write(model: Any, tokenizer: Any, folder: Path, stamp: Mapping[str, str], he
         shutil.copymode(folder / "config.json", path)  # safetensors leaves it readable by its owner alone
     whole = {
         **stamp,
-        "quantisation": header.quantisation,
+        "quantisation": quantisation,
         "weights_sha256": _sha256(files),
         "weights_bytes": _size(files),
     }
@@ -305,6 +325,104 @@ def _make(folder: Path, fill: Callable[[Path], None], room: float) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+# Codes with scales, in safetensors
+
+_UNDONE = {"fp8": "FP8", "mxfp8": "MXFP8"}
+"""By the method that a config names, the quantisations which transformers undoes on any machine."""
+SCALE = re.compile(r"(_scale_inv|\.(activation|input)_scale)$")
+_TOKENIZER = ("*token*.json", "vocab.*", "merges.txt", "*.model", "*.jinja", "generation_config.json")
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """A folder's tokenizer, which is copied as it is."""
+
+    folder: Path
+
+    def save_pretrained(self, to: Path) -> None:
+        """As tokenizers do."""
+        for path in {path for pattern in _TOKENIZER for path in self.folder.glob(pattern)}:
+            shutil.copy(path, to / path.name)
+
+
+def coding_of(folder: Path) -> str | None:
+    """How the weights in a folder are quantised, if that can be undone; None for all else."""
+    config = read_json(folder / "config.json")
+    given = config.get("quantization_config") if isinstance(config, dict) else None
+    return _UNDONE.get(str(given.get("quant_method"))) if isinstance(given, dict) else None
+
+
+def require_scales(folder: Path) -> None:
+    """Raises an AtlasError unless each code has a scale, of blocks that fill it; what lacks one would be read as it is,
+    and a scale of other blocks be spread over all.
+    """
+    places = stored.headers(stored.safetensors_files(folder))
+    block = read_json(folder / "config.json")["quantization_config"].get("weight_block_size")
+    for name, place in places.items():
+        if place.dtype in stored.PLAIN or SCALE.search(name):
+            continue
+        scale = places.get(f"{name}_scale_inv")
+        if not place.dtype.startswith("F8") or scale is None:
+            raise as_quantised(folder, f"{name} is of type {place.dtype} without a scale that transformers undoes")
+        if math.prod(scale.shape) != 1 and scale.shape != _grid(place.shape, block):
+            raise as_quantised(folder, f"the blocks of {name} do not divide it, and transformers does not undo that")
+
+
+def _grid(shape: tuple[int, ...], block: Sequence[int] | None) -> tuple[int, ...] | None:
+    """How many blocks a matrix has each way; None where they do not fill it."""
+    if block is None or len(shape) != len(block) or any(size % part for size, part in zip(shape, block, strict=True)):
+        return None
+    return tuple(size // part for size, part in zip(shape, block, strict=True))
+
+
+def of_codes(folder: Path, name: str, models: Path, progress: Progress = say) -> Path:
+    """The folder in `models` that holds the weights of a folder of codes; made the first time. See `folder_of`.
+
+    Raises:
+        AtlasError: transformers does not read all of it, or the folder cannot be written.
+    """
+    files, kind = stored.safetensors_files(folder), coding_of(folder)
+    digest = digest_of(folder / "config.json", *files)
+    made = place_for(folder, name, digest, models)
+    if is_whole(made, digest):
+        return made
+    room = 4.0 * sum(math.prod(place.shape) for place in stored.headers(files).values())
+
+    def fill(partial: Path) -> None:
+        progress(f"Dequantising {name} ({kind}) into {made}: once, {room / 1e9:.1f} GB of float32 ...")
+        stamp = {"model": name, "source": str(folder.resolve()), "source_sha256": digest}
+        write(_unmarked(read_whole(folder, dequantize=True)), TokenizerFiles(folder), partial, stamp, kind)
+
+    make(made, lambda: is_whole(made, digest), fill, room=1.1 * room)
+    return made
+
+
+def read_whole(folder: Path, **quantisation: Any) -> Any:
+    """The model of a folder in float32, all of it; `quantisation` is what its config is told of that besides."""
+    where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with quiet_transformers():
+            config = transformers.AutoConfig.from_pretrained(folder, **where)
+            if quantisation:
+                config.quantization_config = {**config.quantization_config, **quantisation}
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **where
+            )
+    except Exception as error:  # whatever its operations raise
+        raise AtlasError(f"transformers cannot read the model in {folder}: {first_line(error)}.") from error
+    if lacking := sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"]))):
+        raise AtlasError(f"transformers does not find all of the model in {folder}: {', '.join(lacking[:3])}.")
+    return model
+
+
+def digest_of(*parts: Path | str) -> str:
+    """Of the content of files, and of texts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(bytes.fromhex(sha256_of(part)) if isinstance(part, Path) else part.encode())
+    return digest.hexdigest()
+
+
 # The folder's stamp
 
 
@@ -316,12 +434,18 @@ def stamp_of(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def is_whole(folder: Path, gguf_sha256: str, *, verify: bool = False) -> bool:
-    """Whether the folder holds all that was made of that file: by the size of its weights, with `verify` by hash."""
+def _made_of(folder: Path) -> set[Any]:
+    """The hash of what the folder was made of; nothing where its stamp does not say."""
+    return {stamp_of(folder).get(name) for name in ("gguf_sha256", "source_sha256")} - {None}
+
+
+def is_whole(folder: Path, source_sha256: str, *, verify: bool = False) -> bool:
+    """Whether the folder holds all that was made of that source: by the size of its weights, with `verify` by hash."""
     stamp, files = stamp_of(folder), _weights(folder)
-    if stamp.get("gguf_sha256") != gguf_sha256 or stamp.get("weights_bytes") != _size(files):
+    if source_sha256 not in _made_of(folder) or stamp.get("weights_bytes") != _size(files):
         return False
-    if not all((folder / name).is_file() for name in ("config.json", "tokenizer.json")):
+    needed = ("config.json", "tokenizer.json") if "gguf_sha256" in stamp else ("config.json",)
+    if not all((folder / name).is_file() for name in needed):
         return False
     return not verify or stamp.get("weights_sha256") == _sha256(files)
 
@@ -351,7 +475,7 @@ def _sha256(files: list[Path]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep progress bars and notices of transformers off the terminal; its errors still raise."""
     logging = transformers.utils.logging
     verbosity = logging.get_verbosity()

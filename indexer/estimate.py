@@ -47,7 +47,7 @@ class Estimate:
     model: str
     parameters: int
     weight_bytes: int
-    """Of the files; without them, in the type that the config names."""
+    """Of the files; without them, in the type that the config names; in float32 where they are not plain yet."""
     neurons: int
     rows: int
     """Neuron-token rows, in one of the two orders."""
@@ -84,11 +84,12 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
     neurons = size.neurons_before(size.layers)
     rows = 2 * depth * neurons
     parameters = checkpoint.parameters
-    if checkpoint.config_alone is not None:
-        weight_bytes = parameters * _bytes_a_number(checkpoint.config)
-    else:
+    if checkpoint.config_alone is None:
         _ = checkpoint.stored  # refuses what a build would refuse
+    if checkpoint.config_alone is None and not checkpoint.coded:
         weight_bytes = sum(path.stat().st_size for path in safetensors_files(checkpoint.folder))
+    else:
+        weight_bytes = parameters * (4 if checkpoint.coded else _bytes_a_number(checkpoint.config))
 
     seconds_a_neuron, projector = _trial(size.vocabulary, size.d_model, depth, memory_mb)
     near = effort(size.vocabulary, size.d_model)
@@ -122,7 +123,7 @@ def estimate(checkpoint: Checkpoint, *, depth: int, memory_mb: int = MEMORY_MB) 
         gpus_seconds=starting + on_gpu / _GPUS + publishing,
         peak_memory=_PROCESS_BYTES + max(projecting, checking, publishing_bytes),
         file_size=rows * _FILE_BYTES_A_ROW + neurons * 32 + size.vocabulary * _FILE_BYTES_A_TOKEN,
-        disk_while_building=disk_needed(neurons, depth),
+        disk_while_building=disk_needed(neurons, depth) + bool(checkpoint.coded) * weight_bytes,
         notices=checkpoint.notices(),
     )
 

@@ -171,8 +171,9 @@ def adapter_alone(folder: Path) -> AtlasError:
     config = read_json(folder / ADAPTER_CONFIG)
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     return AtlasError(
-        f"{folder} holds an adapter{f' for {base}' if base else ''} (LoRA or the like), not a model. Merge it into its "
-        "base model (peft: merge_and_unload), save the result with save_pretrained, and give that folder."
+        f"{folder} holds an adapter{f' for {base}' if base else ''} (LoRA or the like), not a model. LoRA is merged "
+        "here where the base is a folder or in the hub's cache. Else merge it into its base (peft: merge_and_unload), "
+        "save the result with save_pretrained, and give that folder."
     )
 
 

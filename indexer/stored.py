@@ -169,6 +169,7 @@ class Promised:
         pieces: of experts, a file's name for a tensor -> the model's; and which expert's part it is and at which place,
             where the model holds those of all experts as one.
         wrapped: whether the files are those of a model that reads pictures too, whose language trunk this is.
+        scales: names of what stands beside codes, where codes are allowed.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -181,6 +182,7 @@ class Promised:
     renamed: tuple[str, str] | None = None
     pieces: Callable[[str], tuple[str, tuple[int, int] | None]] | None = None
     wrapped: bool = False
+    scales: re.Pattern[str] | None = None
 
 
 def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
@@ -195,7 +197,9 @@ def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     left: list[str] = []
     by_expert: dict[str, dict[tuple[int, int], Stored]] = {}
-    for name, place in _headers(safetensors_files(folder)).items():
+    for name, place in headers(safetensors_files(folder)).items():
+        if promised.scales is not None and promised.scales.search(name):
+            continue
         called, piece = (name, None) if promised.pieces is None else promised.pieces(name)
         known = _known_name(called, promised)
         if known is not None and piece is not None:
@@ -216,7 +220,7 @@ def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
                 found[one] = found[other]
     missing = sorted(promised.shapes.keys() - found.keys())
     _explain_unread(folder, promised, [name for name in left if not _HARMLESS.search(name)], missing)
-    if coded := sorted({place.dtype for place in found.values()} - PLAIN.keys()):
+    if (coded := sorted({place.dtype for place in found.values()} - PLAIN.keys())) and promised.scales is None:
         raise as_quantised(folder, f"numbers of type {', '.join(coded)}")
     if missing:
         raise _incomplete(folder, promised, missing)
@@ -235,11 +239,11 @@ def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
 
 def unread_tensors(folder: Path, stored: Mapping[str, Stored]) -> list[str]:
     """The names of those in the files that are no part of the model."""
-    return sorted(_headers(safetensors_files(folder)).keys() - {place.name for place in stored.values()})
+    return sorted(headers(safetensors_files(folder)).keys() - {place.name for place in stored.values()})
 
 
-def _headers(files: list[Path]) -> dict[str, Stored]:
-    """As transformers merges them: of tensors with one name, the last file's."""
+def headers(files: list[Path]) -> dict[str, Stored]:
+    """The tensors of files by name, as transformers merges them: of those with one name, the last file's."""
     found: dict[str, Stored] = {}
     for path in files:
         with opened(path) as file:

@@ -1,8 +1,9 @@
 """Many prompts: what was typed or opened from a file, each prompt's analysis, and which neurons stand in many lists."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,7 +16,7 @@ from app.answers import explain
 from app.answers.reading import FILTER_DEPTH as _TOKENS
 from app.answers.reading import arranged, exists, having
 from app.attribution import sets
-from app.attribution.frames import Said, said_of
+from app.attribution.frames import AT_MEAN, Said, said_of
 from app.attribution.frames import aggregate as aggregate_frame
 from app.attribution.prompt import PromptLine, lines_of
 from app.attribution.results import to_json
@@ -24,6 +25,7 @@ from app.serving import resources
 from app.serving.access import require_allowed, require_batch
 from app.serving.worker import Reason, RefusedError, Report
 from app.state.selections import ManySelection, PromptSelection
+from app.words import nats
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -76,6 +78,8 @@ class Aggregate:
         failed: prompts that could not be analysed, and why.
         models: whose analyses they are: names, and identities of checkpoints, empty in files of older versions.
         said: of each prompt that was analysed, what the model says.
+        together: by kind, what each answer lost without its ten strongest neurons, and on average without as many
+            random ones of the same layers, nats; empty where nothing was measured.
     """
 
     frame: pd.DataFrame
@@ -83,6 +87,19 @@ class Aggregate:
     failed: tuple[tuple[str, str], ...]
     models: tuple[tuple[str, str], ...]
     said: tuple[Said, ...] = ()
+    together: dict[NeuronKind, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+
+    @property
+    def controls(self) -> str:
+        """What the strongest hold together, beside random neurons; empty where nothing was measured."""
+        found = []
+        for kind, pairs in self.together.items():
+            strongest, random = np.array(pairs).T
+            found.append(
+                f"without the ten strongest {kind.words} neurons of its list an answer loses {_spread(strongest)}, "
+                f"without as many random ones of the same layers {_spread(random)}"
+            )
+        return f"Mean over {self.prompts} prompts ± deviation, nats: {'; '.join(found)}." if found else ""
 
     def is_of(self, atlas: Catalogue) -> bool:
         """Whether all are of the catalogue's model, so that its tokens are those of their neurons."""
@@ -92,13 +109,22 @@ class Aggregate:
         )
 
 
+def _spread(values: np.ndarray) -> str:
+    return f"{nats(float(values.mean()))} ± {values.std():.3f}"
+
+
 def aggregate_of(rows: list[dict[str, Any]]) -> Aggregate:
     """Rows as `row` and `read_upload` make them, put together."""
     failed = tuple((one["prompt"], one["error"]) for one in rows if "error" in one)
     analysed = [one for one in rows if "error" not in one]
     models = sorted({(one.get("model", ""), one.get("checkpoint") or "") for one in analysed})
     said = tuple(map(said_of, analysed))
-    return Aggregate(aggregate_frame(rows), len(said), failed, tuple(models), said)
+    together: dict[NeuronKind, tuple[tuple[float, float], ...]] = {}
+    for kind in NeuronKind:
+        found = [one["together"][kind] for one in analysed if kind in (one.get("together") or ())]
+        if pairs := tuple((one["effect"], float(np.mean(one["controls"]))) for one in found if one["controls"]):
+            together[kind] = pairs
+    return Aggregate(aggregate_frame(rows), len(said), failed, tuple(models), said, together)
 
 
 Tell = Callable[[float, str], None]
@@ -159,10 +185,60 @@ def known_aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...], measure: bo
 
 def aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...], measure: bool, tell: Tell) -> Aggregate:
     """The lists of many prompts, put together; analyses each prompt that was not analysed before."""
-    found = rows(atlas, asked, measure, tell)
+    found = rows(atlas, asked, measure, tell, 0.75 if measure else 1.0)
+    if measure:
+        found = _at_means(atlas, asked, found, tell)
     tell(1.0, "Putting their lists together …")
     key = (atlas.info.build_id, asked, measure)
     return resources.workshop().result("aggregate", key, lambda _report: aggregate_of(found))
+
+
+_FFN_LISTS = ("ffn_value_neurons", "ffn_suppressing_neurons")
+
+
+def _at_means(
+    atlas: Catalogue, asked: tuple[PromptLine, ...], found: list[dict[str, Any]], tell: Tell
+) -> list[dict[str, Any]]:
+    """The rows with what each listed FFN neuron does where it is replaced by its mean over these prompts; as they are
+    where there is one prompt, or a family whose activations cannot be replaced.
+    """
+    usable = tuple(line for line, one in zip(asked, found, strict=True) if "error" not in one)
+    shop, build = resources.workshop(), atlas.info.build_id
+
+    def means(report: Report) -> Any:
+        model = resources.ready(atlas, report)
+        return batch.means_over(model, _reported(usable, report), explain.settings_of(PromptSelection("")))
+
+    def effects(line: PromptLine, neurons: list[Neuron], over: Any, report: Report) -> list[float]:
+        model = resources.ready(atlas, report)
+        made: list[float] = batch.effects_of_means(model, line, _settings(line, False), over, neurons)
+        return made
+
+    changed = []
+    try:
+        over = shop.result("figures", (build, "means", usable), means) if len(usable) > 1 else None
+        for done, (line, one) in enumerate(zip(asked, found, strict=True)):
+            if "error" in one or over is None:
+                changed.append(one)
+                continue
+            tell(0.75 + done / len(asked) / 4, f"Its neurons at their means, {done + 1} of {len(asked)}")
+            listed = {name: one.get(name) or [] for name in _FFN_LISTS}
+            neurons = [Neuron.parse(each["neuron"]) for some in listed.values() for each in some]
+            key = (build, "at means", line, usable)
+            figures = iter(shop.result("figures", key, partial(effects, line, neurons, over)))
+            new = {name: [each | {"effect_of_mean": next(figures)} for each in some] for name, some in listed.items()}
+            changed.append(one | new)
+    except RefusedError:
+        raise
+    except AtlasError:  # of a family
+        return found
+    return changed
+
+
+def _reported(lines: Sequence[PromptLine], report: Report) -> Iterator[PromptLine]:
+    for done, line in enumerate(lines):
+        report(f"Means over these prompts, {done + 1} of {len(lines)} …")
+        yield line
 
 
 # One set of prompts against another.
@@ -285,6 +361,7 @@ class NeuronRow:
         score: its mean over those, nats.
         activation: its mean over those, signed; None for query neurons.
         effect: the mean of what was measured over those, nats; None where nothing was.
+        of_mean: likewise where it was replaced by its mean over the prompts, not by nothing.
         tokens: its strongest tokens; None where the catalogue has no such neuron, or the file is of another model.
     """
 
@@ -293,6 +370,7 @@ class NeuronRow:
     score: float
     activation: float | None
     effect: float | None
+    of_mean: float | None
     tokens: NeuronTokens | None
 
 
@@ -326,13 +404,13 @@ def neurons(frame: pd.DataFrame, asked: ManySelection, atlas: Catalogue | None) 
     where there is a catalogue of their own model.
     """
     frame = frame[(frame["role"] == asked.role) & (frame["prompts"] >= asked.least)]
-    measured = frame["mean_effect"] if "mean_effect" in frame else [None] * len(frame)
-    figures = zip(
-        frame["neuron"], frame["prompts"], frame["mean_score"], frame["mean_activation"], measured, strict=True
-    )
+    missing = [None] * len(frame)
+    columns = ("neuron", "prompts", "mean_score", "mean_activation", "mean_effect", AT_MEAN)
     rows = [
-        NeuronRow(Neuron.parse(label), int(prompts), score, _number(activation), _number(effect), None)
-        for label, prompts, score, activation, effect in figures
+        NeuronRow(Neuron.parse(label), int(prompts), score, _number(active), _number(effect), _number(of_mean), None)
+        for label, prompts, score, active, effect, of_mean in zip(
+            *(frame.get(name, missing) for name in columns), strict=True
+        )
     ]
     return _asked_for(rows, asked, atlas)
 
@@ -399,6 +477,13 @@ class _Display(BaseModel):
     display: Annotated[str, Field(max_length=1000)]
 
 
+class _Together(BaseModel):
+    """What the strongest hold together, beside random ones."""
+
+    effect: FiniteFloat
+    controls: Annotated[list[FiniteFloat], Field(max_length=1000)]
+
+
 class _Row(BaseModel):
     """One prompt, without its lists of neurons."""
 
@@ -409,6 +494,7 @@ class _Row(BaseModel):
     target: _Token | None = None
     predictions: list[_Token] | None = None
     displays: list[_Display] | None = None
+    together: dict[NeuronKind, _Together] | None = None
 
 
 _LISTS: Any = dict.fromkeys(ROLES.values(), (Annotated[list[_Entry], Field(max_length=_MAX_LISTED)] | None, None))

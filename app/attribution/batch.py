@@ -10,7 +10,7 @@ import codecs
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ import torch
 
 from app.attribution.ablation import Effects, part_scores
 from app.attribution.analysis import analyse
+from app.attribution.measured import Means
 from app.attribution.prompt import PromptLine, Settings, lines_of, valid_unicode
 from app.attribution.results import to_json
 from app.attribution.run import Ranges, run_prompt
 from app.attribution.sets import VARIED, Figures, generic_neurons, listed_figures
 from db.errors import AtlasError
-from db.neuron import Neuron, Part
+from db.neuron import Neuron, NeuronKind, Part
 from db.records import Generic, short_identity
 from indexer.language_model import LanguageModel
 
@@ -166,6 +167,33 @@ def _row(model: LanguageModel, line: PromptLine, settings: Settings, ranges: Ran
         return to_json(analyse(model, line.prompt, line.applied(settings), ranges=ranges))
     except AtlasError as error:
         return {"prompt": line.prompt, "error": str(error)}
+
+
+# Neurons replaced by their means over the prompts, instead of by nothing.
+
+
+def means_over(model: LanguageModel, lines: Iterable[PromptLine], settings: Settings) -> Means:
+    """How active neurons are over prompts that can be explained; each is run, and let go of before the next.
+
+    Raises:
+        AtlasError: there are none.
+    """
+    with torch.inference_mode():
+        return Means.over(run_prompt(model, line.prompt, line.applied(settings)) for line in lines)
+
+
+def effects_of_means(
+    model: LanguageModel, line: PromptLine, settings: Settings, means: Means, neurons: Sequence[Neuron]
+) -> list[float]:
+    """What the answer of a prompt loses with each FFN neuron at its mean instead, at the analysed position; nats.
+
+    Raises:
+        AtlasError: the prompt cannot be explained, or this family has no activations that means could replace.
+    """
+    with torch.inference_mode():
+        run = run_prompt(model, line.prompt, line.applied(settings))
+        numbers = torch.tensor([run.ffn.numbers(one)[0] for one in neurons], dtype=torch.long)
+        return Effects.of(run, means=means).entries(NeuronKind.FFN, numbers).tolist()
 
 
 # A set of prompts against another.

@@ -22,6 +22,7 @@ from app.attribution.results import Prediction, SublayerScores, Target, ValueNeu
 from app.attribution.run import PREDICTIONS, PromptRun, Ranges, run_prompt
 from app.attribution.score import array
 from app.attribution.search import routed
+from db.catalogue.export import experts_only
 from db.neuron import Neuron, NeuronKind, Part, Wanted
 from indexer.architecture import Conventions
 from indexer.language_model import LanguageModel
@@ -347,11 +348,13 @@ def heads_frame(comparison: Comparison) -> pd.DataFrame:
 
 
 def changes_frame(comparison: Comparison, kind: NeuronKind) -> pd.DataFrame:
-    """One row per neuron. Columns: neuron, layer, delta_score, score_1, score_2 (nats), delta_activation, activation_1,
-    activation_2 (signed), position_1, position_2 (source positions; absent for FFN neurons).
+    """One row per neuron. Columns: neuron, layer, expert (only where any is an expert's), delta_score, score_1, score_2
+    (nats), delta_activation, activation_1, activation_2 (signed), position_1, position_2 (source positions; absent for
+    FFN neurons).
     """
     frame = pd.DataFrame([one.named() for one in comparison.neurons[kind]], columns=_CHANGES)
-    return frame.astype({"position_1": "Int64", "position_2": "Int64"})
+    frame.insert(2, "expert", [one.neuron.expert for one in comparison.neurons[kind]])
+    return experts_only(frame.astype(dict.fromkeys(("expert", "position_1", "position_2"), "Int64")))
 
 
 def neurons_frame(comparison: Comparison) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from app.attribution.results import (
     ValueNeuron,
     value_layer_counts,
 )
+from db.catalogue.export import experts_only
 from db.neuron import NeuronKind
 from db.token_text import display
 from db.workspace.records import ROLES
@@ -59,8 +60,9 @@ def value_neurons_frame(analysis: Analysis, kind: NeuronKind) -> pd.DataFrame:
 
 
 def neurons_frame(analysis: Analysis, found: tuple[ValueNeuron, ...]) -> pd.DataFrame:
-    """Columns: neuron, layer, head, position, source (that position's token), score (nats), activation (signed); and,
-    where they are known, effect (nats) and rank (of the target among the tokens that the neuron raised).
+    """Columns: neuron, layer, head, expert (only where any is an expert's), position, source (that position's token),
+    score (nats), activation (signed); and, where they are known, effect (nats) and rank (of the target among the tokens
+    that the neuron raised).
 
     head, position and source are absent for FFN neurons.
     """
@@ -69,6 +71,7 @@ def neurons_frame(analysis: Analysis, found: tuple[ValueNeuron, ...]) -> pd.Data
             one.neuron.label,
             one.neuron.layer,
             one.neuron.head,
+            one.neuron.expert,
             one.position,
             None if one.position is None else analysis.tokens[one.position].display,
             one.score,
@@ -78,10 +81,10 @@ def neurons_frame(analysis: Analysis, found: tuple[ValueNeuron, ...]) -> pd.Data
         )
         for one in found
     ]
-    columns = ["neuron", "layer", "head", "position", "source", "score", "activation", "effect", "rank"]
-    kinds = {"head": "Int64", "position": "Int64", "effect": "Float64", "rank": "Int64"}
+    columns = ["neuron", "layer", "head", "expert", "position", "source", "score", "activation", "effect", "rank"]
+    kinds = {"head": "Int64", "expert": "Int64", "position": "Int64", "effect": "Float64", "rank": "Int64"}
     frame = pd.DataFrame(rows, columns=columns).astype(kinds)
-    return frame.drop(columns=[name for name in ("effect", "rank") if frame[name].isna().all()])
+    return experts_only(frame.drop(columns=[name for name in ("effect", "rank") if frame[name].isna().all()]))
 
 
 def layer_counts_frame(analysis: Analysis) -> pd.DataFrame:
@@ -96,9 +99,10 @@ def layer_counts_frame(analysis: Analysis) -> pd.DataFrame:
 
 
 def query_neurons_frame(found: tuple[QueryNeuron, ...]) -> pd.DataFrame:
-    """Columns: neuron, layer, score (nats)."""
-    rows = [(one.neuron.label, one.neuron.layer, one.score) for one in found]
-    return pd.DataFrame(rows, columns=["neuron", "layer", "score"])
+    """Columns: neuron, layer, expert (only where any is an expert's), score (nats)."""
+    rows = [(one.neuron.label, one.neuron.layer, one.neuron.expert, one.score) for one in found]
+    columns = ["neuron", "layer", "expert", "score"]
+    return experts_only(pd.DataFrame(rows, columns=columns).astype({"expert": "Int64"}))
 
 
 def query_layers_frame(query: Query) -> pd.DataFrame:
@@ -181,6 +185,7 @@ def keys_frame(sides: tuple[KeySide, ...]) -> pd.DataFrame:
 # Which neurons matter over many prompts: how often each stands in a prompt's top k, and with what score.
 
 COLUMNS = ["role", "neuron", "prompts", "share", "mean_score", "mean_activation", "mean_effect", "measured"]
+AT_MEAN = "mean_effect_of_mean"
 
 
 def aggregate(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -192,20 +197,23 @@ def aggregate(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     Returns:
         Columns: role, neuron, prompts (in how many prompts' list), share (of all prompts analysed), mean_score (nats,
             over those prompts), mean_activation (signed, over those prompts; absent for query neurons). Where
-            effects were measured also mean_effect (nats) and measured (in how many of those prompts).
+            effects were measured also mean_effect (nats) and measured (in how many of those prompts); where neurons
+            were replaced by their means too, mean_effect_of_mean (nats).
     """
     analysed = 0
-    found: list[tuple[int, str, str, float, float | None, float | None]] = []
+    found: list[tuple[int, str, str, float, float | None, float | None, float | None]] = []
     for row in rows:
         if row.get("error"):
             continue
         for role, name in ROLES.items():
             for one in row.get(name) or ():
-                found.append((analysed, role, one["neuron"], one["score"], one.get("activation"), one.get("effect")))
+                figures = (one.get(figure) for figure in ("activation", "effect", "effect_of_mean"))
+                found.append((analysed, role, one["neuron"], one["score"], *figures))
         analysed += 1
-    every = pd.DataFrame(found, columns=["prompt", "role", "neuron", "score", "activation", "effect"])
-    every = every.astype({"effect": float})
+    every = pd.DataFrame(found, columns=["prompt", "role", "neuron", "score", "activation", "effect", "effect_of_mean"])
+    every = every.astype({"effect": float, "effect_of_mean": float})
     columns = COLUMNS if every["effect"].notna().any() else COLUMNS[:-2]
+    columns = columns + [AT_MEAN] * bool(every["effect_of_mean"].notna().any())
     if every.empty:
         return pd.DataFrame(columns=columns)
     every["size"] = every["score"].abs()
@@ -217,6 +225,7 @@ def aggregate(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
         mean_activation=("activation", "mean"),
         mean_effect=("effect", "mean"),
         measured=("effect", "count"),
+        **{AT_MEAN: ("effect_of_mean", "mean")},
         size=("size", "mean"),
     ).reset_index()
     result["share"] = result["prompts"] / analysed

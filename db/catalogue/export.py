@@ -3,8 +3,8 @@
     >>> as_json(Neighbour(1, Token(7, " Paris", "␣Paris", False), 0.53125))
     {'token_id': 7, 'token': ' Paris', 'cosine': 0.531}
 
-In JSON a neuron is its label, and a token its id and text; in a data frame a neuron is five columns, and a token is
-shown in its unambiguous form (:mod:`db.token_text`).
+In JSON a neuron is its label, and a token its id and text; in a data frame a neuron is five columns, or six where any
+is of an expert, and a token is shown in its unambiguous form (:mod:`db.token_text`).
 
 JSON and Parquet hold every value exactly. In CSV a text that begins as a formula would (= + - @, a tab or a line
 break, also after spaces or in full width) gets an apostrophe before it, so that no spreadsheet computes it: a token
@@ -57,6 +57,7 @@ else:
 _SPREAD = {Neuron: Spread(neuron="label"), Token: Spread(token_id="token_id", token="text")}
 _hints = partial(get_type_hints, include_extras=True)
 _VALUE = "_value_"  # of an enum's member, where `value` would take as long as all other attributes together
+_PLACE = ("layer", "head", "expert", "index")
 _LABEL = "The neuron's label, such as L28.F29 or L21.H19.N7."
 
 
@@ -156,12 +157,18 @@ def _unless_none(owner: str, get: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def frame_of(record: type, rows: Sequence[Any]) -> pd.DataFrame:
     """One row per record, in the order given.
 
-    A neuron has the columns neuron, kind, layer, head (missing for FFN neurons) and index; a token has token_id and
-    token, its unambiguous form. Several tokens are the columns tokens, which counts them, and one that lists them.
+    A neuron has the columns neuron, kind, layer, head (missing for FFN neurons), expert (only where any is an expert's)
+    and index; a token has token_id and token, its unambiguous form. Several tokens are the columns tokens, which counts
+    them, and one that lists them.
     """
     columns = _columns(record)
     table = pd.DataFrame({name: list(map(get, rows)) for name, get in columns.items()}, columns=list(columns))
-    return table.astype({"head": "Int64"}) if "head" in columns else table
+    return experts_only(table.astype({"head": "Int64", "expert": "Int64"})) if "expert" in columns else table
+
+
+def experts_only(table: pd.DataFrame) -> pd.DataFrame:
+    """Without its column ``expert`` where that is empty, as in models that have none."""
+    return table.drop(columns="expert") if table["expert"].isna().all() else table
 
 
 def card_frame(card: NeuronCard) -> pd.DataFrame:
@@ -190,7 +197,7 @@ def _columns(record: type) -> dict[str, Callable[[Any], Any]]:
             inner = _columns(kind)
             found |= {column: _within(attrgetter(name), inner[part]) for column, part in spread.items()}
         elif kind is Neuron:
-            paths = {"neuron": "label", "kind": f"kind.{_VALUE}", "layer": "layer", "head": "head", "index": "index"}
+            paths = {"neuron": "label", "kind": f"kind.{_VALUE}"} | {one: one for one in _PLACE}
             found |= {column: attrgetter(f"{name}.{path}") for column, path in paths.items()}
         elif kind is Token:
             found |= {"token_id": attrgetter(f"{name}.token_id"), "token": attrgetter(f"{name}.display")}

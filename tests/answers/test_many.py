@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import torch
 
 from app.answers.batches import MAX_PROMPTS, aggregate_of, as_lines, compared_of, neurons, parse_lines, read_upload
 from app.attribution import Settings, analyse, load
@@ -22,6 +23,7 @@ from app.words import nats, percent
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.neuron import Neuron
 from db.records import Generic
 from tests.pages import component, texts
 
@@ -222,6 +224,35 @@ def test_two_sets_are_held_against_each_other(small_page, small_folders, tmp_pat
     assert labels == kept.sort_values(names[0], kind="stable")["neuron"].head(200).tolist()
 
 
+VALUE = "ffn_value_neurons"
+
+
+def at_its_mean(model, neuron, prompt, rows):
+    """What a prompt's answer loses with a neuron at its mean over all prompts, by a hook."""
+    module = model.module.get_submodule(f"model.layers.{neuron.layer}.mlp.down_proj")
+    seen: list[float] = []
+    fixed: list[float] = []
+
+    def hook(_module, args):
+        changed = args[0].clone()
+        seen.append(changed[0, -1, neuron.index].item())
+        if fixed:
+            changed[0, -1, neuron.index] = fixed[0]
+        return (changed,)
+
+    def answer(text):
+        ids = torch.tensor([model.tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            return model.module(ids).logits[0, -1].log_softmax(-1)
+
+    with module.register_forward_pre_hook(hook):
+        for one in rows:
+            answer(one["prompt"])
+        clean = answer(prompt)
+        fixed.append(float(np.mean(seen[: len(rows)])))
+        return (clean - answer(prompt))[clean.argmax()].item()
+
+
 def test_effects_are_measured_where_that_is_asked_for(small_page, small_folders):
     model = load(str(small_folders[0] / "llama"))
     app = small_page("many", ps="The river runs to\nThe road", effects="1", sort="effect")
@@ -235,6 +266,18 @@ def test_effects_are_measured_where_that_is_asked_for(small_page, small_folders)
     values = expected[expected["role"] == "FFN value"].sort_values("mean_effect", ascending=False, kind="stable")
     listed = [(row["cells"][0]["text"], row["cells"][2]["text"]) for row in shown["rows"]]
     assert listed == [(one["neuron"], nats(one["mean_effect"])) for _, one in values.head(200).iterrows()]
+    together = [row["together"]["ffn"] for row in rows]
+    lost = np.array([[one["effect"], np.mean(one["controls"])] for one in together])
+    means, spread = (nats(x) for x in lost.mean(axis=0)), lost.std(axis=0)
+    words = [f"{mean} ± {off:.3f}" for mean, off in zip(means, spread, strict=True)]
+    caption = next(one.value for one in app.caption if "ten strongest" in one.value).replace("\\", "")
+    assert f"without the ten strongest FFN neurons of its list an answer loses {words[0]}, " in caption
+    assert f"random ones of the same layers {words[1]}" in caption
+    at_mean = [column["title"] for column in shown["columns"]].index("at its mean")
+    for row in shown["rows"][:3]:
+        listing = [one for one in rows if row["cells"][0]["text"] in {each["neuron"] for each in one[VALUE]}]
+        effects = [at_its_mean(model, Neuron.parse(row["cells"][0]["text"]), one["prompt"], rows) for one in listing]
+        assert row["cells"][at_mean]["text"] == nats(float(np.mean(effects)))
     assert app.toggle(key="many_measure").value
     app.toggle(key="many_bos").set_value(False)
     app.text_area(key="many_other").set_value("The hill")

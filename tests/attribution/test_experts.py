@@ -1,21 +1,29 @@
 """Mixtures of experts: files by expert or whole, the router's weights, interventions, the catalogue and its labels."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from app.attribution import frames
 from app.attribution.ablation import Changes, Effects, changed, without
+from app.attribution.analysis import explain
+from app.attribution.compare import changes_frame, compare, neurons_frame
 from app.attribution.measured import Means, Sweep
 from app.attribution.prompt import Method, Settings
 from app.attribution.query import activations
+from app.attribution.results import QueryNeuron
 from app.attribution.run import StoredRanges, run_prompt
+from db.catalogue.export import frame_of, to_json
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
 from db.neuron import Intervention, Neuron, NeuronKind, Part, Sign
 from db.questions import Filters
+from db.records import Hit
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
 from indexer.estimate import estimate
@@ -265,6 +273,33 @@ def test_search_filtered_by_expert(catalogue):
         catalogue.search_token(ids, Filters(expert=5))
     with pytest.raises(AtlasError, match="belong to no expert"):
         Filters(expert=1, kind=NeuronKind.ATTENTION)
+
+
+def test_tables_say_whose_expert_a_neuron_is(catalogue):
+    """Only where one is an expert's, whatever the table."""
+    run = families.run_of(MIXED)
+    found = run.raising(NeuronKind.FFN, 40)[0]
+    analysis = explain(replace(run, settings=replace(run.settings, top=40)))
+    query = tuple(QueryNeuron(one.neuron, one.score) for one in found)
+    comparison = compare(run, without(run, [Part.parse("L2.ffn")]), 40)
+    hits = catalogue.search_token(list(range(30)), Filters(), limit=100)
+    tables = {
+        "value": (frames.value_neurons_frame(analysis, NeuronKind.FFN), analysis.ffn_value_neurons),
+        "query": (frames.query_neurons_frame(query), found),
+        "compared": (changes_frame(comparison, NeuronKind.FFN), comparison.neurons[NeuronKind.FFN]),
+        "hits": (frame_of(Hit, hits), hits),
+    }
+    for name, (table, rows) in tables.items():
+        expected = [one.neuron.expert for one in rows]
+        assert len(set(expected)) > 1, name  # some are an expert's, some are not
+        assert [row["expert"] for row in json.loads(to_json(table))] == expected, name
+    both = neurons_frame(comparison)
+    assert [Neuron.parse(label).expert for label in both["neuron"]] == [
+        None if one is pd.NA else one for one in both["expert"]
+    ]
+    dense = tuple(one for one in hits if one.neuron.expert is None)
+    assert "expert" not in frame_of(Hit, dense)
+    assert "expert" not in frames.value_neurons_frame(analysis, NeuronKind.ATTENTION)
 
 
 def test_bounds_from_the_catalogue_find_the_same_as_from_norms(catalogue):

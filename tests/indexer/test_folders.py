@@ -195,12 +195,12 @@ def test_weights_that_are_not_the_loaded_model_s_are_neither_published_nor_verif
     built = build(models.checkpoint("llama"), tmp_path / "right", depth=5)
     other = copy("llama", tmp_path / "other")
     change_tensors(other, lambda tensors: tensors[tensor].view(-1)[5:6].add_(1))
-    headers = stored._headers
+    headers = stored.headers
 
     def mistaken(files):
         return headers(files) | {tensor: headers([other / WEIGHTS])[tensor]}
 
-    monkeypatch.setattr(stored, "_headers", mistaken)
+    monkeypatch.setattr(stored, "headers", mistaken)
     checkpoint = Checkpoint("llama", models.folder("llama"))
     with pytest.raises(AtlasError, match="is not that of the model which transformers loads") as refusal:
         build(checkpoint, tmp_path / "wrong", depth=5)
@@ -329,6 +329,7 @@ def nothing(_folder: Path) -> None:
 
 SCALES = torch.ones(1, 1)
 CODES = torch.ones(4, 4, dtype=torch.int32)
+FP8 = {"quant_method": "fp8", "weight_block_size": [32, 32]}
 REFUSED: dict[str, tuple[str, Change, str]] = {
     # the variant, what is done to it, what is said
     "FP8 with block scales": (
@@ -336,13 +337,25 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         quantise({"weight_scale_inv": SCALES}, torch.float8_e4m3fn),
         "quantised .*_scale_inv",
     ),
-    "FP8 as its config says": (
+    "FP8 that lacks its scales": (
         "qwen3",
-        with_config(
-            quantise({"weight_scale_inv": SCALES}, torch.float8_e4m3fn),
-            quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]},
-        ),
-        "quantised .*fp8",
+        with_config(quantise({}, torch.float8_e4m3fn), quantization_config=FP8),
+        "quantised .*down_proj.weight is of type F8_E4M3 without a scale",
+    ),
+    "FP8 in blocks that stand out": (
+        "qwen3",
+        with_config(quantise({"weight_scale_inv": torch.ones(1, 2)}, torch.float8_e4m3fn), quantization_config=FP8),
+        "quantised .*blocks of .*down_proj.weight do not divide it",
+    ),
+    "bytes with the scales of FP8": (
+        "qwen3",
+        with_config(quantise({"weight_scale_inv": SCALES}), quantization_config=FP8),
+        "quantised .*down_proj.weight is of type I8 without a scale that transformers undoes",
+    ),
+    "FP8 in a way of its own": (
+        "llama",
+        with_config(nothing, quantization_config={"quant_method": "fbgemm_fp8"}),
+        "quantised .*fbgemm_fp8",
     ),
     "FP8 without scales": ("llama", quantise({}, torch.float8_e5m2), "quantised .*F8_E5M2"),
     "plain numbers beside scales": (

@@ -180,8 +180,20 @@ def test_build_verify_and_what_the_build_says(file, tmp_path, monkeypatch, capsy
     assert verify(path, locate(str(file)), sample=50).sampled == 50
     assert main(["build", str(file), "--depth", "5", "--catalogue", str(tmp_path / "catalogue")]) == 0
     assert "Nothing to do" in capsys.readouterr().err  # nor is it dequantised again
-    assert main(["estimate", str(file), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["neurons"] == 3 * (96 + HEADS * HEAD_DIM)
+
+
+def test_an_estimate_reads_the_header_alone(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "tiny-Q4_0.gguf")
+    monkeypatch.setenv("ATLAS_MODELS", str(tmp_path / "models"))
+    monkeypatch.setattr(dequantised, "load", None)
+    monkeypatch.setattr(dequantised, "sha256_of", None)
+    assert main(["estimate", str(path), "--json", "--depth", "5"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["model"], found["neurons"]) == ("tiny-Q4_0", 3 * (96 + HEADS * HEAD_DIM))
+    assert found["weight_bytes"] == 4 * sum(one.numel() for one in expected().values())
+    assert found["disk_while_building"] > found["weight_bytes"]
+    assert found["notices"][0].startswith("A build first dequantises the file (GGUF Q4_0: ")
+    assert not (tmp_path / "models").exists()
 
 
 def test_a_copy_is_the_same_model_and_another_file_of_the_name_is_not(file, folder, tmp_path):
@@ -290,5 +302,7 @@ def test_what_cannot_be_read_as_what_it_is_is_refused(case, tmp_path, monkeypatc
     left = tmp_path / "models"
     assert not left.exists() or [one.name for one in left.iterdir() if one.suffix != ".lock"] == []
     capsys.readouterr()
+    assert main(["estimate", str(path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
     assert main(["build", str(path), "--catalogue", str(tmp_path / "catalogue")]) == 2
     assert len(capsys.readouterr().err.splitlines()) <= 2

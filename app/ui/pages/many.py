@@ -314,6 +314,8 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
     _filters(selection, {role: role for role in roles}, most, atlas.info.layers - 1, orders)
     own = atlas if found.is_of(atlas) else None
     rows = batches.neurons(found.frame, selection, own)
+    if found.controls:
+        st.caption(literal(found.controls))
     shown = _shown(rows, selection)
     if shown:
         left, right = st.columns([5, 3], gap="medium")
@@ -486,6 +488,13 @@ def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured:
         hint = "what the answers lost without it, over the same prompts"
         columns.insert(2, _effect_bar("mean measured (nats)", rows, hint))
         orders.insert(2, ListOrder.EFFECT)
+    if any(one.of_mean is not None for one in rows):
+        hint = "what they lost where it was replaced by its mean over all these prompts, instead of by nothing"
+        at_mean: lists.ColumnOf[NeuronRow] = lists.text(
+            "at its mean", "number", lambda one: "" if one.of_mean is None else nats(one.of_mean), hint
+        )
+        columns.insert(3, at_mean)
+        orders.insert(3, None)
     headed = lists.sortable(columns, orders, selection, ListOrder.PROMPTS, at)
     label = f"{selection.role} neurons"
     lists.table(rows, headed, lambda one: lists.neuron_link(one.neuron), key="aggregate", here=HERE, label=label)
