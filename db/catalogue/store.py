@@ -15,7 +15,7 @@ from db.errors import AtlasError, NotFoundError
 from db.files import State, state_of
 from db.lazy import lazy_import
 from db.neuron import Neuron, NeuronKind, Sign
-from db.questions import Filters
+from db.questions import Filters, texts_of
 from db.records import (
     Concept,
     ConceptNeuron,
@@ -208,12 +208,7 @@ class Catalogue(Tokens):
     def _within(self, filters: Filters) -> statements.Within:
         """Which neurons, and which of their ends, the filters leave."""
         spans = self.layout.spans(filters)
-        if not filters.usual:
-            return statements.Within(spans)
-        if self.texts is None:
-            why = self.texts_problem or "No texts were read, as `python -m indexer texts MODEL` does"
-            raise AtlasError(f"Which ends are usually active is not known of {self.info.model}. {why.rstrip('.')}.")
-        return statements.Within(spans, self.texts.usual_ends)
+        return statements.Within(spans, texts_of(self).usual_ends if filters.usual else None)
 
     def checked(self, token_ids: Iterable[int], filters: Filters) -> list[int]:
         """The ids, each once.

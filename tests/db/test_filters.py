@@ -119,7 +119,7 @@ def test_ends_that_cover_a_concept_and_peaked_ones_too(read: tuple[Catalogue, se
 
 
 def test_without_texts_they_are_not_known(toy: ToyCatalogue, catalogue: Catalogue) -> None:
-    with pytest.raises(AtlasError, match="usually active is not known of toy"):
+    with pytest.raises(AtlasError, match="No texts were gathered for toy"):
         catalogue.search_token([0], USUAL)
     assert "usually active" in USUAL.sentence("x")
     assert shell_options(Search(text="x", usual=True)) == ["--usual"]
