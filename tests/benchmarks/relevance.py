@@ -17,7 +17,7 @@ from db.catalogue.schema import token_neuron
 from db.catalogue.statements import among
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, Sign
-from tests.benchmarks.word_lists import TOPICS, UNSEEN, Topic
+from tests.benchmarks.word_lists import FURTHER, PHRASES, TOPICS, UNSEEN, Topic
 
 NEURONS, DEPTH = 5, 20
 End = tuple[Neuron, Sign]
@@ -100,7 +100,9 @@ def main() -> None:
             print("This build holds no neighbours: concepts are not widened.\n")
         print(f"Everyday concepts:\n\n{table(catalogue, TOPICS, options.widen)}\n")
         print("Further concepts, not used for choosing the settings (but seen while they were chosen):\n")
-        print(table(catalogue, UNSEEN, options.widen))
+        print(f"{table(catalogue, UNSEEN, options.widen)}\n")
+        print(f"Phrases:\n\n{table(catalogue, PHRASES, options.widen)}\n")
+        print(f"Words that are mostly several tokens:\n\n{table(catalogue, FURTHER, options.widen)}")
 
 
 if __name__ == "__main__":
