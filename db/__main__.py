@@ -20,15 +20,13 @@ says why.
 import argparse
 import json
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from db import questions
-from db.command_line import Parser, catalogue_folder, run, say, table
+from db.command_line import Parser, add_option, catalogue_folder, run, say, table
 from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import NeuronKind, Sign
@@ -42,7 +40,6 @@ from db.questions import (
     Question,
     Search,
     Similar,
-    Span,
     TextsOf,
     WholeBuild,
 )
@@ -79,7 +76,7 @@ def parser() -> ArgumentParser:
     for name, question in QUESTIONS.items():
         command = commands.add_parser(name, parents=[shared, to_json], help=question.__doc__)
         for parameter in questions.parameters(question):
-            _add(command, parameter)
+            add_option(command, parameter)
     commands.add_parser("builds", parents=[shared, to_json], help="The builds there are, and which are current.")
     text = "A whole answer as CSV, JSON or Parquet, or a copy of the build."
     _add_export(commands.add_parser("export", parents=[shared], help=text))
@@ -96,36 +93,7 @@ def _add_export(export: ArgumentParser) -> None:
     every = {one.name: one for question in (Search, ConceptSearch) for one in questions.parameters(question)}
     for name, parameter in every.items():
         if name not in ("text", "limit"):
-            _add(export, parameter)
-
-
-def _add(command: ArgumentParser, parameter: questions.Parameter) -> None:
-    """The option, or options, that a field of a question is asked for by."""
-    option, kind, flag = parameter.option, parameter.kind, f"--{parameter.name.replace('_', '-')}"
-    default = None if parameter.default in (None, ()) else parameter.default
-    text = option.about if default is None else f"{option.about} (default: {default})"
-    if parameter.default is MISSING:
-        command.add_argument(parameter.name, metavar=option.metavar, help=option.about)
-    elif kind is Sign:
-        signs = command.add_mutually_exclusive_group()
-        for sign in Sign:
-            signs.add_argument(f"--{sign}", dest="sign", action="store_const", const=sign, help=f"only what {sign} it")
-    elif kind is bool:
-        command.add_argument(flag, action="store_true", help=option.about)
-    elif issubclass(kind, StrEnum):
-        command.add_argument(flag, choices=[str(choice) for choice in kind], default=default, help=text)
-    elif parameter.several:
-        command.add_argument(flag, type=kind, action="append", default=[], metavar=option.metavar, help=text)
-    else:
-        read = _layers if kind == Span else kind
-        command.add_argument(flag, type=read, default=default, metavar=option.metavar, help=text)
-
-
-def _layers(text: str) -> Span:
-    try:
-        return questions.read_span(text)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no range of layers: write 20-29, or 7") from None
+            add_option(export, parameter)
 
 
 # The commands: each takes the parsed options and returns what is printed.
@@ -272,7 +240,11 @@ def _unmatched(concept: Concept) -> Iterator[str]:
     for word in concept.unmatched:
         instead = f"; taken for it: {_listed(word.beginnings, 8)}" if word.beginnings else ""
         pieces = f", it splits into {_listed(word.pieces, 8)}" if word.pieces else ""
-        yield f"“{shorten(legible(word.text))}” {word.why}{pieces}{instead}"
+        meant = f". Did you mean {' or '.join(f'“{one}”' for one in word.suggestions)}?" if word.suggestions else ""
+        yield f"“{shorten(legible(word.text))}” {word.why}{pieces}{instead}{meant}"
+    if concept.passed_over:
+        named = ", ".join(f"“{shorten(legible(word))}”" for word in concept.passed_over)
+        yield f"passed over {named}: in quotation marks a word counts"
 
 
 def neuron_text(catalogue: "Catalogue", question: OneNeuron) -> str:

@@ -8,11 +8,15 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from db.errors import AtlasError
 from db.lazy import lazy_import
+from db.neuron import Sign
+from db.questions import Parameter, Span, read_span
 
 if TYPE_CHECKING:
     from db import settings
@@ -134,6 +138,35 @@ def add_catalogue(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of catalogues, or one .duckdb file (default: ATLAS_CATALOGUE, else catalogue/)",
     )
+
+
+def add_option(command: argparse.ArgumentParser | argparse._ArgumentGroup, parameter: Parameter) -> None:
+    """The option, or options, that a field of a question is asked for by."""
+    option, kind, flag = parameter.option, parameter.kind, f"--{parameter.name.replace('_', '-')}"
+    default = None if parameter.default in (None, ()) else parameter.default
+    text = option.about if default is None else f"{option.about} (default: {default})"
+    if parameter.default is MISSING:
+        command.add_argument(parameter.name, metavar=option.metavar, help=option.about)
+    elif kind is Sign:
+        signs = command.add_mutually_exclusive_group()
+        for sign in Sign:
+            signs.add_argument(f"--{sign}", dest="sign", action="store_const", const=sign, help=f"only what {sign} it")
+    elif kind is bool:
+        command.add_argument(flag, action="store_true", help=option.about)
+    elif issubclass(kind, StrEnum):
+        command.add_argument(flag, choices=[str(choice) for choice in kind], default=default, help=text)
+    elif parameter.several:
+        command.add_argument(flag, type=kind, action="append", default=[], metavar=option.metavar, help=text)
+    else:
+        read = _layers if kind == Span else kind
+        command.add_argument(flag, type=read, default=default, metavar=option.metavar, help=text)
+
+
+def _layers(text: str) -> Span:
+    try:
+        return read_span(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of layers: write 20-29, or 7") from None
 
 
 def catalogue_folder(given: Path | None) -> Path:

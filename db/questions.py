@@ -18,7 +18,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from db.catalogue.builds import GATHER
-from db.catalogue.concepts import MAX_CONCEPT, MAX_TEXT, WIDEN
+from db.catalogue.concepts import MAX_CONCEPT, MAX_TEXT, WIDEN, without_families
 from db.errors import AtlasError, NotFoundError
 from db.neuron import Neuron, NeuronKind, Sign
 from db.records import (
@@ -177,7 +177,7 @@ class Filters:
     def sentence(self, what: str) -> str:
         """The conditions as a sentence about what the neurons promote or suppress, without the order."""
         verb = {Sign.PROMOTES: "promote", Sign.SUPPRESSES: "suppress", None: "promote or suppress"}[self.sign]
-        parts = [self._subject(), f"that {verb} {what}"]
+        parts = [self.subject, f"that {verb} {what}"]
         if self.max_rank is not None:
             parts.append("as their first token" if self.max_rank == 1 else f"among their first {self.max_rank} tokens")
         if self.min_z is not None:
@@ -187,7 +187,9 @@ class Filters:
             parts.append("at an end that is usually active")
         return " ".join(parts)
 
-    def _subject(self) -> str:
+    @property
+    def subject(self) -> str:
+        """Which neurons, such as “FFN neurons of layers 20–29”."""
         attention = self.head is not None or self.kind is NeuronKind.ATTENTION
         subject = "Attention neurons" if attention else "Neurons"
         if self.kind is NeuronKind.FFN or self.expert is not None:
@@ -227,7 +229,8 @@ _TOKEN = Option(
     "a token; its leading space and case may differ", metavar="TEXT", least=1, most=MAX_TEXT, example=" Paris"
 )
 _WORDS = Option(
-    "words, such as “programming languages, -snake”; a minus before a word makes it one to avoid",
+    "words, such as “programming languages, -snake”; a minus before a word makes it one to avoid, quotation marks keep "
+    "words together",
     metavar="TEXT",
     least=1,
     most=MAX_TEXT,
@@ -282,6 +285,15 @@ class ConceptSearch(Filters, Question):
         tuple[int, ...],
         Option("leave this token out, by its id; may be repeated", metavar="ID", least=0, most=MAX_CONCEPT),
     ] = ()
+    drop_family: Annotated[
+        tuple[int, ...],
+        Option(
+            "leave this token out with all spellings and inflections of its word; may be repeated",
+            metavar="ID",
+            least=0,
+            most=MAX_CONCEPT,
+        ),
+    ] = ()
     limit: Annotated[int, Option("how many ends of neurons at most", least=0, most=MOST_ROWS)] = 20
     offset: Annotated[int, _OFFSET] = 0
 
@@ -289,7 +301,8 @@ class ConceptSearch(Filters, Question):
         """What is searched for; raises as :meth:`answer` does."""
         concept = catalogue.concept(self.text, widen=self.widen)
         added = [WeightedToken(token, 1.0) for token in catalogue.tokens(self.add).values()]
-        return concept.with_tokens(added).without(catalogue.tokens(self.drop))
+        left = concept.with_tokens(added).without(catalogue.tokens(self.drop))
+        return without_families(left, catalogue.tokens(self.drop_family).values())
 
     def neurons(self, catalogue: "Catalogue", concept: Concept) -> tuple[ConceptNeuron, ...]:
         """A page of the ends that cover it, best first."""

@@ -290,6 +290,8 @@ class TokenMatches:
     """What the model's tokenizer splits the text into; empty where the build holds no tokenizer."""
     rowless: tuple[int, ...] | None = None
     """Ids it splits into beside them, for which the unembedding has no row; None where the build holds no tokenizer."""
+    suggestions: tuple[str, ...] = ()
+    """Words among the tokens that are spelt much like it, where it is none; the likeliest first."""
 
     def no_match(self) -> str:
         """One sentence for a text that is no single token: what it splits into and what to do."""
@@ -297,6 +299,8 @@ class TokenMatches:
         shown = f"{text} is not one token of this model"
         if self.rowless:
             return f"{text} {without_rows(self.rowless, alone=not self.pieces)}. Search for another word."
+        if self.suggestions:
+            return f"{shown}. Did you mean {' or '.join(f'“{one}”' for one in self.suggestions)}?"
         if not self.pieces and self.rowless is not None:
             return f"{shown}: its tokenizer makes nothing of it. Search for another word."
         if not self.pieces:
@@ -363,6 +367,8 @@ class Origin(StrEnum):
     BEGINNING = "beginning"
     """The word is no token of the model; this one begins like it."""
     NEIGHBOUR = "neighbour"
+    COMPANY = "company"
+    """At the ends of several of the neurons that cover the others best."""
     CHOSEN = "chosen"
     """Added by its id."""
 
@@ -387,6 +393,8 @@ class UnmatchedWord:
     """Tokens that begin like it and stand in for it."""
     rowless: tuple[int, ...] | None = None
     """As of `TokenMatches`."""
+    suggestions: tuple[str, ...] = ()
+    """As of `TokenMatches`."""
 
     @property
     def why(self) -> str:
@@ -394,6 +402,14 @@ class UnmatchedWord:
         if self.rowless:
             return without_rows(self.rowless, alone=not self.pieces)
         return "is not one token of this model"
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A word that may be meant by one that is no token."""
+
+    word: Annotated[str, "As it was typed."]
+    meant: Annotated[tuple[str, ...], "Words that are tokens and are spelt much like it, the likeliest first."]
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +421,12 @@ class Concept:
     unmatched: Annotated[tuple[UnmatchedWord, ...], TEXTS, "Words that are no token of the model."] = ()
     widened: bool = False
     """Whether the build holds neighbours to widen by."""
+    passed_over: Annotated[tuple[str, ...], "Words that only join others, and were not looked for."] = ()
+
+    @property
+    def suggestions(self) -> tuple[Suggestion, ...]:
+        """For words that may be misspelt."""
+        return tuple(Suggestion(word.text, word.suggestions) for word in self.unmatched if word.suggestions)
 
     @property
     def token_ids(self) -> list[int]:
@@ -487,7 +509,7 @@ class ConceptNeuron:
 class ConceptAnswer:
     """A concept and the neurons that cover it."""
 
-    concept: Annotated[Concept, Spread(tokens="tokens", unmatched="unmatched")]
+    concept: Annotated[Concept, Spread({name: name for name in ("tokens", "unmatched", "suggestions", "passed_over")})]
     neurons: Annotated[tuple[ConceptNeuron, ...], "Best first."]
 
 

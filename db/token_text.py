@@ -126,6 +126,35 @@ def _meant(shown: "re.Match[str]") -> str:
     return chr(code) if code <= 0x10FFFF and not 0xD800 <= code < 0xE000 else shown[0]
 
 
+_VOWELS = frozenset("aeiouy")
+
+
+def stem(text: str) -> str:
+    """What the spellings and the plainest English inflections of a word have in common; no word itself.
+
+    >>> {stem(text) for text in (" Love", "LOVES", "loved", "loving")}, stem("countries") == stem("Country")
+    ({'lov'}, True)
+    """
+    word = text.strip().casefold() or text
+    if not word.isalpha() or len(word) < 4:
+        return word
+    if word.endswith("ies"):
+        word = word[:-3] + "y"
+    elif word.endswith(("sses", "xes", "zes", "ches", "shes")):
+        word = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    for ending in ("ing", "ed"):
+        cut = word.removesuffix(ending)
+        if cut != word and len(cut) > 2 and _VOWELS & set(cut):
+            doubled = len(cut) > 3 and cut[-1] == cut[-2] and cut[-1] not in "lsz"
+            word = cut[:-1] if doubled else cut
+            break
+    if len(word) > 3 and word.endswith("e"):
+        return word[:-1]
+    return word[:-1] + "i" if word.endswith("y") else word
+
+
 def readable(data: bytes) -> str:
     """The text itself where the bytes are valid UTF-8, else :func:`display` of them. For JSON; not injective."""
     try:

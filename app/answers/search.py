@@ -3,6 +3,7 @@
 Answers come from the catalogue; only an exact search, which ranks every neuron, needs the model.
 """
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,21 +13,25 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pandas as pd
 
+from app.attribution.frames import activated_frame
 from app.serving import resources
+from app.serving.access import require_allowed
 from app.serving.worker import Report
 from app.state.selections import PAGE_ROWS, By, PageOrder, SearchSelection
-from db.catalogue.concepts import WIDEN
+from db.catalogue.concepts import WIDEN, without_families
 from db.catalogue.export import frame_of
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
 from db.neuron import Neuron, Sign
-from db.questions import ConceptSearch, Filters, Order, Search, parameters, shell_options, token_words
+from db.questions import ConceptSearch, Filters, Order, Search, parameters, shell_options, texts_of, token_words
 from db.records import Concept, ConceptNeuron, Hit, MatchedToken, PeakedNeuron, Token, TokenFavour, TokenMatches
 
 if TYPE_CHECKING:
+    from app.attribution import activated
+    from app.attribution.activated import ActivatedBy, ActivatedNeuron
     from indexer import directions
 else:
-    directions = lazy_import("indexer.directions")
+    activated, directions = lazy_import("app.attribution.activated"), lazy_import("indexer.directions")
 
 MAX_WHOLE = 100_000
 """Most rows of a result that are sorted or exported."""
@@ -35,7 +40,7 @@ MAX_RANKED = 20_000
 BEST = 200
 """Neurons of a concept whose layers are counted: beyond the best there are many that share one token by chance."""
 
-Row = TypeVar("Row", Hit, ConceptNeuron)
+Row = TypeVar("Row", Hit, ConceptNeuron, "ActivatedNeuron")
 SortKey = Callable[[Any], tuple[float | str, ...]]
 
 
@@ -61,7 +66,7 @@ class Ranking:
 
     def key(self, by: By, exact: bool) -> SortKey | None:
         """The sort key in a kind of search."""
-        return self.hits if by is By.TOKEN else self.exact if exact else self.ends
+        return self.hits if by is By.TOKEN else self.exact if exact or by is By.TEXT else self.ends
 
 
 def as_found(_row: object) -> tuple[float | str, ...]:
@@ -163,7 +168,13 @@ def concept_of(atlas: Catalogue, selection: SearchSelection) -> Concept:
         return chosen
     text, widen = selection.text, 0 if selection.narrow else WIDEN
     found = resources.remembered((atlas.info.build_id, "words", text, widen), lambda: atlas.concept(text, widen=widen))
-    return found.without(selection.dropped).with_tokens(chosen.tokens)
+    left = without_families(found.without(selection.dropped), atlas.tokens(selection.families).values())
+    return left.with_tokens(chosen.tokens)
+
+
+def with_word(text: str, word: str, instead: str) -> str:
+    """A text with another word in place of one of its own."""
+    return re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", lambda _: instead, text, count=1)
 
 
 # The three searches.
@@ -275,6 +286,32 @@ def find_exactly(
         lambda: whole,
         partial(frame_of, ConceptNeuron),
     )
+
+
+def find_activated(
+    atlas: Catalogue, selection: SearchSelection, watch: Report | None = None
+) -> "tuple[ActivatedBy, Result[ActivatedNeuron]]":
+    """The neurons that the selection's passage activates far more than the corpus does, by falling z.
+
+    Raises:
+        AtlasError: there are no texts to compare with, the model is not here, or the passage is too long.
+    """
+    require_allowed(selection.passage)
+    conditions = replace(selection.conditions, max_rank=None)
+    texts = texts_of(atlas)
+
+    def make(report: Report) -> "ActivatedBy":
+        model = resources.ready(atlas, report)
+        report(f"Reading the text with {atlas.info.neurons:,} neurons …")
+        return activated.activated_by(model, texts, selection.passage, conditions)
+
+    key = (atlas.info.build_id, "activated", texts.stamp.texts_id, selection.passage, conditions)
+    found: ActivatedBy = resources.workshop().result("direction", key, make, watch)
+    sentence = f"{conditions.subject} that the text activates most, by z over {found.corpus}"
+    counts = count_by_layer([one.neuron for one in found.neurons[:BEST]])
+    whole = _sorted(found.neurons, selection, By.TEXT)
+    frame = partial(activated_frame, found.tokens)
+    return found, Result(By.TEXT, sentence, _page_of(whole, selection), counts, lambda: whole, frame)
 
 
 def _of_concept(tokens: Sequence[Token], weights: dict[int, float]) -> tuple[MatchedToken, ...]:
@@ -397,6 +434,7 @@ def command(selection: SearchSelection, by: By, model: str) -> str | None:
             widen=0 if selection.narrow else WIDEN,
             add=selection.added,
             drop=selection.dropped,
+            drop_family=selection.families,
             **conditions,
         )
     what = "search" if by is By.TOKEN else "concept"

@@ -29,7 +29,7 @@ from app.attribution.prompt import (
     require_prompt,
 )
 from app.attribution.results import Analysis, Keys, to_json
-from db import command_line
+from db import command_line, questions
 from db.catalogue import builds, export
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import tqdm
 
-    from app.attribution import ablation, batch, frames, query, sets, text
+    from app.attribution import ablation, activated, batch, frames, query, sets, text
     from app.attribution import analysis as analyses
     from app.attribution import compare as comparing
     from app.attribution import intervene as steering
@@ -59,9 +59,12 @@ else:
     comparing, steering = lazy_import("app.attribution.compare"), lazy_import("app.attribution.intervene")
     query, text = lazy_import("app.attribution.query"), lazy_import("app.attribution.text")
     ablation, tqdm = lazy_import("app.attribution.ablation"), lazy_import("tqdm")
+    activated = lazy_import("app.attribution.activated")
 
 ENDINGS = (".json", ".csv", ".parquet")
 """Of a file that a comparison is written to."""
+_CONDITIONS = ("sign", "kind", "layers", "min_z")
+"""Of a search by text."""
 _STOPPED = "Stopped; with --prompts or --effects all, the same command goes on from what is finished."
 
 
@@ -79,9 +82,11 @@ def parser() -> ArgumentParser:
     asked.add_argument("--keys", action="append", metavar="L11.F1229", help=keys)
     generic = "no prompt: which neurons are in the lists of most prompts, kept beside the catalogue; skipped if known"
     asked.add_argument("--generic", action="store_true", help=generic)
+    activated = "no prompt: the neurons that a passage activates far more than the corpus of the catalogue's texts does"
+    asked.add_argument("--activated-by", metavar="TEXT", help=activated)
     second = "with --prompts: a second set, and which neurons are particular to the first"
     add("--against-prompts", type=Path, metavar="FILE", help=second)
-    out = "with --prompts: .jsonl or .parquet, one row per prompt; with a comparison: .json, .csv or .parquet"
+    out = "with --prompts: .jsonl or .parquet, one row per prompt; with a comparison or text: .json, .csv or .parquet"
     add("--out", type=Path, metavar="FILE", help=out)
     add("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)")
     command_line.add_token(arguments, "target", "the token to explain (default: the top prediction)")
@@ -115,6 +120,10 @@ def parser() -> ArgumentParser:
     zero = "compare with the model without these parts: L23.H4,L29.F864,L12.ffn, or ffn:10 for the ten strongest"
     add("--zero", metavar="PARTS", help=zero)
     _add_steering(add)
+    conditions = arguments.add_argument_group("with --activated-by")
+    for one in questions.parameters(questions.Filters):
+        if one.name in _CONDITIONS:
+            command_line.add_option(conditions, one)
     add("--json", action="store_true", help="one JSON object on standard output")
     return arguments
 
@@ -152,6 +161,10 @@ def _run(options: Namespace) -> str:
         return _keys(options)
     if options.generic:
         return _generic(options)
+    if options.activated_by is not None:
+        return _activated(options)
+    if any(getattr(options, name) is not None for name in _CONDITIONS):
+        raise AtlasError("--promotes, --suppresses, --kind, --layers and --min-z go with --activated-by TEXT. Give it.")
     if options.prompts is None:
         require_prompt(options.prompt)
         if options.against_prompts is not None:
@@ -301,6 +314,22 @@ def _keys(options: Namespace) -> str:
     if options.json:
         return _line({"keys": [drilldowns.to_json(one) for one in found]})
     return "\n\n".join(text.keys_text(one) for one in found)
+
+
+def _activated(options: Namespace) -> str:
+    conditions = questions.Filters(**{name: getattr(options, name) for name in _CONDITIONS})
+    model = analyses.load(options.model)
+    catalogue = analyses.catalogue_for(options.catalogue, model)
+    if catalogue is None:
+        raise AtlasError(
+            f"A search by text compares with a catalogue’s texts, and {model.name} has no catalogue. Make it: `python "
+            "-m indexer build MODEL`, then `python -m indexer texts MODEL`."
+        )
+    texts = questions.texts_of(catalogue)
+    found = activated.activated_by(model, texts, options.activated_by, conditions, options.top)
+    if options.out is not None:
+        return export.write(frames.activated_frame(found.tokens, found.neurons), options.out, None)
+    return _line(form.written(found)) if options.json else text.activated_text(found)
 
 
 def _generic_among(analysis: Analysis, catalogue: Catalogue | None) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Results as data frames: the figures of the charts, the tables and the exports. Column names stand here alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from app.attribution.prompt import PromptToken
 from app.attribution.results import (
     Analysis,
     Contrast,
@@ -24,6 +25,39 @@ from db.catalogue.export import experts_only
 from db.neuron import NeuronKind
 from db.token_text import display
 from db.workspace.records import ROLES
+
+if TYPE_CHECKING:
+    from app.attribution.activated import ActivatedNeuron
+
+
+def activated_frame(tokens: Sequence[PromptToken], found: "Sequence[ActivatedNeuron]") -> pd.DataFrame:
+    """Neurons that a passage of some tokens activates, in the order given.
+
+    Columns: neuron, kind, layer, head, index, sign, z, position, token (display form), activation (signed), mean, std,
+    usual, name, raises.
+    """
+    rows = [
+        (
+            one.neuron.label,
+            str(one.neuron.kind),
+            one.neuron.layer,
+            one.neuron.head,
+            one.neuron.index,
+            str(one.sign),
+            one.z,
+            one.position,
+            tokens[one.position].display,
+            one.activation,
+            one.mean,
+            one.std,
+            None if one.usual is None else str(one.usual),
+            one.name,
+            " ".join(token.display for token in one.raises),
+        )
+        for one in found
+    ]
+    columns = ["neuron", "kind", "layer", "head", "index", "sign", "z", "position", "token", "activation"]
+    return pd.DataFrame(rows, columns=[*columns, "mean", "std", "usual", "name", "raises"]).astype({"head": "Int64"})
 
 
 def predictions_frame(analysis: Analysis) -> pd.DataFrame:

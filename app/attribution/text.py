@@ -1,5 +1,7 @@
 """Results as plain text for a terminal: the same figures as the JSON, the strongest first."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from app.attribution.compare import Comparison, PredictionChange, Side, heads_frame
@@ -8,9 +10,13 @@ from app.attribution.measured import in_words
 from app.attribution.prompt import Method
 from app.attribution.results import Analysis, Keys, ValueNeuron
 from db.catalogue.store import Catalogue
+from db.command_line import table
 from db.neuron import Neuron, NeuronKind
 from db.records import NeuronTokens
 from db.token_text import legible, shorten
+
+if TYPE_CHECKING:
+    from app.attribution.activated import ActivatedBy
 
 ROWS = 20
 DEPTH = 5
@@ -180,6 +186,30 @@ def _change_lines(comparison: Comparison, kind: NeuronKind, catalogue: Catalogue
 def _figures(digits: int, *values: float) -> str:
     """Signed, in columns of nine; what rounds to zero has no minus sign."""
     return "".join(f"{round(value, digits) + 0.0:+9.{digits}f}" for value in values)
+
+
+def activated_text(found: "ActivatedBy", rows: int = 40) -> str:
+    """A passage's tokens, then the neurons that it activates most."""
+    lines = [
+        " ".join(token.display for token in found.tokens),
+        f"activates most, of {found.compared:,} neurons, against {found.corpus}:",
+        "",
+    ]
+    head = ("neuron", "z", "activation", "at", "token", "raises", "usual end", "name")
+    table_rows = [
+        (
+            one.neuron.label,
+            f"{one.z:.1f}",
+            f"{one.activation:+.3g}",
+            str(one.position),
+            shorten(found.tokens[one.position].display, 20),
+            f"{one.sign}: {shorten(' '.join(token.display for token in one.raises), 60)}",
+            str(one.usual or ""),
+            one.name or "",
+        )
+        for one in found.neurons[:rows]
+    ]
+    return "\n".join([*lines, table(head, table_rows, right={1, 2, 3})])
 
 
 def keys_text(found: Keys, rows: int = 12) -> str:

@@ -36,6 +36,7 @@ from db.token_text import shorten
 from db.workspace import Collection, Saved, Workspace
 
 if TYPE_CHECKING:
+    from app.attribution.activated import ActivatedNeuron
     from app.attribution.compare import Comparison
 
 KINDS = {
@@ -291,7 +292,10 @@ def found_neurons(title: str, asked: SearchSelection, atlas: Catalogue) -> View:
     """A search: the page of its results that was kept."""
     matches = atlas.resolve(asked.text) if asked.text else None
     result: search.Result[Any]
-    if search.searches_by(asked, matches) is By.CONCEPT:
+    by = search.searches_by(asked, matches)
+    if by is By.TEXT:
+        result = search.find_activated(atlas, asked)[1]
+    elif by is By.CONCEPT:
         find = search.find_exactly if asked.exact else search.find_concept
         result = find(atlas, search.concept_of(atlas, asked), asked)
     else:
@@ -300,7 +304,12 @@ def found_neurons(title: str, asked: SearchSelection, atlas: Catalogue) -> View:
         result = search.find_hits(atlas, tokens, asked)
     ends = _ends([row.neuron for row in result.page.rows], atlas)
     rows = result.page.rows
-    columns: tuple[str, ...] = ("neuron", "which end", "z" if result.by is By.TOKEN else "score", "tokens of that end")
+    columns: tuple[str, ...] = (
+        "neuron",
+        "which end",
+        "score" if result.by is By.CONCEPT else "z",
+        "tokens of that end",
+    )
     columns += ("how often it raises them",) if atlas.texts is not None else ()
     shown = tuple(_found_row(row, ends[row.neuron])[: len(columns)] for row in rows)
     count = f"{len(rows)} of {result.page.total:,} found"
@@ -316,8 +325,8 @@ def found_neurons(title: str, asked: SearchSelection, atlas: Catalogue) -> View:
     )
 
 
-def _found_row(row: Hit | ConceptNeuron, ends: NeuronTokens) -> tuple[_Cell, ...]:
-    strength = signed(row.z if isinstance(row, Hit) else row.score)
+def _found_row(row: "Hit | ConceptNeuron | ActivatedNeuron", ends: NeuronTokens) -> tuple[_Cell, ...]:
+    strength = signed(row.score if isinstance(row, ConceptNeuron) else row.z)
     often = "" if ends.usual is None else how_often(ends.usual, row.sign)
     return row.neuron.label, str(row.sign), strength, _shown(ends.at(row.sign)), often
 

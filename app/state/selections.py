@@ -64,9 +64,6 @@ TOP = Integer(1, lambda limits: min(MAX_TOP, limits.top))
 PAGE = Integer(1, 100_000)
 
 
-# The prompt page.
-
-
 class Rule(StrEnum):
     """The conventions of an analysis."""
 
@@ -233,14 +230,12 @@ def question_key(selection: PromptSelection) -> str:
     return json.dumps(asked + more, ensure_ascii=True)
 
 
-# The search page, the token page and the overview.
-
-
 class By(StrEnum):
     """What a search looks for."""
 
     TOKEN = "token"
     CONCEPT = "concept"
+    TEXT = "text"
 
 
 class PageOrder(StrEnum):
@@ -283,6 +278,12 @@ class SearchSelection(Selection):
     exact: bool = parameter("exact", Flag(), False)
     """Rank all neurons by the concept's direction, which needs the model."""
     usual: bool = parameter("usual", Flag(), False)
+    families: tuple[int, ...] = parameter("fam", Tokens(), ())
+    """Tokens that were taken out of the concept with every spelling and inflection of their words."""
+    passage: str = parameter("text", LongText(MAX_TRIAL), "")
+    """What neurons are searched by, where it is by text."""
+    shown: NeuronAt | None = parameter("n", NeuronAtLabel())
+    """The neuron whose activations along the passage are shown; None is the first."""
 
     @property
     def conditions(self) -> Filters:
@@ -312,9 +313,17 @@ class SearchSelection(Selection):
             return replace(self, added=tuple(added), avoided=tuple(avoided), page=1)
         return replace(self, dropped=tuple(dict.fromkeys((*self.dropped, token))), page=1)
 
+    def less_family(self, tokens: Iterable[int]) -> "SearchSelection":
+        """The concept without a word, by its tokens there: added ones are taken back, of others all spellings go."""
+        found, own = self, [one for one in tokens if one not in (*self.added, *self.avoided)]
+        for token in (one for one in tokens if len(own) < 2 or one not in own):
+            found = found.less(token)
+        return replace(found, families=tuple(dict.fromkeys((*found.families, *own[:1]))), page=1) if own[1:] else found
+
     def again(self, token: int) -> "SearchSelection":
-        """The concept with a token that was left out."""
-        return replace(self, dropped=tuple(one for one in self.dropped if one != token), page=1)
+        """The concept with a token, or a family of tokens, that was left out."""
+        dropped, families = (tuple(one for one in ids if one != token) for ids in (self.dropped, self.families))
+        return replace(self, dropped=dropped, families=families, page=1)
 
     def plus(self, tokens: Iterable[int], *, avoid: bool = False) -> "SearchSelection":
         """The concept with tokens added, or added to be avoided."""
@@ -353,9 +362,6 @@ class OverviewSelection(Selection):
     def conditions(self) -> Filters:
         """What the neurons must fulfil."""
         return Filters(self.sign, self.kind, self.layers)
-
-
-# The neuron page.
 
 
 class SimilarBy(StrEnum):

@@ -1,8 +1,10 @@
 """One immutable build's file, opened read-only and checked: its stamp, and the vocabulary from text to tokens."""
 
+import math
 import re
 import zlib
 from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -15,7 +17,7 @@ from sqlalchemy import URL, Engine, Table, create_engine, false, select
 from sqlalchemy.exc import DBAPIError, InternalError, OperationalError
 
 from db.catalogue import schema, statements
-from db.catalogue.concepts import checked, spellings
+from db.catalogue.concepts import checked, is_word, spellings
 from db.catalogue.statements import Answer, Statement
 from db.errors import AtlasError
 from db.lazy import lazy_import
@@ -228,6 +230,9 @@ class Reader(ReadOnlyFile):
 # The vocabulary.
 
 _SHORTEST_BEGINNING = 3
+_LONGEST_WORD = 40
+_SHORTEST_SHARED = 4
+_SUGGESTED = 3
 _ID = re.compile("#[0-9]{1,9}")
 
 
@@ -285,7 +290,7 @@ class Tokens(Reader):
                 return TokenMatches(text, found, *self.split(text))
         if _ID.fullmatch(text) and int(text[1:]) < self.info.vocabulary:
             return TokenMatches(text, (self.token(int(text[1:])),), *self.split(text))
-        return TokenMatches(text, (), *self.split(text))
+        return TokenMatches(text, (), *self.split(text), self.spelt_like(text))
 
     def _spelt(self, data: bytes) -> tuple[Token, ...]:
         """The tokens that are some bytes; of a text in any spelling, the exact one first."""
@@ -332,6 +337,27 @@ class Tokens(Reader):
         """The few shortest tokens that begin with a word of three letters or more, whatever their case."""
         rows = self.rows(statements.tokens_beginning(word)) if len(word) >= _SHORTEST_BEGINNING else ()
         return tuple(token_of(row) for row in rows)
+
+    def beginning_like(self, word: str) -> tuple[Token, ...]:
+        """The few shortest words among the tokens that share the longest beginning with a word, half of it or more."""
+        least = max(_SHORTEST_SHARED, math.ceil(len(word) / 2))
+        for length in range(min(len(word) - 1, _LONGEST_WORD), least - 1, -1):
+            found = tuple(token for token in self.tokens_beginning(word[:length]) if is_word(token.text))
+            if found:
+                return found
+        return ()
+
+    def spelt_like(self, word: str) -> tuple[str, ...]:
+        """The few words among the tokens that are spelt most like one; none for a text that is no word."""
+        bare = word.strip().lower()
+        if not is_word(bare) or len(bare) > _LONGEST_WORD:
+            return ()
+        rows = self.rows(statements.tokens_spelt_like(bare, 1 if len(bare) < 5 else 2))
+        found: dict[str, str] = {}
+        for text in (row.text.strip() for row in rows if is_word(row.text)):
+            found.setdefault(text.lower(), text)
+        likest = sorted(found, key=lambda other: -SequenceMatcher(None, bare, other).ratio())
+        return tuple(found[other] for other in likest[:_SUGGESTED])
 
     def token(self, token_id: int) -> Token:
         """One token.

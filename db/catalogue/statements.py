@@ -128,6 +128,16 @@ def tokens_beginning(word: str) -> Statement:
     return select(*TOKEN_COLUMNS).where(begins, token.c.special == 0).order_by(*ordered).limit(BEGINNINGS)
 
 
+def tokens_spelt_like(word: str, edits: int) -> Statement:
+    """Columns: TOKEN_COLUMNS; those that some single edits make a word, given in lower case, whatever their case and
+    spaces.
+    """
+    bare = func.lower(func.trim(token.c.text))
+    as_long = func.length(bare).between(len(word) - edits, len(word) + edits)
+    near = func.levenshtein(bare, word) <= edits
+    return select(*TOKEN_COLUMNS).where(token.c.special == 0, as_long, near).order_by(token.c.token_id)
+
+
 # Neurons by token.
 
 
@@ -313,7 +323,7 @@ def concept_neurons(
     """Columns: neuron_id, sign, score; the ends of neurons whose score is above 0, best first.
 
     The score of an end is the sum of weight · √|z| over the tokens it holds: the root, because two tokens of a concept
-    say more than one that stands out twice as far.
+    say more than one that stands out twice as far. Weights hold each token's rarity.
     """
     pairs, score = token_neuron, _score(weights)
     return (
@@ -324,6 +334,17 @@ def concept_neurons(
         .order_by(score.desc(), pairs.c.neuron_id, pairs.c.sign.desc())
         .limit(limit)
         .offset(offset)
+    )
+
+
+def tokens_of_neurons(neuron_ids: Sequence[int]) -> Statement:
+    """Columns: neuron_id, sign, token_id, z, text, special; of both ends."""
+    pairs = neuron_token
+    return (
+        select(pairs.c.neuron_id, pairs.c.sign, token.c.token_id, z_score(pairs, neuron), token.c.text, token.c.special)
+        .select_from(pairs.join(neuron, pairs.c.neuron_id == neuron.c.neuron_id))
+        .join(token, token.c.token_id == pairs.c.token_id)
+        .where(among(pairs.c.neuron_id, neuron_ids), among(neuron.c.neuron_id, neuron_ids))
     )
 
 

@@ -295,10 +295,32 @@ class Catalogue(Tokens):
 
     def _weights(self, concept: Concept, filters: Filters) -> dict[int, float]:
         self.checked(concept.token_ids, filters)
-        weights = concept.shares()
-        if len(weights) > MAX_CONCEPT:
-            raise AtlasError(f"The concept has {len(weights)} tokens; at most {MAX_CONCEPT} are searched for at once.")
+        shares = concept.shares()
+        if len(shares) > MAX_CONCEPT:
+            raise AtlasError(f"The concept has {len(shares)} tokens; at most {MAX_CONCEPT} are searched for at once.")
+        rarity = self.rarity(list(shares))
+        weights = {token_id: shares[token_id] * rare for token_id, rare in rarity.items()}
         return weights if any(weight > 0 for weight in weights.values()) else {}
+
+    def rarity(self, token_ids: Sequence[int]) -> dict[int, float]:
+        """How much a token says of an end that holds it, from 1 where it is the only one down to nearly 0: ln(1 + ends
+        of neurons / ends that hold the token), as a share of the most. Tokens that no end holds are left out.
+        """
+        ends = 2 * self.info.neurons
+        counts = self.rows(statements.ends_with(token_ids)) if token_ids else ()
+        return {token_id: math.log1p(ends / count) / math.log1p(ends) for token_id, count in counts}
+
+    def best_ends(self, concept: Concept, count: int) -> dict[tuple[int, int], float]:
+        """By neuron's id and sign, the scores of the ends that cover a concept best."""
+        weights = self._weights(concept, EVERYTHING)
+        rows = (
+            self.rows(statements.concept_neurons(weights, EVERYTHING, statements.Within(), count, 0)) if weights else ()
+        )
+        return {(neuron_id, sign): score for neuron_id, sign, score in rows}
+
+    def tokens_of_neurons(self, neuron_ids: Sequence[int]) -> Sequence[statements.Answer]:
+        """Rows of neuron's id, sign, token id, z, text and whether it is special, of both ends of some neurons."""
+        return self.rows(statements.tokens_of_neurons(neuron_ids)) if neuron_ids else ()
 
     def similar(self, neuron: Neuron, *, limit: int = 20) -> tuple[SimilarNeuron, ...]:
         """Neurons that share tokens with this one, in the same ends or in opposite ends; most similar first.

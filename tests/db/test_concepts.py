@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,19 @@ from db.catalogue.concepts import (
     Link,
     Word,
     best,
+    families,
     forms,
     is_word,
     nearness,
     parse,
+    without_families,
 )
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Sign, labels, parse_list
 from db.questions import Filters, read_span
 from db.records import Concept, ConceptNeuron, Origin, Token, WeightedToken
+from db.token_text import stem
 from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue
 
 
@@ -28,7 +32,7 @@ def brute_force(
     toy: ToyCatalogue, shares: dict[int, float], filters: Filters
 ) -> list[tuple[float, str, str, set[int]]]:
     """(score, label, sign, matched ids), best first, from the full matrix of logits."""
-    found = []
+    found, rarity = [], rarities(toy)
     for neuron, logits in zip(toy.neurons, toy.logits, strict=True):
         if filters.kind not in (None, neuron.kind) or (filters.head is not None and neuron.head != filters.head):
             continue
@@ -40,10 +44,17 @@ def brute_force(
             depth = min(toy.stamp.depth, filters.max_rank or toy.stamp.depth)
             held = [int(token) for token in order[:depth] if int(token) in shares]
             held = [token for token in held if filters.min_z is None or sign * z[token] >= filters.min_z]
-            score = sum(shares[token] * math.sqrt(max(0.0, sign * z[token])) for token in held)
+            score = sum(shares[token] * rarity[token] * math.sqrt(max(0.0, sign * z[token])) for token in held)
             if score > 0 and filters.sign in (None, name):
                 found.append((score, neuron.label, name, set(held)))
     return sorted(found, key=lambda row: -row[0])
+
+
+def rarities(toy: ToyCatalogue) -> dict[int, float]:
+    """ln(1 + ends / ends that hold it) of every token that an end holds, as a share of ln(1 + ends)."""
+    ends = [order[: toy.stamp.depth] for row in toy.logits for order in (row.argsort(), (-row).argsort())]
+    held = Counter(int(token) for end in ends for token in end)
+    return {token: math.log(1 + len(ends) / count) / math.log(1 + len(ends)) for token, count in held.items()}
 
 
 def rows(found: tuple[ConceptNeuron, ...]) -> list[tuple[str, str, set[int]]]:
@@ -90,7 +101,7 @@ def test_words_and_their_forms() -> None:
         Word("man", True),
         Word("queen", True),
         Word("jiu-jitsu"),
-        Word("a"),
+        Word("a", idle=True),
     )
     assert forms("cities")[:2] == ["cities", "city"]
     assert forms("city") == ["city", "citys", "cities"]
@@ -117,6 +128,71 @@ def test_a_minus_is_one_however_it_is_written(minus: str) -> None:
 def test_a_long_dash_between_words_is_a_pause_and_a_short_one_a_minus() -> None:
     assert parse("red — green") == (Word("red"), Word("green"))
     assert parse("red – green") == parse("red − green") == (Word("red"), Word("green", True))
+
+
+@pytest.mark.parametrize(
+    ("text", "looked_for", "passed_over"),
+    [
+        ("anger at injustice", ["anger", "injustice"], ["at"]),
+        ("The days of the week", ["days", "week"], ["The", "of", "the"]),
+        ("Wörter und Zahlen", ["Wörter", "Zahlen"], ["und"]),
+        ("who of the", ["who"], ["of", "the"]),
+        ("of the", ["of", "the"], []),
+        ("red, of", ["red", "of"], []),
+        ('anger "at" injustice', ["anger", "at", "injustice"], []),
+        ("IT in the US", ["IT", "US"], ["in", "the"]),
+        ("war and peace", ["war", "peace"], ["and"]),
+    ],
+)
+def test_function_words_do_not_lead(text: str, looked_for: list[str], passed_over: list[str]) -> None:
+    words = parse(text)
+    assert [word.text for word in words if not word.idle] == looked_for
+    assert [word.text for word in words if word.idle] == passed_over
+
+
+@pytest.mark.parametrize("marks", ['""', "“”", "„“", "«»", "「」"])
+def test_quotation_marks_keep_words_together(marks: str) -> None:
+    first, last = marks[0], marks[1]
+    assert parse(f"b {first}New   York{last}, -{first}of the{last}") == (
+        Word("b"),
+        Word("New York", quoted=True),
+        Word("of the", negative=True, quoted=True),
+    )
+    assert parse(f"{first} {last} it{first}s") == tuple(dict.fromkeys(map(Word, (first, last, f"it{first}s"))))
+
+
+def edits(one: str, other: str) -> int:
+    """Single letters that have to be put in, taken out or replaced, written out from the definition."""
+    if not one or not other:
+        return len(one) + len(other)
+    return min(edits(one[1:], other) + 1, edits(one, other[1:]) + 1, edits(one[1:], other[1:]) + (one[0] != other[0]))
+
+
+@pytest.mark.parametrize("typed", ["Pariss", "pyton", "PYTHOM", "cod", "codee", "parq", "nothing", "w", "x"])
+def test_suggestions_are_the_words_a_few_edits_away(catalogue: Catalogue, typed: str) -> None:
+    most = 1 if len(typed) < 5 else 2
+    texts = {data.decode(errors="replace").strip().lower() for data in TOKENS}
+    near = {text for text in texts if is_word(text) and edits(typed.lower(), text) <= most}
+    assert {word.lower() for word in catalogue.spelt_like(typed)} == (near if is_word(typed) else set())
+
+
+def test_a_typo_is_told_wherever_it_is_typed(catalogue: Catalogue) -> None:
+    assert catalogue.resolve("Pariss").suggestions == ("Paris",)
+    assert "Did you mean “Paris”?" in catalogue.resolve("Pariss").no_match()
+    (told,) = catalogue.concept("Pariss, code").suggestions
+    assert (told.word, told.meant) == ("Pariss", ("Paris",))
+    assert catalogue.resolve("Paris").suggestions == ()
+
+
+def test_families_are_spellings_and_inflections(catalogue: Catalogue) -> None:
+    concept = catalogue.concept("Python code", widen=0)
+    together = [[entry.token.text for entry in family] for family in families(concept)]
+    assert together == [["Python", " Python", "python", " python", "PYTHON"], ["code", " code"]]
+    python = concept.tokens[1].token
+    assert [entry.token.text for entry in without_families(concept, [python]).tokens] == ["code", " code"]
+    words = ["love", "Loves", " loved", "LOVING"], ["cities", "city"], ["running", "runs"], ["red", " Reds"]
+    assert [len({stem(word) for word in family}) for family in words] == [1, 1, 1, 1]
+    assert len({stem(word) for word in ("red", "read", "bed", "king", "kin", "us", "use", "new", "sing")}) == 9
 
 
 def test_ranges_and_lists_of_parts_take_the_same_signs() -> None:
@@ -195,7 +271,8 @@ def test_unmatched_words(catalogue: Catalogue) -> None:
     assert [word.text for word in concept.unmatched] == ["pytho", "codecode"]
     beginnings = {token.text for token in concept.unmatched[0].beginnings}
     assert beginnings == {"Python", " Python", "python", " python", "PYTHON"}
-    assert {entry.token.text for entry in concept.tokens} == beginnings
+    assert {token.text for token in concept.unmatched[1].beginnings} == {"code", " code"}  # half of it, and no more
+    assert {entry.token.text for entry in concept.tokens} == beginnings | {"code", " code"}
     assert {entry.origin for entry in concept.tokens} == {Origin.BEGINNING}
     assert [token.text for token in concept.unmatched[1].pieces] == ["code", "code"]
     assert catalogue.concept_neurons(catalogue.concept("absent")) == ()
@@ -219,6 +296,24 @@ def test_widening(toy: ToyCatalogue, catalogue: Catalogue) -> None:
     weights = {entry.token.text: entry.weight for entry in without.tokens}
     assert weights[avoided] == -1.0
     assert all(weight > 0 for text, weight in weights.items() if text.lower().strip() == "python")
+
+
+def test_company_is_what_the_best_ends_share(toy: ToyCatalogue, catalogue: Catalogue) -> None:
+    concept = catalogue.concept("python", widen=2)
+    company = [entry for entry in concept.tokens if entry.origin is Origin.COMPANY]
+    assert 0 < len(company) <= 2
+    others = Concept(tuple(entry for entry in concept.tokens if entry.origin is not Origin.COMPANY))
+    held = Counter(
+        int(token)
+        for _, label, sign, _ in brute_force(toy, others.shares(), Filters())
+        for row in [toy.logits[[neuron.label for neuron in toy.neurons].index(label)]]
+        for token in (row if sign == "suppresses" else -row).argsort(kind="stable")[: toy.stamp.depth]
+    )
+    for entry in company:
+        assert 0 < entry.weight <= 0.3
+        assert is_word(entry.token.text)
+        assert held[entry.token.token_id] > 1
+    assert not [entry for entry in catalogue.concept("python", widen=0).tokens if entry.origin is Origin.COMPANY]
 
 
 def test_without_neighbours(tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ def test_concepts() -> None:
         {
             "tokens": [{"token_id": 7, "token": " Paris", "weight": 0.123457}],
             "unmatched": ["absent"],
+            "suggestions": [],
+            "passed_over": [],
             "neurons": [{"neuron": "L2.F5", "sign": "promotes", "score": 1.25, "matched": [" Paris"], **UNKNOWN}],
         },
     )

@@ -91,7 +91,7 @@ def test_concept_json(toy: ToyCatalogue, catalogue: Catalogue, capsys: Capture) 
     found = json.loads(capsys.readouterr().out)
     concept = catalogue.concept("python, -code absent")
     neurons = catalogue.concept_neurons(concept, limit=3)
-    assert list(found) == ["tokens", "unmatched", "neurons"]
+    assert list(found) == ["tokens", "unmatched", "suggestions", "passed_over", "neurons"]
     assert [(entry["token_id"], entry["token"]) for entry in found["tokens"]] == [
         (entry.token.token_id, entry.token.text) for entry in concept.tokens
     ]

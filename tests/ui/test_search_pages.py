@@ -14,6 +14,7 @@ from app.state.address import Limits
 from app.state.selections import By, OverviewSelection, SearchSelection, TokenSelection
 from app.ui.pages import PAGES
 from db.catalogue.builds import find_catalogue
+from db.catalogue.concepts import families, without_families
 from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind, Sign
@@ -24,7 +25,7 @@ from tests.pages import component, crossed, run_page, texts
 HOSTILE = "<script>alert(1)</script>$x$:red[a]:smile:`*_\u202e\x00'; DROP TABLE token; --"
 SEARCHED = (
     *("by", "t", "add", "avoid", "drop", "near", "sign", "kind", "layers", "head", "z", "depth", "order", "reverse"),
-    *("exact", "page"),
+    *("exact", "page", "fam"),
 )
 """What a search reads beside its text."""
 NAMES = [
@@ -46,7 +47,7 @@ NAMES = [
         "ps",
         "psz",
     ),
-    *("role", "least", "zero", "b", "v"),
+    *("role", "least", "zero", "b", "v", "text"),
 ]
 """Every parameter of every page."""
 LIMITS = Limits(vocabulary=40, layers=3, heads=2)
@@ -114,8 +115,11 @@ def test_a_concept_shows_what_the_library_finds(toy_page, toy):
     assert labels(app) == [found.neuron.label for found in expected]
     assert [row["cells"][1]["text"] for row in rows] == [f"{found.score:.2f}" for found in expected]
     assert [row["cells"][2]["text"] for row in rows] == [str(len(found.matched)) for found in expected]
-    shown = {chip["text"] for key in ("own", "near") if has(app, f"concept_{key}") for chip in _items(app, key)}
-    assert {entry.token.display for entry in concept.tokens[:8]} <= shown
+    for family in families(concept):
+        every = component(app, f"every_{family[0].token.token_id}")["items"]
+        assert [chip["text"] for chip in every] == [entry.token.display for entry in family]
+    shown = [chip["text"] for key in ("own", "near") if has(app, f"concept_{key}") for chip in _items(app, key)]
+    assert shown == [family[0].token.display for family in families(concept)][: len(shown)]
     said = concept_sentence(concept, SearchSelection("Python code", sign=Sign.PROMOTES))
     assert said.startswith("Neurons that promote “Python”")
     assert said.endswith(", by score")
@@ -127,14 +131,50 @@ def _items(app, key):
 
 
 def test_a_token_of_a_concept_can_be_left_out_and_brought_back(toy_page, toy):
-    first = _items(toy_page("search", q="Python code"), "own")[0]
+    app = toy_page("search", q="Python code")
+    first = component(app, "every_0")["items"][0]
     params = href(first)
     assert first["removes"]
     app = toy_page("search", **params)
-    assert first["text"] not in [chip["text"] for chip in _items(app, "own")]
+    assert not has(app, "every_0")
     (back,) = _items(app, "dropped")
     assert back["text"] == first["text"]
     assert href(back) == {"q": "Python code"}
+
+
+def test_a_whole_family_leaves_in_one_click_and_comes_back(toy_page, toy):
+    first = _items(toy_page("search", q="Python code"), "own")[0]
+    assert (first["text"], first["note"], first["removes"]) == ("Python", "×5", True)
+    assert href(first) == {"q": "Python code", "fam": "0"}
+    app = toy_page("search", **href(first))
+    python = toy.token(0)
+    left = without_families(toy.concept("Python code"), [python])
+    assert labels(app) == [found.neuron.label for found in toy.concept_neurons(left, limit=50)]
+    assert all("ython" not in chip["text"].lower() for chip in _items(app, "own"))
+    (back,) = _items(app, "dropped")
+    assert href(back) == {"q": "Python code"}
+    said = search.command(SearchSelection("Python code", families=(0,)), By.CONCEPT, "toy")
+    assert said is not None
+    assert "--drop-family 0" in said
+
+
+def test_a_family_with_added_tokens_takes_those_back():
+    selection = SearchSelection("red", added=(3, 7), avoided=(9,))
+    assert selection.less_family([1, 3, 2]) == SearchSelection("red", added=(7,), avoided=(9,), families=(1,))
+    assert selection.less_family([3, 7]) == SearchSelection("red", avoided=(9,))
+    assert selection.less_family([9, 4]) == SearchSelection("red", added=(3, 7), dropped=(4,))
+
+
+def test_a_typo_is_one_click_away_from_what_was_meant(toy_page):
+    (meant,) = component(toy_page("search", q="Pariss code, Python"), "meant_0")["items"]
+    assert href(meant) == {"q": "Paris code, Python"}
+    (meant,) = component(toy_page("search", q="Pariss", by="token"), "meant")["items"]
+    assert href(meant) == {"q": "Paris", "by": "token"}
+
+
+def test_words_that_were_passed_over_are_told(toy_page):
+    app = toy_page("search", q="Python of the code")
+    assert any("“of”, “the”" in caption.value.replace("\\", "") for caption in app.caption)
 
 
 def test_tokens_can_be_added_to_a_concept_and_to_be_avoided(toy_page, toy):
@@ -145,7 +185,9 @@ def test_tokens_can_be_added_to_a_concept_and_to_be_avoided(toy_page, toy):
     assert token.display in [chip["text"] for chip in _items(app, "own")]
     app.text_input(key="concept_add").set_value("-Paris").run()
     assert {chip["tone"] for chip in _items(app, "avoided")} == {"avoided"}
-    assert {chip["note"] for chip in _items(app, "avoided")} == {"−1.00"}
+    assert [(chip["text"], chip["note"]) for chip in _items(app, "avoided")] == [("Paris", "×2")]
+    paris = component(app, f"every_{toy.resolve('Paris').matched[0].token_id}")["items"]
+    assert {chip["note"] for chip in paris} == {"−1.00"}
     app.text_input(key="concept_add").set_value("nothing like it").run()
     assert "not one token" in texts(app)
     assert not app.exception
@@ -153,7 +195,7 @@ def test_tokens_can_be_added_to_a_concept_and_to_be_avoided(toy_page, toy):
 
 def test_a_negative_word_is_shown_apart(toy_page):
     app = toy_page("search", q="Python, -code")
-    assert {chip["text"] for chip in _items(app, "avoided")} >= {"code", "␣code"}
+    assert {(chip["text"], chip["note"]) for chip in _items(app, "avoided")} >= {("code", "×2")}
 
 
 def test_a_word_that_is_no_token_says_what_it_splits_into(toy_page, toy):
@@ -364,6 +406,7 @@ def test_an_order_that_a_search_has_not_got_is_its_own(toy_page):
 @pytest.mark.parametrize("kind", [SearchSelection, TokenSelection, OverviewSelection])
 def test_states_come_back_from_their_addresses(kind):
     params = {"q": "a", "by": "concept", "add": "1", "avoid": "2", "drop": "3", "near": "0", "sign": "promotes"}
+    params |= {"fam": "6", "text": "b", "n": "L1.F2"} if kind is SearchSelection else {}
     params |= {"layers": "0-1", "kind": "attention", "head": "1", "z": "0.0001", "depth": "7", "exact": "1", "t": "5"}
     selection, notices = kind.read(params, LIMITS)
     assert [one for one in notices if "no parameter" not in one] == []  # a search has them all, the others few

@@ -3,17 +3,27 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import pandas as pd
 import streamlit as st
 
 from app.answers import search
 from app.answers.search import ORDERS, Result, Row, command, order_of, orders
-from app.charts import catalogue_charts
-from app.gallery import CONCEPTS, WORDS
+from app.charts import catalogue_charts, prompt_charts
+from app.gallery import CONCEPTS, TRIALS, WORDS
 from app.serving.access import has_model
-from app.state.address import MAX_TOKENS
-from app.state.selections import MAX_RANK, MAX_TEXT, MAX_Z, By, PageOrder, SearchSelection, TokenSelection
+from app.state.selections import (
+    MAX_RANK,
+    MAX_TEXT,
+    MAX_TRIAL,
+    MAX_Z,
+    By,
+    NeuronSelection,
+    PageOrder,
+    SearchSelection,
+    TokenSelection,
+)
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
@@ -25,27 +35,28 @@ from app.ui.common import (
     formulas,
     keep,
     limits,
-    on_click,
     open_catalogue,
-    say_what_was_done,
     search_link,
     sync,
     title,
     whole_files,
 )
-from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
+from app.ui.components import Cell, Chip, Column, chip, chips, legend, link, prompt_box
 from app.ui.components.charts import show
 from app.ui.navigation import warn
+from app.ui.pages.search_concept import concept_tokens
 from app.words import literal, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.neuron import NeuronKind
+from db.neuron import Neuron, NeuronAt, NeuronKind
 from db.questions import Order
-from db.records import Concept, ConceptNeuron, Hit, Origin, Token, TokenMatches, WeightedToken
-from db.token_text import display, shorten
+from db.records import Concept, ConceptNeuron, Hit, Token, TokenMatches
+
+if TYPE_CHECKING:
+    from app.attribution.activated import ActivatedBy, ActivatedNeuron
 
 HERE = "search"
-_BYS = {"token": "a token", "concept": "a concept"}
+_BYS = {"token": "a token", "concept": "a concept", "text": "a text"}
 
 
 def draw() -> None:
@@ -62,13 +73,15 @@ def draw() -> None:
         selection = replace(selection, usual=False)
         notices = [*notices, "No texts were read for this model, so which ends are usually active is not known."]
     warn(notices)
-    named = selection.text or ", ".join(one.display for one in atlas.tokens(selection.tokens or ()).values())
-    navigation.name_tab("Search", named)
     matches = atlas.resolve(selection.text) if selection.text else None
     by = search.searches_by(selection, matches)
+    named = selection.text or ", ".join(one.display for one in atlas.tokens(selection.tokens or ()).values())
+    navigation.name_tab("Search", selection.passage if by is By.TEXT else named)
     _form(selection, by, atlas)
     if by is By.TOKEN:
         _by_token(selection, matches, atlas)
+    elif by is By.TEXT:
+        _by_text(selection, atlas)
     else:
         _by_concept(selection, atlas)
     footer(atlas)
@@ -82,14 +95,18 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
         navigation.show(_typed(selection, by, atlas))
 
     left, right = st.columns([3, 1], gap="medium", vertical_alignment="bottom")
-    sync("search_text", selection.text)
-    left.text_input(
-        "Token or concept",
-        key="search_text",
-        max_chars=MAX_TEXT,
-        placeholder="Paris · programming languages · python, -snake",
-        on_change=changed,
-    )
+    with left:
+        if by is By.TEXT:
+            _passage_box(selection)
+        else:
+            sync("search_text", selection.text)
+            st.text_input(
+                "Token or concept",
+                key="search_text",
+                max_chars=MAX_TEXT,
+                placeholder="Paris · programming languages · python, -snake",
+                on_change=changed,
+            )
     with right:
         choice("Look for", _BYS, str(by), key="search_by", changed=changed)
     with st.container(horizontal=True, vertical_alignment="bottom", key="search_filters"):
@@ -101,14 +118,15 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
         )
         lists.layer_slider(HERE, selection, atlas, changed, width=220)
         _more_conditions(selection, by, atlas, changed)
-    if by is By.CONCEPT and has_model():
-        sync("search_exact", selection.exact)
-        st.toggle(
-            f"Exact: rank all {atlas.info.neurons:,} neurons by the concept’s direction (needs the model)",
-            key="search_exact",
-            on_change=changed,
-            help="Without it, only neurons whose stored token lists hold one of the concept’s tokens are found.",
-        )
+        if by is By.CONCEPT and has_model():
+            sync("search_exact", selection.exact)
+            st.toggle(
+                "Exact",
+                key="search_exact",
+                on_change=changed,
+                help=f"Rank all {atlas.info.neurons:,} neurons by the concept’s direction, which needs the model. "
+                "Without it, only neurons whose stored token lists hold one of the concept’s tokens are found.",
+            )
 
 
 def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, changed: Callable[[], None]) -> None:
@@ -165,11 +183,13 @@ def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, chang
 def _typed(selection: SearchSelection, by: By, atlas: Catalogue) -> SearchSelection:
     """The selection that the form stands for. With another text, the tokens of the old one are forgotten."""
     state = st.session_state
-    text, chosen = state["search_text"] or "", By(state["search_by"] or by)
+    text, chosen = state.get("search_text", selection.text) or "", By(state["search_by"] or by)
+    text = selection.text if by is By.TEXT else text
     if text != selection.text:
-        selection = replace(selection, text=text, tokens=None, added=(), avoided=(), dropped=())
+        selection = replace(selection, text=text, tokens=None, added=(), avoided=(), dropped=(), families=())
     if chosen is not by:
-        selection = replace(selection, by=chosen, tokens=None)
+        passage = selection.passage or (text if chosen is By.TEXT else "")
+        selection = replace(selection, by=chosen, tokens=None, passage=passage)
     kinds = lists.chosen_kinds(HERE, atlas)
     best = orders(selection, by)[0]
     order = next(one for one in ORDERS if one == (state["search_order"] or best))
@@ -206,6 +226,9 @@ def _by_token(selection: SearchSelection, matches: TokenMatches | None, atlas: C
         _examples("No token is left. Type a word, or start from one of these:")
     else:
         st.info(literal(matches.no_match()), icon=":material/content_cut:")
+        meant = [link(one, navigation.href(HERE, replace(selection, text=one, page=1))) for one in matches.suggestions]
+        if meant:
+            chips(meant, key="meant", here=HERE, label="other spellings")
         pieces = [chip(piece.display, search_link(piece.token_id)) for piece in matches.pieces[:24]]
         concept = navigation.href(HERE, SearchSelection(selection.text, by=By.CONCEPT))
         if pieces:
@@ -231,6 +254,65 @@ def _token_chips(selection: SearchSelection, tokens: list[Token]) -> None:
         chips([page, concept], key="about", here=HERE, label="more about the token", width="content")
 
 
+def _passage_box(selection: SearchSelection) -> None:
+    typed = prompt_box(
+        selection.passage,
+        longest=MAX_TRIAL,
+        placeholder="Paste a passage: which neurons does it activate far more than usual?",
+        key="search_passage",
+        here=HERE,
+        label="Text",
+        button="Search",
+        quiet=True,
+    )
+    if typed.sent is not None:
+        navigation.show(replace(selection, passage=typed.sent, by=By.TEXT, shown=None, page=1))
+        st.rerun()
+
+
+def _by_text(selection: SearchSelection, atlas: Catalogue) -> None:
+    if not selection.passage:
+        st.caption("Type or paste a text, or take one of these:")
+        links = [link(one, navigation.href(HERE, replace(selection, by=By.TEXT, passage=one))) for one in TRIALS]
+        chips(links, key="passages", here=HERE, label="texts to search by")
+        return
+    answer = attempt(partial(search.find_activated, atlas, selection))
+    if answer is None:
+        return
+    found, result = answer
+    rows = result.page.rows
+    one = next(
+        (row for row in found.neurons if selection.shown and row.neuron == selection.shown.neuron),
+        rows[0] if rows else None,
+    )
+    if one is not None:
+        tokens = [token.display for token in found.tokens]
+        frame = pd.DataFrame({"position": range(len(tokens)), "token": tokens, "activation": one.activations})
+        show(prompt_charts.activations(frame, "activation", "activation", one.neuron), HERE)
+    _results(result, _activated_columns(found, rows, selection, atlas), selection, atlas)
+
+
+def _activated_columns(
+    found: "ActivatedBy", rows: "Sequence[ActivatedNeuron]", selection: SearchSelection, atlas: Catalogue
+) -> "list[_Sortable[ActivatedNeuron]]":
+    strongest = atlas.strongest_tokens([row.neuron for row in rows], 6)
+
+    def peak(row: "ActivatedNeuron") -> tuple[Chip, ...]:
+        hint = f"position {row.position}: show this neuron’s activations along the text"
+        to = navigation.href(HERE, replace(selection, shown=NeuronAt(row.neuron)))
+        return (chip(found.tokens[row.position].display, to, hint=hint, note=signed(row.activation)),)
+
+    return [
+        (lists.named(strongest, atlas), PageOrder.NEURON),
+        (lists.bar("z", rows, lambda row: row.z, signed, _ACTIVATED_Z), PageOrder.SCORE),
+        (lists.chips_of("most at", "tokens", peak, "the token of its peak, and its activation there"), None),
+        (lists.strongest_tokens(strongest, "raises there", "list", "the first tokens of that end"), PageOrder.SIGN),
+    ]
+
+
+_ACTIVATED_Z = "(activation at its peak − mean) / standard deviation, both over the corpus that the texts are from"
+
+
 def _by_concept(selection: SearchSelection, atlas: Catalogue) -> None:
     try:
         concept = search.concept_of(atlas, selection)
@@ -238,7 +320,7 @@ def _by_concept(selection: SearchSelection, atlas: Catalogue) -> None:
         warn([str(error)])
         _examples("Type what the neurons should stand for, or start from one of these:")
         return
-    _concept_chips(concept, selection, atlas)
+    concept_tokens(concept, selection, atlas)
     if any(entry.weight > 0 for entry in concept.tokens):
         _concept_results(concept, selection, atlas)
     else:
@@ -251,119 +333,6 @@ def _examples(lead: str) -> None:
     chips(links, key="concepts", here=HERE, label="concepts to search for")
     links = [link(word, navigation.href(HERE, SearchSelection(word))) for word in WORDS]
     chips(links, key="words", here=HERE, label="words to search for")
-
-
-# A concept's tokens as chips: the words' own, those near them, those to avoid. Each can be left out.
-
-_SHOWN = 8
-_ORIGINS = {
-    Origin.WORD: "the word itself",
-    Origin.BEGINNING: "begins like a word that is no token",
-    Origin.NEIGHBOUR: "near the words in the model’s unembedding",
-    Origin.CHOSEN: "added",
-}
-
-
-def _concept_chips(concept: Concept, selection: SearchSelection, atlas: Catalogue) -> None:
-    """What the text was taken to mean, and the means to change it."""
-    wanted = [entry for entry in concept.tokens if entry.weight > 0]
-    own = [entry for entry in wanted if entry.origin is not Origin.NEIGHBOUR]
-    near = [entry for entry in wanted if entry.origin is Origin.NEIGHBOUR]
-    avoided = [entry for entry in concept.tokens if entry.weight <= 0]
-    with st.container(border=True, gap="xsmall", key="concept_box"):
-        if own:
-            st.caption("The words’ own tokens, with their weights. A click leaves one out.")
-            chips([_chip(one, selection) for one in own], key="concept_own", here=HERE, label="own tokens")
-        if avoided:
-            st.caption("To be avoided: they count against a neuron")
-            chips([_chip(one, selection) for one in avoided], key="concept_avoided", here=HERE, label="avoided tokens")
-        _dropped(selection, atlas)
-        _unmatched(concept)
-        _near(near, selection, concept)
-        with st.container(horizontal=True):
-            _further(near[_SHOWN:], selection)
-            _add(selection, atlas)
-
-
-def _chip(entry: WeightedToken, selection: SearchSelection) -> Chip:
-    token_id = entry.token.token_id
-    return chip(
-        entry.token.display,
-        navigation.href(HERE, selection.less(token_id)),
-        tone="avoided" if entry.weight <= 0 else "plain",
-        faint=entry.origin is Origin.NEIGHBOUR,
-        hint=f"token {token_id}, {_ORIGINS[entry.origin]}; click to leave it out",
-        note=signed(entry.weight) if entry.weight < 0 else f"{entry.weight:.2f}",
-        removes=True,
-    )
-
-
-def _near(near: Sequence[WeightedToken], selection: SearchSelection, concept: Concept) -> None:
-    if selection.narrow:
-        wide = link("Widen by the tokens near them", navigation.href(HERE, replace(selection, narrow=False, page=1)))
-        chips([wide], key="concept_widen", here=HERE, label="widening")
-    elif not concept.widened:
-        st.caption("This build holds no neighbours of tokens, so the words are not widened by what is near them.")
-    if not near:
-        return
-    narrow = link("leave all of these out", navigation.href(HERE, replace(selection, narrow=True, page=1)))
-    st.caption("Near them in the model’s own unembedding, weighted by how near")
-    items = [_chip(entry, selection) for entry in near[:_SHOWN]]
-    chips([*items, narrow], key="concept_near", here=HERE, label="near tokens")
-
-
-def _further(near: Sequence[WeightedToken], selection: SearchSelection) -> None:
-    if near:
-        with st.popover(f"{len(near)} more tokens near them"):
-            items = [_chip(entry, selection) for entry in near]
-            chips(items, key="concept_further", here=HERE, label="further tokens")
-
-
-def _dropped(selection: SearchSelection, atlas: Catalogue) -> None:
-    dropped = atlas.tokens(selection.dropped).values()
-    if dropped:
-        st.caption("Left out. A click brings one back.")
-        items = [
-            chip(one.display, navigation.href(HERE, selection.again(one.token_id)), faint=True, note="＋")
-            for one in dropped
-        ]
-        chips(items, key="concept_dropped", here=HERE, label="tokens left out")
-
-
-def _unmatched(concept: Concept) -> None:
-    for number, word in enumerate(concept.unmatched):
-        shown = shorten(display(word.text.encode()), 40)
-        stands = "; tokens that begin like it stand in for it" if word.beginnings else ", and nothing stands in for it"
-        into = " It splits into" if word.pieces or not word.rowless else ""
-        st.caption(literal(f"“{shown}” {word.why}{stands}.{into}"))
-        pieces = [chip(one.display, navigation.href("token", TokenSelection(one.token_id))) for one in word.pieces[:24]]
-        if pieces:
-            chips(pieces, key=f"concept_pieces_{number}", here=HERE, label=f"pieces of word {number + 1}")
-        elif into:
-            st.caption("no pieces that this catalogue knows")
-
-
-def _add(selection: SearchSelection, atlas: Catalogue) -> None:
-    def add() -> None:
-        typed = st.session_state["concept_add"] or ""
-        st.session_state["concept_add"] = ""
-        avoid, word = typed.startswith("-"), typed.removeprefix("-")
-        found = [one.token_id for one in atlas.tokens_of(word)] if word else []
-        changed = selection.plus(found, avoid=avoid)
-        if max(len(changed.added), len(changed.avoided)) > MAX_TOKENS:
-            raise AtlasError(f"At most {MAX_TOKENS} tokens can be added.")
-        navigation.show(changed)
-
-    st.text_input(
-        "Add a token",
-        key="concept_add",
-        max_chars=MAX_TEXT,
-        placeholder="add a token; with a minus before it, one to avoid",
-        label_visibility="collapsed",
-        on_change=partial(on_click, add, "concept_add"),
-        width=360,
-    )
-    say_what_was_done(key="concept_add")
 
 
 # What was found: a sentence, a page of it as a table, where in the model its neurons are, and all of it as files.
@@ -407,15 +376,22 @@ def _results(
         )
         return
     hits = result.by is By.TOKEN
-    what = "hits" if hits else "rows, the best of all" if selection.exact else "rows"
+    best = selection.exact or result.by is By.TEXT
+    what = "hits" if hits else "rows, the best of all" if best else "rows"
     left, right = st.columns([2 if hits else 3, 1], gap="medium")
     with left:
         last = page.first + len(page.rows) - 1
-        each = "" if hits else " Each is one end of a neuron: the tokens it promotes, or those it suppresses."
+        concept = result.by is By.CONCEPT
+        each = " Each is one end of a neuron: the tokens it promotes, or those it suppresses." if concept else ""
         st.caption(f"{page.first:,} to {last:,} of {page.total:,} {what}.{each} A row opens its neuron.")
         headed = _headed(columns, selection, result.by)
         lists.table(
-            page.rows, headed, lambda row: lists.neuron_link(row.neuron), key="hits", here=HERE, label="found neurons"
+            page.rows,
+            headed,
+            lambda row: _opened(row.neuron, selection, result.by),
+            key="hits",
+            here=HERE,
+            label="found neurons",
         )
         legend("ffn", "attention", "promotes", "suppresses")
         lists.pager(page.number, page.pages, lambda at: navigation.href(HERE, replace(selection, page=at)), here=HERE)
@@ -426,6 +402,11 @@ def _results(
     frame = result.frame(page.rows)
     folded("This page as a data table", lambda: data_table(frame, "this_page"), key="this_page")
     _downloads(result, selection, atlas)
+
+
+def _opened(neuron: Neuron, selection: SearchSelection, by: By) -> str:
+    """The address that a row leads to; of a search by text the neuron is tried on the text."""
+    return navigation.href("neuron", NeuronSelection(neuron.label, trial=selection.passage if by is By.TEXT else ""))
 
 
 def _headed(columns: Sequence[_Sortable[Row]], selection: SearchSelection, by: By) -> list[lists.ColumnOf[Row]]:
