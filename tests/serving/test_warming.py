@@ -1,5 +1,7 @@
 """What the first page would wait for is done before."""
 
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -56,3 +58,13 @@ def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "ctypes", SimpleNamespace(CDLL=library))
     startup.keep_little()
     assert looked_for == [None]
+
+
+@pytest.mark.parametrize("given", [None, "active"])
+def test_torchs_threads_sleep_while_they_wait_unless_told_otherwise(given: str | None) -> None:
+    """The library reads that when torch is imported, so the server must not have done so yet."""
+    asked = "import os, sys, app.server; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    own = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = own | ({} if given is None else {"OMP_WAIT_POLICY": given})
+    done = subprocess.run([sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"False {given or 'passive'}"
