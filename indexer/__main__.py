@@ -21,12 +21,15 @@ from db.lazy import lazy_import
 if TYPE_CHECKING:
     import tqdm
 
-    from db import settings
-    from db.catalogue import builds
-    from indexer import build, checkpoint, cluster, demo_model, estimate, own_words, texts, verify, work
+    from db import questions, settings
+    from db.catalogue import builds, store
+    from db.texts import publish as text_files
+    from indexer import build, checkpoint, cluster, demo_model, describe, estimate, own_words, texts, verify, work
 else:  # torch and transformers take seconds to import, and --help needs neither
     tqdm = lazy_import("tqdm")
-    settings, builds = lazy_import("db.settings"), lazy_import("db.catalogue.builds")
+    settings, questions = lazy_import("db.settings"), lazy_import("db.questions")
+    builds, store = lazy_import("db.catalogue.builds"), lazy_import("db.catalogue.store")
+    describe, text_files = lazy_import("indexer.describe"), lazy_import("db.texts.publish")
     build, checkpoint = lazy_import("indexer.build"), lazy_import("indexer.checkpoint")
     demo_model, estimate, verify = (lazy_import(f"indexer.{name}") for name in ("demo_model", "estimate", "verify"))
     cluster, work = lazy_import("indexer.cluster"), lazy_import("indexer.work")
@@ -201,6 +204,24 @@ def _bar(steps: Iterator[int], total: int, *, unit: str = "layer") -> Iterator[i
     return iter(tqdm.tqdm(steps, total=total, unit=unit, file=sys.stderr))
 
 
+def _add_describe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", nargs="?", metavar="CATALOGUE", help="which of several catalogues")
+    command.add_argument("--endpoint", required=True, metavar="URL", help="OpenAI-compatible: http://127.0.0.1:8080/v1")
+    command.add_argument("--model", required=True, metavar="NAME", help="the model to ask there")
+    command.add_argument("--neurons", nargs="+", default=[], metavar="LABEL", help="default: all FFN neurons")
+    command.add_argument("--layers", type=_layers, metavar="FIRST-LAST", help="all FFN neurons of these layers")
+    command.add_argument("--limit", type=whole_number(1), metavar="N", help="so many of those not yet described")
+    command.add_argument("--yes", action="store_true", help="go on; without it only the cost is estimated")
+    add_catalogue(command)
+
+
+def _layers(text: str) -> "questions.Span":
+    try:
+        return questions.read_span(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of layers: write 20-29, or 7") from None
+
+
 def _share(text: str) -> tuple[int, int]:
     """The type of ``--shard``."""
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
@@ -216,6 +237,23 @@ def _require_positive(options: argparse.Namespace, *names: str) -> None:
             raise AtlasError(f"--{name.replace('_', '-')} {getattr(options, name)}: give at least 1.")
 
 
+def _describe(options: argparse.Namespace) -> str | None:
+    endpoint = describe.Endpoint(options.endpoint, options.model, os.environ.get(describe.KEY, ""))
+    path = builds.find_catalogue(catalogue_folder(options.catalogue), options.name)
+    with store.Catalogue.open(path) as catalogue:
+        neurons = describe.wanted(catalogue, options.neurons, options.layers)[: options.limit]
+        say(describe.estimate(len(neurons)))
+        if not options.yes:
+            return "Nothing was sent. The same command with --yes goes on."
+        done = describe.describe(catalogue, neurons, endpoint, say, partial(_bar, unit="neuron"))
+    return f"{done:,} neurons described."
+
+
+def _names(options: argparse.Namespace) -> str:
+    path = builds.find_catalogue(catalogue_folder(options.catalogue), options.name)
+    return f"{text_files.name_again(path.parent)} has the names as the rules are now."
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "fetch-demo": _fetch,
     "estimate": _estimate,
@@ -223,6 +261,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "publish": _publish,
     "own-words": _own_words,
     "texts": _texts,
+    "names": _names,
+    "describe": _describe,
     "verify": _verify,
     "prune": _prune,
 }
@@ -274,6 +314,10 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     own = _add_own_words(commands)
+    _add_describe(commands.add_parser("describe", help="have a language model that you name describe neurons in words"))
+    named = commands.add_parser("names", help="make the neurons' names anew from the texts that were gathered")
+    named.add_argument("name", nargs="?", metavar="CATALOGUE", help="which of several catalogues")
+    add_catalogue(named)
     verified = commands.add_parser("verify", help="compare a published catalogue with its model")
     verified.add_argument("--sample", type=int, default=200, metavar="N", help="neurons to derive again (default: 200)")
     verified.add_argument(

@@ -7,14 +7,15 @@ No model is asked. Four rules propose a label each, and the one of highest confi
     related tokens      several first tokens that are neighbours of one of them
     texts               the same word, or two, at the peak of most texts
 
-A confidence is a share (of the first tokens, by 1/√rank; of the texts) times how specific the label is: 1 − ln(neurons
-that have it) / ln(all neurons), over all neurons of the model. Words are compared by their stems, whatever their case.
+A confidence is a share (of the first tokens, by 1/√(rank + 2); of the texts) times how specific the label is:
+1 − ln(neurons that have it) / ln(all neurons). Words are compared by their stems, whatever their case.
 """
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import duckdb
@@ -23,11 +24,12 @@ from numpy.typing import NDArray
 
 DEPTH = 10
 """First tokens of an end that count."""
-CLEAR = 0.3
+CLEAR = 0.2
 """Confidence from which a label is kept."""
 _FEWEST_TEXTS = 4
 _FEWEST_RELATED = 3
 _LISTED = 3
+_SHORTEST = 3  # letters of a word that is listed with others
 _PHRASE = 0.8
 """Share of texts in which a word has the same neighbour, so that both are named."""
 _ROWS_AT_ONCE = 20_000
@@ -79,6 +81,17 @@ class Stems:
             [numbers.setdefault(stem(word.casefold()), len(numbers)) if word else -1 for word in self._words], np.int64
         )
         self.count = len(numbers)
+        self.whole = _whole_words(self._words, self._texts)
+        """Whether a token is a word by itself, and not a piece of one."""
+
+    def without_pieces(self, tokens: _Ids) -> None:
+        """Take for pieces what more often than not goes on in the next token of a text; −1 between texts."""
+        piece = np.array([text[:1].isalpha() and text[:1].islower() for text in self._texts] + [False], bool)
+        first, after = tokens[:-1], tokens[1:]
+        known = (first >= 0) & (first < len(self.whole))
+        after = np.where(after < len(self.whole), after, -1)
+        seen, goes_on = (np.bincount(first[known], some, len(self.whole)) for some in (None, piece[after[known]]))
+        self.whole &= goes_on <= seen / 2
 
     def of(self, token_ids: _Ids) -> _Ids:
         """Their stems; −1 for no token, and for one that says nothing."""
@@ -94,12 +107,30 @@ class Stems:
         return Counter(self._words[one] for one in token_ids).most_common(1)[0][0]
 
 
+def _whole_words(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.bool_]:
+    """Which tokens are words. One of a single spelling that is how a longer token begins is a word's first piece."""
+    spellings = Counter(word.casefold() for word in words)
+    ordered = sorted(spellings)
+    longer = {word for word, after in pairwise(ordered) if after.startswith(word)}
+
+    def is_word(word: str, text: str) -> bool:
+        low = word.casefold()
+        known = spellings[low] > 1 or (text.startswith(" ") and low not in longer)
+        return known and len(word) >= _SHORTEST and word.isalpha()
+
+    return np.array([is_word(*one) for one in zip(words, texts, strict=True)], bool)
+
+
+def _is_spaced(token: str, spaced: set[str]) -> bool:
+    return token.startswith(" ") or f" {token}" in spaced
+
+
 def _word(token: str, spaced: set[str]) -> str:
     """What a token says by itself; a piece of a word begins with a hyphen, and what says nothing is empty."""
     text = token.strip()
     if not text.isprintable() or len(text) > 40:
         return ""
-    is_piece = text.isalpha() and text.islower() and token == text and f" {text}" not in spaced
+    is_piece = text.isalpha() and text.islower() and not _is_spaced(token, spaced)
     return f"-{text}" if is_piece else text
 
 
@@ -119,7 +150,9 @@ def named(
     near = build.execute("SELECT token_id, neighbour_id FROM token_neighbour").fetchnumpy()
     token, other = (np.asarray(near[name], np.int64) for name in ("token_id", "neighbour_id"))
     neighbours = np.sort(token * size + other)
-    return names(_tops(build, ids, usual), _places(texts, ids, usual), stems, neighbours, size)
+    tokens, places = _places(texts, ids, usual)
+    stems.without_pieces(tokens)
+    return names(_tops(build, ids, usual), places, stems, neighbours, size)
 
 
 def _tops(build: duckdb.DuckDBPyConnection, ids: _Ids, usual: _Ids) -> _Ids:
@@ -132,12 +165,12 @@ def _tops(build: duckdb.DuckDBPyConnection, ids: _Ids, usual: _Ids) -> _Ids:
     return tops
 
 
-def _places(texts: duckdb.DuckDBPyConnection, ids: _Ids, usual: _Ids) -> Places:
+def _places(texts: duckdb.DuckDBPyConnection, ids: _Ids, usual: _Ids) -> tuple[_Ids, Places]:
+    """The tokens of all windows, with −1 around each; and the peaks."""
     stored = texts.execute("SELECT window_id, token_ids FROM text_window ORDER BY window_id").fetchall()
     windows = [np.frombuffer(token_ids, "<i4") for _, token_ids in stored]
-    # All windows after each other, with a gap around each.
     gap = np.array([-1], np.int32)
-    tokens = np.concatenate([gap, *(part for window in windows for part in (window, gap))])
+    tokens = np.concatenate([gap, *(part for window in windows for part in (window, gap))]).astype(np.int64)
     starts = 1 + np.cumsum([0, *(len(window) + 1 for window in windows)])
     found = texts.execute("SELECT neuron_id, sign, window_id, position FROM excerpt").fetchnumpy()
     row, numbers = np.searchsorted(ids, found["neuron_id"]), np.array([window_id for window_id, _ in stored], np.int64)
@@ -145,7 +178,7 @@ def _places(texts: duckdb.DuckDBPyConnection, ids: _Ids, usual: _Ids) -> Places:
     good = usual[row] == found["sign"]
     good &= (numbers[place] == found["window_id"]) if len(numbers) else False
     at = np.minimum(starts[place[good]] + found["position"][good], len(tokens) - 2)
-    return Places(row[good], *(tokens[at + step].astype(np.int64) for step in (-1, 0, 1)))
+    return tokens, Places(row[good], *(tokens[at + step] for step in (-1, 0, 1)))
 
 
 def names(tops: _Ids, places: Places, stems: Stems, neighbours: _Ids | None, vocabulary: int) -> list[Label | None]:
@@ -160,6 +193,8 @@ def names(tops: _Ids, places: Places, stems: Stems, neighbours: _Ids | None, voc
     """
     count = len(tops)
     ends = _end_shares(tops, stems)
+    specific = np.ones(stems.count + 1)
+    specific[ends.key % max(stems.count, 1)] = ends.specific
     texts = np.bincount(places.neuron, minlength=count)
     found: list[Label | None] = [None] * count
     at = {
@@ -167,7 +202,7 @@ def names(tops: _Ids, places: Places, stems: Stems, neighbours: _Ids | None, voc
     }
     for proposal in (
         _by_tokens(tops, ends, at, texts, stems),
-        _by_related(tops, stems, neighbours, vocabulary),
+        _by_related(tops, stems, specific, neighbours, vocabulary),
         _by_texts(places, texts, stems, at["peak"], count),
     ):
         for row, label in proposal.items():
@@ -195,9 +230,15 @@ def _pairs(neurons: _Ids, what: _Ids, weights: _Shares, kinds: int, total: int) 
     return _Shared(key, share, 1 - np.log(np.maximum(holders, 1)) / np.log(max(total, 2)))
 
 
+def _weights(depth: int) -> _Shares:
+    """What each rank of an end counts; the sum is 1."""
+    weight: _Shares = 1 / np.sqrt(np.arange(3, depth + 3))
+    weight /= weight.sum()
+    return weight
+
+
 def _end_shares(tops: _Ids, stems: Stems) -> _Shared:
-    weight = 1 / np.sqrt(np.arange(1, tops.shape[1] + 1))
-    weights = np.broadcast_to(weight / weight.sum(), tops.shape)
+    weights = np.broadcast_to(_weights(tops.shape[1]), tops.shape)
     neurons = np.repeat(np.arange(len(tops)), tops.shape[1])
     return _pairs(neurons, stems.of(tops).ravel(), weights.ravel(), stems.count, len(tops))
 
@@ -238,33 +279,36 @@ def _best(neuron: _Ids, score: _Shares) -> list[int]:
     return [int(place) for place in order[first] if score[place] >= CLEAR]
 
 
-def _by_related(tops: _Ids, stems: Stems, neighbours: _Ids | None, vocabulary: int) -> dict[int, Label]:
+def _by_related(
+    tops: _Ids, stems: Stems, specific: _Shares, neighbours: _Ids | None, vocabulary: int
+) -> dict[int, Label]:
     """Tokens of the end that are neighbours of one of them."""
     if neighbours is None or not len(neighbours):
         return {}
     if len(tops) > _ROWS_AT_ONCE:
         whole: dict[int, Label] = {}
         for start in range(0, len(tops), _ROWS_AT_ONCE):
-            some = _by_related(tops[start : start + _ROWS_AT_ONCE], stems, neighbours, vocabulary)
+            some = _by_related(tops[start : start + _ROWS_AT_ONCE], stems, specific, neighbours, vocabulary)
             whole |= {start + row: label for row, label in some.items()}
         return whole
-    kinds = stems.of(tops)
+    kinds = np.where(stems.whole[np.maximum(tops, 0)], stems.of(tops), -1)
     pairs = tops[:, :, None] * vocabulary + tops[:, None, :]
     place = np.minimum(np.searchsorted(neighbours, pairs), len(neighbours) - 1)
     near = (neighbours[place] == pairs) & (kinds[:, :, None] != kinds[:, None, :])
     near &= (kinds >= 0)[:, :, None] & (kinds >= 0)[:, None, :]
-    weight = 1 / np.sqrt(np.arange(1, tops.shape[1] + 1))
-    covered = (near * weight).sum(axis=2) + weight * (kinds >= 0)
+    worth = _weights(tops.shape[1]) * np.where(kinds >= 0, specific[kinds], 0)
+    covered = (near * worth[:, None, :]).sum(axis=2) + worth
     hub = covered.argmax(axis=1)
+    best = covered[np.arange(len(tops)), hub]
     found = {}
-    for row in np.flatnonzero(near.any(axis=(1, 2))):
+    for row in np.flatnonzero((best >= CLEAR) & (near.sum(axis=2).max(axis=1) >= _FEWEST_RELATED - 1)):
         members = [int(hub[row]), *np.flatnonzero(near[row, hub[row]]).tolist()]
         words: dict[int, int] = {}
         for member in sorted(members):
             words.setdefault(int(kinds[row, member]), int(tops[row, member]))
         if len(words) >= _FEWEST_RELATED:
             text = ", ".join(stems.spelt([one]) for one in list(words.values())[:_LISTED])
-            found[int(row)] = Label(text, "related tokens", float(covered[row, hub[row]] / weight.sum()))
+            found[int(row)] = Label(text, "related tokens", float(best[row]))
     return found
 
 

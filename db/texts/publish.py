@@ -10,6 +10,7 @@ import errno
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.files import sync
 from db.neuron import NeuronKind
-from db.questions import Filters
+from db.questions import Filters, texts_of
 from db.records import short_identity
 from db.texts import schema
 from db.texts.names import named
@@ -139,6 +140,43 @@ def publish_texts(directory: Path, stamp: TextsStamp, gathered: Iterable[Gathere
             raise explained(error, directory, needed, free, "What was gathered", "gather it again") from error
         finally:
             remove_temporary(temporary)
+    return target
+
+
+def name_again(directory: Path) -> Path:
+    """Make the names of a model's current texts anew, as the rules are now; returns the new file, now current.
+
+    Raises:
+        AtlasError: there are no texts that can be read, or the disk is full.
+    """
+    with Catalogue.open(current_build(directory)) as catalogue:
+        texts = texts_of(catalogue)
+        source, stamp = texts.path, texts.stamp
+        texts.close()  # within a process DuckDB opens a file in one way only
+        plain = stamp.texts_id.partition("-named-")[0]
+        target = build_path(directory, f"{plain}-named-{datetime.now(UTC):%Y%m%dT%H%M%S}", "texts")
+        temporary = directory / ".publishing-texts.duckdb"
+        with exclusive(directory):
+            try:
+                remove_temporary(temporary)
+                shutil.copyfile(source, temporary)
+                with duckdb.connect(str(temporary)) as connection, read_only_connection(catalogue.path) as build:
+                    figures = connection.execute("SELECT * FROM neuron_text ORDER BY neuron_id").to_arrow_table()
+                    columns = [name for name in figures.column_names if not name.startswith("name")]
+                    renamed = _with_names(figures.select(columns), connection, build)
+                    connection.execute("DELETE FROM neuron_text")
+                    connection.register("rows_source", renamed)
+                    connection.execute("INSERT INTO neuron_text BY NAME SELECT * FROM rows_source")
+                    connection.execute("UPDATE texts SET texts_id = ?", [target.stem.removeprefix("texts-")])
+                    connection.execute("CHECKPOINT")
+                sync(temporary)
+                settle(temporary, target, _content)
+                set_current(directory, target, TEXTS)
+            except (OSError, duckdb.Error) as error:
+                needed, free = source.stat().st_size, shutil.disk_usage(directory).free
+                raise explained(error, directory, needed, free, "The texts", "gather them again") from error
+            finally:
+                remove_temporary(temporary)
     return target
 
 

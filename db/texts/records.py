@@ -9,6 +9,7 @@ from typing import Annotated
 
 from db.neuron import Neuron, Sign
 from db.records import TEXTS, Named, Spread, Token, Usually
+from db.texts.descriptions import Description
 
 BEFORE, AFTER = 23, 8
 """Tokens of an excerpt around its peak, at most: they are cut at the window's ends."""
@@ -155,6 +156,9 @@ class NeuronTexts:
     cases: Annotated[tuple[SignCase, ...], "The four cases of a gated FFN; empty for others."]
     histogram: Annotated[tuple[HistogramBin, ...], "From the lowest activation; empty bins are left out."]
     name: Annotated[Name, Spread(name="text", name_rule="rule", name_confidence="confidence")]
+    description: Annotated[
+        Description | None, Spread(description="text", description_score="score", described_by="by")
+    ] = None
 
     def at(self, sign: Sign) -> tuple[Excerpt, ...]:
         """The excerpts at which the neuron promotes the tokens of one end."""

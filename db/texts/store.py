@@ -18,6 +18,7 @@ from db.lazy import lazy_import
 from db.neuron import Neuron, NeuronKind, Sign
 from db.records import Token, short_identity
 from db.texts import schema
+from db.texts.descriptions import descriptions
 from db.texts.records import (
     AFTER,
     NO_NAME,
@@ -130,6 +131,7 @@ class Texts(ReadOnlyFile):
             ),
             histogram=tuple(HistogramBin(*bin_) for bin_ in self.rows(schema.bins(neuron_id))),
             name=mark.name,
+            description=descriptions(self.path.parent, self.stamp.checkpoint).get(neuron.label),
         )
 
     def window(self, window_id: int) -> tuple[int, int, list[int]]:

@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pytest
 
+import db.texts.publish
 from db.__main__ import main
 from db.catalogue.builds import TEXTS, prune
 from db.catalogue.export import as_json
@@ -18,8 +19,9 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
 from db.neuron import Neuron, NeuronKind, Sign
 from db.questions import Search, TextsOf
-from db.texts.publish import Gathered, publish_texts
-from db.texts.records import AFTER, BEFORE, NeuronTexts
+from db.texts.names import Label
+from db.texts.publish import Gathered, name_again, publish_texts
+from db.texts.records import AFTER, BEFORE, Name, NeuronTexts
 from tests.catalogues import TOKENS, ToyCatalogue, make_catalogue
 from tests.texts import LENGTHS, Made, give_texts, halves, make_texts, part
 
@@ -88,7 +90,7 @@ def test_the_json_is_exact(with_texts: tuple[ToyCatalogue, Made], atlas: Catalog
     assert list(told) == [
         *("neuron", "tokens_seen", "rate", "mean", "std", "positive_share", "positive", "negative"),
         *("active_above", "active_positive_share", "usual", "highest", "lowest", "cases", "histogram"),
-        *("name", "name_rule", "name_confidence"),
+        *("name", "name_rule", "name_confidence", "description", "description_score", "described_by"),
     ]
     assert told == as_json(found)
     (excerpt,) = told["positive"]
@@ -347,6 +349,17 @@ def test_stamps_that_do_not_fit(copy: Path) -> None:
     ):
         with pytest.raises(AtlasError, match=problem):
             publish_texts(copy.parent, replace(made.stamp, **changed), [made.gathered], made.windows)
+
+
+def test_names_are_made_anew(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Catalogue.open(copy) as atlas:
+        before = of(atlas, Neuron.ffn(1, 3))
+        monkeypatch.setattr(db.texts.publish, "named", lambda *given: [Label("new", "tokens", 0.5)] * len(given[2]))
+        made = name_again(copy.parent)
+        assert (copy.parent / TEXTS).read_text() == made.name + "\n"
+        after = of(atlas, Neuron.ffn(1, 3))
+    assert after.name == Name("new", "tokens", 0.5, after.usual)
+    assert replace(after, name=before.name) == before
 
 
 def test_texts_are_never_changed(copy: Path) -> None:
