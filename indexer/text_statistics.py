@@ -40,7 +40,7 @@ _DIGITS = (24, -8, -40, -72)  # the exponents of a sum's digits
 _ONE = 2 ** -_DIGITS[-1]
 _MOST = 2.0**80  # a batch's sum of squares: its first digit must leave room for those of many batches
 _FIXED = 2.0**24  # one of the sketch's
-_CHUNK = 64  # neurons at a time, on a CPU: what is computed of them stays in its cache
+_CHUNK = 128  # neurons at a time, on a CPU: what is computed of them stays in its cache
 _SUM, _SQUARES = 0, 1
 
 
@@ -128,8 +128,8 @@ class Tally:
     Attributes:
         state: by name, a row a neuron. Sums are `digits` [n, sums, 4]: of activations, of their squares and, where they
             are gated, of those in each case. `histogram` [n, 2·BINS+1] ascends; zeros are in the middle. `highest` [n,
-            2] and `strongest` [n, 4] are times the sign that they are of. Lists are [n, 2, k], signs as they come,
-            strongest first; where there is none their peak is -inf.
+            2] and `strongest` [n, 4] are times the sign that they are of. Lists are [n, 2, k] in any order,
+            their peaks times their sign.
     """
 
     def __init__(self, neurons: int, excerpts: int, *, gated: bool, sketch: bool, device: torch.device) -> None:
@@ -150,15 +150,21 @@ class Tally:
 
     def add(self, tokens: Tokens, active: Float[Tensor, "N n"], gates: Bool[Tensor, "N n"] | None = None) -> None:
         """Count one batch's activations."""
-        chunk = _CHUNK if active.device.type == "cpu" else self._neurons
+        x = active.T.contiguous()
+        gate = gates.T.contiguous() if self.gated and gates is not None else None
+        peaks = x.new_empty(self._neurons, 2, len(tokens.window))
+        on_cpu = x.device.type == "cpu"
+        chunk = _CHUNK if on_cpu else self._neurons
         spans = [slice(start, start + chunk) for start in range(0, self._neurons, chunk)]
 
         def count(span: slice) -> None:
             own = {name: kept[span] for name, kept in self.state.items()}
-            gate = None if gates is None or not self.gated else gates[:, span].T.contiguous()
-            _count(own, tokens, active[:, span].T.contiguous(), gate)
+            peaks[span] = _count(own, tokens, x[span], None if gate is None else gate[span])
 
-        in_threads(count, spans, min(torch.get_num_threads(), len(spans)) if active.device.type == "cpu" else 1)
+        in_threads(count, spans, min(torch.get_num_threads(), len(spans)) if on_cpu else 1)
+        found = (peaks > 0) & (peaks >= self.state["peak"].amin(dim=2, keepdim=True))
+        if bool(found.any()):
+            _keep_excerpts(self.state, tokens, x, gate, peaks, found)
 
     def gathered(self, first: int, seen: int, signs: Int[Tensor, " s"] | None = None) -> Gathered:
         """What is published of the neurons.
@@ -168,7 +174,8 @@ class Tally:
             seen: how many tokens were counted.
             signs: [SKETCH]; the sum of all tokens' signs, where there is a sketch.
         """
-        kept = {name: one.cpu().numpy() for name, one in self.state.items()}
+        ordered = self.state | _sorted({name: self.state[name] for name in _EMPTY})
+        kept = {name: one.cpu().numpy() for name, one in ordered.items()}
         totals = [_total(kept["digits"][:, place]) for place in range(kept["digits"].shape[1])]
         mean = (totals[_SUM] / (seen * _ONE)).astype(np.float64)
         variance = (seen * _ONE * totals[_SQUARES] - totals[_SUM] ** 2) / (seen * _ONE) ** 2
@@ -203,12 +210,9 @@ class Tally:
         ours, theirs = self.state, other.state
         for name in ours.keys() - _EMPTY.keys():
             ours[name] = torch.maximum(ours[name], theirs[name]) if name in _GREATEST else ours[name] + theirs[name]
-        rows, length = 2 * self._neurons, ours["peak"].shape[2]
-        pool = {name: _pool([one[name].flatten(0, 2) for one in (ours, theirs)], name) for name in _EMPTY}
-        old = torch.arange(rows * length, device=ours["peak"].device).view(rows, length)
-        chosen = _strongest(pool, torch.cat([old, old + old.numel()], dim=1), length)
-        for name in _EMPTY:
-            ours[name] = pool[name][chosen].view(ours[name].shape)
+        length = ours["peak"].shape[2]
+        both = {name: torch.cat([ours[name], theirs[name]], dim=2) for name in _EMPTY}
+        ours |= {name: one[:, :, :length].clone() for name, one in _sorted(both).items()}
 
 
 def _total(digits: NDArray[np.int64]) -> NDArray[Any]:
@@ -241,27 +245,28 @@ def _centred(sketch: NDArray[np.int64], mean: NDArray[np.float64], signs: NDArra
     return found
 
 
-def _pool(parts: list[Tensor], name: str) -> Tensor:
-    """Excerpts in one tensor, and an empty one at its end."""
-    value, kind, more = _EMPTY[name]
-    return torch.cat([*(one.to(kind) for one in parts), parts[0].new_full((1, *more), value, dtype=kind)])
+def _sorted(lists: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The strongest first, of equals the earliest; of one text the first alone, and what is left empty last."""
+    window = lists["window"].argsort(dim=2, stable=True)
+    order = window.gather(2, lists["peak"].gather(2, window).argsort(dim=2, stable=True, descending=True))
+    text = lists["text"].gather(2, order)
+    again = (text[..., :, None] == text[..., None, :]).tril(-1).any(dim=3)
+    peak = lists["peak"].gather(2, order).masked_fill(again, -torch.inf)
+    order = order.gather(2, peak.argsort(dim=2, stable=True, descending=True))
+    is_empty = peak.sort(dim=2, stable=True, descending=True).values == -torch.inf
+    neurons, ends = (torch.arange(size, device=peak.device) for size in peak.shape[:2])
+    found = {name: one[neurons[:, None, None], ends[:, None], order] for name, one in lists.items()}
+    for name, (value, _, _) in _EMPTY.items():
+        found[name][is_empty] = value
+    return found
 
 
-def _strongest(pool: Mapping[str, Tensor], which: Int[Tensor, "rows m"], length: int) -> Int[Tensor, "rows k"]:
-    """Of some excerpts of a pool, row by row, those to keep: the strongest, of equals the earliest, of one text one."""
-    order = pool["window"][which].argsort(dim=1, stable=True)
-    which = which.gather(1, order)
-    peak, order = pool["peak"][which].sort(dim=1, stable=True, descending=True)
-    which = which.gather(1, order)
-    text = pool["text"][which]
-    again = ((text[:, :, None] == text[:, None, :]).tril(-1)).any(dim=2)
-    peak, order = peak.masked_fill(again, -torch.inf).sort(dim=1, stable=True, descending=True)
-    chosen = which.gather(1, order[:, :length])
-    return chosen.masked_fill(peak[:, :length] == -torch.inf, len(pool["peak"]) - 1)
-
-
-def _count(kept: dict[str, Tensor], tokens: Tokens, x: Float[Tensor, "m N"], gate: Bool[Tensor, "m N"] | None) -> None:
-    """Count some neurons' activations into what is kept of them; `kept` is changed in place."""
+def _count(
+    kept: dict[str, Tensor], tokens: Tokens, x: Float[Tensor, "m N"], gate: Bool[Tensor, "m N"] | None
+) -> Float[Tensor, "m 2 W"]:
+    """Count some neurons' activations into what is kept of them, which is changed in place; each window's peaks, times
+    the sign that they are of.
+    """
     exact = x.double()
     sums = [exact.sum(dim=1), exact.square_().sum(dim=1)]
     if not bool((sums[_SQUARES] < _MOST).all()):  # nor is NaN
@@ -274,7 +279,7 @@ def _count(kept: dict[str, Tensor], tokens: Tokens, x: Float[Tensor, "m N"], gat
     if gate is None:
         found = torch.bincount((key + width * rows).flatten(), minlength=width * len(x)).view(-1, width)
     else:
-        key += width * gate
+        key.add_(gate.to(torch.int32), alpha=width)
         both = torch.bincount((key + 2 * width * rows).flatten(), minlength=2 * width * len(x)).view(-1, 2, width)
         found = both.sum(dim=1)
         _count_cases(kept, x, gate, both, sums)
@@ -283,16 +288,14 @@ def _count(kept: dict[str, Tensor], tokens: Tokens, x: Float[Tensor, "m N"], gat
     if "sketch" in kept:
         kept["sketch"] += ((x @ tokens.signs).double() * _FIXED).round_().long()
     whole = x.view(len(x), len(tokens.window), -1) if tokens.even else x[:, tokens.grid]
-    peaks = torch.stack([whole.amax(dim=2), -whole.amin(dim=2)], dim=1)  # [m, 2, W]
+    peaks = torch.stack([whole.amax(dim=2), -whole.amin(dim=2)], dim=1)
     kept["highest"].copy_(torch.maximum(kept["highest"], peaks.amax(dim=2)))
-    found = (peaks > 0) & (peaks >= kept["peak"][:, :, -1:])
-    if bool(found.any()):
-        _keep_excerpts(kept, tokens, x, gate, whole, peaks, found)
+    return peaks
 
 
 def _count_cases(kept: dict[str, Tensor], x: Tensor, gate: Tensor, histograms: Tensor, sums: list[Tensor]) -> None:
     """The four cases of gate and up; the sign of an activation is the product of theirs. One of 0 is in no case."""
-    on = torch.where(gate, x, 0)
+    on = x * gate
     off = x - on
     for case, (positive_gate, up) in enumerate(CASES):
         one, positive = (on if positive_gate else off), positive_gate == up
@@ -317,41 +320,51 @@ def _digits(sums: Float[Tensor, "m sums"]) -> Int[Tensor, "m sums 4"]:
 def _keep_excerpts(
     kept: dict[str, Tensor],
     tokens: Tokens,
-    x: Float[Tensor, "m N"],
-    gate: Bool[Tensor, "m N"] | None,
-    whole: Float[Tensor, "m W T"],
-    peaks: Float[Tensor, "m 2 W"],
-    found: Bool[Tensor, "m 2 W"],
+    x: Float[Tensor, "n N"],
+    gate: Bool[Tensor, "n N"] | None,
+    peaks: Float[Tensor, "n 2 W"],
+    found: Bool[Tensor, "n 2 W"],
 ) -> None:
-    """Put the peaks that were found among the strongest excerpts."""
+    """Put the windows' peaks that were found among the strongest excerpts; of one list one after the other."""
     neuron, end, place = found.nonzero(as_tuple=True)
-    position = (whole[neuron, place] * (1 - 2 * end)[:, None]).argmax(dim=1)
+    whole = (
+        x.view(len(x), len(tokens.window), -1)[neuron, place] if tokens.even else x[neuron[:, None], tokens.grid[place]]
+    )
+    position = (whole * (1 - 2 * end)[:, None]).argmax(dim=1)
     at = tokens.start[place] + position
-    lists, counts = (2 * neuron + end).unique_consecutive(return_counts=True)
     new = {
         "peak": peaks[neuron, end, place],
         "window": tokens.window[place],
         "text": tokens.text[at],
         "position": position,
         "first": tokens.first[at],
-        "gate": neuron.new_zeros(len(at)) if gate is None else 2 * gate[neuron, at].long() - 1,
+        "gate": torch.zeros_like(at) if gate is None else 2 * gate[neuron, at].long() - 1,
     }
-    old = {name: kept[name].flatten(0, 1)[lists] for name in _EMPTY}
-    pool = {name: _pool([old[name].flatten(0, 1), one], name) for name, one in new.items()}
-    known = old["peak"].numel()
-    which = at.new_full((len(lists), int(counts.max())), len(pool["peak"]) - 1)
-    row = torch.arange(len(lists), device=x.device).repeat_interleave(counts)
-    numbers = torch.arange(len(at), device=x.device)
-    which[row, numbers - (counts.cumsum(0) - counts)[row]] = known + numbers
-    before = torch.arange(known, device=x.device).view(old["peak"].shape)
-    chosen = _strongest(pool, torch.cat([before, which], dim=1), before.shape[1])
-    activations = _pool([old["activations"].flatten(0, 1)], "activations")[chosen.where(chosen < known, known)]
-    is_new = (chosen >= known) & (chosen < known + len(at))
-    some = chosen[is_new] - known
+    lists, counts = (2 * neuron + end).unique_consecutive(return_counts=True)
+    start = counts.cumsum(0) - counts
+    tables = {name: kept[name].view(2 * len(x), *kept[name].shape[2:]) for name in _EMPTY}
     places = torch.arange(EXCERPT_TOKENS, device=x.device)
-    start = at[some] - position[some] + tokens.first[at[some]]
-    around = x[neuron[some, None], (start[:, None] + places).clamp_max(x.shape[1] - 1)]
-    activations[is_new] = around.where(places < tokens.count[at[some], None], torch.nan)
-    for name in _EMPTY:
-        found = activations if name == "activations" else pool[name][chosen]
-        kept[name].view(-1, *kept[name].shape[2:])[lists] = found
+    for turn in range(int(counts.max())):
+        own = (start + turn)[counts > turn]
+        to, slot = _better({name: one[own] for name, one in new.items()}, tables, lists[counts > turn])
+        own, to, slot = own[to >= 0], to[to >= 0], slot[to >= 0]
+        for name, one in new.items():
+            tables[name][to, slot] = one[own].to(tables[name].dtype)
+        there = (at - position + tokens.first[at])[own, None] + places
+        around = x[neuron[own, None], there.clamp_max(x.shape[1] - 1)]
+        tables["activations"][to, slot] = around.where(places < tokens.count[at[own], None], torch.nan)
+
+
+def _better(
+    new: Mapping[str, Tensor], tables: Mapping[str, Tensor], lists: Int[Tensor, " m"]
+) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """For an excerpt and a list each: the list, or -1 where it does not belong there, and the slot that it takes; of
+    the same text, if there is one, or of the weakest excerpt.
+    """
+    peak, window = tables["peak"][lists], tables["window"][lists]
+    same = (tables["text"][lists] == new["text"][:, None]) & (window >= 0)
+    last = torch.where(peak == peak.amin(dim=1, keepdim=True), window, -2)
+    slot = torch.where(same.any(dim=1), same.int().argmax(dim=1), last.argmax(dim=1))
+    held, since = (one.gather(1, slot[:, None])[:, 0] for one in (peak, window))
+    wins = (new["peak"] > held) | ((new["peak"] == held) & (new["window"] < since))
+    return torch.where(wins, lists, -1), slot
