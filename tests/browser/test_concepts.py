@@ -59,8 +59,8 @@ def test_from_a_concept_to_a_neuron_to_its_relative_and_back(
 
 def test_a_token_is_left_out_and_one_is_added(served_app: str, page: Page, catalogue: Catalogue) -> None:
     page.goto(f"{served_app}/search?q=python&by=concept")
-    own = page.get_by_role("group", name="own tokens")
-    own.get_by_role("link", name="remove Python", exact=True).click()
+    page.get_by_role("button", name="All tokens").click()
+    page.get_by_role("link", name="remove Python", exact=True).click()
     expect(page.get_by_role("group", name="tokens left out")).to_contain_text("Python")
     dropped = catalogue.resolve("Python").matched[0]
     assert in_address(page) == {"q": "python", "by": "concept", "drop": str(dropped.token_id)}
@@ -71,6 +71,22 @@ def test_a_token_is_left_out_and_one_is_added(served_app: str, page: Page, catal
     avoided = ",".join(str(token.token_id) for token in catalogue.tokens_of("snake"))
     assert in_address(page)["avoid"] == avoided
     expect(page.get_by_text(re.compile("but not “snake”"))).to_be_visible()
+
+
+def test_a_typo_is_mended_a_family_leaves_and_results_need_no_scrolling(served_app: str, page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(f"{served_app}/search?q=anger at injustcie&by=concept")
+    page.get_by_role("link", name="Did you mean injustice?").click()
+    expect(page.get_by_text("Passed over: “at”")).to_be_visible()
+    settled(page)
+    assert in_address(page)["q"] == "anger at injustice"
+    rows = page.get_by_role("region", name="found neurons").locator("td.name a")
+    third = rows.nth(2).bounding_box()
+    assert third is not None
+    assert third["y"] + third["height"] < 900
+    page.get_by_role("group", name="own tokens").get_by_role("link").first.click()
+    expect(page.get_by_role("group", name="tokens left out")).to_contain_text("anger")
+    assert in_address(page)["fam"]
 
 
 def test_a_heading_sorts_and_the_next_page_goes_on(served_app: str, page: Page) -> None:

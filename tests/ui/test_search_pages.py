@@ -1,6 +1,7 @@
 """Concepts, tokens, the overview and a neuron's relatives: what they show is the library's, whatever the address."""
 
 import io
+import shutil
 from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
@@ -21,6 +22,7 @@ from db.neuron import Neuron, NeuronKind, Sign
 from db.questions import Filters
 from tests.catalogues import make_catalogue
 from tests.pages import component, crossed, run_page, texts
+from tests.texts import give_texts
 
 HOSTILE = "<script>alert(1)</script>$x$:red[a]:smile:`*_\u202e\x00'; DROP TABLE token; --"
 SEARCHED = (
@@ -315,6 +317,42 @@ def test_exact_mode_without_the_model_is_a_notice_and_a_way_out(toy_page):
     app = toy_page("search", q="Python code", exact="1")
     assert len(app.error) == 1
     assert href(component(app, "inexact")["items"][0]) == {"q": "Python code"}
+
+
+@pytest.fixture
+def read_page(small_folders, small_page, tmp_path, monkeypatch):
+    """The small model's pages, with texts that were read for it."""
+    root = tmp_path / "catalogue"
+    shutil.copytree(small_folders[1], root)
+    give_texts(find_catalogue(root))
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(root))
+    return small_page, find_catalogue(root)
+
+
+def test_a_search_by_text_shows_what_the_library_finds(read_page):
+    from app.attribution.activated import activated_by
+    from tests import models
+
+    page, path = read_page
+    passage = "The road to the sea is blue"
+    with Catalogue.open(path) as atlas:
+        assert atlas.texts is not None
+        found = activated_by(models.language_model("llama"), atlas.texts, passage, Filters(layers=(1, 2)))
+    app = page("search", by="text", text=passage, layers="1-2")
+    assert labels(app) == [one.neuron.label for one in found.neurons[:50]]
+    row, first = component(app, "hits")["rows"][0], found.neurons[0]
+    assert parse_qs(urlsplit(row["href"]).query) == {"n": [first.neuron.label], "try": [passage]}
+    (peak,) = row["cells"][2]["chips"]
+    assert peak["text"] == found.tokens[first.position].display
+    assert href(peak)["n"] == first.neuron.label
+    other = found.neurons[3]
+    app = page("search", by="text", text=passage, layers="1-2", n=other.neuron.label)
+    assert any(other.neuron.label in str(element.proto) for element in app.get("bidi_component"))
+
+
+def test_a_search_by_text_says_what_is_missing(small_page):
+    assert "No texts were gathered" in texts(small_page("search", by="text", text="The sea"))
+    assert has(small_page("search", by="text"), "passages")
 
 
 def test_a_token_shows_what_it_is(toy_page, toy):

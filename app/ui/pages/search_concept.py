@@ -20,7 +20,7 @@ from db.records import Concept, Origin, WeightedToken
 from db.token_text import display, shorten
 
 HERE = "search"
-_SHOWN = 8
+_SHOWN = 5
 _ORIGINS = {
     Origin.WORD: "the word itself",
     Origin.BEGINNING: "begins like a word that is no token",
@@ -50,6 +50,9 @@ def concept_tokens(concept: Concept, selection: SearchSelection, atlas: Catalogu
                 items = [_chip(entry, selection) for entry in family]
                 chips(items, key=f"every_{family[0].token.token_id}", here=HERE, label=family[0].token.display)
         _add(selection, atlas)
+        if concept.passed_over:
+            named = ", ".join(f"“{shorten(display(one.encode()), 40)}”" for one in concept.passed_over)
+            st.caption(literal(f"Passed over: {named}. In quotation marks a word counts."), width="content")
 
 
 def _family(family: Sequence[WeightedToken], selection: SearchSelection) -> Chip:
@@ -111,7 +114,7 @@ def _dropped(selection: SearchSelection, atlas: Catalogue) -> None:
 
 
 def _unmatched(concept: Concept, selection: SearchSelection) -> None:
-    """Which words are no tokens, what may be meant instead, and which were passed over."""
+    """Which words are no tokens, and what may be meant instead."""
     for number, word in enumerate(concept.unmatched):
         shown = shorten(display(word.text.encode()), 40)
         stands = "; tokens that begin like it stand in for it" if word.beginnings else ""
@@ -131,9 +134,6 @@ def _unmatched(concept: Concept, selection: SearchSelection) -> None:
             if pieces:
                 label = f"pieces of word {number + 1}"
                 chips(pieces, key=f"concept_pieces_{number}", here=HERE, label=label, width="content")
-    if concept.passed_over:
-        named = ", ".join(f"“{shorten(display(one.encode()), 40)}”" for one in concept.passed_over)
-        st.caption(literal(f"Passed over: {named}. In quotation marks a word counts."))
 
 
 def _add(selection: SearchSelection, atlas: Catalogue) -> None:
