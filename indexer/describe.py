@@ -26,7 +26,7 @@ from db.texts.descriptions import Description, add_description, descriptions
 from db.texts.records import Excerpt, NeuronTexts
 from indexer.work import Progress, Say
 
-KEY = "ATLAS_ENDPOINT_KEY"
+KEY = "ENDPOINT_KEY"
 """The environment variable with the endpoint's key."""
 _TRIES = 4
 _SECONDS = 120.0

@@ -150,7 +150,7 @@ def explained(
 
 def remove_temporary(temporary: Path) -> None:
     """Delete an unfinished file, and what DuckDB keeps beside it."""
-    for path in (temporary, temporary.with_name(temporary.name + ".wal")):
+    for path in (temporary, temporary.with_name(temporary.name + ".wal"), temporary.with_suffix(".loose")):
         path.unlink(missing_ok=True)
     shutil.rmtree(temporary.with_suffix(".spill"), ignore_errors=True)
 

@@ -126,7 +126,7 @@ def publish_texts(directory: Path, stamp: TextsStamp, gathered: Iterable[Gathere
         _check_stamp(stamp, catalogue)
         temporary = directory / ".publishing-texts.duckdb"
         remove_temporary(temporary)  # what a killed publisher left
-        needed, free = catalogue.info.ffn_neurons * _BYTES_A_NEURON, shutil.disk_usage(directory).free
+        needed, free = 3 * catalogue.info.ffn_neurons * _BYTES_A_NEURON, shutil.disk_usage(directory).free
         try:
             if free < needed:
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -169,6 +169,7 @@ def name_again(directory: Path) -> Path:
                     connection.execute("INSERT INTO neuron_text BY NAME SELECT * FROM rows_source")
                     connection.execute("UPDATE texts SET texts_id = ?", [target.stem.removeprefix("texts-")])
                     connection.execute("CHECKPOINT")
+                _close_gaps(temporary)
                 sync(temporary)
                 settle(temporary, target, _content)
                 set_current(directory, target, TEXTS)
@@ -224,6 +225,21 @@ def _load(
         connection.execute("CHECKPOINT texts_file")
         connection.execute("USE memory")
         connection.execute("DETACH texts_file")
+    _close_gaps(path)
+
+
+def _close_gaps(path: Path) -> None:
+    """Write the file anew, by one thread: many inserts leave unused blocks, up to half of it."""
+    loose = path.with_suffix(".loose")
+    path.rename(loose)
+    before, after = (str(one).replace("'", "''") for one in (loose, path))
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute(f"ATTACH '{before}' AS loose (READ_ONLY)")
+        connection.execute(f"ATTACH '{after}' AS texts_file (ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
+        connection.execute("COPY FROM DATABASE loose TO texts_file")
+        connection.execute("CHECKPOINT texts_file")
+        connection.execute("DETACH texts_file")
+    loose.unlink()
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:

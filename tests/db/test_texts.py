@@ -15,6 +15,7 @@ import db.texts.publish
 from db.__main__ import main
 from db.catalogue.builds import TEXTS, prune
 from db.catalogue.export import as_json
+from db.catalogue.reader import read_only_connection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
 from db.neuron import Neuron, NeuronKind, Sign
@@ -360,6 +361,11 @@ def test_names_are_made_anew(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         after = of(atlas, Neuron.ffn(1, 3))
     assert after.name == Name("new", "tokens", 0.5, after.usual)
     assert replace(after, name=before.name) == before
+
+
+def test_a_file_has_no_gaps(with_texts: tuple[ToyCatalogue, Made]) -> None:
+    with read_only_connection(with_texts[1].path) as connection:
+        assert connection.execute("SELECT free_blocks FROM pragma_database_size()").fetchone() == (0,)
 
 
 def test_texts_are_never_changed(copy: Path) -> None:
