@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from app.attribution.prompt import PromptToken, TooLongError, token_of, tokenise
@@ -88,7 +88,7 @@ def activated_by(
         model: that the texts were gathered with.
         texts: of its catalogue.
         text: the passage, at most as long as a window of the corpus.
-        conditions: kind, layers, head, expert, sign and least z; the others do not count.
+        conditions: kind, layers, head, expert, sign, usual ends and least z; the others do not count.
         limit: how many neurons at most.
 
     Raises:
@@ -159,7 +159,7 @@ class _Strongest:
         known = self._texts.statistics(layer, kind)
         wanted = self._within(block) & (known.std > 0)
         self.compared += int(wanted.sum())
-        z, positive = strength(activation, known, self._conditions.sign)
+        z, positive = strength(activation, known, self._ends(block))
         z[~wanted] = 0.0
         weakest = self._found[-1].z if self._found and len(self._found) >= self._limit else 0.0
         least = max(self._conditions.min_z or 0.0, weakest)
@@ -170,6 +170,15 @@ class _Strongest:
             figures = float(own[at]), float(known.mean[row]), float(known.std[row])
             neuron = Neuron.in_row(layer, kind, row, sizes)
             yield ActivatedNeuron(neuron, sign, float(z[row]), at, *figures, tuple(own.tolist()))
+
+    def _ends(self, block: Block) -> Bool[NDArray[np.bool_], "n 2"]:
+        """Which ends of a block's neurons the conditions leave: the one it suppresses, then the one it promotes."""
+        ends = np.ones((block.size, 2), dtype=bool)
+        if self._conditions.usual:
+            ends = (np.frombuffer(self._texts.usual_ends.encode(), np.uint8) == ord("1")).reshape(-1, 2)
+            ends = ends[block.first : block.first + block.size]
+        sign = self._conditions.sign
+        return ends & [sign in (None, Sign.SUPPRESSES), sign in (None, Sign.PROMOTES)]
 
     def _within(self, block: Block) -> NDArray[np.bool_]:
         """Which neurons of a block the conditions' spans of ids hold."""
@@ -183,9 +192,11 @@ class _Strongest:
 
 
 def strength(
-    activation: Float[NDArray[np.float32], "T n"], corpus: Statistics, sign: Sign | None = None
+    activation: Float[NDArray[np.float32], "T n"], corpus: Statistics, ends: Bool[NDArray[np.bool_], "n 2"]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """How far each neuron's peak exceeds the corpus' mean, in deviations, and whether the activation is positive there.
+
+    ends: which of each neuron's count: the one it suppresses, then the one it promotes.
 
     An activation counts in its own direction: a positive one that lies below the mean is no sign of activity.
 
@@ -194,7 +205,6 @@ def strength(
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         highest, lowest = activation.max(axis=0), activation.min(axis=0)
-        up = np.where(highest > 0, (highest - corpus.mean) / corpus.std, 0.0)
-        down = np.where(lowest < 0, (corpus.mean - lowest) / corpus.std, 0.0)
-    positive = up >= down if sign is None else np.full(up.shape, sign is Sign.PROMOTES)
-    return np.maximum(np.where(positive, up, down), 0.0), positive
+        up = np.where(ends[:, 1] & (highest > 0), (highest - corpus.mean) / corpus.std, 0.0)
+        down = np.where(ends[:, 0] & (lowest < 0), (corpus.mean - lowest) / corpus.std, 0.0)
+    return np.maximum(np.maximum(up, down), 0.0), up >= down

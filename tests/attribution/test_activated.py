@@ -93,6 +93,7 @@ def test_the_largest_z_come_first_whatever_the_limit(known):
         Filters(layers=(1, 1)),
         Filters(head=2),
         Filters(sign=Sign.SUPPRESSES),
+        Filters(usual=True),
         Filters(min_z=1.5, kind=NeuronKind.FFN),
         Filters(sign=Sign.PROMOTES, layers=(0, 1), kind=NeuronKind.ATTENTION),
     ],
@@ -114,7 +115,10 @@ def test_conditions_are_met(known, conditions):
 
     assert found
     assert all(map(meets, found))
-    if conditions.sign is None:
+    if conditions.usual:
+        assert all(one.sign is one.usual for one in found)
+        assert {one.neuron for one in whole if one.sign is one.usual} <= {one.neuron for one in found}
+    elif conditions.sign is None:
         assert found == tuple(filter(meets, whole))
     else:
         assert {one.sign for one in found} == {conditions.sign}
