@@ -152,16 +152,15 @@ class Tally:
         """Count one batch's activations."""
         x = active.T.contiguous()
         gate = gates.T.contiguous() if self.gated and gates is not None else None
-        peaks = x.new_empty(self._neurons, 2, len(tokens.window))
         on_cpu = x.device.type == "cpu"
         chunk = _CHUNK if on_cpu else self._neurons
         spans = [slice(start, start + chunk) for start in range(0, self._neurons, chunk)]
 
-        def count(span: slice) -> None:
+        def count(span: slice) -> Tensor:
             own = {name: kept[span] for name, kept in self.state.items()}
-            peaks[span] = _count(own, tokens, x[span], None if gate is None else gate[span])
+            return _count(own, tokens, x[span], None if gate is None else gate[span])
 
-        in_threads(count, spans, min(torch.get_num_threads(), len(spans)) if on_cpu else 1)
+        peaks = torch.cat(in_threads(count, spans, min(torch.get_num_threads(), len(spans)) if on_cpu else 1))
         found = (peaks > 0) & (peaks >= self.state["peak"].amin(dim=2, keepdim=True))
         if bool(found.any()):
             _keep_excerpts(self.state, tokens, x, gate, peaks, found)
