@@ -3,6 +3,7 @@ made aside (`Workshop.begun`) while the page shows the scores.
 """
 
 import logging
+import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -127,6 +128,7 @@ def _lists_within(selection: PromptSelection, atlas: Catalogue, watch: Report | 
 # Measured effects: of all that an analysis lists, and of a part's own lists.
 
 _log = logging.getLogger(__name__)
+_LOOK_SECONDS = 0.05
 _NOT_STORED = "Effects were not stored with this explanation, and this server has no model to measure them."
 
 
@@ -150,6 +152,16 @@ class Job:
         """
         piece = resources.workshop().begun("effects", self.key, self.make)
         return None if piece.finished.is_set() else piece.stage
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for its end so long at most, or until the page is drawn anew; whether it has ended. Every question of a
+        page draws a part of it, in the browser too, which takes a tenth of a second from what is waited for.
+        """
+        desk = resources.workshop()
+        piece, until = desk.begun("effects", self.key, self.make), time.monotonic() + seconds
+        while not piece.finished.wait(_LOOK_SECONDS) and time.monotonic() < until:
+            desk.asker.look()
+        return piece.finished.is_set()
 
 
 def measured(atlas: Catalogue, question: PromptSelection, watch: Report | None = None) -> Analysis:

@@ -133,6 +133,7 @@ def test_begun_aside_it_ends_as_what_is_waited_for(small_page, atlas):
     job = job_of(atlas, ASKED, analysis)
     job.begin()
     whole = effects.measured(atlas, ASKED)
+    assert job.ends_within(0)
     assert effects.with_effects(atlas, ASKED, analysis) is whole
     assert job.begin() is None
 

@@ -31,8 +31,8 @@ HERE = "prompt"
 _OVERLAP = {"both": "in both lists", "query_only": "query only", "value_only": "value only"}
 _OVERLAP_CHIPS = 40
 _ORDERS = (ListOrder.SCORE, ListOrder.ACTIVATION, ListOrder.LAYER, ListOrder.SOURCE)
-_POLL_SECONDS = 0.5
-"""How often it is asked whether what is being measured is there."""
+_POLL_SECONDS, _WAIT_SECONDS = 0.5, 1.5
+"""How soon it is asked again whether what is being measured is there, and how long each question waits for that."""
 
 
 def neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
@@ -152,14 +152,14 @@ def _coming(job: "effects.Job") -> None:
     def poll() -> None:
         nonlocal first
         told: str | None = "Measuring what happens without them …"
-        if not first:  # the page is drawn before anything is measured
+        begun, first = not first, False  # the page is drawn before anything is measured
+        if begun:
             try:
                 told = job.begin()
             except AtlasError as error:
-                told = str(error)
-        first = False
+                told, begun = str(error), False
         st.caption(f":material/hourglass_top: {literal(told or '…')}")
-        if told is None:
+        if begun and job.ends_within(_WAIT_SECONDS):
             st.rerun()
 
     poll()
