@@ -499,7 +499,7 @@ class ConceptNeuron:
     neuron: Neuron
     sign: Sign
     score: Annotated[float, "Comparable within one concept."]
-    """Sum of share · √|z| over the matched tokens (:meth:`Concept.shares`)."""
+    """Sum of share (:meth:`Concept.shares`) · rarity · √|z| over the matched tokens."""
     matched: Annotated[tuple[MatchedToken, ...], TEXTS, "Texts of the concept's tokens at this end, by rank."]
     usual: Usually = None
     name: Named = None

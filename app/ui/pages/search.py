@@ -440,9 +440,7 @@ def _hit_columns(rows: Sequence[Hit], selection: SearchSelection, atlas: Catalog
     ]
 
 
-_SCORE = (
-    "Sum over the matched tokens of weight × √|z|; the spellings of a word share one weight. Comparable within a search"
-)
+_SCORE = "Sum over the matched tokens of weight × rarity × √|z|; spellings share one weight. Comparable within a search"
 _MEAN_Z = "Weighted mean of z over all of the concept’s tokens, whether stored or not"
 
 
