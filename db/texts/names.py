@@ -5,7 +5,7 @@ No model is asked. Four rules propose a label each, and the one of highest confi
     tokens and texts    a word among the end's first tokens that texts also hold at the peak or right after it
     tokens              a word in several spellings or forms among the end's first tokens
     related tokens      several first tokens that are neighbours of one of them
-    texts               the same word, or two, at the peak of most texts
+    texts               the same word, or two, at the peak of many texts
 
 A confidence is a share (of the first tokens, by 1/√(rank + 2); of the texts) times how specific the label is:
 1 − ln(neurons that have it) / ln(all neurons). Words are compared by their stems, whatever their case.
@@ -30,6 +30,8 @@ _FEWEST_TEXTS = 4
 _FEWEST_RELATED = 3
 _LISTED = 3
 _SHORTEST = 3  # letters of a word that is listed with others
+_SHARED = 0.4
+"""Share of texts whose peaks have a word, from which it names the neuron."""
 _PHRASE = 0.8
 """Share of texts in which a word has the same neighbour, so that both are named."""
 _ROWS_AT_ONCE = 20_000
@@ -315,7 +317,8 @@ def _by_related(
 def _by_texts(places: Places, texts: _Ids, stems: Stems, peaks: _Shared, count: int) -> dict[int, Label]:
     """The word at most peaks, with the one after or before it where that is shared too."""
     neuron = peaks.key // max(stems.count, 1)
-    score = np.where(texts[neuron] >= _FEWEST_TEXTS, peaks.share * peaks.specific, 0)
+    enough = (texts[neuron] >= _FEWEST_TEXTS) & (peaks.share >= _SHARED)
+    score = np.where(enough, peaks.share * peaks.specific, 0)
     best = _best(neuron, score)
     wanted = {int(neuron[place]): place for place in best}
     rows: dict[int, list[tuple[int, int, int]]] = {}
