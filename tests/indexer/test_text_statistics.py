@@ -10,7 +10,9 @@ import torch
 
 from db.errors import AtlasError
 from db.texts.publish import Window
+from indexer import text_statistics
 from indexer.activations import Batch, batches_of
+from indexer.products import in_threads
 from indexer.text_statistics import BINS, EDGES, OCTAVE_EDGES, SKETCH, Tally, Tokens
 
 NEURONS, KEPT = 5, 3
@@ -166,6 +168,22 @@ def test_any_order_and_any_parts_give_the_same_bits(seed):
     ours, theirs = (one.gathered(0, seen(held), torch.arange(SKETCH)) for one in (once, again))
     for name in type(ours).__slots__:
         assert np.array_equal(getattr(ours, name), getattr(theirs, name), equal_nan=True), name
+
+
+def test_several_threads_count_the_same_within_a_pass(monkeypatch):
+    """Which torch runs in its inference mode; threads that it did not start are not in it."""
+    held, found = drawn(LENGTHS, grid=0.1, gated=False), []
+    for chunk in (128, 2):
+        monkeypatch.setattr(text_statistics, "_CHUNK", chunk)
+        tally = Tally(NEURONS, KEPT, gated=False, sketch=False, device=CPU)
+        with torch.inference_mode():
+            for batch in batches(held):
+                active = torch.tensor(np.concatenate([held[window.window_id].active for window in batch.windows]))
+                tally.add(Tokens.of(batch, CPU), active)
+        found.append(tally.state)
+        monkeypatch.setattr(text_statistics, "in_threads", lambda step, items, _workers: in_threads(step, items, 3))
+    for name, one in found[0].items():
+        assert torch.equal(one.nan_to_num(nan=-1), found[1][name].nan_to_num(nan=-1)), name
 
 
 def test_a_neuron_that_is_silent_or_always_one_thing():

@@ -19,7 +19,7 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
 from db.texts.publish import Window, _content
-from indexer import activations, language_model, text_statistics, texts
+from indexer import activations, language_model, texts
 from indexer.__main__ import main
 from indexer.activations import Activations, Batch, Reader, batches_of, longest_window, windows_of
 from indexer.build import build
@@ -344,25 +344,6 @@ def test_shares_that_are_begun_say_among_how_many_and_others_are_not_mixed_in(co
     assert main(command(corpus, catalogue, "--shard", "1/2", "--excerpts", "3")) == 0  # of other texts
     assert main(command(corpus, catalogue)) == 0
     assert published(catalogue) == whole
-
-
-def test_several_threads_count_the_same(corpus, monkeypatch):
-    monkeypatch.setattr(text_statistics, "_CHUNK", 7)
-    model = model_of("llama")
-    job = plan(model.checkpoint, CorpusChoice(str(corpus)), corpus.parent).job
-    found = []
-    for threads in (1, 3):
-        kept, reader = Kept(model.checkpoint, job.stamp, torch.device("cpu")), Reader(model)
-        count = torch.get_num_threads()
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        for batch in batches_of(iter(windows(model, 20)), 100):
-            kept.add(reader, batch)
-        monkeypatch.undo()
-        monkeypatch.setattr(text_statistics, "_CHUNK", 7)
-        torch.set_num_threads(count)
-        found.append(kept.tensors())
-    for name, one in found[0].items():
-        assert torch.equal(one.nan_to_num(nan=-1), found[1][name].nan_to_num(nan=-1)), name
 
 
 def test_memory_is_flat(corpus):
