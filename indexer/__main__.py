@@ -336,8 +336,8 @@ def _add_own_words(commands: Any) -> Parser:
     command: Parser = commands.add_parser("own-words", help="have a model write a corpus, where there is none")
     command.add_argument("model", metavar="MODEL", help="demo, a model folder, a GGUF file or a hub id")
     command.add_argument("--to", type=Path, metavar="FILE", help="JSONL (default: beside the model's catalogue)")
-    command.add_argument("--topics", type=whole_number(1, 100_000), metavar="N", help="how many texts (default: 400)")
-    command.add_argument("--tokens", type=whole_number(1), metavar="N", help="of each at most (default: 200)")
+    command.add_argument("--topics", type=whole_number(1, 100_000), metavar="N", help="how many texts (default: 545)")
+    command.add_argument("--tokens", type=whole_number(1), metavar="N", help="of each at most (default: 120)")
     command.add_argument(
         "--seed", type=whole_number(0, 2**31), default=0, metavar="N", help="of the draws (default: 0)"
     )

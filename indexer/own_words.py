@@ -26,8 +26,8 @@ from indexer.checkpoint import Checkpoint, quietly
 from indexer.corpus import OWN_WORDS
 from indexer.language_model import LanguageModel, load_model
 
-TOPICS, TOKENS = 400, 200
-"""How many texts are written, and how long each is at most."""
+TOKENS = 120
+"""How long each text is at most."""
 FILE = "own-words.jsonl"
 """Where they are kept, in the model's folder of the catalogue."""
 
@@ -83,7 +83,7 @@ def write_own_words(
     checkpoint: Checkpoint,
     path: Path,
     *,
-    topics: int = TOPICS,
+    topics: int | None = None,
     tokens: int = TOKENS,
     seed: int = 0,
     say: Callable[[str], None] = lambda _line: None,
@@ -94,7 +94,7 @@ def write_own_words(
     Args:
         checkpoint: the model.
         path: the file; there whole or not at all.
-        topics: how many texts.
+        topics: how many texts; as many as the list has where nothing is given.
         tokens: that the model adds to each at most.
         seed: of the draws.
         say: told what is being done, one line per stage.
@@ -106,6 +106,7 @@ def write_own_words(
     Raises:
         AtlasError: the file is there and of something else, or the model cannot be loaded or write that much.
     """
+    topics = topics or len(_topics())
     wanted = tasks(topics)
     about = {
         "model": checkpoint.name,
