@@ -35,6 +35,7 @@ index: venv ## all of it but serving; MODEL=folder indexes another model
 texts: index ## then texts that activate each neuron; CORPUS=file, folder or data set instead of the model's own words
 	@corpus="$(CORPUS)"; [ -n "$$corpus" ] || corpus=$$($(PY) -m indexer own-words "$(MODEL)") || exit $$?; \
 	  $(PY) -m indexer texts "$(MODEL)" --corpus "$$corpus"
+	@$(PY) -m indexer groups "$(MODEL)"
 
 app: ## serve what is there on PORT
 	@[ -f "$(RUN_STAMP)" ] || { echo "make app: nothing is installed in $(VENV) yet. Run: make run" >&2; exit 1; }

@@ -9,6 +9,8 @@
     python -m db similar L29.F1499
     python -m db token " Paris"
     python -m db overview
+    python -m db groups
+    python -m db group value-1
     python -m db export concept "months January" --to months.csv
     python -m db export --build copy.duckdb
     python -m db builds
@@ -34,7 +36,9 @@ from db.questions import (
     QUESTIONS,
     ByName,
     ConceptSearch,
+    Groups,
     InExcerpts,
+    OneGroup,
     OneNeuron,
     OneToken,
     Question,
@@ -43,7 +47,7 @@ from db.questions import (
     TextsOf,
     WholeBuild,
 )
-from db.records import Build, Concept, Hit, Token, TokenLogit
+from db.records import Build, Concept, GroupedBy, Hit, Token, TokenLogit
 from db.texts.records import Excerpt
 from db.token_text import legible, shorten
 
@@ -54,6 +58,7 @@ else:
     builds, export, store = (lazy_import(f"db.catalogue.{name}") for name in ("builds", "export", "store"))
 
 FORMATS = ("csv", "json", "parquet")
+_OF_THE_WHOLE = ("overview", "groups")  # commands that take no text
 _LISTED = 8  # tokens of a row
 _EXPORTED: dict[type[Question], int] = {Similar: 100, InExcerpts: 1000}  # where everything would be too much
 
@@ -140,10 +145,10 @@ def _export(options: Namespace) -> str | bytes:
         if options.what is not None:
             raise AtlasError("--build copies the whole build; leave the query out.")
         return export.copy_build(_chosen(options), options.build)
-    if options.what is None or (options.text is None) != (options.what == "overview"):
+    if options.what is None or (options.text is None) != (options.what in _OF_THE_WHOLE):
         raise AtlasError('Say what to export: `export concept "months January" --to months.csv`, or `--build FILE`.')
     kind = QUESTIONS[options.what]
-    given = vars(options) | {"label": options.text}
+    given = vars(options) | {"label": options.text, "group": options.text}
     if options.limit is None:
         given["limit"] = _EXPORTED.get(kind, export.EVERYTHING)
     with _open(options) as catalogue:
@@ -403,6 +408,31 @@ def overview_text(catalogue: "Catalogue", question: WholeBuild) -> str:
     )
 
 
+def groups_text(catalogue: "Catalogue", question: Groups) -> str:
+    """A table of groups."""
+    found = question.answer(catalogue)
+    rows = [(one.group, f"{one.neurons:,}", f"{one.alike:.3f}", one.name or "no clear name") for one in found]
+    return table(("group", "neurons", "alike", "name"), rows, right={1, 2})
+
+
+def group_text(catalogue: "Catalogue", question: OneGroup) -> str:
+    """A group in words, then a table of its neurons."""
+    answer = question.answer(catalogue)
+    group, tokens = answer.of, catalogue.strongest_tokens([one.neuron for one in answer.members], _LISTED // 2)
+    likeness = "value vectors" if group.by is GroupedBy.VALUE else "activity in texts"
+    title = f"{group.group}: {group.name or 'no clear name'}; {group.neurons:,} neurons alike by their {likeness}"
+    rows = [
+        (
+            one.neuron.label,
+            f"{one.closeness:.3f}",
+            _listed(tokens[one.neuron].promotes),
+            _listed(tokens[one.neuron].suppresses),
+        )
+        for one in answer.members
+    ]
+    return "\n".join((title, "", table(("neuron", "closeness", "promotes", "suppresses"), rows, right={1})))
+
+
 def builds_text(found: Sequence[Build]) -> str:
     """A table of builds, the current one of each model marked."""
     rows = []
@@ -432,6 +462,8 @@ TEXTS: dict[type[Question], Callable[["Catalogue", Any], str]] = {
     Similar: similar_text,
     OneToken: token_text,
     WholeBuild: overview_text,
+    Groups: groups_text,
+    OneGroup: group_text,
 }
 
 

@@ -20,11 +20,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_orig
 from db.catalogue.builds import GATHER
 from db.catalogue.concepts import MAX_CONCEPT, MAX_TEXT, WIDEN, without_families
 from db.errors import AtlasError, NotFoundError
+from db.groups import all_groups, find_group, members
 from db.neuron import Neuron, NeuronKind, Sign
 from db.records import (
     Concept,
     ConceptAnswer,
     ConceptNeuron,
+    Group,
+    GroupAnswer,
+    GroupedBy,
+    GroupNeuron,
     Hit,
     NeuronCard,
     Overview,
@@ -429,6 +434,33 @@ class WholeBuild(Question):
         return Overview(catalogue.layers(), catalogue.most_peaked(limit=limit), catalogue.favourites(limit=limit))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups(Question):
+    """Groups of neurons that are alike, the largest first."""
+
+    by: Annotated[GroupedBy | None, Option("alike by their value vectors, or by activity in texts")] = None
+    limit: Annotated[int, Option("how many groups at most", least=0, most=MOST_ROWS)] = 100
+
+    def answer(self, catalogue: "Catalogue") -> tuple[Group, ...]:
+        """The largest first, by each kind of likeness."""
+        return all_groups(catalogue.maps, self.by)[: self.limit]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneGroup(Question):
+    """One group of neurons that are alike, and its neurons."""
+
+    group: Annotated[str, Option("a group, such as value-12", metavar="GROUP", least=1, most=40, example="value-1")]
+    limit: Annotated[int, Option("how many neurons at most", least=0, most=MOST_ROWS)] = 100
+
+    def answer(self, catalogue: "Catalogue") -> GroupAnswer:
+        """Its neurons, closest to its middle first."""
+        group = find_group(catalogue.maps, self.group)
+        ids, closeness = members(catalogue.maps, group)
+        pairs = zip(ids[: self.limit].tolist(), closeness.tolist(), strict=False)
+        return GroupAnswer(group, tuple(GroupNeuron(catalogue.layout.neuron(one), near) for one, near in pairs))
+
+
 def shell_options(question: Question) -> list[str]:
     """The words that ask for it in the shell, without its text and what is at its default.
 
@@ -461,5 +493,7 @@ QUESTIONS: dict[str, type[Question]] = {
     "similar": Similar,
     "token": OneToken,
     "overview": WholeBuild,
+    "groups": Groups,
+    "group": OneGroup,
 }
 """By the name of the shell's command and of the API's path."""

@@ -24,7 +24,19 @@ if TYPE_CHECKING:
     from db import questions, settings
     from db.catalogue import builds, store
     from db.texts import publish as text_files
-    from indexer import build, checkpoint, cluster, demo_model, describe, estimate, own_words, texts, verify, work
+    from indexer import (
+        build,
+        checkpoint,
+        cluster,
+        demo_model,
+        describe,
+        estimate,
+        groups,
+        own_words,
+        texts,
+        verify,
+        work,
+    )
 else:  # torch and transformers take seconds to import, and --help needs neither
     tqdm = lazy_import("tqdm")
     settings, questions = lazy_import("db.settings"), lazy_import("db.questions")
@@ -33,7 +45,7 @@ else:  # torch and transformers take seconds to import, and --help needs neither
     build, checkpoint = lazy_import("indexer.build"), lazy_import("indexer.checkpoint")
     demo_model, estimate, verify = (lazy_import(f"indexer.{name}") for name in ("demo_model", "estimate", "verify"))
     cluster, work = lazy_import("indexer.cluster"), lazy_import("indexer.work")
-    own_words, texts = lazy_import("indexer.own_words"), lazy_import("indexer.texts")
+    groups, own_words, texts = (lazy_import(f"indexer.{name}") for name in ("groups", "own_words", "texts"))
 
 RAY = "ray"
 _TASK = ("address", "task_cpus", "task_gpus", "task_memory_mb")
@@ -180,6 +192,12 @@ def _own_words(options: argparse.Namespace) -> str:
     return str(path)
 
 
+def _groups(options: argparse.Namespace) -> None:
+    model = checkpoint.locate(options.model)
+    path, _ = groups.group_neurons(model, catalogue_folder(options.catalogue), seed=options.seed, say=say)
+    say(f"Written {path}: `python -m db groups` lists them, and the overview shows the map.")
+
+
 def _verify(options: argparse.Namespace) -> str:
     _require_positive(options, "sample")
     path = builds.find_catalogue(catalogue_folder(options.catalogue), options.model)
@@ -263,6 +281,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "texts": _texts,
     "names": _names,
     "describe": _describe,
+    "groups": _groups,
     "verify": _verify,
     "prune": _prune,
 }
@@ -314,6 +333,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     own = _add_own_words(commands)
+    grouped = _add_groups(commands)
     _add_describe(commands.add_parser("describe", help="have a language model that you name describe neurons in words"))
     named = commands.add_parser("names", help="make the neurons' names anew from the texts that were gathered")
     named.add_argument("name", nargs="?", metavar="CATALOGUE", help="which of several catalogues")
@@ -327,9 +347,16 @@ def _parser() -> argparse.ArgumentParser:
     pruned.add_argument("--keep", type=int, default=1, metavar="N", help="builds per model, the current one included")
     for command in (verified, pruned):
         command.add_argument("--model", metavar="NAME", help="one catalogue (default: verify the only one, prune all)")
-    for command in (estimated, built, published, gathered, own, verified, pruned):
+    for command in (estimated, built, published, gathered, own, grouped, verified, pruned):
         add_catalogue(command)
     return arguments
+
+
+def _add_groups(commands: Any) -> Parser:
+    command: Parser = commands.add_parser("groups", help="group neurons that are alike, and lay them out on a map")
+    command.add_argument("model", metavar="MODEL", help="demo, a model folder, a GGUF file or a hub id")
+    command.add_argument("--seed", type=whole_number(0, 2**31), default=0, metavar="N", help="of the map (default: 0)")
+    return command
 
 
 def _add_own_words(commands: Any) -> Parser:

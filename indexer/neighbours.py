@@ -77,7 +77,7 @@ def nearest_tokens(
     fast = unit.device.type == "cpu" and bf16_is_faster(width) if screen is None else screen
     along = directions(vocabulary, width, limit)
     searched = unit if along == width else _along(unit, along)
-    tokens, cosines = _pools(searched.bfloat16() if fast else searched, pool, chunk)
+    tokens, cosines = nearest_rows(searched.bfloat16() if fast else searched, pool, chunk)
     del searched
     parts = [slice(start, start + _SCORED) for start in range(0, vocabulary, _SCORED)]
     if along < width:  # the cosines are of some directions only
@@ -123,7 +123,7 @@ def _workers(unit: Tensor) -> int:
     return torch.get_num_threads() if unit.device.type == "cpu" else 1
 
 
-def _pools(unit: Float[Tensor, "V d"], pool: int, chunk: int) -> tuple[Int[Tensor, "V m"], Float[Tensor, "V m"]]:
+def nearest_rows(unit: Float[Tensor, "V d"], pool: int, chunk: int) -> tuple[Int[Tensor, "V m"], Float[Tensor, "V m"]]:
     """The nearest other tokens of each by cosine, in no order, and these cosines."""
     vocabulary = unit.shape[0]
     tokens = torch.empty(vocabulary, pool, dtype=torch.int32, device=unit.device)

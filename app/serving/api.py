@@ -124,6 +124,8 @@ ANSWERS: dict[str, Any] = {
     "similar": list[shape(records.SimilarNeuron)],  # type: ignore[misc]
     "token": shape(records.TokenPage),
     "overview": shape(records.Overview),
+    "groups": list[shape(records.Group)],  # type: ignore[misc]
+    "group": shape(records.GroupAnswer),
     "builds": list[shape(records.Build)],  # type: ignore[misc]
     "models": list[shape(records.Model)],  # type: ignore[misc]
 }
@@ -339,7 +341,7 @@ _ABOUT = (
 )
 _PROBLEMS = {
     400: "The query cannot be read.",
-    404: "No such model, neuron or token.",
+    404: "No such model, neuron, token or group.",
     422: "A parameter that cannot be meant.",
     503: "There is no catalogue that can be read, or the server is busy.",
 }

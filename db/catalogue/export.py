@@ -28,11 +28,25 @@ from db.errors import AtlasError
 from db.files import atomic_write
 from db.lazy import lazy_import
 from db.neuron import Neuron, Sign
-from db.questions import ByName, ConceptSearch, InExcerpts, OneNeuron, OneToken, Question, Search, Similar, TextsOf
+from db.questions import (
+    ByName,
+    ConceptSearch,
+    Groups,
+    InExcerpts,
+    OneGroup,
+    OneNeuron,
+    OneToken,
+    Question,
+    Search,
+    Similar,
+    TextsOf,
+)
 from db.records import (
     HIDDEN,
     TEXTS,
     ConceptNeuron,
+    Group,
+    GroupNeuron,
     Hit,
     Neighbour,
     NeuronCard,
@@ -264,6 +278,10 @@ def _rows_of(catalogue: "Catalogue", question: Question) -> pd.DataFrame:
             return frame_of(FoundExcerpt, question.answer(catalogue))
         case ByName():
             return frame_of(NamedNeuron, question.answer(catalogue))
+        case Groups():
+            return frame_of(Group, question.answer(catalogue))
+        case OneGroup():
+            return frame_of(GroupNeuron, question.answer(catalogue).members)
         case OneToken():
             return frame_of(Neighbour, catalogue.neighbours(catalogue.tokens_of(question.text)[0].token_id))
         case _:

@@ -13,6 +13,7 @@ from db.catalogue.reader import Tokens, token_of
 from db.catalogue.schema import Layout, kind_of, sign_of
 from db.errors import AtlasError, NotFoundError
 from db.files import State, state_of
+from db.groups import Maps, maps_of
 from db.lazy import lazy_import
 from db.neuron import Neuron, NeuronKind, Sign
 from db.questions import Filters, texts_of
@@ -119,6 +120,15 @@ class Catalogue(Tokens):
     def generic(self) -> Generic:
         """Which neurons are in the lists of most prompts, as `python -m app.attribution --generic` found out."""
         return generic_of(self.path, self.info.checkpoint)
+
+    @property
+    def maps(self) -> Maps:
+        """Maps of the neurons and groups of those that are alike, as `python -m indexer groups` made them; without those
+        that were made of other texts.
+        """
+        texts = self.texts
+        sources = {None, None if texts is None else texts.stamp.texts_id}
+        return {by: one for by, one in maps_of(self.path, self.info.checkpoint).items() if one.source in sources}
 
     def search_token(
         self, token_ids: Iterable[int], filters: Filters = EVERYTHING, *, limit: int = 100, offset: int = 0

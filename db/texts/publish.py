@@ -309,6 +309,12 @@ def _tables(block: Gathered, edges: dict[tuple[float, float], int]) -> dict[str,
             {"neuron_id": block.neuron_ids[row], "bin": numbers[place], "count": block.octaves[row, place]}
         ),
     }
+    if block.sketch is not None:
+        lengths = np.linalg.norm(block.sketch, axis=1, keepdims=True)
+        units = (block.sketch / np.where(lengths > 0, lengths, 1)).astype("<f2")
+        found["neuron_sketch"] = pa.table(
+            {"neuron_id": block.neuron_ids, "sketch": pa.array([row.tobytes() for row in units], pa.binary())}
+        )
     if block.case_count is not None and block.case_mean is not None and block.case_strongest is not None:
         empty = (block.case_count == 0).ravel()
         signs = np.tile(_CASES, (len(block.neuron_ids), 1))

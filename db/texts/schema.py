@@ -114,7 +114,19 @@ histogram = Table(  # sorted by neuron_id, bin; empty bins are left out
     Column("count", BigInteger, nullable=False),
 )
 
+neuron_sketch = Table(  # sorted by neuron_id; of FFN neurons
+    "neuron_sketch",
+    metadata,
+    Column("neuron_id", Integer, nullable=False),
+    Column("sketch", LargeBinary, nullable=False),  # `Gathered.sketch` to length 1, as 16-bit floats
+)
+
 # Statements.
+
+
+def sketches() -> Statement:
+    """Columns: neuron_id, sketch; in neuron order."""
+    return select(*neuron_sketch.columns).order_by(neuron_sketch.c.neuron_id)
 
 
 def figures(neuron_id: int) -> Statement:

@@ -195,6 +195,12 @@ class Texts(ReadOnlyFile):
         mean, std, highest, lowest = table
         return Statistics(mean, std, highest.astype(np.float32), lowest.astype(np.float32))
 
+    def sketches(self) -> "tuple[NDArray[np.int32], NDArray[np.float32]]":
+        """Neuron ids, [n], and sketches of length 1, [n, 64]: the cosine of two estimates how activations correlate."""
+        rows = self.rows(schema.sketches())
+        values = np.frombuffer(b"".join(row.sketch for row in rows), "<f2").astype(np.float32)
+        return np.array([row.neuron_id for row in rows], np.int32), values.reshape(len(rows), -1)
+
     def named(self, text: str, *, limit: int = 20, offset: int = 0) -> tuple[NamedNeuron, ...]:
         """The neurons whose name holds all words of a text, the surest names first.
 

@@ -1,0 +1,129 @@
+"""Groups of neurons: planted ones are found, what is alike by chance is not, and the same seed gives the same map."""
+
+import numpy as np
+import pytest
+import torch
+
+from db.catalogue.store import Catalogue
+from db.errors import AtlasError, NotFoundError
+from db.groups import FILE, groups_with, members
+from db.questions import Groups, OneGroup
+from db.records import GroupedBy
+from indexer import __main__ as command
+from indexer import groups
+from indexer.build import build
+from tests import models
+
+
+def planted(sizes: list[int], others: int, width: int = 256) -> tuple[torch.Tensor, np.ndarray]:
+    """Rows of length 1 around so many directions, and others in any direction; the number of each row's direction."""
+    generator = torch.Generator().manual_seed(1)
+
+    def units(count: int) -> torch.Tensor:
+        return torch.nn.functional.normalize(torch.randn(count, width, generator=generator), dim=1)
+
+    middles = units(len(sizes))
+    rows = [middle + 0.5 * units(size) for middle, size in zip(middles, sizes, strict=True)]
+    number = np.repeat(range(len(sizes) + 1), [*sizes, others])
+    order = torch.randperm(len(number), generator=generator)
+    return torch.nn.functional.normalize(torch.cat([*rows, units(others)]), dim=1)[order], number[order.numpy()]
+
+
+def mapped(rows: torch.Tensor, seed: int = 0):
+    class NoWords:
+        def name(self, _rows):
+            return None
+
+    return groups._mapped(GroupedBy.VALUE, np.arange(len(rows), dtype=np.int32), rows, NoWords(), seed, None)
+
+
+def test_planted_groups_are_found_and_nothing_else():
+    rows, number = planted([40, 30, 20, 12], others=300)
+    found = mapped(rows)
+    assert [group.neurons for group in found.groups] == [40, 30, 20, 12]
+    for place, group in enumerate(found.groups):
+        assert set(np.flatnonzero(found.group == place + 1)) == set(np.flatnonzero(number == place))
+        own = rows[torch.from_numpy(np.flatnonzero(number == place))].double().numpy()
+        cosines = (own @ own.T)[~np.eye(len(own), dtype=bool)]
+        assert group.alike == pytest.approx(cosines.mean(), abs=1e-5)
+    assert (found.closeness[found.group == 0] == 0).all()
+    assert 0 <= min(found.x.min(), found.y.min()) <= max(found.x.max(), found.y.max()) <= 1
+
+
+def test_the_same_seed_gives_the_same_map():
+    rows, _ = planted([30, 20], others=60)
+    one, same = mapped(rows), mapped(rows)
+    for name in ("x", "y", "group", "closeness"):
+        assert np.array_equal(getattr(one, name), getattr(same, name))
+
+
+def test_neurons_alike_by_chance_are_no_group():
+    rows, _ = planted([], others=400)
+    assert mapped(rows).groups == ()
+
+
+def test_along_some_directions_those_that_were_alike_still_are(monkeypatch):
+    weights = models.language_model("llama").weights
+    whole = groups.value_directions(weights)
+    values = torch.cat([weights.ffn_values(layer) for layer in range(models.LAYERS)])
+    assert torch.allclose(whole, values / values.norm(dim=1, keepdim=True), atol=1e-6)
+    monkeypatch.setattr(groups, "directions", lambda _count, width: width - 4)
+    some = groups.value_directions(weights)
+    assert some.shape == (len(whole), models.D_MODEL - 4)
+    assert torch.allclose(some.norm(dim=1), torch.ones(len(some)), atol=1e-5)
+    assert torch.corrcoef(torch.stack([(whole @ whole.T).flatten(), (some @ some.T).flatten()]))[0, 1] > 0.9
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
+    """A model in whose layers twelve neurons write almost the same, with its catalogue; nothing is grouped yet."""
+    folder = models.save("llama", tmp_path_factory.mktemp("models") / "twins")
+    root = tmp_path_factory.mktemp("catalogue")
+    tensors = models.load_file(folder / "model.safetensors")
+    for layer in range(models.LAYERS):
+        down = tensors[f"model.layers.{layer}.mlp.down_proj.weight"]
+        down[:, :4] = tensors["model.layers.0.mlp.down_proj.weight"][:, :1] + 0.05 * down[:, 4:8]
+    models.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    build(models.Checkpoint("twins", folder), root, depth=10)
+    return folder, root
+
+
+def test_from_the_shell_to_the_answers(catalogue, capsys):
+    folder, root = catalogue
+    with Catalogue.open(next((root / "twins").glob("build-*.duckdb"))) as atlas:
+        with pytest.raises(NotFoundError, match="has no groups of neurons"):
+            Groups().answer(atlas)
+        assert command.main(["groups", str(folder), "--catalogue", str(root)]) == 0
+        assert "groups by value hold" in capsys.readouterr().err
+        twins = {f"L{layer}.F{index}" for layer in range(models.LAYERS) for index in range(4)}
+        first = next(one for one in Groups().answer(atlas) if one.alike > 0.9)
+        answer = OneGroup(group=first.group).answer(atlas)
+        assert {one.neuron.label for one in answer.members} == twins
+        assert [one.closeness for one in answer.members] == sorted((m.closeness for m in answer.members), reverse=True)
+        assert answer.of == first
+        assert first.name is not None
+        ids, _ = members(atlas.maps, first)
+        assert groups_with(atlas.maps, int(ids[0])) == (first,)
+        with pytest.raises(NotFoundError, match=r"There is no group “value-99”; there are value-1 to value-"):
+            OneGroup(group="value-99").answer(atlas)
+        with pytest.raises(NotFoundError, match="no groups by texts"):
+            Groups(by=GroupedBy.TEXTS).answer(atlas)
+        before = (root / "twins" / FILE).read_bytes()
+        (root / "twins" / FILE).write_bytes(before[:100])
+        assert not atlas.maps, "a damaged file is as none"
+
+
+def test_without_a_catalogue_it_says_what_to_do(tmp_path):
+    with pytest.raises(AtlasError, match="no catalogue of llama yet: `python -m indexer build"):
+        groups.group_neurons(models.checkpoint("llama"), tmp_path)
+
+
+def test_a_name_is_of_words_that_many_have_and_few_others():
+    words = groups._Words.__new__(groups._Words)
+    plus, minus = groups.Sign
+    common = {(plus, "the")}
+    words._of = [frozenset(common | {(plus, "paris"), (plus, f"own{n}")}) for n in range(5)]
+    words._of += [frozenset(common | {(minus, f"other{n}")}) for n in range(95)]
+    words._often = groups.Counter(word for own in words._of for word in own)
+    assert words.name(np.arange(5)) == "▲ paris"
+    assert words.name(np.arange(5, 15)) is None
