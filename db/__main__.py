@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from db import questions
 from db.command_line import Parser, add_option, catalogue_folder, run, say, table
 from db.errors import AtlasError
+from db.groups import GroupedBy
 from db.lazy import lazy_import
 from db.neuron import NeuronKind, Sign
 from db.questions import (
@@ -47,7 +48,7 @@ from db.questions import (
     TextsOf,
     WholeBuild,
 )
-from db.records import Build, Concept, GroupedBy, Hit, Token, TokenLogit
+from db.records import Build, Concept, Hit, Token, TokenLogit
 from db.texts.records import Excerpt
 from db.token_text import legible, shorten
 

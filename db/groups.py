@@ -8,14 +8,16 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from db.errors import NotFoundError
 from db.files import State, atomic_write, state_of
 from db.lazy import lazy_import
-from db.records import Group, GroupedBy
+from db.neuron import Neuron
+from db.records import Rounded, Spread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +31,57 @@ FILE = "groups.parquet"
 AGAIN = "Make them with `python -m indexer groups MODEL`."
 _FORM = 1
 _STAMP = b"neuron groups"
+_COLUMNS = ("neuron_ids", "x", "y", "group", "closeness", "sharpness")
+
+
+class GroupedBy(StrEnum):
+    """By what the neurons of a group are alike."""
+
+    VALUE = "value"
+    """Their value vectors: what they write."""
+    TEXTS = "texts"
+    """The tokens of a corpus at which they are active together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group of neurons that are alike."""
+
+    group: Annotated[str, "Such as value-12; the largest of a kind has 1."]
+    by: Annotated[GroupedBy, "By what its neurons are alike: their value vectors, or activity in texts."]
+    name: Annotated[str | None, "Tokens that many of its neurons share, and few others; null: none are."]
+    neurons: Annotated[int, "How many."]
+    alike: Annotated[float, "Mean cosine of two of its neurons.", Rounded(3)]
+
+    @property
+    def number(self) -> int:
+        """Among those of its kind, from 1."""
+        return int(self.group.rpartition("-")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class GroupNeuron:
+    """A neuron of a group."""
+
+    neuron: Neuron
+    closeness: Annotated[float, "Mean cosine with the others of the group.", Rounded(3)]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAnswer:
+    """A group, and its neurons, closest to its middle first."""
+
+    of: Annotated[Group, Spread({name: name for name in ("group", "by", "name", "neurons", "alike")})]
+    members: tuple[GroupNeuron, ...]
+
+
+class MapShade(StrEnum):
+    """What the neurons of the map are shaded by."""
+
+    LAYER = "layer"
+    GROUP = "group"
+    RATE = "rate"
+    SHARPNESS = "sharpness"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +94,8 @@ class NeuronMap:
         y: f4 [n].
         group: i4 [n], numbers of groups from 1; 0 where a neuron is in none.
         closeness: f4 [n], mean cosine with the others of its group; 0 in none.
+        sharpness: f4 [n], the larger |z| of the first tokens of both ends.
+        words: [n], the first tokens of both ends.
         groups: the groups, the largest first, numbered from 1.
         source: what the likeness was found in: the id of the texts; None for value vectors.
     """
@@ -50,6 +105,8 @@ class NeuronMap:
     y: "NDArray[np.float32]"
     group: "NDArray[np.int32]"
     closeness: "NDArray[np.float32]"
+    sharpness: "NDArray[np.float32]"
+    words: Sequence[str]
     groups: Sequence[Group]
     source: str | None = None
 
@@ -69,10 +126,8 @@ def write_maps(directory: Path, checkpoint: str, maps: Maps) -> Path:
         for by, one in maps.items()
     }
     stamp = json.dumps({"form": _FORM, "checkpoint": checkpoint, "maps": about})
-    columns = {
-        name: np.concatenate([getattr(one, name) for one in maps.values()])
-        for name in ("neuron_ids", "x", "y", "group", "closeness")
-    }
+    columns = {name: np.concatenate([getattr(one, name) for one in maps.values()]) for name in _COLUMNS}
+    columns["words"] = pa.array([words for one in maps.values() for words in one.words], pa.string())
     by = pa.array(np.repeat(list(maps), [len(one.neuron_ids) for one in maps.values()])).dictionary_encode()
     table = pa.table({"by": by} | columns).replace_schema_metadata({_STAMP: stamp.encode()})
     with atomic_write(directory / FILE) as temporary:
@@ -106,8 +161,8 @@ def _read(path: Path, state: State | None) -> tuple[str, dict[GroupedBy, NeuronM
 
 def _map(by: GroupedBy, about: dict[str, Any], table: "pa.Table") -> NeuronMap:
     groups = tuple(Group(f"{by}-{number}", by, *one) for number, one in enumerate(about["groups"], 1))
-    names = ("neuron_ids", "x", "y", "group", "closeness")
-    return NeuronMap(*(table[name].to_numpy() for name in names), groups, about["source"])
+    columns = {name: table[name].to_numpy() for name in _COLUMNS}
+    return NeuronMap(**columns, words=table["words"].to_pylist(), groups=groups, source=about["source"])
 
 
 def all_groups(maps: Maps, by: GroupedBy | None = None) -> tuple[Group, ...]:

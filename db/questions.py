@@ -20,16 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_orig
 from db.catalogue.builds import GATHER
 from db.catalogue.concepts import MAX_CONCEPT, MAX_TEXT, WIDEN, without_families
 from db.errors import AtlasError, NotFoundError
-from db.groups import all_groups, find_group, members
+from db.groups import Group, GroupAnswer, GroupedBy, GroupNeuron, all_groups, find_group, members
 from db.neuron import Neuron, NeuronKind, Sign
 from db.records import (
     Concept,
     ConceptAnswer,
     ConceptNeuron,
-    Group,
-    GroupAnswer,
-    GroupedBy,
-    GroupNeuron,
     Hit,
     NeuronCard,
     Overview,

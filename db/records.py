@@ -569,47 +569,6 @@ class Overview:
     favourites: tuple[TokenFavour, ...]
 
 
-class GroupedBy(StrEnum):
-    """By what the neurons of a group are alike."""
-
-    VALUE = "value"
-    """Their value vectors: what they write."""
-    TEXTS = "texts"
-    """The tokens of a corpus at which they are active together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A group of neurons that are alike."""
-
-    group: Annotated[str, "Such as value-12; the largest of a kind has 1."]
-    by: Annotated[GroupedBy, "By what its neurons are alike: their value vectors, or activity in texts."]
-    name: Annotated[str | None, "Tokens that many of its neurons share, and few others; null: none are."]
-    neurons: Annotated[int, "How many."]
-    alike: Annotated[float, "Mean cosine of two of its neurons.", Rounded(3)]
-
-    @property
-    def number(self) -> int:
-        """Among those of its kind, from 1."""
-        return int(self.group.rpartition("-")[2])
-
-
-@dataclass(frozen=True, slots=True)
-class GroupNeuron:
-    """A neuron of a group."""
-
-    neuron: Neuron
-    closeness: Annotated[float, "Mean cosine with the others of the group.", Rounded(3)]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupAnswer:
-    """A group, and its neurons, closest to its middle first."""
-
-    of: Annotated[Group, Spread({name: name for name in ("group", "by", "name", "neurons", "alike")})]
-    members: tuple[GroupNeuron, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Generic:
     """Neurons that are in the lists of most of some varied prompts: what those do there is little about the prompt.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import openTSNE
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
@@ -29,9 +30,9 @@ from db.catalogue.builds import build_of
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.files import locked
-from db.groups import FILE, Maps, NeuronMap, write_maps
+from db.groups import FILE, Group, GroupedBy, Maps, NeuronMap, write_maps
 from db.neuron import NeuronKind, Sign
-from db.records import Group, GroupedBy
+from db.token_text import shorten
 from indexer.checkpoint import Checkpoint
 from indexer.neighbours import directions, nearest_rows
 from indexer.weights import Weights
@@ -45,6 +46,7 @@ _FARTHEST = 2.0  # distance of opposite rows
 _EARLY, _LATE = 100, 400  # rounds of t-SNE, the first with attraction exaggerated
 _CHUNK = 1024
 _NAMED_BY = 5  # tokens of each end
+_MARKS = {Sign.PROMOTES: "▲", Sign.SUPPRESSES: "▼"}
 _SHARE, _RARE, _WORDS = 0.2, 5.0, 3
 """Of a group's neurons that a word of its name has, how many times as often as among all, and how many words."""
 
@@ -130,7 +132,7 @@ def _mapped(
         for one, (size, mean) in enumerate(zip(sizes, alike, strict=True), 1)
     )
     x, y = _spread(layout(rows, found, nearest, seed))
-    return NeuronMap(ids, x, y, number, closeness, groups, source)
+    return NeuronMap(ids, x, y, number, closeness, words.sharpness, words.shown, groups, source)
 
 
 def layout(
@@ -225,15 +227,27 @@ def _spread(places: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[n
 
 
 class _Words:
-    """The words among the first tokens of neurons' ends, by which groups are named."""
+    """The first tokens of neurons' ends, by whose words groups are named, and how far the very first stands out."""
 
     def __init__(self, atlas: Catalogue, ids: NDArray[np.int32]) -> None:
         self._of: list[frozenset[tuple[Sign, str]]] = []
+        self.shown: list[str] = []
+        layers = range(atlas.layout.layers)
+        figures = pd.concat([atlas.layer_statistics(layer, NeuronKind.FFN) for layer in layers])
+        self.sharpness = figures[["top_z", "bottom_z"]].abs().max(axis=1).to_numpy(np.float32)
         neurons = [atlas.layout.neuron(one) for one in ids.tolist()]
         for start in range(0, len(neurons), 2000):
             tokens = atlas.strongest_tokens(neurons[start : start + 2000], _NAMED_BY)
             self._of += [
                 frozenset((sign, word) for sign in Sign for token in one.at(sign) if (word := _word(token.text)))
+                for one in tokens.values()
+            ]
+            self.shown += [
+                "  ".join(
+                    f"{mark} {shorten(token.display, 24)}"
+                    for sign, mark in _MARKS.items()
+                    for token in one.at(sign)[:2]
+                )
                 for one in tokens.values()
             ]
         self._often = Counter(word for own in self._of for word in own)
@@ -253,7 +267,7 @@ class _Words:
         best = sorted(rare, key=lambda word: (-rare[word], word))
         sign = best[0][0]
         named = [word for end, word in best if end is sign][:_WORDS]
-        return ("▲ " if sign is Sign.PROMOTES else "▼ ") + ", ".join(named)
+        return f"{_MARKS[sign]} {', '.join(named)}"
 
 
 def _word(text: str) -> str:

@@ -35,7 +35,7 @@ from app.serving.problems import (
 )
 from app.serving.resources import catalogue, catalogue_root, every_build, remembered
 from app.serving.settings import configuration
-from db import questions, records
+from db import groups, questions, records
 from db.catalogue.builds import model_folders
 from db.catalogue.export import as_json, json_fields
 from db.catalogue.store import Catalogue
@@ -124,8 +124,8 @@ ANSWERS: dict[str, Any] = {
     "similar": list[shape(records.SimilarNeuron)],  # type: ignore[misc]
     "token": shape(records.TokenPage),
     "overview": shape(records.Overview),
-    "groups": list[shape(records.Group)],  # type: ignore[misc]
-    "group": shape(records.GroupAnswer),
+    "groups": list[shape(groups.Group)],  # type: ignore[misc]
+    "group": shape(groups.GroupAnswer),
     "builds": list[shape(records.Build)],  # type: ignore[misc]
     "models": list[shape(records.Model)],  # type: ignore[misc]
 }

@@ -34,6 +34,7 @@ from app.state.address import (
     parameter,
     size,
 )
+from db.groups import GroupedBy, MapShade
 from db.neuron import Head, Intervention, Neuron, NeuronAt, NeuronKind, Sign, Wanted
 from db.questions import Filters, Order
 
@@ -354,6 +355,11 @@ class TokenSelection(Selection):
 class OverviewSelection(Selection):
     """The overview of a model; the conditions are those of its list of peaked neurons."""
 
+    alike: GroupedBy = parameter("map", Choice(GroupedBy), GroupedBy.VALUE)
+    """By what neurons lie together on the map."""
+    shade: MapShade = parameter("shade", Choice(MapShade), MapShade.LAYER)
+    group: str = parameter("group", Text(40, strip=True, of=Of.SHAPE), "")
+    """As typed; whether there is such a group is the catalogue's to say."""
     sign: Sign | None = parameter("sign", Choice(Sign))
     kind: NeuronKind | None = parameter("kind", Choice(NeuronKind))
     layers: tuple[int, int] | None = parameter("layers", Span())

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 
 from db.errors import AtlasError
 from db.files import atomic_write
+from db.groups import Group, GroupNeuron
 from db.lazy import lazy_import
 from db.neuron import Neuron, Sign
 from db.questions import (
@@ -45,8 +46,6 @@ from db.records import (
     HIDDEN,
     TEXTS,
     ConceptNeuron,
-    Group,
-    GroupNeuron,
     Hit,
     Neighbour,
     NeuronCard,

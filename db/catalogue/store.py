@@ -123,9 +123,7 @@ class Catalogue(Tokens):
 
     @property
     def maps(self) -> Maps:
-        """Maps of the neurons and groups of those that are alike, as `python -m indexer groups` made them; without those
-        that were made of other texts.
-        """
+        """Maps of the neurons and groups of those that are alike; without those that were made of other texts."""
         texts = self.texts
         sources = {None, None if texts is None else texts.stamp.texts_id}
         return {by: one for by, one in maps_of(self.path, self.info.checkpoint).items() if one.source in sources}

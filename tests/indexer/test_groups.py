@@ -1,18 +1,22 @@
 """Groups of neurons: planted ones are found, what is alike by chance is not, and the same seed gives the same map."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
-from db.groups import FILE, groups_with, members
+from db.groups import FILE, GroupedBy, groups_with, members
 from db.questions import Groups, OneGroup
-from db.records import GroupedBy
+from db.texts.publish import publish_texts
 from indexer import __main__ as command
 from indexer import groups
 from indexer.build import build
 from tests import models
+from tests.texts import make_texts
 
 
 def planted(sizes: list[int], others: int, width: int = 256) -> tuple[torch.Tensor, np.ndarray]:
@@ -23,7 +27,7 @@ def planted(sizes: list[int], others: int, width: int = 256) -> tuple[torch.Tens
         return torch.nn.functional.normalize(torch.randn(count, width, generator=generator), dim=1)
 
     middles = units(len(sizes))
-    rows = [middle + 0.5 * units(size) for middle, size in zip(middles, sizes, strict=True)]
+    rows = [middle + 0.4 * units(size) for middle, size in zip(middles, sizes, strict=True)]
     number = np.repeat(range(len(sizes) + 1), [*sizes, others])
     order = torch.randperm(len(number), generator=generator)
     return torch.nn.functional.normalize(torch.cat([*rows, units(others)]), dim=1)[order], number[order.numpy()]
@@ -31,6 +35,8 @@ def planted(sizes: list[int], others: int, width: int = 256) -> tuple[torch.Tens
 
 def mapped(rows: torch.Tensor, seed: int = 0):
     class NoWords:
+        sharpness, shown = np.zeros(len(rows), np.float32), [""] * len(rows)
+
         def name(self, _rows):
             return None
 
@@ -104,6 +110,10 @@ def test_from_the_shell_to_the_answers(catalogue, capsys):
         assert first.name is not None
         ids, _ = members(atlas.maps, first)
         assert groups_with(atlas.maps, int(ids[0])) == (first,)
+        found, card = atlas.maps[GroupedBy.VALUE], atlas.neuron(atlas.layout.neuron(int(ids[0])))
+        place = int(np.flatnonzero(found.neuron_ids == ids[0])[0])
+        assert found.sharpness[place] == pytest.approx(max(card.top[0].z, -card.bottom[0].z), rel=1e-5)
+        assert found.words[place].startswith(f"▲ {card.top[0].token.display}")
         with pytest.raises(NotFoundError, match=r"There is no group “value-99”; there are value-1 to value-"):
             OneGroup(group="value-99").answer(atlas)
         with pytest.raises(NotFoundError, match="no groups by texts"):
@@ -111,6 +121,24 @@ def test_from_the_shell_to_the_answers(catalogue, capsys):
         before = (root / "twins" / FILE).read_bytes()
         (root / "twins" / FILE).write_bytes(before[:100])
         assert not atlas.maps, "a damaged file is as none"
+
+
+def test_groups_by_texts_belong_to_these_texts(catalogue, tmp_path):
+    folder, root = catalogue
+    rows, number = planted([20, 12], others=112, width=64)
+    copy = shutil.copytree(root / "twins", tmp_path / "twins")
+    build_file = next(copy.glob("build-*.duckdb"))
+    for texts_id in ("first", "second"):
+        made = make_texts(build_file, k=1, texts_id=texts_id)
+        gathered = replace(made.gathered, sketch=(7 * rows).numpy())
+        publish_texts(copy, made.stamp, [gathered], made.windows)
+        with Catalogue.open(build_file) as atlas:
+            assert GroupedBy.TEXTS not in atlas.maps, "what was made of other texts does not count"
+            groups.group_neurons(models.Checkpoint("twins", folder), tmp_path)
+            found = atlas.maps[GroupedBy.TEXTS]
+            assert [group.neurons for group in found.groups] == [20, 12]
+            assert np.array_equal(found.group == 1, number == 0)
+            assert np.array_equal(found.neuron_ids, made.neuron_ids)
 
 
 def test_without_a_catalogue_it_says_what_to_do(tmp_path):

@@ -1,9 +1,11 @@
 """Concepts, tokens, the overview and a neuron's relatives: what they show is the library's, whatever the address."""
 
+import base64
 import io
 import shutil
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pandas as pd
 import pytest
 import streamlit as st
@@ -18,6 +20,7 @@ from db.catalogue.builds import find_catalogue
 from db.catalogue.concepts import families, without_families
 from db.catalogue.export import as_bytes
 from db.catalogue.store import Catalogue
+from db.groups import Group, GroupedBy, NeuronMap, write_maps
 from db.neuron import Neuron, NeuronKind, Sign
 from db.questions import Filters
 from tests.catalogues import make_catalogue
@@ -49,7 +52,7 @@ NAMES = [
         "ps",
         "psz",
     ),
-    *("role", "least", "zero", "b", "v", "text"),
+    *("role", "least", "zero", "b", "v", "text", "shade", "group"),
 ]
 """Every parameter of every page."""
 LIMITS = Limits(vocabulary=40, layers=3, heads=2)
@@ -381,6 +384,63 @@ def test_a_typed_token_is_found_or_split(toy_page):
     app = toy_page("token", q="Python Paris")
     assert "not one token" in texts(app)
     assert component(app, "pieces")["items"]
+
+
+@pytest.fixture
+def mapped(toy):
+    """The toy catalogue with a map of its FFN neurons, of which the first and the third are a group."""
+    blocks = [toy.layout.block(layer, NeuronKind.FFN) for layer in range(toy.layout.layers)]
+    ids = np.concatenate([np.arange(one.first, one.first + one.size, dtype=np.int32) for one in blocks])
+    count, group = len(ids), np.zeros(len(ids), np.int32)
+    group[[0, 2]] = 1
+    places = np.linspace(0, 1, count, dtype=np.float32)
+    closeness = np.where(group, 0.75, 0).astype(np.float32)
+    groups = [Group("value-1", GroupedBy.VALUE, "▲ <b>paris", 2, 0.75)]
+    words = [f"▲ word {place}" for place in range(count)]
+    found = NeuronMap(ids, places, places[::-1].copy(), group, closeness, places, words, groups)
+    path = write_maps(toy.path.parent, toy.info.checkpoint, {GroupedBy.VALUE: found})
+    yield found
+    path.unlink()
+
+
+def unpacked(text: str, kind: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), kind)
+
+
+def test_the_overview_maps_the_neurons_and_lists_the_groups(mapped, toy, toy_page):
+    app = toy_page("overview")
+    data = component(app, "cloud")
+    labels = [toy.layout.neuron(one).label for one in mapped.neuron_ids.tolist()]
+    assert data["names"].split("\n") == [f"{one}  {words}" for one, words in zip(labels, mapped.words, strict=True)]
+    assert unpacked(data["x"], "<u2") == pytest.approx(mapped.x * 65535, abs=1)
+    assert unpacked(data["y"], "<u2") == pytest.approx(mapped.y * 65535, abs=1)
+    layers = np.array([toy.layout.neuron(one).layer for one in mapped.neuron_ids.tolist()])
+    assert unpacked(data["shade"], "u1") == pytest.approx(254 * layers / layers.max(), abs=1)
+    assert data["scale"] == {"low": "0", "high": str(layers.max()), "title": "layer"}
+    assert not unpacked(data["chosen"], "u1").any()
+    (row,) = component(app, "groups")["rows"]
+    assert [cell["text"] for cell in row["cells"]] == ["value-1", "2", "0.75", "▲ <b>paris"]
+    assert parse_qs(urlsplit(row["href"]).query)["group"] == ["value-1"]
+
+
+def test_a_group_is_shown_on_the_map_with_its_neurons(mapped, toy, toy_page):
+    app = toy_page("overview", group="value-1", shade="group")
+    data = component(app, "cloud")
+    assert np.flatnonzero(unpacked(data["chosen"], "u1")).tolist() == [0, 2]
+    assert np.flatnonzero(unpacked(data["shade"], "u1") != 255).tolist() == [0, 2]
+    labels = [toy.layout.neuron(int(mapped.neuron_ids[place])).label for place in (0, 2)]
+    assert [row["cells"][0]["text"] for row in component(app, "members")["rows"]] == labels
+    app.segmented_control(key="overview_shade").set_value("sharpness").run()
+    assert component(app, "cloud")["scale"]["title"] == "the larger |z| of its two first tokens"
+    link = next(one for one in component(toy_page("neuron", n=labels[0]), "paths")["items"] if "Group" in one["text"])
+    assert (link["text"], parse_qs(urlsplit(link["href"]).query)["group"]) == ("Group value-1", ["value-1"])
+    assert "There is no group “value-7”" in " ".join(texts(toy_page("overview", group="value-7")))
+
+
+def test_without_groups_the_overview_is_as_it_was(toy_page):
+    app = toy_page("overview")
+    assert not app.exception
+    assert "A map of the FFN neurons" not in " ".join(texts(app))
 
 
 def test_the_overview_is_the_librarys(toy_page, toy):

@@ -24,7 +24,7 @@ from db.token_text import shorten
 FOLDER = "drawn"
 """Where the server answers with the script, below its own path."""
 _FRONTEND = Path(__file__).with_name("frontend")
-_PARTS = ("flow", "fields", "atlas")
+_PARTS = ("flow", "fields", "cloud", "atlas")
 
 Tone = Literal["plain", "promotes", "suppresses", "avoided", "link"]
 

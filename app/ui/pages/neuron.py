@@ -15,7 +15,7 @@ from app.charts import KIND_NAMES, catalogue_charts
 from app.gallery import NEURONS, WALKTHROUGH_PROMPT
 from app.serving import access
 from app.serving.access import has_model
-from app.state.selections import NeuronSelection, PromptSelection, SavedSelection, SimilarBy
+from app.state.selections import NeuronSelection, OverviewSelection, PromptSelection, SavedSelection, SimilarBy
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
@@ -43,6 +43,7 @@ from app.words import literal, nats, percent, signed
 from db.catalogue.export import card_frame
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.groups import groups_with
 from db.neuron import Neuron, Sign
 from db.records import NeuronCard, TokenLogit
 from db.texts.records import NeuronTexts
@@ -155,6 +156,9 @@ def _paths(neuron: Neuron, selection: NeuronSelection, rank: LayerRank, atlas: C
         links.append(link(f"← {rank.before.label}", _page(rank.before, selection)))
     if rank.after is not None:
         links.append(link(f"{rank.after.label} →", _page(rank.after, selection)))
+    for group in groups_with(atlas.maps, atlas.layout.neuron_id(neuron)):
+        where = OverviewSelection(alike=group.by, group=group.group)
+        links.append(link(f"Group {group.group}", navigation.href("overview", where)))
     if has_model():
         origin = selection.origin if selection.origin.prompt else PromptSelection(WALKTHROUGH_PROMPT)
         links.append(link("Steer with it", lists.steer_link(neuron, origin)))

@@ -5,20 +5,23 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app.answers import search
+from app.answers import groups, search
 from app.answers.search import MAX_BUILD_BYTES, copy_command
 from app.charts import catalogue_charts
 from app.serving import resources
 from app.state.selections import OverviewSelection, TokenSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import data_table, folded, footer, limits, open_catalogue, title
-from app.ui.components import Cell, Column, chip, legend
+from app.ui.common import choice, data_table, folded, footer, limits, open_catalogue, title
+from app.ui.components import Cell, Column, chip, legend, mount
 from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, signed
 from db.catalogue.store import Catalogue
-from db.neuron import Sign
+from db.errors import AtlasError
+from db.groups import Group, GroupedBy, MapShade
+from db.neuron import Neuron, NeuronKind, Sign
+from db.questions import OneGroup
 from db.records import TokenFavour
 from db.token_text import shorten
 
@@ -42,6 +45,8 @@ def draw() -> None:
     navigation.name_tab("Overview", info.model)
     selection, notices = OverviewSelection.read(navigation.params(), limits(atlas))
     warn(notices)
+    if atlas.maps:
+        _map(selection, atlas)
     _layers(atlas)
     left, right = st.columns([3, 2], gap="large")
     with left:
@@ -50,6 +55,107 @@ def draw() -> None:
         _favoured(atlas)
     _whole_build(atlas)
     footer(atlas)
+
+
+_ALIKE = {GroupedBy.VALUE: "value vectors", GroupedBy.TEXTS: "activity in texts"}
+_SHADES = {
+    MapShade.LAYER: "layer",
+    MapShade.GROUP: "group",
+    MapShade.SHARPNESS: "sharpness",
+    MapShade.RATE: "activation rate",
+}
+_GROUPS, _MEMBERS = 200, 100
+
+
+def _map(selection: OverviewSelection, atlas: Catalogue) -> None:
+    """The map of all FFN neurons, the groups on it, and the neurons of the one that is chosen."""
+    maps = atlas.maps
+    by = selection.alike if selection.alike in maps else next(iter(maps))
+    group = None
+    try:
+        group = groups.chosen_group(atlas, selection.group)
+    except AtlasError as error:
+        warn([str(error)])
+    by = by if group is None else group.by
+
+    def changed() -> None:
+        state = st.session_state
+        chosen = GroupedBy(state.get("overview_alike") or by)
+        kept = selection.group if chosen is by else ""
+        navigation.show(replace(selection, alike=chosen, shade=MapShade(state["overview_shade"]), group=kept))
+
+    st.header("A map of the FFN neurons", anchor=False)
+    st.caption(_MAP_WORDS[by])
+    with st.container(horizontal=True, gap="medium"):
+        if len(maps) > 1:
+            choice("Near one another by", {one: _ALIKE[one] for one in maps}, by, key="overview_alike", changed=changed)
+        shades = {one: words for one, words in _SHADES.items() if one is not MapShade.RATE or atlas.texts is not None}
+        shade = selection.shade if selection.shade in shades else MapShade.LAYER
+        choice("Coloured by", shades, shade, key="overview_shade", changed=changed)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        data = groups.cloud(atlas, by, shade, group)
+        told = "Point at a neuron to read what it is; a click opens it. Drag to move, zoom with + and −."
+        link, stands = lists.neuron_link(Neuron(0, NeuronKind.FFN, None, 0)), "L0.F0"
+        label = "map of the FFN neurons; the tables list them"
+        mount("cloud", {"label": label, "told": told, "href": link, "stands": stands, **data}, key="cloud", here=HERE)
+    with right:
+        _groups(maps[by].groups, group, selection, by)
+    if group is not None:
+        _members(group, atlas)
+
+
+_MAP_WORDS = {
+    GroupedBy.VALUE: "Neurons lie near those whose value vectors point the same way: they write alike. Far apart says "
+    "little: the map keeps neighbours, not distances.",
+    GroupedBy.TEXTS: "Neurons lie near those that are active at the same tokens of the corpus. Far apart says little: "
+    "the map keeps neighbours, not distances.",
+}
+
+
+def _groups(found: Sequence[Group], chosen: Group | None, selection: OverviewSelection, by: GroupedBy) -> None:
+    """The groups of a map, the largest first; a row shows one."""
+    if not found:
+        st.caption("No neurons are alike enough to be a group.")
+        return
+    in_groups = sum(one.neurons for one in found)
+    st.caption(f"{len(found):,} groups hold {in_groups:,} neurons; most neurons are in none. A row shows its group.")
+    lists.table(
+        found[:_GROUPS],
+        [
+            lists.text("group", "name", lambda one: f"{one.group} ✓" if one == chosen else one.group),
+            lists.text("neurons", "number", lambda one: f"{one.neurons:,}"),
+            lists.text("alike", "number", lambda one: f"{one.alike:.2f}", "mean cosine of two of its neurons"),
+            lists.text("shared tokens", "tokens", lambda one: one.name or "no clear name"),
+        ],
+        lambda one: navigation.href(HERE, replace(selection, alike=by, group=one.group)),
+        key="groups",
+        here=HERE,
+        label="groups of neurons",
+    )
+
+
+def _members(group: Group, atlas: Catalogue) -> None:
+    st.subheader(literal(f"{group.group} · {group.name or 'no clear name'}"), anchor=False)
+    found = OneGroup(group=group.group, limit=_MEMBERS).answer(atlas).members
+    shown = (
+        f"The {len(found)} neurons nearest to its middle, of {group.neurons:,}." if group.neurons > len(found) else ""
+    )
+    known = atlas.strongest_tokens([one.neuron for one in found], 6)
+    if shown:
+        st.caption(shown)
+    lists.table(
+        found,
+        [
+            lists.named(known, atlas),
+            lists.bar("closeness", found, lambda one: one.closeness, signed, "mean cosine with the others", full=1.0),
+            lists.both_ends(known),
+        ],
+        lambda one: lists.neuron_link(one.neuron),
+        key="members",
+        here=HERE,
+        label="neurons of the group",
+    )
 
 
 def _layers(atlas: Catalogue) -> None:

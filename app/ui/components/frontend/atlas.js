@@ -431,7 +431,7 @@ document.addEventListener("click", (event) => {
   document.querySelector("[data-testid=stSidebarCollapseButton] button")?.click(); // on a phone it lies over the page
 }, true);
 
-const VIEWS = { chips, bars, table, columns, grid, coloured, excerpts, trail, flow, promptBox, tokenField, copyLink };
+const VIEWS = { chips, bars, table, columns, grid, coloured, excerpts, trail, flow, cloud, promptBox, tokenField, copyLink };
 
 // One style sheet for all views: the browser reads it once.
 const sheet = new CSSStyleSheet();
