@@ -57,7 +57,7 @@ def cloud(atlas: Catalogue, by: GroupedBy, shade: MapShade, group: Group | None)
     }
     data: dict[str, Any] = {name: base64.b64encode(one.tobytes()).decode() for name, one in packed.items()}
     data["names"] = _names(atlas, found)
-    data["kinds"] = shade is MapShade.GROUP
+    data |= {"map": f"{by} of {atlas.info.build_id}", "kinds": shade is MapShade.GROUP}
     if scale is not None:
         data["scale"] = dict(zip(("low", "high", "title"), scale, strict=True))
     return data

@@ -111,7 +111,8 @@ def test_parameters_are_the_shells_options() -> None:
             if action.dest not in ("help", "json", "catalogue", "model", "label")
         }
         fields = {field: info.default for field, info in form(question).model_fields.items() if field != "model"}
-        fields.pop("text", None), options.pop("text", None)
+        for needed in ("text", "group"):
+            fields.pop(needed, None), options.pop(needed, None)
         assert fields == options, name
 
 

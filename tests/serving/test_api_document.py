@@ -18,6 +18,8 @@ PATHS = [
     "/v1/builds",
     "/v1/concept",
     "/v1/excerpts",
+    "/v1/group",
+    "/v1/groups",
     "/v1/models",
     "/v1/named",
     "/v1/neuron/{label}",

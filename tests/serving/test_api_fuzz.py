@@ -36,7 +36,21 @@ LABELS = st.one_of(
 )
 PATHS = st.one_of(
     st.sampled_from(
-        [f"/v1/{name}" for name in ["search", "concept", "token", "overview", "builds", "models", "excerpts", "named"]],
+        [
+            f"/v1/{name}"
+            for name in [
+                "search",
+                "concept",
+                "token",
+                "overview",
+                "builds",
+                "models",
+                "excerpts",
+                "named",
+                "groups",
+                "group",
+            ]
+        ],
     ),
     st.builds("/v1/{}/{}".format, st.sampled_from(["neuron", "similar", "texts"]), LABELS),
     st.text(max_size=20).map("/".__add__),

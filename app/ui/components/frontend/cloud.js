@@ -6,6 +6,7 @@ const NONE = 255; // the shade of points that have no value
 const REACH = 9; // pixels from a point within which it is meant
 const CELLS = 64;
 const MOST_ZOOM = 60;
+const VIEWED = {}; // how each map was left, also where it is drawn anew
 
 function unpack(text, Kind) {
   return new Kind(Uint8Array.from(atob(text), (one) => one.charCodeAt(0)).buffer);
@@ -39,7 +40,7 @@ function cloud(data, open) {
   const whole = make("div", "cloud");
   const canvas = make("canvas");
   const hint = make("div", "told");
-  const view = { zoom: 1, left: 0, top: 0 }; // in shares of the map
+  const view = VIEWED[data.map] ??= { zoom: 1, left: 0, top: 0 }; // in shares of the map
   const context = canvas.getContext("2d");
   let [size, pointed, asked] = [0, -1, 0];
   canvas.tabIndex = 0;
