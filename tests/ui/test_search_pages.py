@@ -434,13 +434,13 @@ def test_a_group_is_shown_on_the_map_with_its_neurons(mapped, toy, toy_page):
     assert component(app, "cloud")["scale"]["title"] == "the larger |z| of its two first tokens"
     link = next(one for one in component(toy_page("neuron", n=labels[0]), "paths")["items"] if "Group" in one["text"])
     assert (link["text"], parse_qs(urlsplit(link["href"]).query)["group"]) == ("Group value-1", ["value-1"])
-    assert "There is no group “value-7”" in " ".join(texts(toy_page("overview", group="value-7")))
+    assert "There is no group “value-7”" in texts(toy_page("overview", group="value-7"))
 
 
 def test_without_groups_the_overview_is_as_it_was(toy_page):
     app = toy_page("overview")
     assert not app.exception
-    assert "A map of the FFN neurons" not in " ".join(texts(app))
+    assert "A map of the FFN neurons" not in texts(app)
 
 
 def test_the_overview_is_the_librarys(toy_page, toy):
