@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Position, expect
 
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
@@ -133,8 +133,9 @@ def test_a_click_on_the_map_opens_the_neuron(texts_app: App, page: Page, screens
     assert page.evaluate(FOREIGN) == []
     assert fits(page)
     screenshot(f"map_{viewport}")
-    size = (map_.bounding_box() or {})["width"]
-    at = {"x": (0.05 + 0.1 * 7) * size, "y": (0.05 + 0.1 * 3) * size}
+    box = map_.bounding_box()
+    assert box is not None
+    at: Position = {"x": (0.05 + 0.1 * 7) * box["width"], "y": (0.05 + 0.1 * 3) * box["width"]}
     map_.hover(position=at)
     expect(page.locator(".told")).to_have_text(f"L0.F37  ▲ {MARKUP[1]}")
     page.keyboard.press("Tab")

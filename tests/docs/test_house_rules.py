@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.readmes import CHECKOUT, ROOMS
 
-MOST_FILES = 164
+MOST_FILES = 167
 """Of Python. The aim is 125."""
 MOST_LINES = 46_776
 """Of Python, JavaScript, CSS and HTML. The aim is 24,000."""

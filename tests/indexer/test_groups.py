@@ -1,27 +1,32 @@
 """Groups of neurons: planted ones are found, what is alike by chance is not, and the same seed gives the same map."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
 from db.groups import FILE, GroupedBy, groups_with, members
+from db.neuron import Sign
 from db.questions import Groups, OneGroup
 from db.texts.publish import publish_texts
 from indexer import __main__ as command
 from indexer import groups
 from indexer.build import build
+from indexer.checkpoint import Checkpoint
 from tests import models
 from tests.texts import make_texts
 
 
-def planted(sizes: list[int], others: int, width: int = 256) -> tuple[torch.Tensor, np.ndarray]:
+def planted(sizes: list[int], others: int, width: int = 256, seed: int = 1) -> tuple[torch.Tensor, np.ndarray]:
     """Rows of length 1 around so many directions, and others in any direction; the number of each row's direction."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
 
     def units(count: int) -> torch.Tensor:
         return torch.nn.functional.normalize(torch.randn(count, width, generator=generator), dim=1)
@@ -40,7 +45,7 @@ def mapped(rows: torch.Tensor, seed: int = 0):
         def name(self, _rows):
             return None
 
-    return groups._mapped(GroupedBy.VALUE, np.arange(len(rows), dtype=np.int32), rows, NoWords(), seed, None)
+    return groups._mapped(GroupedBy.VALUE, np.arange(len(rows), dtype=np.int32), rows, cast(Any, NoWords()), seed, None)
 
 
 def test_planted_groups_are_found_and_nothing_else():
@@ -85,12 +90,12 @@ def catalogue(tmp_path_factory):
     """A model in whose layers twelve neurons write almost the same, with its catalogue; nothing is grouped yet."""
     folder = models.save("llama", tmp_path_factory.mktemp("models") / "twins")
     root = tmp_path_factory.mktemp("catalogue")
-    tensors = models.load_file(folder / "model.safetensors")
+    tensors = load_file(folder / "model.safetensors")
     for layer in range(models.LAYERS):
         down = tensors[f"model.layers.{layer}.mlp.down_proj.weight"]
         down[:, :4] = tensors["model.layers.0.mlp.down_proj.weight"][:, :1] + 0.05 * down[:, 4:8]
-    models.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    build(models.Checkpoint("twins", folder), root, depth=10)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    build(Checkpoint("twins", folder), root, depth=10)
     return folder, root
 
 
@@ -125,7 +130,7 @@ def test_from_the_shell_to_the_answers(catalogue, capsys):
 
 def test_groups_by_texts_belong_to_these_texts(catalogue, tmp_path):
     folder, root = catalogue
-    rows, number = planted([20, 12], others=112, width=64)
+    rows, number = planted([20, 12], others=112, width=64, seed=2)
     copy = shutil.copytree(root / "twins", tmp_path / "twins")
     build_file = next(copy.glob("build-*.duckdb"))
     for texts_id in ("first", "second"):
@@ -134,7 +139,7 @@ def test_groups_by_texts_belong_to_these_texts(catalogue, tmp_path):
         publish_texts(copy, made.stamp, [gathered], made.windows)
         with Catalogue.open(build_file) as atlas:
             assert GroupedBy.TEXTS not in atlas.maps, "what was made of other texts does not count"
-            groups.group_neurons(models.Checkpoint("twins", folder), tmp_path)
+            groups.group_neurons(Checkpoint("twins", folder), tmp_path)
             found = atlas.maps[GroupedBy.TEXTS]
             assert [group.neurons for group in found.groups] == [20, 12]
             assert np.array_equal(found.group == 1, number == 0)
@@ -148,10 +153,10 @@ def test_without_a_catalogue_it_says_what_to_do(tmp_path):
 
 def test_a_name_is_of_words_that_many_have_and_few_others():
     words = groups._Words.__new__(groups._Words)
-    plus, minus = groups.Sign
+    plus, minus = Sign
     common = {(plus, "the")}
     words._of = [frozenset(common | {(plus, "paris"), (plus, f"own{n}")}) for n in range(5)]
     words._of += [frozenset(common | {(minus, f"other{n}")}) for n in range(95)]
-    words._often = groups.Counter(word for own in words._of for word in own)
+    words._often = Counter(word for own in words._of for word in own)
     assert words.name(np.arange(5)) == "▲ paris"
     assert words.name(np.arange(5, 15)) is None
