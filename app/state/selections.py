@@ -356,10 +356,8 @@ class OverviewSelection(Selection):
     """The overview of a model; the conditions are those of its list of peaked neurons."""
 
     alike: GroupedBy = parameter("map", Choice(GroupedBy), GroupedBy.VALUE)
-    """By what neurons lie together on the map."""
     shade: MapShade = parameter("shade", Choice(MapShade), MapShade.LAYER)
     group: str = parameter("group", Text(40, strip=True, of=Of.SHAPE), "")
-    """As typed; whether there is such a group is the catalogue's to say."""
     sign: Sign | None = parameter("sign", Choice(Sign))
     kind: NeuronKind | None = parameter("kind", Choice(NeuronKind))
     layers: tuple[int, int] | None = parameter("layers", Span())
@@ -444,9 +442,6 @@ class ManySelection(Selection):
     def implied(self) -> tuple[str, ...]:
         """Texts that are too long even when packed are left out."""
         return () if self.fits else ("text", "other")
-
-
-# The page that compares two runs: both questions, what the second does without, and where one looks.
 
 
 @dataclass(frozen=True, slots=True)
