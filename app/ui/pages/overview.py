@@ -89,8 +89,10 @@ def _map(selection: OverviewSelection, atlas: Catalogue) -> None:
     with st.container(horizontal=True, gap="medium"):
         if len(maps) > 1:
             choice("Near one another by", {one: _ALIKE[one] for one in maps}, by, key="overview_alike", changed=changed)
-        shades = {one: words for one, words in _SHADES.items() if one is not MapShade.RATE or atlas.texts is not None}
-        shade = selection.shade if selection.shade in shades else MapShade.LAYER
+        shades = {
+            str(one): words for one, words in _SHADES.items() if one is not MapShade.RATE or atlas.texts is not None
+        }
+        shade = selection.shade if str(selection.shade) in shades else MapShade.LAYER
         choice("Coloured by", shades, shade, key="overview_shade", changed=changed)
     left, right = st.columns([3, 2], gap="large")
     with left:
