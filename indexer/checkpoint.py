@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import httpx2
 import torch
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -485,7 +486,7 @@ def _hub_is_there(model: str) -> bool:
     try:
         huggingface_hub.model_info(model, timeout=10)
         return True
-    except (HfHubHTTPError, OSError):
+    except (HfHubHTTPError, httpx2.HTTPError, OSError):
         return False
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
@@ -543,6 +544,19 @@ def test_a_model_that_is_partly_in_the_cache(lacking, cached, capfd):
     assert "only partly in the hub's cache" in line
     assert "offline (HF_HUB_OFFLINE is set)" in line
     assert lacking in line
+
+
+@pytest.mark.parametrize("lacking", ["model.safetensors", "config.json"])
+def test_a_model_that_is_partly_in_the_cache_and_no_connection(lacking, cached, monkeypatch, capfd):
+    cached(lacking)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    nothing_listens = "http://127.0.0.1:9"
+    monkeypatch.setattr(constants, "ENDPOINT", nothing_listens)
+    monkeypatch.setattr(huggingface_hub.model_info.__self__, "endpoint", nothing_listens)
+    assert main(["estimate", "owner/name"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "only partly in the hub's cache" in line
+    assert "there is no connection" in line
 
 
 def test_shards_that_are_not_in_the_cache(cached, tmp_path, capfd):
