@@ -289,10 +289,10 @@ def choice(
 
     hidden: the label is for screen readers only.
     """
-    sync(key, chosen)
+    sync(key, str(chosen))  # of an Enum Streamlit would compare the classes
     st.segmented_control(
         label,
-        list(names),
+        [str(one) for one in names],
         key=key,
         format_func=names.__getitem__,
         on_change=changed,

@@ -62,9 +62,9 @@ _BYS = {"token": "a token", "concept": "a concept", "text": "a text"}
 def draw() -> None:
     """The page."""
     title(
-        "Search neurons by token or concept",
+        "Search neurons by token, concept or text",
         "Find the neurons whose value vector raises or lowers the logit of a token the most, or of the many tokens "
-        "that a few words stand for.",
+        "that a few words stand for; or those that a text activates far more than usual.",
         HERE,
     )
     atlas = open_catalogue()
@@ -305,8 +305,8 @@ def _activated_columns(
     return [
         (lists.named(strongest, atlas), PageOrder.NEURON),
         (lists.bar("z", rows, lambda row: row.z, signed, _ACTIVATED_Z), PageOrder.SCORE),
-        (lists.chips_of("most at", "tokens", peak, "the token of its peak, and its activation there"), None),
-        (lists.strongest_tokens(strongest, "raises there", "list", "the first tokens of that end"), PageOrder.SIGN),
+        (lists.chips_of("most at", "token", peak, "the token of its peak, and its activation there"), None),
+        (lists.strongest_tokens(strongest, "raises there", "tokens", "the first tokens of that end"), PageOrder.SIGN),
     ]
 
 
