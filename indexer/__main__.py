@@ -256,7 +256,7 @@ def _require_positive(options: argparse.Namespace, *names: str) -> None:
 
 
 def _describe(options: argparse.Namespace) -> str | None:
-    endpoint = describe.Endpoint(options.endpoint, options.model, os.environ.get(describe.KEY, ""))
+    endpoint = describe.Endpoint(options.endpoint, options.model, settings.of_library(describe.KEY))
     path = builds.find_catalogue(catalogue_folder(options.catalogue), options.name)
     with store.Catalogue.open(path) as catalogue:
         neurons = describe.wanted(catalogue, options.neurons, options.layers)[: options.limit]

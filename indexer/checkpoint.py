@@ -18,8 +18,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import huggingface_hub
 import httpx2
+import huggingface_hub
 import torch
 from huggingface_hub.errors import (
     GatedRepoError,

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 _SHARED = "model"
+_KINDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif;
   --paper: #fbfaf8; --ink: #1f2428; --link: #1d6a86; --line: #dedad3 }
@@ -85,7 +86,10 @@ def _holds(schema: dict[str, Any], choices: dict[str, list[str]]) -> str:
     kind = kinds[0]
     if "$ref" in kind:
         return " or ".join(choices[kind["$ref"].rpartition("/")[2]])
-    words = {"string": "text", "integer": "whole number", "number": "number", "array": "token ids"}[kind["type"]]
+    if kind["type"] == "array":
+        words = "token ids" if kind["items"]["type"] == "integer" else "texts"
+    else:
+        words = _KINDS[kind["type"]]
     if "minimum" in kind and "maximum" in kind:
         words += f" from {kind['minimum']:,.0f} to {kind['maximum']:,.0f}"
     elif "maxLength" in kind:

@@ -13,6 +13,7 @@ import psutil
 
 from app.serving.resources import catalogue
 from db.errors import AtlasError
+from db.settings import of_library
 
 
 def send_at_once() -> None:
@@ -53,7 +54,7 @@ def share_cores() -> None:
     By default they keep their cores busy with waiting. Where drawing pages or a browser needs a core, the others then
     wait for the one that it was taken from: measuring took four times as much of the processor, and of time.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    of_library("OMP_WAIT_POLICY", "passive")
 
 
 _log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from app.state.selections import (
 )
 from app.ui import navigation
 from app.ui.common import choice, sync
-from app.ui.components import Cell, Chip, Column, TableRow, Tone, chip, chips, link, neuron_table
+from app.ui.components import Cell, Chip, Column, TableRow, Tone, chip, chips, link, mount, neuron_table
 from app.words import nats, signed
 from db.catalogue.store import Catalogue
 from db.neuron import Intervention, Neuron, NeuronAt, NeuronKind, Part, Sign
@@ -76,6 +76,14 @@ def table(
 def neuron_link(neuron: Neuron, origin: PromptSelection | None = None) -> str:
     """The address of a neuron's page; `origin` is the prompt that it is opened from."""
     return navigation.href("neuron", NeuronSelection(neuron.label, origin or PromptSelection()))
+
+
+def neuron_map(data: Mapping[str, object], *, here: str) -> None:
+    """The map of all FFN neurons: see :func:`app.answers.groups.cloud`. A click on one opens it."""
+    told = "Point at a neuron to read what it is; a click opens it. Drag to move, zoom with + and −."
+    label = "map of the FFN neurons; the tables list them"
+    pattern = {"href": neuron_link(Neuron(0, NeuronKind.FFN, None, 0)), "stands": "L0.F0"}
+    mount("cloud", {"label": label, "told": told, **pattern, **data}, key="cloud", here=here)
 
 
 def steer_link(neuron: Neuron, origin: PromptSelection) -> str:

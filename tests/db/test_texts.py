@@ -196,16 +196,29 @@ def test_nasty_tokens_are_told_apart_on_the_terminal(with_texts: tuple[ToyCatalo
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
-@pytest.mark.parametrize("what", [("texts", "L1.F3"), ("excerpts", "python"), ("named", "python")])
-def test_exports(with_texts: tuple[ToyCatalogue, Made], tmp_path: Path, what: tuple[str, str], form: str) -> None:
+@pytest.mark.parametrize("what", [("texts", "L1.F3"), ("excerpts", "python"), ("named", "drop table")])
+def test_exports(
+    with_texts: tuple[ToyCatalogue, Made],
+    tmp_path: Path,
+    what: tuple[str, str],
+    form: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import pandas as pd
 
+    path = with_texts[0].path
+    if what[0] == "named":  # no name of the toy's neurons is clear
+        monkeypatch.setattr("db.texts.names.CLEAR", 0.05)
+        path = make_catalogue(tmp_path).path
+        give_texts(path)
     target = tmp_path / f"found.{form}"
-    assert main(["export", *what, "--to", str(target), "--catalogue", str(with_texts[0].path)]) == 0
+    assert main(["export", *what, "--to", str(target), "--catalogue", str(path)]) == 0
     read: dict[str, Callable[[Path], pd.DataFrame]]
     read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}
     rows = read[form](target)
     assert len(rows) == 6 if what[0] == "texts" else len(rows) > 0
+    if what[0] == "named":
+        assert rows["name"].tolist() == ["'; DROP TABLE token; --"]
     if what[0] == "texts":
         assert rows["sign"].tolist() == ["promotes"] * 3 + ["suppresses"] * 3
         assert form == "csv" or len(rows["activations"][0]) <= 32

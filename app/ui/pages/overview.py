@@ -13,14 +13,14 @@ from app.state.selections import OverviewSelection, TokenSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import choice, data_table, folded, footer, limits, open_catalogue, title
-from app.ui.components import Cell, Column, chip, legend, mount
+from app.ui.components import Cell, Column, chip, legend
 from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, signed
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.groups import Group, GroupedBy, MapShade
-from db.neuron import Neuron, NeuronKind, Sign
+from db.neuron import Sign
 from db.questions import OneGroup
 from db.records import TokenFavour
 from db.token_text import shorten
@@ -97,10 +97,7 @@ def _map(selection: OverviewSelection, atlas: Catalogue) -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         data = groups.cloud(atlas, by, shade, group)
-        told = "Point at a neuron to read what it is; a click opens it. Drag to move, zoom with + and −."
-        link, stands = lists.neuron_link(Neuron(0, NeuronKind.FFN, None, 0)), "L0.F0"
-        label = "map of the FFN neurons; the tables list them"
-        mount("cloud", {"label": label, "told": told, "href": link, "stands": stands, **data}, key="cloud", here=HERE)
+        lists.neuron_map(data, here=HERE)
     with right:
         _groups(maps[by].groups, group, selection, by)
     if group is not None:
