@@ -552,7 +552,7 @@ def test_a_model_that_is_partly_in_the_cache_and_no_connection(lacking, cached, 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     nothing_listens = "http://127.0.0.1:9"
     monkeypatch.setattr(constants, "ENDPOINT", nothing_listens)
-    monkeypatch.setattr(huggingface_hub.model_info.__self__, "endpoint", nothing_listens)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", nothing_listens)
     assert main(["estimate", "owner/name"]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "only partly in the hub's cache" in line
