@@ -223,19 +223,24 @@ def histogram(layer: pd.DataFrame, column: str, value: float, title: str, unit: 
     return _plot(f"layer_{column}", f"Histogram of the layer: {title}", layer, chart, _STANDING_WIDTH)
 
 
+_SMALL = 1024
+"""An activation that is smaller than so large a part of the greatest is near zero."""
+
+
 def activation_histogram(frame: pd.DataFrame, *, linear: bool) -> Plot:
     """On how many tokens a neuron's activation lies where: a bar for each octave, small ones together in the middle.
 
     Columns: low, high, tokens; from the lowest, bins without tokens left out.
     """
-    low, high = frame["low"].to_numpy(), frame["high"].to_numpy()
-    near = np.minimum(np.abs(low), np.abs(high)) * (low * high >= 0)
-    least = near[near > 0].min(initial=np.inf)
-    octave = np.round(np.log2(np.where(near > 0, near, least) / least)).astype(int) + 1
-    place = np.where(near > 0, np.where(low >= 0, octave, -octave), 0)
+    near = np.minimum(frame["low"].abs(), frame["high"].abs()) * (frame["low"] * frame["high"] >= 0)
+    near = near.where(near >= near.max() / _SMALL, 0.0)
+    least = near[near > 0].min()
+    octave = np.round(np.log2(near.where(near > 0, least) / least)).fillna(0).astype(int) + 1
+    place = np.where(near > 0, np.where(frame["low"] >= 0, octave, -octave), 0)
+    rows = frame.groupby(place).agg({"low": "min", "high": "max", "tokens": "sum"}).rename_axis("place").reset_index()
+    low, high, place = rows["low"], rows["high"], rows["place"].to_numpy()
     sides = {"positive": PROMOTES, "negative": SUPPRESSES, "near zero": NEUTRAL}
-    rows = frame.assign(
-        place=place,
+    rows = rows.assign(
         side=np.select([place > 0, place < 0], ["positive", "negative"], "near zero"),
         between=[f"{one:.3g} to {other:.3g}".replace("-", "−") for one, other in zip(low, high, strict=True)],
     )

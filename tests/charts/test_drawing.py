@@ -131,3 +131,13 @@ def test_the_sign_of_the_activation_says_which_end_comes_first():
 
 def test_every_page_has_its_file():
     assert all((CHECKOUT / "app" / page.file).is_file() for page in (*PAGES.values(), ACCOUNT))
+
+
+def test_activations_near_zero_are_one_bar() -> None:
+    edges = [-8.0, -4.0, -0.001, 0.0, 0.001, 0.002, 8.0, 16.0]
+    frame = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "tokens": [1, 2, 4, 8, 16, 32, 64]})
+    frame = frame.drop(index=[1, 5])  # which are no octaves
+    rows = catalogue_charts.activation_histogram(frame, linear=True).altair.to_dict()["datasets"]
+    (rows,) = rows.values()
+    found = [(row["side"], row["low"], row["high"], row["tokens"]) for row in rows]
+    assert found == [("negative", -8, -4, 1), ("near zero", -0.001, 0.002, 28), ("positive", 8, 16, 64)]
