@@ -165,7 +165,7 @@ def test_files_hold_the_texts_and_json_has_one_form(texts_page, atlas):
 
 def test_without_texts_one_line_says_how_to_get_them_to_whoever_can(toy_page, monkeypatch):
     app = toy_page("neuron", n="L1.F3")
-    assert "`make texts`" in " ".join(one.value for one in app.caption)
+    assert "“make texts”" in " ".join(one.value for one in app.caption)
     assert "texts_promotes" not in components_of(app)
     assert [one.value for one in app.header[:2]] == ["Promotes", "Suppresses"]
     monkeypatch.setenv("ATLAS_ADD_MODELS", "off")

@@ -59,13 +59,13 @@ def _without(neuron: Neuron, atlas: Catalogue) -> None:
     if not access.adds_models():
         return
     if atlas.texts is not None:
-        st.caption("The texts were read without attention neurons: `--attention` takes them in.")
+        st.caption("The texts were read without attention neurons: “--attention” takes them in.")
     elif atlas.texts_problem:
         st.caption(literal(atlas.texts_problem))
     else:
         st.caption(
-            "Which texts activate it was not looked at: `make texts` does that for the demo model, and "
-            "`python -m indexer texts MODEL --corpus …` for any."
+            "Which texts activate it was not looked at: “make texts” does that for the demo model, and “python -m "
+            "indexer texts MODEL --corpus …” for any."
         )
 
 
@@ -165,4 +165,4 @@ def _files(found: NeuronTexts) -> None:
     name = f"texts-of-{found.neuron.label.lower().replace('.', '-')}"
     whole_files(name, lambda: texts_frame(found), "texts", "Texts", record=found)
     formulas()
-    st.caption("In the shell: `python -m db texts " + found.neuron.label + " --json`")
+    st.caption(f"In the shell: python -m db texts {found.neuron.label} --json")
