@@ -232,7 +232,7 @@ def activation_histogram(frame: pd.DataFrame, *, linear: bool) -> Plot:
 
     Columns: low, high, tokens; from the lowest, bins without tokens left out.
     """
-    near = np.minimum(frame["low"].abs(), frame["high"].abs()) * (frame["low"] * frame["high"] >= 0)
+    near = frame[["low", "high"]].abs().min(axis=1) * (frame["low"] * frame["high"] >= 0)
     near = near.where(near >= near.max() / _SMALL, 0.0)
     least = near[near > 0].min()
     octave = np.round(np.log2(near.where(near > 0, least) / least)).fillna(0).astype(int) + 1
