@@ -98,11 +98,19 @@ def gemma_model_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_catalogue_dir(demo_model_dir: Path) -> Path:
-    """The checkout's ``catalogue/``, with a published build of the demo model in it."""
-    folder = CHECKOUT / "catalogue"
-    if not (folder / demo_model_dir.name / "CURRENT").is_file():
-        _lacking(f"No build of {demo_model_dir.name} is published in {folder}; `make index` makes one.")
+def demo_catalogue_dir(demo_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of catalogues with the checkout's build of the demo model, and without what `make texts` put beside it
+    or other models: what pages show must not depend on that.
+    """
+    made, folder = CHECKOUT / "catalogue" / demo_model_dir.name, tmp_path_factory.mktemp("demo") / "catalogue"
+    if not (made / "CURRENT").is_file():
+        _lacking(f"No build of {demo_model_dir.name} is published in {made.parent}; `make index` makes one.")
+    own = folder / made.name
+    own.mkdir(parents=True)
+    build = (made / "CURRENT").read_text(encoding="utf-8").strip()
+    for name in ("CURRENT", "SOURCE", "generic.json", build):  # no links, which would lead to what lies beside them
+        if (made / name).is_file():
+            shutil.copy(made / name, own)
     return folder
 
 

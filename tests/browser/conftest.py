@@ -45,9 +45,8 @@ def served_app(demo_catalogue_dir: Path, tmp_path_factory: pytest.TempPathFactor
     is kept apart from what this checkout's own server has.
     """
     workspace = tmp_path_factory.mktemp("workspace") / "atlas.sqlite"
-    with serving(
-        f"streamlit{os.environ.get('PYTEST_XDIST_WORKER', '')}", ATLAS_WORKSPACE=f"sqlite:///{workspace}"
-    ) as address:
+    own = {"ATLAS_WORKSPACE": f"sqlite:///{workspace}", "ATLAS_CATALOGUE": str(demo_catalogue_dir)}
+    with serving(f"streamlit{os.environ.get('PYTEST_XDIST_WORKER', '')}", **own) as address:
         yield address
 
 
