@@ -35,9 +35,8 @@ def _is_streamlits(rule: str, node: dict[str, Any]) -> bool:
     return any(rule == known and part in where for known, part in STREAMLITS_OWN)
 
 
-@pytest.mark.parametrize("name", VISITS)
-def test_nothing_grave_on_any_page(served_app: str, page: Page, name: str) -> None:
-    visit(page, served_app, name)
+def nothing_grave(page: Page) -> None:
+    """Look at a page that is drawn in both themes, then on a phone."""
     assert grave_violations(page) == []
     assert faint(page) == []
     assert skipped_headings(page) == []
@@ -54,6 +53,12 @@ def test_nothing_grave_on_any_page(served_app: str, page: Page, name: str) -> No
     still(page)
     assert grave_violations(page) == []
     assert fits(page)
+
+
+@pytest.mark.parametrize("name", VISITS)
+def test_nothing_grave_on_any_page(served_app: str, page: Page, name: str) -> None:
+    visit(page, served_app, name)
+    nothing_grave(page)
 
 
 def test_faint_text_in_a_chart_and_in_a_component_would_be_found(served_app: str, page: Page) -> None:
