@@ -344,8 +344,8 @@ class Texts:
         stamp, checkpoint, size = self.job.stamp, self.job.checkpoint, self.job.checkpoint.dimensions
         reader, kept = Reader(model, attention=stamp.attention), Kept(checkpoint, stamp, model.placement.device)
         first = next(iter(_batches(checkpoint, self.job.corpus.open(), stamp.window)))
-        most = max(1, _TRIAL_TOKENS // stamp.window)
-        trial = Batch(0, first.windows[-most:])
+        tries = (Batch(0, first.windows[-count:]) for count in range(1, len(first.windows)))
+        trial = next((one for one in tries if one.tokens >= _TRIAL_TOKENS), first)
         seconds = float("inf")
         for _ in range(3):
             started = time.perf_counter()
