@@ -156,6 +156,11 @@ class Architecture:
     demands: tuple[Demand, ...] = ()
 
     @property
+    def has_post_norms(self) -> bool:
+        """Whether what attention or the FFN adds is divided by something that depends on it."""
+        return self.attention_post_norm is not None or self.ffn_post_norm is not None
+
+    @property
     def adds(self) -> tuple[str, str]:
         """The modules whose output, but for the multiplier, attention and the FFN add to the residual stream."""
         if self.residual_inside:

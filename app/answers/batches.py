@@ -214,24 +214,21 @@ def _at_means(
         made: list[float] = batch.effects_of_means(model, line, _settings(line, False), over, neurons)
         return made
 
-    changed = []
-    try:
-        over = shop.result("figures", (build, "means", usable), means) if len(usable) > 1 else None
-        for done, (line, one) in enumerate(zip(asked, found, strict=True)):
-            if "error" in one or over is None:
-                changed.append(one)
-                continue
-            tell(0.75 + done / len(asked) / 4, f"Its neurons at their means, {done + 1} of {len(asked)}")
-            listed = {name: one.get(name) or [] for name in _FFN_LISTS}
-            neurons = [Neuron.parse(each["neuron"]) for some in listed.values() for each in some]
-            key = (build, "at means", line, usable)
-            figures = iter(shop.result("figures", key, partial(effects, line, neurons, over)))
-            new = {name: [each | {"effect_of_mean": next(figures)} for each in some] for name, some in listed.items()}
-            changed.append(one | new)
-    except RefusedError:
-        raise
-    except AtlasError:  # of a family
+    over = shop.result("figures", (build, "means", usable), means) if len(usable) > 1 else None
+    if over is None:
         return found
+    changed = []
+    for done, (line, one) in enumerate(zip(asked, found, strict=True)):
+        if "error" in one:
+            changed.append(one)
+            continue
+        tell(0.75 + done / len(asked) / 4, f"Its neurons at their means, {done + 1} of {len(asked)}")
+        listed = {name: one.get(name) or [] for name in _FFN_LISTS}
+        neurons = [Neuron.parse(each["neuron"]) for some in listed.values() for each in some]
+        key = (build, "at means", line, usable)
+        figures = iter(shop.result("figures", key, partial(effects, line, neurons, over)))
+        new = {name: [each | {"effect_of_mean": next(figures)} for each in some] for name, some in listed.items()}
+        changed.append(one | new)
     return changed
 
 

@@ -122,7 +122,7 @@ def zeroed(model: LanguageModel, parts: Sequence[Part]) -> Iterator[Changes]:
 
 
 def _require_free_activations(model: LanguageModel, advice: str) -> None:
-    if model.architecture.attention_post_norm or model.architecture.ffn_post_norm:
+    if model.architecture.has_post_norms:
         raise AtlasError(
             f"{advice}. In models of the family “{model.family}” a norm stands behind attention and FFN, and what it "
             "divides by depends on the activation."

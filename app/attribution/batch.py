@@ -172,12 +172,15 @@ def _row(model: LanguageModel, line: PromptLine, settings: Settings, ranges: Ran
 # Neurons replaced by their means over the prompts, instead of by nothing.
 
 
-def means_over(model: LanguageModel, lines: Iterable[PromptLine], settings: Settings) -> Means:
-    """How active neurons are over prompts that can be explained; each is run, and let go of before the next.
+def means_over(model: LanguageModel, lines: Iterable[PromptLine], settings: Settings) -> Means | None:
+    """How active neurons are over prompts that can be explained; each is run, and let go of before the next. None for a
+    family whose activations cannot be replaced.
 
     Raises:
         AtlasError: there are none.
     """
+    if model.architecture.has_post_norms:
+        return None
     with torch.inference_mode():
         return Means.over(run_prompt(model, line.prompt, line.applied(settings)) for line in lines)
 
@@ -188,7 +191,7 @@ def effects_of_means(
     """What the answer of a prompt loses with each FFN neuron at its mean instead, at the analysed position; nats.
 
     Raises:
-        AtlasError: the prompt cannot be explained, or this family has no activations that means could replace.
+        AtlasError: the prompt cannot be explained.
     """
     with torch.inference_mode():
         run = run_prompt(model, line.prompt, line.applied(settings))

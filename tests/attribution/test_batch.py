@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from app.answers.batches import parse_lines
 from app.attribution import Settings, analyse
 from app.attribution.__main__ import main
-from app.attribution.batch import analyse_batch, read_prompts, read_rows
+from app.attribution.batch import analyse_batch, means_over, read_prompts, read_rows
 from app.attribution.frames import aggregate
 from app.attribution.prompt import PromptLine
 from app.attribution.results import to_json
 from db.errors import AtlasError
-from tests import models
+from tests import families, models
 
 PROMPTS = [PromptLine(models.PROMPT), PromptLine("The road is long", target=41), PromptLine("A blue river", position=1)]
 SETTINGS = Settings(top=7, suppressing=True)
@@ -221,3 +221,10 @@ def test_the_shell_writes_the_file_and_prints_the_aggregate(tmp_path, capsys):
     assert len(list(read_rows(out))) == 2
     assert main(["--prompts", str(source), "--model", folder]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_means_are_of_families_whose_activations_can_be_replaced():
+    means = means_over(models.language_model("llama"), PROMPTS, SETTINGS)
+    assert means is not None
+    assert means.prompts == len(PROMPTS)
+    assert means_over(families.language_model("gemma2"), PROMPTS, SETTINGS) is None
