@@ -44,6 +44,16 @@ class Sign(StrEnum):
     PROMOTES = "promotes"
     SUPPRESSES = "suppresses"
 
+    @classmethod
+    def of(cls, value: float) -> "Sign":
+        """The end whose tokens a neuron raises that is active by so much; a stored code is such a value, too."""
+        return cls.PROMOTES if value > 0 else cls.SUPPRESSES
+
+    @property
+    def other(self) -> "Sign":
+        """The opposite end."""
+        return Sign.SUPPRESSES if self is Sign.PROMOTES else Sign.PROMOTES
+
 
 _LAYER = _HEAD = _EXPERT = "[0-9]{1,4}"
 _INDEX, _DIMENSION = "[0-9]{1,7}", "[0-9]{1,5}"

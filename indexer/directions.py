@@ -107,9 +107,7 @@ def rank_by_direction(
         scores = {None: mean_z.abs(), Sign.PROMOTES: mean_z, Sign.SUPPRESSES: -mean_z}[sign]
         best.offer(layer, here, scores, mean_z)
     return [
-        ConceptStrength(
-            Neuron.in_row(*at, weights.dimensions), Sign.PROMOTES if value > 0 else Sign.SUPPRESSES, abs(value)
-        )
+        ConceptStrength(Neuron.in_row(*at, weights.dimensions), Sign.of(value), abs(value))
         for at, value in best.found()
         if sign is None or (value > 0) == (sign is Sign.PROMOTES)
     ]

@@ -150,8 +150,7 @@ def activity(found: NeuronTexts) -> str:
     if found.usual is None or share is None:
         return "It is not active anywhere in these texts."
     sign, most = ("positive", share) if found.usual is Sign.PROMOTES else ("negative", 1 - share)
-    other = Sign.SUPPRESSES if found.usual is Sign.PROMOTES else Sign.PROMOTES
-    does = f"it usually raises the tokens it {found.usual} and lowers those it {other}"
+    does = f"it usually raises the tokens it {found.usual} and lowers those it {found.usual.other}"
     if most < _USUALLY:
         does = "it raises the tokens of either end about as often as it lowers them"
     return f"Active on {percent(found.rate)} of tokens; {sign} in {whole_percent(most)} of its activations: {does}."

@@ -165,7 +165,7 @@ class _Strongest:
         least = max(self._conditions.min_z or 0.0, weakest)
         best = np.argsort(-z, kind="stable")[: self._limit]
         for row in best[(z[best] > 0) & (z[best] >= least)].tolist():
-            own, sign = activation[:, row], Sign.PROMOTES if positive[row] else Sign.SUPPRESSES
+            own, sign = activation[:, row], Sign.of(float(positive[row]))
             at = int(own.argmax() if positive[row] else own.argmin())
             figures = float(own[at]), float(known.mean[row]), float(known.std[row])
             neuron = Neuron.in_row(layer, kind, row, sizes)

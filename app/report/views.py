@@ -375,7 +375,7 @@ def _ends(neurons: Sequence[Neuron], atlas: Catalogue) -> dict[Neuron, NeuronTok
 
 
 def _raised(ends: NeuronTokens, activation: float) -> tuple[str, ...]:
-    return _shown(ends.at(Sign.PROMOTES if activation > 0 else Sign.SUPPRESSES))
+    return _shown(ends.at(Sign.of(activation)))
 
 
 def _shown(tokens: Sequence[Any]) -> tuple[str, ...]:

@@ -196,7 +196,7 @@ def raised_first(strongest: NeuronTokens, activation: float, *also: str) -> Cell
     promoted = token_chips(strongest.promotes, "promotes", faint=activation <= 0)
     suppressed = token_chips(strongest.suppresses, "suppresses", faint=activation > 0)
     chips = (*promoted, *suppressed[:2]) if activation > 0 else (*suppressed, *promoted[:2])
-    sign = Sign.PROMOTES if activation > 0 else Sign.SUPPRESSES
+    sign = Sign.of(activation)
     usual = strongest.usual
     seldom = "" if usual is None or usual.sign is sign else how_often(usual, sign)
     return Cell(chips=chips, remark=remarks(*also, seldom))

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from sqlalchemy import REAL, Column, ColumnElement, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, func
 
 from db.errors import AtlasError
-from db.neuron import Experts, ModelSizes, Neuron, NeuronKind, Sign, check_exists, ranges
+from db.neuron import Experts, ModelSizes, Neuron, NeuronKind, check_exists, ranges
 from db.questions import Filters
 from db.records import BuildStamp
 
@@ -103,11 +103,6 @@ token_neuron = _pairs("token_neuron", "z")
 def z_score(logit: ColumnElement[float], mean: ColumnElement[float], std: ColumnElement[float]) -> ColumnElement[float]:
     """(logit − mean) / std, with mean and std over the neuron's own logits; 0 where these are all equal."""
     return func.coalesce((logit - mean) / func.nullif(std, 0.0, type_=REAL), 0.0)
-
-
-def sign_of(code: int) -> Sign:
-    """The sign of a stored code."""
-    return Sign.PROMOTES if code > 0 else Sign.SUPPRESSES
 
 
 # Neurons and their ids: by arithmetic over one row per layer and kind, whatever the layers' widths.

@@ -10,7 +10,7 @@ from db.catalogue.builds import TEXTS, current_texts, generic_of
 from db.catalogue.concepts import MAX_CONCEPT, WIDEN
 from db.catalogue.export import frame_of
 from db.catalogue.reader import Tokens, token_of
-from db.catalogue.schema import Layout, kind_of, sign_of
+from db.catalogue.schema import Layout, kind_of
 from db.errors import AtlasError, NotFoundError
 from db.files import State, state_of
 from db.groups import Maps, maps_of
@@ -140,7 +140,7 @@ class Catalogue(Tokens):
         rows = self.rows(statements.hits(wanted, filters, self._within(filters), limit, offset))
         told = self._told(row[0] for row in rows)
         return tuple(
-            Hit(self.layout.neuron(neuron_id), sign_of(sign), rank, known[token_id], logit, z, *told(neuron_id))
+            Hit(self.layout.neuron(neuron_id), Sign.of(sign), rank, known[token_id], logit, z, *told(neuron_id))
             for neuron_id, sign, rank, token_id, logit, z in rows
         )
 
@@ -153,7 +153,7 @@ class Catalogue(Tokens):
         """Distinct neurons among the hits, for each layer, kind and sign that has any."""
         wanted = self.checked(token_ids, filters)
         rows = self.rows(statements.layer_counts(wanted, filters, self._within(filters))) if wanted else []
-        return tuple(LayerCount(layer, kind_of(kind), sign_of(sign), count) for layer, kind, sign, count in rows)
+        return tuple(LayerCount(layer, kind_of(kind), Sign.of(sign), count) for layer, kind, sign, count in rows)
 
     def layer_counts(self, token_ids: Iterable[int], filters: Filters = EVERYTHING) -> "pd.DataFrame":
         """:meth:`layers_of` as a data frame: columns layer, kind, sign, neurons."""
@@ -287,7 +287,7 @@ class Catalogue(Tokens):
         told = self._told(ids)
         return tuple(
             ConceptNeuron(
-                *(self.layout.neuron(neuron_id), sign_of(sign), score, tuple(matched[neuron_id, sign])),
+                *(self.layout.neuron(neuron_id), Sign.of(sign), score, tuple(matched[neuron_id, sign])),
                 *told(neuron_id),
             )
             for neuron_id, sign, score in ends
@@ -414,7 +414,7 @@ class Catalogue(Tokens):
         told = self._told(row.neuron_id for row in rows)
         return tuple(
             PeakedNeuron(
-                *(self.layout.neuron(row.neuron_id), sign_of(row.sign), row.z, token_of(row)), *told(row.neuron_id)
+                *(self.layout.neuron(row.neuron_id), Sign.of(row.sign), row.z, token_of(row)), *told(row.neuron_id)
             )
             for row in rows
         )
@@ -424,7 +424,7 @@ class Catalogue(Tokens):
         check_page(limit)
         rows = self.rows(statements.favourites(limit))
         tokens = self.tokens(dict.fromkeys(row[0] for row in rows))
-        return tuple(TokenFavour(tokens[token_id], sign_of(sign), *counts) for token_id, sign, *counts in rows)
+        return tuple(TokenFavour(tokens[token_id], Sign.of(sign), *counts) for token_id, sign, *counts in rows)
 
     def tokens_of(self, text: str) -> tuple[Token, ...]:
         """The tokens that a text stands for.

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from db.catalogue.builds import GATHER
 from db.catalogue.concepts import checked
 from db.catalogue.reader import ReadOnlyFile
-from db.catalogue.schema import sign_of
 from db.catalogue.statements import Answer, stamp
 from db.errors import AtlasError, NotFoundError
 from db.lazy import lazy_import
@@ -247,7 +246,7 @@ class Texts(ReadOnlyFile):
         for row in page:
             neuron = neurons[row.neuron_id]
             mark, excerpt = marks[neuron], _excerpt(stored[row.neuron_id, row.sign, row.rank], known)
-            found.append(FoundExcerpt(neuron, sign_of(row.sign), row.z, excerpt, mark.sign, mark.name.text))
+            found.append(FoundExcerpt(neuron, Sign.of(row.sign), row.z, excerpt, mark.sign, mark.name.text))
         return tuple(found)
 
     def _spans(self, rows: Sequence[Answer], patterns: "Sequence[re.Pattern[str]]") -> "dict[int, _Spans]":

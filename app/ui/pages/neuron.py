@@ -102,7 +102,7 @@ def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str
     active = on_prompt(neuron, selection.origin, atlas) if selection.origin.prompt else None
     usual = None if texts is None else texts.usual
     first = active or usual or Sign.PROMOTES
-    order = (first, next(sign for sign in Sign if sign is not first))
+    order = (first, first.other)
     _ends(card, order, active, None if texts is None else answers.clearly_usual(texts))
     activating_texts(neuron, texts, order, selection, atlas)
     _notes(neuron, atlas)

@@ -55,7 +55,7 @@ def on_prompt(neuron: Neuron, origin: PromptSelection, atlas: Catalogue) -> Sign
             st.markdown(f"**{literal(score)}**{literal(rest)}")
         if len(found) > _PARTS:
             st.caption(f"and less from {len(found) - _PARTS} more positions")
-    return Sign.PROMOTES if found[0].activation > 0 else Sign.SUPPRESSES
+    return Sign.of(found[0].activation)
 
 
 # A neuron tried on a text: how active it is at every position, as coloured text.
