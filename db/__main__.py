@@ -296,23 +296,20 @@ def texts_text(catalogue: "Catalogue", question: TextsOf) -> str:
         for case in found.cases
     ]
     for sign in sorted(Sign, key=lambda sign: sign is not (found.usual or Sign.PROMOTES)):
-        rows = [(f"{one.peak:+.4g}", str(one.document), marked(one)) for one in found.at(sign)]
+        rows = [(f"{one.peak:+.4g}", str(one.document), _one_line(one)) for one in found.at(sign)]
         lines += ["", f"{sign} its top tokens ({'positive' if sign is Sign.PROMOTES else 'negative'} activations)"]
         lines.append(table(("peak", "document", "text"), rows, right={0, 1}) if rows else "none")
     return "\n".join(lines)
 
 
-def marked(excerpt: Excerpt) -> str:
-    """The excerpt on one line, its peak in ⟦brackets⟧."""
-    shown = [token.display for token in excerpt.tokens]
-    shown[excerpt.peak_at] = f"⟦{shown[excerpt.peak_at]}⟧"
-    return "".join(shown).replace("␣", " ")
+def _one_line(excerpt: Excerpt) -> str:
+    return excerpt.marked("display").replace("␣", " ")
 
 
 def excerpts_text(catalogue: "Catalogue", question: InExcerpts) -> str:
     """A table of excerpts."""
     rows = [
-        (found.neuron.label, found.sign, f"{found.z:+.1f}", *_told(found), marked(found.excerpt))
+        (found.neuron.label, found.sign, f"{found.z:+.1f}", *_told(found), _one_line(found.excerpt))
         for found in question.answer(catalogue)
     ]
     if not rows:

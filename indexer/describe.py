@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, first_line
@@ -136,8 +137,7 @@ def describe(catalogue: Catalogue, neurons: Sequence[Neuron], endpoint: Endpoint
 
 def _score(endpoint: Endpoint, text: str, found: NeuronTexts, usual: Sign) -> float | None:
     """Rank correlation of the ratings of excerpts that were not shown with their activations in the usual direction."""
-    other = next(sign for sign in Sign if sign is not usual)
-    held_out = [*found.at(usual)[1::2], *found.at(other)[: len(found.at(usual)) // 2]]
+    held_out = [*found.at(usual)[1::2], *found.at(usual.other)[: len(found.at(usual)) // 2]]
     held_out.sort(key=lambda one: (one.window, one.position))  # an order that tells nothing
     question = _RATE.format(description=text, count=len(held_out), excerpts=_listed(held_out))
     ratings = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", endpoint.answer(question, 2 * _WRITTEN))]
@@ -148,29 +148,16 @@ def _score(endpoint: Endpoint, text: str, found: NeuronTexts, usual: Sign) -> fl
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's, equal values sharing the mean of their ranks; None where one of both is constant.
+    """Spearman's; None where one of both is constant.
 
     >>> rank_correlation([1, 2, 3], [10, 30, 20])
     0.5
     """
-    one, other = (_ranks(np.asarray(values, float)) for values in (first, second))
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
+    if min(np.ptp(first), np.ptp(second)) == 0:
         return None
-    return float(np.round(np.corrcoef(one, other)[0, 1], 6))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[place]
+    return round(float(spearmanr(first, second).statistic), 6)
 
 
 def _listed(excerpts: Sequence[Excerpt]) -> str:
-    return "\n".join(f"{number}. {_marked(one)}" for number, one in enumerate(excerpts, start=1))
-
-
-def _marked(excerpt: Excerpt) -> str:
-    """The excerpt on one line, its peak in ⟦brackets⟧."""
-    parts = [token.text for token in excerpt.tokens]
-    parts[excerpt.peak_at] = f"⟦{parts[excerpt.peak_at]}⟧"
-    return " ".join("".join(parts).split())
+    lines = (" ".join(one.marked("text").split()) for one in excerpts)
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))

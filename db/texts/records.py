@@ -5,7 +5,7 @@ multiplies the neuron's value vector. An activation is active from a stated shar
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from db.neuron import Neuron, Sign
 from db.records import TEXTS, Named, Spread, Token, Usually
@@ -76,6 +76,12 @@ class Excerpt:
     def peak_at(self) -> int:
         """Place of the peak among the tokens."""
         return self.position - self.first
+
+    def marked(self, form: Literal["text", "display"]) -> str:
+        """The tokens together, in one of their forms, with the peak in ⟦brackets⟧."""
+        shown: list[str] = [getattr(token, form) for token in self.tokens]
+        shown[self.peak_at] = f"⟦{shown[self.peak_at]}⟧"
+        return "".join(shown)
 
 
 @dataclass(frozen=True, slots=True)
