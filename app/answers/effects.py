@@ -14,7 +14,7 @@ from app.answers.explain import found_within
 from app.answers.reading import Reading, arranged, by_effect, having, how_found
 from app.attribution import measured as sweeps
 from app.attribution.measured import ALL, Measured
-from app.attribution.results import Analysis, Query, QueryNeuron, ValueNeuron
+from app.attribution.results import CONTRAST_LISTS, LISTS, Analysis, Query, QueryNeuron, ValueNeuron
 from app.serving import access, resources
 from app.serving.access import require_allowed
 from app.serving.settings import Mode, configuration
@@ -179,41 +179,64 @@ def measured(atlas: Catalogue, question: PromptSelection, watch: Report | None =
 
 
 def with_effects(atlas: Catalogue, question: PromptSelection, analysis: Analysis) -> Analysis:
-    """The analysis with its measured effects where they are known, else as it is."""
-    known = None
-    if not _has_effects(analysis):
+    """The analysis with those of its measured effects that are known."""
+    if _has_effects(analysis):
+        return analysis
+    for job in (_of_all(atlas, question, analysis), _of_raised(atlas, question, analysis)):
         with suppress(AtlasError):  # `unmeasured` says what went wrong
-            known = resources.workshop().known("effects", _of_all(atlas, question, analysis).key)
-    return known or analysis
+            known: Analysis | None = resources.workshop().known("effects", job.key)
+            if known is not None:
+                return known
+    return analysis
 
 
 def unmeasured(atlas: Catalogue, selection: PromptSelection, analysis: Analysis) -> Job | str | None:
     """What of the figures on the prompt page is to be measured next: a job, or a sentence that says why it cannot be;
-    None where all is there.
+    None where all that is shown is there.
     """
+    lowered = selection.place.show is Show.LOWERED
+    there = _has_effects(analysis) if lowered else _has_raised(analysis)
     if not access.has_model():
-        return None if _has_effects(analysis) else _NOT_STORED
+        return None if there else _NOT_STORED
     try:
         require_allowed(selection.prompt, selection.top)
         jobs = [_of_part(atlas, selection, analysis, _lists_within(selection, atlas))]
-        if not _has_effects(analysis):
-            jobs.append(_of_all(atlas, selection, analysis))
+        if not there:
+            jobs.append((_of_all if lowered else _of_raised)(atlas, selection, analysis))
         return next((job for job in jobs if job and resources.workshop().known("effects", job.key) is None), None)
     except AtlasError as error:
         return str(error)
 
 
-def _has_effects(analysis: Analysis) -> bool:
+def _has_raised(analysis: Analysis) -> bool:
+    """Whether what raised the answer is measured; with a distractor, what favoured the one over the other."""
     return (analysis.contrast or analysis).head_effects is not None
 
 
+def _has_effects(analysis: Analysis) -> bool:
+    scored = (analysis, LISTS), (analysis.contrast, CONTRAST_LISTS)
+    lists = [getattr(one, name) for one, names in scored if one is not None for name in names]
+    return _has_raised(analysis) and all(neurons[0].effect is not None for neurons in lists if neurons)
+
+
+def _of_raised(atlas: Catalogue, selection: PromptSelection, analysis: Analysis) -> Job:
+    """What the page shows first: without the lists of what lowered the answer, which take as long again."""
+    lists = (LISTS if analysis.contrast is None else CONTRAST_LISTS)[:2]
+    return _of_lists(atlas, selection, analysis, tuple(lists))
+
+
 def _of_all(atlas: Catalogue, selection: PromptSelection, analysis: Analysis) -> Job:
+    return _of_lists(atlas, selection, analysis, (*LISTS, *CONTRAST_LISTS))
+
+
+def _of_lists(atlas: Catalogue, selection: PromptSelection, analysis: Analysis, lists: tuple[str, ...]) -> Job:
     question = selection.question
 
     def measure(asked: "PromptRun", report: Report) -> Analysis:
-        return analyses.measured(asked, analysis, report, question.top)
+        known = with_effects(atlas, selection, analysis)
+        return analyses.measured(asked, known, report, question.top, lists)
 
-    return Job((atlas.info.build_id, question, analysis.seconds), _measuring(atlas, question, measure))
+    return Job((atlas.info.build_id, question, analysis.seconds, lists), _measuring(atlas, question, measure))
 
 
 def _of_part(atlas: Catalogue, selection: PromptSelection, analysis: Analysis, lists: "Sequence[Listed]") -> Job | None:

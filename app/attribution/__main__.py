@@ -28,7 +28,7 @@ from app.attribution.prompt import (
     check_question,
     require_prompt,
 )
-from app.attribution.results import Analysis, Keys, to_json
+from app.attribution.results import LISTS, Analysis, Keys, to_json
 from db import command_line, questions
 from db.catalogue import builds, export
 from db.catalogue.store import Catalogue
@@ -337,7 +337,7 @@ def _generic_among(analysis: Analysis, catalogue: Catalogue | None) -> dict[str,
     if catalogue is None or not catalogue.generic.prompts:
         return {}
     known = catalogue.generic
-    listed = {one.neuron for name in analyses.LISTS for one in getattr(analysis, name)}
+    listed = {one.neuron for name in LISTS for one in getattr(analysis, name)}
     found = {one.label: known.of(one) for one in sorted(listed, key=lambda one: one.label) if known.of(one)}
     return {"generic": {"prompts": known.prompts, "neurons": found}}
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +12,8 @@ from app.attribution.ablation import Effects
 from app.attribution.measured import target_ranks, together
 from app.attribution.prompt import FFN_READERS, Settings
 from app.attribution.results import (
+    CONTRAST_LISTS,
+    LISTS,
     Analysis,
     Contrast,
     Found,
@@ -169,44 +170,59 @@ def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str]
     )
 
 
-LISTS = ("ffn_value_neurons", "attention_value_neurons", "ffn_suppressing_neurons", "attention_suppressing_neurons")
-CONTRAST_LISTS = ("ffn_neurons", "attention_neurons", "ffn_opposing", "attention_opposing")
-"""The fields of an analysis, and of its contrast, that list neurons by their score."""
 _Scored = TypeVar("_Scored", Analysis, Contrast)
 
 
 def measured(
-    run: PromptRun, analysis: Analysis, report: Callable[[str], None] = _no_one, count: int | None = None
+    run: PromptRun,
+    analysis: Analysis,
+    report: Callable[[str], None] = _no_one,
+    count: int | None = None,
+    lists: Sequence[str] = (*LISTS, *CONTRAST_LISTS),
 ) -> Analysis:
     """The analysis with the measured effect of the first `count` neurons of each list and their ranks of the target,
     with the effect of every head and sub-layer, and of the ten strongest neurons together; as it is where nothing is to
-    be measured. Effects of a contrast are on the difference that it explains.
+    be measured. Effects of a contrast are on the difference that it explains. What is measured already is not measured
+    again.
 
-    count: None is `settings.measure`.
+    Args:
+        run: the prompt.
+        analysis: of it.
+        report: told what is being done.
+        count: None is `settings.measure`.
+        lists: which of `LISTS` and `CONTRAST_LISTS`, of each the first two at least or none.
     """
     count = run.settings.measure if count is None else count
     if not count:
         return analysis
     effects = Effects.of(run, report)
-    found = _with_effects(effects, analysis, LISTS, count)
+    found = _with_effects(effects, analysis, [name for name in LISTS if name in lists], count)
     if analysis.contrast is None:
         return found
     against = replace(effects, minus=run.distractor_id)
-    return replace(found, contrast=_with_effects(against, analysis.contrast, CONTRAST_LISTS, count))
+    wanted = [name for name in CONTRAST_LISTS if name in lists]
+    return replace(found, contrast=_with_effects(against, analysis.contrast, wanted, count))
 
 
 def _with_effects(effects: Effects, scored: _Scored, lists: Sequence[str], count: int) -> _Scored:
-    listed = [one for name in lists for one in getattr(scored, name)[:count]]
+    def unmeasured(name: str) -> tuple[ValueNeuron, ...]:
+        return tuple(one for one in getattr(scored, name)[:count] if one.effect is None)
+
+    listed = [one for name in lists for one in unmeasured(name)]
     found: Iterator[ValueNeuron] = (
         replace(one, effect=effect, rank=rank)
         for one, effect, rank in zip(listed, effects.neurons(listed), target_ranks(effects.run, listed), strict=True)
     )
-    changed: dict[str, Any] = {"head_effects": effects.heads(), "layer_effects": effects.sublayers()}
+    changed: dict[str, Any] = {}
     for name in lists:
-        neurons: tuple[ValueNeuron, ...] = getattr(scored, name)
-        changed[name] = (*islice(found, min(count, len(neurons))), *neurons[count:])
-    raised = zip((NeuronKind.FFN, NeuronKind.ATTENTION), (changed[name] for name in lists[:2]), strict=True)
-    changed["together"] = {kind: together(effects, neurons) for kind, neurons in raised if neurons}
+        changed[name] = tuple(
+            next(found) if place < count and one.effect is None else one
+            for place, one in enumerate(getattr(scored, name))
+        )
+    if lists and scored.head_effects is None:
+        changed |= {"head_effects": effects.heads(), "layer_effects": effects.sublayers()}
+        raised = zip((NeuronKind.FFN, NeuronKind.ATTENTION), (changed[name] for name in lists[:2]), strict=True)
+        changed["together"] = {kind: together(effects, neurons) for kind, neurons in raised if neurons}
     return replace(scored, **changed)
 
 

@@ -249,6 +249,11 @@ class Seconds:
     total: float
 
 
+LISTS = ("ffn_value_neurons", "attention_value_neurons", "ffn_suppressing_neurons", "attention_suppressing_neurons")
+CONTRAST_LISTS = ("ffn_neurons", "attention_neurons", "ffn_opposing", "attention_opposing")
+"""The fields of an analysis, and of its contrast, that list neurons by their score."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Analysis:
     """What one prompt yields.

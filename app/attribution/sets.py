@@ -21,15 +21,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from app.attribution.results import LISTS
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
-from db.workspace.records import ROLES
 
 COMPARED = 300
 """How many neurons of each kind are compared."""
 DEALS = 10_000
 """How often the prompts are dealt out anew, where there are more ways to do it."""
-LISTS = tuple(name for role, name in ROLES.items() if "query" not in role)
 _SEED = 0
 _AT_A_TIME = 500
 

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 from itertools import pairwise
 
 import pandas as pd
@@ -16,7 +17,7 @@ from app.attribution.ablation import Effects
 from app.attribution.analysis import lowering_within, raising_within
 from app.attribution.frames import heads_frame
 from app.attribution.prompt import Method, Settings
-from app.attribution.results import Certificate, from_json
+from app.attribution.results import CONTRAST_LISTS, LISTS, Certificate, from_json
 from app.attribution.run import stored_ranges
 from app.report import FILES, Material, Origin
 from app.serving import resources
@@ -129,13 +130,40 @@ def test_a_parts_own_list_is_measured(small_page, atlas, run):
 
 
 def test_begun_aside_it_ends_as_what_is_waited_for(small_page, atlas):
-    analysis = explain.analysis(atlas, ASKED)
-    job = job_of(atlas, ASKED, analysis)
+    asked = PromptSelection(PROMPT, place=Place(show=Show.LOWERED))
+    analysis = explain.analysis(atlas, asked)
+    job = job_of(atlas, asked, analysis)
     job.begin()
-    whole = effects.measured(atlas, ASKED)
+    whole = effects.measured(atlas, asked)
     assert job.ends_within(0)
-    assert effects.with_effects(atlas, ASKED, analysis) is whole
+    assert effects.with_effects(atlas, asked, analysis) is whole
     assert job.begin() is None
+
+
+@pytest.mark.parametrize("distractor", [None, DISTRACTOR])
+def test_what_raised_is_measured_first_and_only_once(small_page, atlas, distractor):
+    asked = PromptSelection(PROMPT, distractor=distractor)
+    analysis = explain.analysis(atlas, asked)
+    job = job_of(atlas, asked, analysis)
+    first = resources.workshop().result("effects", job.key, job.make)
+    assert effects.with_effects(atlas, asked, analysis) is first
+    assert effects.unmeasured(atlas, asked, first) is None
+    lowered = replace(asked, place=Place(show=Show.LOWERED))
+    assert job_of(atlas, lowered, first).key != job.key
+
+    scored, whole = first.contrast or first, effects.measured(atlas, asked)
+    names = LISTS if distractor is None else CONTRAST_LISTS
+    every = whole.contrast or whole
+    for name in names[:2]:
+        assert all(effects_of(getattr(scored, name)))
+        assert getattr(every, name) == getattr(scored, name)
+    for name in names[2:]:
+        assert {one.effect for one in getattr(scored, name)} == {None}
+        assert effects_of(getattr(every, name))
+    assert every.head_effects is scored.head_effects
+    assert every.together is scored.together
+    assert effects_of(whole.ffn_suppressing_neurons)
+    assert effects.unmeasured(atlas, lowered, whole) is None
 
 
 def test_in_a_contrast_effects_are_on_the_difference(small_page, atlas, model):

@@ -11,11 +11,11 @@ from app.attribution import Settings, explain, run_prompt
 from app.attribution import measured as measuring
 from app.attribution.__main__ import main
 from app.attribution.ablation import Effects, without
-from app.attribution.analysis import LISTS, measured
+from app.attribution.analysis import measured
 from app.attribution.form import read
 from app.attribution.measured import Means, Sweep, effect_everywhere, most_effective, together
 from app.attribution.prompt import Method
-from app.attribution.results import Analysis, ValueNeuron
+from app.attribution.results import LISTS, Analysis, ValueNeuron
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronAt, NeuronKind, Part
 from tests import models

@@ -14,10 +14,9 @@ from app.attribution.__main__ import main
 from app.attribution.batch import analyse_sets, read_rows
 from app.attribution.frames import said_frame, said_of
 from app.attribution.prompt import PromptLine
-from app.attribution.results import to_json
+from app.attribution.results import LISTS, to_json
 from app.attribution.run import stored_ranges
 from app.attribution.sets import (
-    LISTS,
     Figures,
     false_discoveries,
     generic_neurons,

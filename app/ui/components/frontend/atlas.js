@@ -175,11 +175,21 @@ function table(data, open) {
   return scroll;
 }
 
-// A long table's first rows are drawn at once, and those below them while the browser has nothing else to do. Until all are there, one unseen
-// row that holds each column's longest texts keeps the columns as wide as they will be.
+// A long table's first rows are drawn at once, and those below them once somebody turns to the table, has the page searched or prints it: all
+// rows of two long lists cost a browser seconds, which whatever is being measured would have to wait for. Until all are there, one unseen row
+// that holds each column's longest texts keeps the columns as wide as they will be.
 const LONG = 60; // rows that a table has at least, for some of them to follow
 const AT_ONCE = 25;
+const TURNS = ["pointerenter", "focusin", "scroll"];
 const idle = (work) => (window.requestIdleCallback ? requestIdleCallback(work, { timeout: 500 }) : setTimeout(() => work({ timeRemaining: () => 8 }), 50));
+const unfilled = new Set();
+
+function fillAll() {
+  for (const scroll of unfilled) scroll.whole();
+}
+
+window.addEventListener("beforeprint", fillAll);
+document.addEventListener("keydown", (event) => (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "f" && fillAll());
 
 function fill(scroll, body, rows, sizing) {
   let drawn = 0;
@@ -190,27 +200,36 @@ function fill(scroll, body, rows, sizing) {
   };
   draw(rows.length > LONG ? AT_ONCE : rows.length);
   if (drawn === rows.length) return;
+  body.parentElement.setAttribute("aria-rowcount", rows.length + 1); // with the headings
   const unseen = make("tfoot", "unseen");
   unseen.setAttribute("aria-hidden", "true");
   unseen.append(sizing());
   body.after(unseen);
-  scroll.setAttribute("aria-busy", "true");
   const done = () => {
     unseen.remove();
+    unfilled.delete(scroll);
     scroll.removeAttribute("aria-busy");
   };
-  scroll.whole = () => {
-    draw(rows.length);
-    done();
-  };
   const goOn = (deadline) => {
-    if (drawn === rows.length) return;
+    if (!unfilled.has(scroll)) return;
     do draw(drawn + 20);
     while (drawn < rows.length && deadline.timeRemaining() > 4);
     if (drawn === rows.length) done();
     else idle(goOn);
   };
-  idle(goOn);
+  const begin = () => {
+    for (const turn of TURNS) scroll.removeEventListener(turn, begin);
+    if (!unfilled.has(scroll)) return;
+    scroll.setAttribute("aria-busy", "true");
+    idle(goOn);
+  };
+  scroll.whole = () => {
+    draw(rows.length);
+    done();
+  };
+  for (const gone of [...unfilled].filter((one) => !one.isConnected)) unfilled.delete(gone);
+  unfilled.add(scroll);
+  for (const turn of TURNS) scroll.addEventListener(turn, begin);
 }
 
 function widest(data) {
