@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests import server_process
 from tests.browser.watching import still
@@ -73,13 +73,14 @@ Contexts = Callable[[str], BrowserContext]
 @pytest.fixture(scope="module")
 def contexts(browser: Browser) -> Contexts:
     """A context for each size of the window. It outlives a page: to fetch and compile Streamlit's scripts anew takes as
-    long as to draw most pages.
+    long as to draw most pages. Without motion, which a processor would draw frame by frame.
     """
 
     @cache
     def context(viewport: str) -> BrowserContext:
         width, height = VIEWPORTS[viewport]
-        return browser.new_context(viewport={"width": width, "height": height}, is_mobile=viewport == "phone")
+        size: ViewportSize = {"width": width, "height": height}
+        return browser.new_context(viewport=size, is_mobile=viewport == "phone", reduced_motion="reduce")
 
     return context
 

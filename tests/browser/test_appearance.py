@@ -1,5 +1,7 @@
-"""Every page's picture, at two widths: kept in tests/artefacts/, and compared with a small reference for gross change.
+"""Every page is visited at two widths, and everything that is asked of all pages is asked there: that it looks as it
+did, breaks no policy, asks no other site, and keeps nobody out.
 
+Its picture is kept in tests/artefacts/, and compared with a small reference for gross change.
 The references are thumbnails in tests/browser/pictures/; with NEW_PICTURES=1 in the environment these tests take
 them anew: look at them before committing. The comparison is coarse (tests/browser/looks.py): another font or another
 figure passes, a missing chart, an empty page or an overflowing layout does not.
@@ -14,8 +16,9 @@ from playwright.sync_api import Page
 
 from tests.browser.conftest import VIEWPORTS
 from tests.browser.looks import differences, thumbnail
+from tests.browser.test_accessibility import grave_violations, nothing_grave_in_both_themes
 from tests.browser.visits import VISITS, visit
-from tests.browser.watching import Picture, fits, still
+from tests.browser.watching import WATCH_POLICY, Picture, fits, still
 
 pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).with_name("pictures")
@@ -30,7 +33,12 @@ def reference(name: str, viewport: str) -> Path:
 
 @both_sizes
 @pytest.mark.parametrize("name", VISITS)
-def test_a_page_looks_as_it_did(served_app: str, page: Page, picture: Picture, viewport: str, name: str) -> None:
+def test_a_page_looks_as_it_did_and_is_sound(
+    served_app: str, page: Page, picture: Picture, viewport: str, name: str
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.add_init_script(WATCH_POLICY)
     visit(page, served_app, name)
     assert fits(page)
     small = thumbnail(Image.open(picture("whole")))
@@ -40,6 +48,13 @@ def test_a_page_looks_as_it_did(served_app: str, page: Page, picture: Picture, v
         return
     assert path.is_file(), f"{path.name} is not there: take it with NEW_PICTURES=1, look at it and commit it"
     assert differences(Image.open(path), small) == []
+    assert page.evaluate("window.violations") == []
+    assert [url for url in asked if not url.startswith((f"{served_app}/", "data:", "blob:"))] == []
+    still(page)
+    if viewport == "phone":
+        assert grave_violations(page) == []
+    else:
+        nothing_grave_in_both_themes(page)
 
 
 @both_sizes

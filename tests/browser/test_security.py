@@ -1,44 +1,18 @@
-"""A real browser obeys the server's headers, and the pages work under them."""
+"""A real browser obeys the server's headers. That the pages work under them is seen where all are visited, in
+test_appearance.py.
+"""
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.watching import settled
+from tests.browser.watching import WATCH_POLICY, settled
 
 pytestmark = pytest.mark.browser
-
-PAGES = [
-    "",
-    "search?q=colours",
-    "neuron?n=L29.F1499",
-    "token?id=7042",
-    "overview",
-    "prompt?p=The+capital+of+France+is",
-    "many",
-]
-WATCH = """
-window.violations = [];
-document.addEventListener("securitypolicyviolation", event =>
-    window.violations.push(`${event.effectiveDirective}: ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
-"""
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_no_page_breaks_the_policy_or_asks_another_site(served_app: str, page: Page, path: str) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.add_init_script(WATCH)
-    page.goto(f"{served_app}/{path}")
-    settled(page)
-    page.wait_for_load_state("networkidle")
-    assert page.evaluate("window.violations") == []
-    elsewhere = [url for url in asked if not url.startswith((f"{served_app}/", "data:", "blob:"))]
-    assert elsewhere == []
 
 
 def test_the_policy_is_obeyed(served_app: str, page: Page) -> None:
     """A script that somebody managed to put into a page does not run."""
-    page.add_init_script(WATCH)
+    page.add_init_script(WATCH_POLICY)
     page.goto(served_app)
     settled(page)
     page.evaluate(

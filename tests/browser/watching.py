@@ -29,6 +29,11 @@ IS_STILL = """
   return performance.now() - window.stillSince >= milliseconds;
 }
 """
+WATCH_POLICY = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", event =>
+    window.violations.push(`${event.effectiveDirective}: ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
+"""
 both_sizes = pytest.mark.parametrize("viewport", ["desktop", "phone"])
 Picture = Callable[[str], Path]
 Screenshot = Callable[[str], object]
