@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import Any
 
 from db.neuron import Experts
-from indexer.mixtures import Mixture
 
 
 class Conventions(StrEnum):
@@ -35,6 +34,36 @@ class Fusion(StrEnum):
     CONCATENATED = "all queries, then all keys, then all values"
     GROUPED = "for each key-value head, its queries, its key and its value"
     LATENT = "for each head, its key and its value, from a compressed copy of what was read"
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Where a layer keeps its experts. What it is told of the rest, all families call alike (`experts_of`).
+
+    Attributes:
+        module: the experts; holds `gate_up_proj` [E, 2w, d] and `down_proj` [E, d, w].
+        width: the config's name for the neurons of an expert.
+        shared: the expert that every token passes, built like the FFN of a layer without experts.
+        shared_width: the config's name for its neurons.
+        shared_count: or for how many experts it is as wide as.
+        shared_gate: what computes the logit of what its output is multiplied by.
+    """
+
+    module: str = "mlp.experts"
+    width: str = "moe_intermediate_size"
+    shared: str | None = None
+    shared_width: str = ""
+    shared_count: str = ""
+    shared_gate: str | None = None
+
+    @property
+    def active(self) -> str:
+        """What the activations of the experts' neurons pass through (:mod:`indexer.experts`)."""
+        return f"{self.module}.active"
+
+    def of_shared(self, ffn: str, part: str) -> str:
+        """The shared expert's counterpart of a module of the FFN, such as its output matrix."""
+        return f"{self.shared}{part.removeprefix(ffn)}"
 
 
 @dataclass(frozen=True, slots=True)

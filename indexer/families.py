@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from db.errors import AtlasError
-from indexer.architecture import Architecture, Demand, Dimensions, Fusion, NormKind, Where
-from indexer.mixtures import Mixture, experts_of
+from db.neuron import Experts
+from indexer.architecture import Architecture, Demand, Dimensions, Fusion, Mixture, NormKind, Where
 from indexer.refusals import REFUSED
 
 _LLAMA = Architecture(
@@ -423,4 +423,32 @@ def dimensions_of(config: Any, row: Architecture | None = None) -> Dimensions:
         logit_multiplier=float(given(row.logit_multiplier) or 1.0) / float(given(row.logit_divisor) or 1.0),
         soft_cap=given(row.soft_cap),
         experts=experts,
+    )
+
+
+def experts_of(config: Any, mixture: Mixture, layers: int, dense: int) -> Experts | None:
+    """How a config's experts lie; None where it has no layer with some. `dense`: the neurons of one without."""
+    count = int(getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 0)
+    width = int(getattr(config, mixture.width))
+    shared = int(getattr(config, mixture.shared_width or mixture.shared_count, None) or 0)
+    sparse = tuple(layer for layer in range(layers) if count and _has_experts(config, layer))
+    return Experts(count, width, shared if mixture.shared_width else shared * width, dense, sparse) if sparse else None
+
+
+def _has_experts(config: Any, layer: int) -> bool:
+    """By any of the options that say so."""
+    kinds = getattr(config, "mlp_layer_types", None)
+    if kinds is not None:
+        return bool(kinds[layer] == "sparse")
+
+    def option(name: str, otherwise: int) -> int:
+        found = getattr(config, name, None)
+        return otherwise if found is None else int(found)
+
+    return (
+        layer not in (getattr(config, "mlp_only_layers", None) or ())
+        and (layer + 1) % option("decoder_sparse_step", 1) == 0
+        and (layer + 1) % option("moe_layer_interval", 1) == 0
+        and layer >= option("first_k_dense_replace", 0)
+        and option("moe_layer_start_index", 0) <= layer <= option("moe_layer_end_index", layer)
     )

@@ -14,12 +14,11 @@ from app.attribution.query import key_sides
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
-from indexer.architecture import Fusion
+from indexer.architecture import Fusion, Mixture
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
 from indexer.families import ARCHITECTURES, WRAPPERS, architecture_of
 from indexer.language_model import check_row, load_model
-from indexer.mixtures import Mixture
 from indexer.refusals import REFUSED
 from tests import families
 
