@@ -17,7 +17,7 @@ from db.errors import NotFoundError
 from db.files import State, atomic_write, state_of
 from db.lazy import lazy_import
 from db.neuron import Neuron
-from db.records import Rounded, Spread
+from db.records import Rounded, spread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +71,7 @@ class GroupNeuron:
 class GroupAnswer:
     """A group, and its neurons, closest to its middle first."""
 
-    of: Annotated[Group, Spread({name: name for name in ("group", "by", "name", "neurons", "alike")})]
+    of: Annotated[Group, spread("group", "by", "name", "neurons", "alike")]
     members: tuple[GroupNeuron, ...]
 
 

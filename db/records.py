@@ -39,8 +39,8 @@ HIDDEN: Final = "hidden"
 """JSON leaves it out."""
 
 
-def stamped(*names: str) -> Spread:
-    """What a record has of a build's stamp, by the same names."""
+def spread(*names: str) -> Spread:
+    """Attributes that are given by their own names."""
     return Spread({name: name for name in names})
 
 
@@ -143,7 +143,7 @@ class Build:
 
     model: str
     current: bool
-    stamp: Annotated[BuildStamp | None, stamped("build_id", "created_at", "neurons", "depth")]
+    stamp: Annotated[BuildStamp | None, spread("build_id", "created_at", "neurons", "depth")]
     """None where the file cannot be read."""
     bytes: int
     path: Path
@@ -157,7 +157,7 @@ class Model:
     model: str
     stamp: Annotated[
         BuildStamp | None,
-        stamped(
+        spread(
             *("build_id", "created_at", "family", "layers", "heads", "d_model", "vocabulary"),
             *("ffn_neurons", "attention_neurons", "depth", "padding", "dequantised", "neighbour_recall"),
         ),
@@ -509,7 +509,7 @@ class ConceptNeuron:
 class ConceptAnswer:
     """A concept and the neurons that cover it."""
 
-    concept: Annotated[Concept, Spread({name: name for name in ("tokens", "unmatched", "suggestions", "passed_over")})]
+    concept: Annotated[Concept, spread("tokens", "unmatched", "suggestions", "passed_over")]
     neurons: Annotated[tuple[ConceptNeuron, ...], "Best first."]
 
 

@@ -23,8 +23,8 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError, first_line
 from db.neuron import Neuron, NeuronKind, Sign
 from db.questions import Filters, texts_of
-from db.texts.descriptions import Description, add_description, descriptions
-from db.texts.records import Excerpt, NeuronTexts
+from db.texts.records import Description, Excerpt, NeuronTexts
+from db.texts.store import add_description, descriptions
 from indexer.work import Progress, Say
 
 KEY = "ENDPOINT_KEY"

@@ -302,12 +302,9 @@ class Tokens(Reader):
         # A text that holds a NUL is stored as bytes alone.
         return tuple(sorted(found, key=lambda token: wanted[token.text])) or self.tokens_by_bytes(data)
 
-    def pieces(self, text: str) -> tuple[Token, ...]:
-        """What the model's tokenizer splits the text into; nothing where the build holds no tokenizer."""
-        return self.split(text)[0]
-
     def split(self, text: str) -> tuple[tuple[Token, ...], tuple[int, ...] | None]:
-        """The same, and the ids among it for which the unembedding has no row; None where there is no tokenizer.
+        """What the model's tokenizer splits the text into, and the ids among it for which the unembedding has no row;
+        nothing and None where the build holds no tokenizer.
 
         White space around the text does not count, but for one leading space.
         """

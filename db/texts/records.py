@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from db.neuron import Neuron, Sign
-from db.records import TEXTS, Named, Spread, Token, Usually
-from db.texts.descriptions import Description
+from db.records import TEXTS, Named, Spread, Token, Usually, spread
 
 BEFORE, AFTER = 23, 8
 """Tokens of an excerpt around its peak, at most: they are cut at the window's ends."""
@@ -143,6 +142,22 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Description:
+    """What a language model said of one neuron, where somebody asked one: `python -m indexer describe`."""
+
+    neuron: str
+    """Its label."""
+    checkpoint: str
+    texts_id: str
+    """The texts it was shown."""
+    text: Annotated[str, "What a language model said of it, if one was asked."]
+    score: Annotated[
+        float | None, "Rank correlation of what the description predicts with held-out activations; null: not known."
+    ]
+    by: Annotated[str, "The name of that model."]
+
+
+@dataclass(frozen=True, slots=True)
 class NeuronTexts:
     """What activates a neuron, over a corpus."""
 
@@ -178,10 +193,7 @@ class FoundExcerpt:
     neuron: Neuron
     sign: Annotated[Sign, "Which end the neuron's activation promotes there."]
     z: Annotated[float, "(peak − mean) / standard deviation of the neuron's activations."]
-    excerpt: Annotated[
-        Excerpt,
-        Spread({name: name for name in ("peak", "document", "position", "tokens", "activations", "first", "window")}),
-    ]
+    excerpt: Annotated[Excerpt, spread("peak", "document", "position", "tokens", "activations", "first", "window")]
     usual: Usually = None
     name: Named = None
 

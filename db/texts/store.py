@@ -1,10 +1,12 @@
 """A published file of texts, read-only, beside the build whose neurons and tokens it speaks of."""
 
 import codecs
+import json
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
-from functools import cached_property
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -13,14 +15,15 @@ from db.catalogue.concepts import checked
 from db.catalogue.reader import ReadOnlyFile
 from db.catalogue.statements import Answer, stamp
 from db.errors import AtlasError, NotFoundError
+from db.files import State, state_of
 from db.lazy import lazy_import
 from db.neuron import Neuron, NeuronKind, Sign
 from db.records import Token, short_identity
 from db.texts import schema
-from db.texts.descriptions import descriptions
 from db.texts.records import (
     AFTER,
     NO_NAME,
+    Description,
     Excerpt,
     FoundExcerpt,
     HistogramBin,
@@ -175,14 +178,6 @@ class Texts(ReadOnlyFile):
         """The same by stored ids."""
         rows = self.rows(schema.marks(sorted(neuron_ids))) if neuron_ids else ()
         return {row.neuron_id: _mark(row, self.stamp.tokens_seen) for row in rows}
-
-    def usual(self, neurons: Iterable[Neuron]) -> dict[Neuron, Usual]:
-        """Which end of each neuron is usually active, in one statement; those never active are left out."""
-        return {neuron: mark.usual for neuron, mark in self.marks(neurons).items() if mark.usual is not None}
-
-    def names(self, neurons: Iterable[Neuron]) -> dict[Neuron, Name]:
-        """The names of neurons, in one statement; those not looked at are left out."""
-        return {neuron: mark.name for neuron, mark in self.marks(neurons).items()}
 
     def statistics(self, layer: int, kind: NeuronKind) -> Statistics:
         """The figures of the activations of a layer's neurons of one kind."""
@@ -356,3 +351,50 @@ class _Spans:
     def hold(self, first: int, end: int) -> bool:
         """Whether the tokens from the first to before the end hold all of the words."""
         return all(any(first <= start and last < end for start, last in places) for places in self._found)
+
+
+# What a language model said of neurons, one JSON object a line, beside a model's builds.
+
+DESCRIPTIONS = "descriptions.jsonl"
+
+
+def descriptions(folder: Path, checkpoint: str) -> Mapping[str, Description]:
+    """Those of a checkpoint's neurons, by label: of several of one neuron the last."""
+    path = folder / DESCRIPTIONS
+    return _descriptions(path, checkpoint, state_of(path))
+
+
+@lru_cache(maxsize=16)
+def _descriptions(path: Path, checkpoint: str, state: State | None) -> Mapping[str, Description]:
+    """As it stood when the file was in this state; a line that a kill left unfinished says nothing."""
+    found = {}
+    try:
+        lines = [] if state is None else path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        try:
+            one = Description(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        if one.checkpoint == checkpoint:
+            found[one.neuron] = one
+    return found
+
+
+def add_description(folder: Path, found: Description) -> None:
+    """Write one more, at once.
+
+    Raises:
+        AtlasError: it cannot be written.
+    """
+    path = folder / DESCRIPTIONS
+    try:
+        with path.open("a+b") as file:
+            file.seek(0, 2)
+            if file.tell():
+                file.seek(-1, 2)
+            torn = file.read(1) not in (b"", b"\n")
+            file.write(b"\n" * torn + json.dumps(asdict(found)).encode() + b"\n")
+    except OSError as error:
+        raise AtlasError(f"{path} cannot be written ({error.strerror or error}).") from error

@@ -129,10 +129,10 @@ def test_conditions_are_met(known, conditions):
 def test_what_is_known_of_the_neurons_is_told(known):
     model, catalogue, _ = known
     found = activated_by(model, catalogue.texts, PASSAGE, limit=5)
-    usual = catalogue.texts.usual([one.neuron for one in found.neurons])
+    marks = catalogue.texts.marks([one.neuron for one in found.neurons])
     tokens = catalogue.strongest_tokens([one.neuron for one in found.neurons], 6)
     for one in found.neurons:
-        assert one.usual is usual[one.neuron].sign
+        assert one.usual is marks[one.neuron].sign
         assert [token.id for token in one.raises] == [token.token_id for token in tokens[one.neuron].at(one.sign)]
     frame = activated_frame(found.tokens, found.neurons)
     assert list(frame["neuron"]) == [one.neuron.label for one in found.neurons]

@@ -135,7 +135,7 @@ def test_attention_and_never_active(tmp_path: Path) -> None:
         found = of(atlas, Neuron.ffn(0, dead))
         assert (found.usual, found.active_positive_share, found.rate, found.positive) == (None, None, 0, ())
         assert atlas.texts
-        assert atlas.texts.usual([Neuron.ffn(0, dead)]) == {}
+        assert atlas.texts.marks([Neuron.ffn(0, dead)])[Neuron.ffn(0, dead)].usual is None
         statistics = atlas.texts.statistics(1, NeuronKind.ATTENTION)
         np.testing.assert_array_equal(statistics.mean, gathered.mean[20:26])
         np.testing.assert_array_equal(statistics.highest, gathered.highest[20:26])

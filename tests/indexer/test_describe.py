@@ -14,7 +14,7 @@ import pytest
 from db.__main__ import main as ask
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron
-from db.texts.descriptions import DESCRIPTIONS
+from db.texts.store import DESCRIPTIONS
 from indexer import describe
 from indexer.__main__ import main
 from tests.catalogues import make_catalogue
