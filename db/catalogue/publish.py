@@ -11,6 +11,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sqlalchemy import REAL, MetaData, Table, literal_column
 from sqlalchemy.schema import CreateTable
 
 from db.catalogue import schema
-from db.catalogue.builds import build_path, exclusive, set_current
+from db.catalogue.builds import CURRENT, build_path, exclusive, set_current
 from db.catalogue.check import check_build, content_hash
 from db.errors import AtlasError
 from db.files import sync
@@ -71,23 +72,54 @@ def publish(
     neighbours = _NO_NEIGHBOURS if neighbours is None else neighbours
     _check_sources(tokens, shards, neighbours)
     directory.mkdir(parents=True, exist_ok=True)
+    with publishing(target, CURRENT, content_hash, _needed_bytes(stamp, tokens, neighbours)) as temporary:
+        load(temporary, stamp, tokens, shards, neighbours)
+        check_build(temporary, stamp)
+    return target
+
+
+@contextmanager
+def publishing(
+    target: Path,
+    pointer: str,
+    content: Callable[[Path], str],
+    needed: int,
+    source: str = "Shards",
+    again: str = "build again",
+) -> Iterator[Path]:
+    """Write a file under a hidden name; when the block ends without an error it has its own, which the pointer names.
+
+    Args:
+        target: the immutable file.
+        pointer: CURRENT or TEXTS.
+        content: tells whether a file that is there already has the same content.
+        needed: bytes.
+        source: what it is made from, for messages.
+        again: what to do where that is damaged.
+
+    Yields:
+        The hidden file, which is not there yet.
+
+    Raises:
+        AtlasError: a full disk, a source that cannot be loaded, another publisher at work, or an existing file of this
+            name with other content.
+    """
+    directory = target.parent
     temporary = directory / ".publishing.duckdb"
     with exclusive(directory):
-        remove_temporary(temporary)  # what a killed publisher left
-        needed, free = _needed_bytes(stamp, tokens, neighbours), shutil.disk_usage(directory).free
+        _remove(temporary)  # what a killed publisher left
+        free = shutil.disk_usage(directory).free
         try:
             if free < needed:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            load(temporary, stamp, tokens, shards, neighbours)
-            check_build(temporary, stamp)
+            yield temporary
             sync(temporary)
-            settle(temporary, target, content_hash)
-            set_current(directory, target)
+            _settle(temporary, target, content)
+            set_current(directory, target, pointer)
         except (OSError, duckdb.Error) as error:
-            raise explained(error, directory, needed, free) from error
+            raise _explained(error, directory, needed, free, source, again) from error
         finally:
-            remove_temporary(temporary)
-    return target
+            _remove(temporary)
 
 
 def _check_sources(tokens: pa.Table, shards: Sequence[Path], neighbours: pa.Table) -> None:
@@ -111,7 +143,7 @@ def _require_columns(what: str, found: Sequence[str], table: Table) -> None:
         raise AtlasError(f"In {what} columns are missing: {', '.join(missing)}. Delete the shards and build again.")
 
 
-def settle(temporary: Path, target: Path, content: Callable[[Path], str]) -> None:
+def _settle(temporary: Path, target: Path, content: Callable[[Path], str]) -> None:
     """Give the checked file its immutable name; a file that is already there must have the same content."""
     if not target.exists():
         temporary.rename(target)
@@ -132,10 +164,8 @@ def _needed_bytes(stamp: BuildStamp, tokens: pa.Table, neighbours: pa.Table) -> 
     return 2 * pairs * _BYTES_PER_PAIR + stamp.neurons * 40 + 2 * int(tokens.nbytes) + 4_000_000
 
 
-def explained(
-    error: Exception, directory: Path, needed: int, free: int, source: str = "Shards", again: str = "build again"
-) -> AtlasError:
-    """Why a file could not be written, for who waits for it; `source` is what it was made from."""
+def _explained(error: Exception, directory: Path, needed: int, free: int, source: str, again: str) -> AtlasError:
+    """Why a file could not be written, for who waits for it."""
     message = str(error).strip().splitlines()[0][:300]
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or any(sign in message for sign in ("No space left", "Disk quota", "max_temp_directory_size")):
@@ -148,7 +178,7 @@ def explained(
     return AtlasError(f"The catalogue in {directory} could not be written ({message}).")
 
 
-def remove_temporary(temporary: Path) -> None:
+def _remove(temporary: Path) -> None:
     """Delete an unfinished file, and what DuckDB keeps beside it."""
     for path in (temporary, temporary.with_name(temporary.name + ".wal"), temporary.with_suffix(".loose")):
         path.unlink(missing_ok=True)

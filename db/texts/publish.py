@@ -6,7 +6,6 @@
 Whatever fails on the way leaves the folder as it was.
 """
 
-import errno
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,12 +19,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from db.catalogue.builds import TEXTS, build_path, current_build, exclusive, set_current
-from db.catalogue.publish import create_tables, explained, remove_temporary, settle
+from db.catalogue.builds import TEXTS, build_path, current_build
+from db.catalogue.publish import ROW_GROUP_ROWS, create_tables, publishing
 from db.catalogue.reader import read_only_connection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.files import sync
 from db.neuron import NeuronKind
 from db.questions import Filters, texts_of
 from db.records import short_identity
@@ -34,7 +32,6 @@ from db.texts.names import named
 from db.texts.records import AFTER, BEFORE, EXCERPT_TOKENS, TextsStamp
 from db.texts.store import Texts, folded
 
-ROW_GROUP_ROWS = 24_576
 _BYTES_A_NEURON = 2200
 _WINDOWS_AT_ONCE = 2000
 _SIGNS = np.array([1, -1], np.int16)
@@ -122,24 +119,13 @@ def publish_texts(directory: Path, stamp: TextsStamp, gathered: Iterable[Gathere
     if stamp.schema_version != schema.SCHEMA_VERSION:
         raise AtlasError(f"The stamp has schema version {stamp.schema_version}, not {schema.SCHEMA_VERSION}.")
     target = build_path(directory, stamp.texts_id, "texts")
-    with Catalogue.open(current_build(directory)) as catalogue, exclusive(directory):
+    with Catalogue.open(current_build(directory)) as catalogue:
         _check_stamp(stamp, catalogue)
-        temporary = directory / ".publishing-texts.duckdb"
-        remove_temporary(temporary)  # what a killed publisher left
-        needed, free = 3 * catalogue.info.ffn_neurons * _BYTES_A_NEURON, shutil.disk_usage(directory).free
-        try:
-            if free < needed:
-                raise OSError(errno.ENOSPC, "No space left on device")
+        needed = 3 * catalogue.info.ffn_neurons * _BYTES_A_NEURON
+        with publishing(target, TEXTS, _content, needed, "What was gathered", "gather it again") as temporary:
             _load(temporary, stamp, gathered, windows, catalogue)
             with Texts.next_to(catalogue, temporary):
                 _check(temporary, stamp, catalogue)
-            sync(temporary)
-            settle(temporary, target, _content)
-            set_current(directory, target, TEXTS)
-        except (OSError, duckdb.Error) as error:
-            raise explained(error, directory, needed, free, "What was gathered", "gather it again") from error
-        finally:
-            remove_temporary(temporary)
     return target
 
 
@@ -155,29 +141,19 @@ def name_again(directory: Path) -> Path:
         texts.close()  # within a process DuckDB opens a file in one way only
         plain = stamp.texts_id.partition("-named-")[0]
         target = build_path(directory, f"{plain}-named-{datetime.now(UTC):%Y%m%dT%H%M%S}", "texts")
-        temporary = directory / ".publishing-texts.duckdb"
-        with exclusive(directory):
-            try:
-                remove_temporary(temporary)
-                shutil.copyfile(source, temporary)
-                with duckdb.connect(str(temporary)) as connection, read_only_connection(catalogue.path) as build:
-                    figures = connection.execute("SELECT * FROM neuron_text ORDER BY neuron_id").to_arrow_table()
-                    columns = [name for name in figures.column_names if not name.startswith("name")]
-                    renamed = _with_names(figures.select(columns), connection, build)
-                    connection.execute("DELETE FROM neuron_text")
-                    connection.register("rows_source", renamed)
-                    connection.execute("INSERT INTO neuron_text BY NAME SELECT * FROM rows_source")
-                    connection.execute("UPDATE texts SET texts_id = ?", [target.stem.removeprefix("texts-")])
-                    connection.execute("CHECKPOINT")
-                _close_gaps(temporary)
-                sync(temporary)
-                settle(temporary, target, _content)
-                set_current(directory, target, TEXTS)
-            except (OSError, duckdb.Error) as error:
-                needed, free = source.stat().st_size, shutil.disk_usage(directory).free
-                raise explained(error, directory, needed, free, "The texts", "gather them again") from error
-            finally:
-                remove_temporary(temporary)
+        needed = 2 * source.stat().st_size
+        with publishing(target, TEXTS, _content, needed, "The texts", "gather them again") as temporary:
+            shutil.copyfile(source, temporary)
+            with duckdb.connect(str(temporary)) as connection, read_only_connection(catalogue.path) as build:
+                figures = connection.execute("SELECT * FROM neuron_text ORDER BY neuron_id").to_arrow_table()
+                columns = [name for name in figures.column_names if not name.startswith("name")]
+                renamed = _with_names(figures.select(columns), connection, build)
+                connection.execute("DELETE FROM neuron_text")
+                connection.register("rows_source", renamed)
+                connection.execute("INSERT INTO neuron_text BY NAME SELECT * FROM rows_source")
+                connection.execute("UPDATE texts SET texts_id = ?", [target.stem.removeprefix("texts-")])
+                connection.execute("CHECKPOINT")
+            _close_gaps(temporary)
     return target
 
 
