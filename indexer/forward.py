@@ -296,15 +296,15 @@ class Hooks:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             into.copy_((args[0] if args else kwargs["hidden_states"]).reshape(into.shape))  # of a batch of one
 
-        self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        self.ahead(module, hook, with_kwargs=True)
 
     def input(self, module: nn.Module, take: Callable[[Tensor], None]) -> None:
         """Give the module's input to `take`, as it is."""
-        self.handles.append(module.register_forward_pre_hook(lambda _module, args: take(args[0])))
+        self.ahead(module, lambda _module, args: take(args[0]))
 
     def output(self, module: nn.Module, take: Callable[[Tensor], None]) -> None:
         """The same of its output."""
-        self.handles.append(module.register_forward_hook(lambda _module, _args, output: take(output)))
+        self.after(module, lambda _module, _args, output: take(output))
 
     def routing(self, experts: nn.Module, into: Float[Tensor, "T E"]) -> None:
         """Keep the router's weights, which the experts are given."""
@@ -312,10 +312,15 @@ class Hooks:
         def hook(_module: nn.Module, args: tuple[Tensor, Tensor, Tensor]) -> None:
             into.copy_(weights_by_expert(args[1], args[2], into.shape[1]))
 
-        self.handles.append(experts.register_forward_pre_hook(hook))
+        self.ahead(experts, hook)
 
-    def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        self.handles.append(module.register_forward_hook(hook))
+    def ahead(self, module: nn.Module, hook: Callable[..., Any], *, with_kwargs: bool = False) -> None:
+        """A hook that torch calls before the module."""
+        self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=with_kwargs))
+
+    def after(self, module: nn.Module, hook: Callable[..., Any], *, with_kwargs: bool = False) -> None:
+        """A hook that torch calls after the module."""
+        self.handles.append(module.register_forward_hook(hook, with_kwargs=with_kwargs))
 
 
 Told = Callable[[Float[Tensor, "N n"], Float[Tensor, "N n"] | None, Float[Tensor, "N a"] | None], None]

@@ -21,7 +21,6 @@ from db.errors import AtlasError, first_line
 from db.lazy import lazy_import
 from indexer.architecture import Architecture, Dimensions, Fusion, NormKind
 from indexer.families import ARCHITECTURES, architecture_of, dimensions_of, epsilon_of
-from indexer.forward import capture, outputs_kept
 from indexer.probe import EPSILON, MULTIPLIER, TOKENS, Seen, changed, kept_in, named, random_model
 from indexer.refusals import REFUSED
 from indexer.unembedding import Unembedding
@@ -116,6 +115,11 @@ def _fitting(config: Any, layers: int) -> Architecture:
     return row
 
 
+def _ids(vocabulary: int) -> Tensor:
+    """A prompt longer than any window."""
+    return (torch.arange(TOKENS) * 79 + 17) % vocabulary
+
+
 def _is_same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool((one - other).abs().max() <= TOLERANCE * (1e-6 + other.abs().max()))
 
@@ -133,7 +137,7 @@ class _Reader:
 
     def __init__(self, module: Any) -> None:
         self.module, self.config = module, module.config
-        self.ids = (torch.arange(TOKENS) * 79 + 17) % self.config.vocab_size
+        self.ids = _ids(self.config.vocab_size)
         self.seen = self.watch(self.ids)
         self.layers = self._layers()
         first = f"{self.layers}.0"
@@ -514,7 +518,7 @@ def _kind(norm: nn.Module, width: int) -> tuple[NormKind, bool, bool, float]:
 
 
 def _check(module: nn.Module, row: Architecture) -> None:
-    """Shapes and all five identities on the random model, on a prompt longer than any window.
+    """Shapes and all five identities on the random model.
 
     Raises:
         AtlasError: one fails; the message names it and the layer.
@@ -524,13 +528,4 @@ def _check(module: nn.Module, row: Architecture) -> None:
     weights = live_weights(module, row, size)
     language_model.check_shapes(weights, family)
     unembedding = Unembedding.from_weights(weights, epsilon_of(config, row))
-    names = [
-        f"{row.layers}.{layer}.{part}"
-        for layer in range(size.layers)
-        for part in language_model.read_by(row, size, layer)
-    ]
-    ids = (torch.arange(TOKENS) * 79 + 17) % size.vocabulary
-    with outputs_kept(module, names) as outputs:
-        stream = capture(module, row, size, ids)
-    language_model.check_identities(stream, weights, unembedding, family, TOLERANCE)
-    language_model.check_readings(stream, outputs, weights, unembedding, family, TOLERANCE)
+    language_model.check_pass(module, weights, unembedding, family, _ids(size.vocabulary), TOLERANCE)

@@ -20,13 +20,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from db.errors import AtlasError, first_line
 from indexer.architecture import Architecture, Dimensions
-from indexer.checkpoint import Checkpoint, quietly
+from indexer.checkpoint import Checkpoint
+from indexer.dequantised import quietly
 from indexer.device import Placement, chosen_device, chosen_dtype, put
 from indexer.experts import READ, as_in_transformers, prepare
 from indexer.families import dimensions_of
@@ -148,20 +149,31 @@ def check_row(model: LanguageModel, token_ids: list[int] | None = None, toleranc
     Raises:
         AtlasError: an identity does not hold; the message names it and the layer.
     """
-    row, ids = model.architecture, token_ids or probe_tokens(model.dimensions.vocabulary).tolist()
-    parts = [
-        f"{row.layers}.{layer}.{part}"
-        for layer in range(model.dimensions.layers)
-        for part in read_by(row, model.dimensions, layer)
-    ]
-    with model.lock, outputs_kept(model.module, parts) as outputs:
-        stream = model.forward(ids)
+    ids = probe_tokens(model.dimensions.vocabulary) if token_ids is None else torch.tensor(token_ids)
+    with model.lock:
+        stream = check_pass(model.module, model.weights, model.unembedding, model.family, ids, tolerance)
     _check_experts(model, stream, tolerance)
-    check_identities(stream, model.weights, model.unembedding, model.family, tolerance)
-    check_readings(stream, outputs, model.weights, model.unembedding, model.family, tolerance)
 
 
-def read_by(row: Architecture, size: Dimensions, layer: int) -> list[str]:
+def check_pass(
+    module: torch.nn.Module,
+    weights: Weights,
+    unembedding: Unembedding,
+    family: str,
+    token_ids: Int[Tensor, " T"],
+    tolerance: float,
+) -> ResidualStream:
+    """The same of a module alone, whose experts are run in our way only; returns the pass."""
+    row, size = weights.architecture, weights.dimensions
+    layers = ((f"{row.layers}.{layer}", _read_by(row, size, layer)) for layer in range(size.layers))
+    with outputs_kept(module, [f"{layer}.{part}" for layer, parts in layers for part in parts]) as outputs:
+        stream = capture(module, row, size, token_ids)
+    check_identities(stream, weights, unembedding, family, tolerance)
+    _check_readings(stream, outputs, weights, unembedding, family, tolerance)
+    return stream
+
+
+def _read_by(row: Architecture, size: Dimensions, layer: int) -> list[str]:
     """The modules of a layer that compute values and FFN keys."""
     found = [row.value]
     if row.mixture is None or size.experts is None or not size.has_experts(layer):
@@ -292,26 +304,16 @@ def check_identities(
     demand("final norm", None, unembedding.logits(hidden, unembedding.scale(hidden)), stream.logits)
 
 
-def check_readings(
+def _check_readings(
     stream: ResidualStream,
     outputs: Mapping[str, Float[Tensor, "T width"]],
     weights: Weights,
     unembedding: Unembedding,
     family: str,
-    tolerance: float = TOLERANCE,
+    tolerance: float,
 ) -> None:
-    """Check the fifth on the same pass.
-
-    Args:
-        stream: the pass.
-        outputs: what the modules that compute values and FFN keys yielded in it, by name.
-        weights: of the model.
-        unembedding: of the model; every norm is of the kind and the ε of its own.
-        family: for the message.
-        tolerance: largest relative deviation.
-
-    Raises:
-        AtlasError: it does not hold; the message names the module's layer.
+    """Check the fifth on the same pass; `outputs` of the modules that compute values and FFN keys, by name. Every norm
+    is of the kind and the ε of the final one.
     """
     row = weights.architecture
     values = fused_rows(row, weights.dimensions, 1)
@@ -431,9 +433,9 @@ def _unfit(family: str, why: str) -> AtlasError:
     return UnfitError(family, why)
 
 
-def probe_tokens(vocabulary: int, length: int = 6) -> Tensor:
+def probe_tokens(vocabulary: int) -> Tensor:
     """A short, fixed, arbitrary prompt."""
-    return (torch.arange(length) * 7919 + 17) % vocabulary
+    return (torch.arange(6) * 7919 + 17) % vocabulary
 
 
 def _with(vector: Tensor, bias: Tensor | None) -> Tensor:

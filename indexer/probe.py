@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from db.errors import AtlasError, first_line
+from indexer.forward import hooked
 
 TOKENS, VOCABULARY, WINDOW = 12, 256, 4
 EPSILON, MULTIPLIER = re.compile("eps"), re.compile("multiplier|scal|cap")
@@ -126,13 +127,11 @@ def _keep(seen: dict[str, Seen], name: str) -> Callable[..., None]:
 def kept_in(model: nn.Module) -> Iterator[dict[str, Seen]]:
     """What each module does in a pass within, by name, in the order in which they end."""
     seen: dict[str, Seen] = {}
-    parts = [(name, part) for name, part in model.named_modules() if name]
-    handles = [part.register_forward_hook(_keep(seen, name), with_kwargs=True) for name, part in parts]
-    try:
+    with hooked() as add:
+        for name, part in model.named_modules():
+            if name:
+                add.after(part, _keep(seen, name), with_kwargs=True)
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -142,8 +141,6 @@ def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[N
     def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         return change(_rows(output)).view_as(output)
 
-    handle = module.register_forward_hook(hook)
-    try:
+    with hooked() as add:
+        add.after(module, hook)
         yield
-    finally:
-        handle.remove()

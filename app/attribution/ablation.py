@@ -29,7 +29,7 @@ from app.attribution.search import AttentionEntries, FfnEntries
 from db.errors import AtlasError
 from db.neuron import Intervention, Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
 from indexer.architecture import Dimensions
-from indexer.forward import CleanKeys, JoiningRows
+from indexer.forward import CleanKeys, Hooks, JoiningRows, hooked
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights
 
@@ -99,13 +99,12 @@ def changed(model: LanguageModel, changes: Changes) -> Iterator[None]:
     """
     if changes.values:
         _require_free_activations(model, "An activation cannot be set here; multiply it")
-    with model.lock, _hooks() as handles:
+    with model.lock, hooked() as add:
         for place in {**changes.factors, **changes.values}:
-            for module in _changing(model, place, changes.factors.get(place), changes.values.get(place), handles):
+            for module in _changing(model, place, changes.factors.get(place), changes.values.get(place), add):
                 bias = getattr(module, "bias", None)
                 if place in changes.biases and bias is not None:
-                    more = (changes.biases[place] - 1) * bias.float()
-                    handles.append(module.register_forward_hook(_adding(more)))
+                    add.after(module, _adding((changes.biases[place] - 1) * bias.float()))
         yield
 
 
@@ -129,17 +128,6 @@ def _require_free_activations(model: LanguageModel, advice: str) -> None:
         )
 
 
-@contextmanager
-def _hooks() -> Iterator[list[Any]]:
-    """Handles of hooks, which are removed whatever happens inside."""
-    handles: list[Any] = []
-    try:
-        yield handles
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _written(model: LanguageModel, sub_layer: SubLayer) -> nn.Module:
     """The sub-layer's last module, behind a norm of its output."""
     row, ffn = model.architecture, sub_layer[1] is NeuronKind.FFN
@@ -156,7 +144,7 @@ def _inputs(model: LanguageModel, sub_layer: SubLayer) -> list[tuple[str, slice]
 
 
 def _changing(
-    model: LanguageModel, place: SubLayer, factor: Tensor | None, value: Tensor | None, handles: list[Any]
+    model: LanguageModel, place: SubLayer, factor: Tensor | None, value: Tensor | None, add: Hooks
 ) -> Iterator[nn.Module]:
     """Multiply, or set, a sub-layer's activations; yields the modules that are given them."""
     layer, row, mixture = place[0], model.architecture, model.architecture.mixture
@@ -170,12 +158,12 @@ def _changing(
         def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             gate[:] = [of_gate(args[0].flatten(0, -2)).sigmoid()]
 
-        handles.append(block.get_submodule(row.ffn).register_forward_pre_hook(keep))
+        add.ahead(block.get_submodule(row.ffn), keep)
     for name, here in _inputs(model, place):
         module = model.module.get_submodule(name)
         some = [None if held is None else held[..., here].to(device) for held in (factor, value)]
         own = gate if here.start == 0 and not isinstance(module, nn.Identity) else []
-        handles.append(module.register_forward_pre_hook(_multiplying(some[0], some[1], own)))
+        add.ahead(module, _multiplying(some[0], some[1], own))
         yield module
 
 
@@ -418,19 +406,17 @@ class Effects:
         run, stream = self.run, self.run.stream
         here, names = stream.position, run.model.architecture
         rows = JoiningRows(kind, stream.layer_input[:, here], layers, contributions)
-        with _as_run(run) as module, _hooks() as handles, torch.inference_mode():
+        with _as_run(run) as module, hooked() as add, torch.inference_mode():
             for layer in sorted(set(layers.tolist())):
                 if kind is NeuronKind.ATTENTION:
                     block = module.get_submodule(f"{names.layers}.{layer}")
-                    handles.append(block.register_forward_pre_hook(rows.joining(layer, layer), with_kwargs=True))
-                    written = block.get_submodule(names.attention_writes)
+                    add.ahead(block, rows.joining(layer, layer), with_kwargs=True)
                     multiplier = run.model.dimensions.residual_multiplier
-                    handles.append(written.register_forward_hook(rows.taking_out(layer, multiplier)))
+                    add.after(block.get_submodule(names.attention_writes), rows.taking_out(layer, multiplier))
                 else:
                     last = layer + 1 == run.model.dimensions.layers
                     after = names.final_norm if last else f"{names.layers}.{layer + 1}"
-                    hook = rows.joining(layer, layer + 1)
-                    handles.append(module.get_submodule(after).register_forward_pre_hook(hook, with_kwargs=True))
+                    add.ahead(module.get_submodule(after), rows.joining(layer, layer + 1), with_kwargs=True)
             token = stream.token_ids[None, here:].to(contributions.device)
             return self._lost(module, token.expand(1 + len(layers), 1) if names.whole_batch else token)
 
@@ -551,13 +537,12 @@ class Effects:
         found: list[float] = []
         for start in range(0, len(sets), rows):
             some = sets[start : start + rows]
-            with _as_run(self.run) as module, _hooks() as handles, torch.inference_mode():
+            with _as_run(self.run) as module, hooked() as add, torch.inference_mode():
                 for place, (factors, values, added, taken) in self._taking_out(some).items():
-                    for output in _changing(self.run.model, place, factors, values, handles):
+                    for output in _changing(self.run.model, place, factors, values, add):
                         if getattr(output, "bias", None) is not None:
-                            handles.append(output.register_forward_hook(_adding(added)))
-                    written = _written(self.run.model, place)
-                    handles.append(written.register_forward_hook(_adding(-taken)))
+                            add.after(output, _adding(added))
+                    add.after(_written(self.run.model, place), _adding(-taken))
                 tokens = stream.token_ids[stream.position :].expand(1 + len(some), 1)
                 found += self._lost(module, tokens.to(stream.value.device)).tolist()
         return found
