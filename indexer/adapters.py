@@ -13,7 +13,6 @@ from db.command_line import say
 from db.errors import AtlasError, first_line
 from db.lazy import lazy_import
 from indexer import dequantised
-from indexer.dequantised import Progress
 from indexer.refusals import ADAPTER_CONFIG, read_json
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def base_of(folder: Path) -> str:
     return str(config["base_model_name_or_path"])
 
 
-def merged(folder: Path, name: str, base: Path, identity: str, models: Path, progress: Progress = say) -> Path:
+def merged(folder: Path, name: str, base: Path, identity: str, models: Path) -> Path:
     """The folder in `models` that holds an adapter's base with the adapter merged into it; made the first time.
 
     Args:
@@ -73,7 +72,6 @@ def merged(folder: Path, name: str, base: Path, identity: str, models: Path, pro
         base: the folder of the model that it changes.
         identity: of that model.
         models: where the folder is made.
-        progress: told what is being done.
 
     Raises:
         AtlasError: the two do not belong together, or the folder cannot be written.
@@ -86,7 +84,7 @@ def merged(folder: Path, name: str, base: Path, identity: str, models: Path, pro
     room = 4.0 * sum(math.prod(place.shape) for place in stored.headers(stored.safetensors_files(base)).values())
 
     def fill(partial: Path) -> None:
-        progress(f"Merging the adapter {name} into {base}, into {made}: once, {room / 1e9:.1f} GB of float32 ...")
+        say(f"Merging the adapter {name} into {base}, into {made}: once, {room / 1e9:.1f} GB of float32 ...")
         stamp = {"model": name, "source": str(folder.resolve()), "source_sha256": digest, "base": identity}
         label = f"LoRA adapter {name} merged into {base.name}"
         tokenizer = dequantised.TokenizerFiles(folder if (folder / "tokenizer_config.json").is_file() else base)
@@ -106,7 +104,7 @@ def _merge(folder: Path, model: Any) -> Any:
     given = read_json(folder / ADAPTER_CONFIG)
     config = peft.LoraConfig(**{name: given[name] for name in _ADAPTED & given.keys()}, inference_mode=True)
     try:
-        with dequantised.quiet_transformers(), warnings.catch_warnings(action="ignore"):
+        with dequantised.silently(), warnings.catch_warnings(action="ignore"):
             found = peft.PeftModel.from_pretrained(model, folder, config=config)
         read = peft.get_peft_model_state_dict(found)
     except Exception as error:  # torch's, of sizes; peft's, of names

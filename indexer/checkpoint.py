@@ -6,12 +6,9 @@ Weights are read from safetensors only and no code of a checkpoint is ever run.
 
 import hashlib
 import json
-import logging
 import math
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,13 +27,13 @@ from huggingface_hub.errors import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.utils import logging as transformers_logging
 
 from db import settings
 from db.errors import AtlasError, first_line
 from db.files import State, sha256_of, state_of
 from indexer import adapters, demo_model, dequantised
 from indexer.architecture import Architecture, Dimensions
+from indexer.dequantised import quietly
 from indexer.experts import expert_files
 from indexer.families import ARCHITECTURES, TRUNKS, WRAPPERS, architecture_of, dimensions_of, epsilon_of
 from indexer.generic import row_of
@@ -512,32 +509,3 @@ def _trunk_of(config: Any) -> Any:
     rope = {name: one for name, one in content["rope_parameters"].items() if not name.startswith("mrope")}
     kind = CONFIG_MAPPING[TRUNKS[text.model_type]]
     return kind.from_dict(content | {"rope_parameters": rope, "model_type": kind.model_type})
-
-
-class _Silence:
-    """How many want it at once, and what was set before the first of them."""
-
-    lock = threading.Lock()
-    holders = 0
-    before = (logging.WARNING, True)
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """transformers prints no line and no bar of its own within; what matters of it is said in our messages."""
-    with _Silence.lock:
-        if not _Silence.holders:
-            bars = transformers_logging.is_progress_bar_enabled()
-            _Silence.before = (transformers_logging.get_verbosity(), bars)
-            transformers_logging.set_verbosity(logging.CRITICAL)
-            transformers_logging.disable_progress_bar()
-        _Silence.holders += 1
-    try:
-        yield
-    finally:
-        with _Silence.lock:
-            _Silence.holders -= 1
-            if not _Silence.holders:
-                transformers_logging.set_verbosity(_Silence.before[0])
-                if _Silence.before[1]:
-                    transformers_logging.enable_progress_bar()

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from db.command_line import say
 from db.errors import AtlasError
 from db.files import sha256_of
 from indexer import dequantised
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +95,7 @@ MODELS = {
 }
 
 
-def fetch(name: str, models: Path, *, verify: bool = False, progress: Progress = say) -> Path:
+def fetch(name: str, models: Path, *, verify: bool = False, progress: dequantised.Progress = say) -> Path:
     """Make sure that a model lies in `models`, and return its folder.
 
     Does nothing when a whole one is there already.

@@ -13,9 +13,11 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import math
 import re
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -168,7 +170,7 @@ def config_of(path: Path, header: Header) -> Any:
         AtlasError: it is not; with the reason.
     """
     try:
-        with quiet_transformers():
+        with silently():
             # The whole path, since transformers would take a file of that name in the working directory before it.
             config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=str(path.resolve()))
     except Exception as error:  # an architecture that it does not know, or values that it does not accept
@@ -222,7 +224,7 @@ def load(path: Path, header: Header, config: Any) -> tuple[Any, Any]:
     """
     where: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": str(path.resolve())}
     try:
-        with quiet_transformers():
+        with silently():
             tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
             quantised, report = transformers.AutoModelForCausalLM.from_pretrained(
                 **where, config=config, dtype=torch.float32, output_loading_info=True
@@ -248,7 +250,7 @@ def _unmarked(quantised: Any) -> Any:
     config.__dict__.pop("quantization_config", None)
     config.tie_word_embeddings = quantised.get_output_embeddings().weight is quantised.get_input_embeddings().weight
     config.__dict__.pop("_model_name_or_path", None)  # the file's title for a training run
-    with quiet_transformers(), torch.device("meta"):
+    with silently(), torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(quantised.state_dict(), assign=True)
     model.tie_weights()
@@ -258,7 +260,7 @@ def _unmarked(quantised: Any) -> Any:
 
 def write(model: Any, tokenizer: Any, folder: Path, stamp: Mapping[str, str], quantisation: str | None) -> None:
     """Save model and tokenizer in a folder, and last of all the stamp."""
-    with quiet_transformers():
+    with silently():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     files = _weights(folder)
@@ -375,7 +377,7 @@ def _grid(shape: tuple[int, ...], block: Sequence[int] | None) -> tuple[int, ...
     return tuple(size // part for size, part in zip(shape, block, strict=True))
 
 
-def of_codes(folder: Path, name: str, models: Path, progress: Progress = say) -> Path:
+def of_codes(folder: Path, name: str, models: Path) -> Path:
     """The folder in `models` that holds the weights of a folder of codes; made the first time. See `folder_of`.
 
     Raises:
@@ -389,7 +391,7 @@ def of_codes(folder: Path, name: str, models: Path, progress: Progress = say) ->
     room = 4.0 * sum(math.prod(place.shape) for place in stored.headers(files).values())
 
     def fill(partial: Path) -> None:
-        progress(f"Dequantising {name} ({kind}) into {made}: once, {room / 1e9:.1f} GB of float32 ...")
+        say(f"Dequantising {name} ({kind}) into {made}: once, {room / 1e9:.1f} GB of float32 ...")
         stamp = {"model": name, "source": str(folder.resolve()), "source_sha256": digest}
         write(_unmarked(read_whole(folder, dequantize=True)), TokenizerFiles(folder), partial, stamp, kind)
 
@@ -401,7 +403,7 @@ def read_whole(folder: Path, **quantisation: Any) -> Any:
     """The model of a folder in float32, all of it; `quantisation` is what its config is told of that besides."""
     where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with quiet_transformers():
+        with silently():
             config = transformers.AutoConfig.from_pretrained(folder, **where)
             if quantisation:
                 config.quantization_config = {**config.quantization_config, **quantisation}
@@ -474,14 +476,37 @@ def _sha256(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
+class _Silence:
+    """How many want it at once, and what was set before the first of them."""
+
+    lock = threading.Lock()
+    holders = 0
+    before = (logging.WARNING, True)
+
+
 @contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep progress bars and notices of transformers off the terminal; its errors still raise."""
-    logging = transformers.utils.logging
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
+def quietly() -> Iterator[None]:
+    """transformers prints no line and no bar of its own within; what matters of it is said in our messages."""
+    theirs = transformers.utils.logging
+    with _Silence.lock:
+        if not _Silence.holders:
+            _Silence.before = (theirs.get_verbosity(), theirs.is_progress_bar_enabled())
+            theirs.set_verbosity(logging.CRITICAL)
+            theirs.disable_progress_bar()
+        _Silence.holders += 1
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars write there whatever the verbosity
-            yield
+        yield
     finally:
-        logging.set_verbosity(verbosity)
+        with _Silence.lock:
+            _Silence.holders -= 1
+            if not _Silence.holders:
+                theirs.set_verbosity(_Silence.before[0])
+                if _Silence.before[1]:
+                    theirs.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def silently() -> Iterator[None]:
+    """The same of what is printed past its settings, as its reader of GGUF files does."""
+    with quietly(), contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -22,8 +22,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from db.errors import AtlasError, first_line
 from db.files import locked, sync
-from indexer.checkpoint import Checkpoint, quietly
+from indexer.checkpoint import Checkpoint
 from indexer.corpus import OWN_WORDS
+from indexer.dequantised import quietly
 from indexer.language_model import LanguageModel, load_model
 
 TOKENS = 120

@@ -22,7 +22,8 @@ from db.errors import AtlasError
 from indexer import stored
 from indexer.__main__ import main
 from indexer.build import build
-from indexer.checkpoint import Checkpoint, locate, quietly
+from indexer.checkpoint import Checkpoint, locate
+from indexer.dequantised import quietly
 from indexer.language_model import load_model
 from indexer.verify import verify
 from tests import models
