@@ -158,11 +158,12 @@ def add_option(command: argparse.ArgumentParser | argparse._ArgumentGroup, param
     elif parameter.several:
         command.add_argument(flag, type=kind, action="append", default=[], metavar=option.metavar, help=text)
     else:
-        read = _layers if kind == Span else kind
+        read = layers if kind == Span else kind
         command.add_argument(flag, type=read, default=default, metavar=option.metavar, help=text)
 
 
-def _layers(text: str) -> Span:
+def layers(text: str) -> Span:
+    """The type of an option that is a range of layers."""
     try:
         return read_span(text)
     except ValueError:

@@ -14,14 +14,14 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from db.command_line import Parser, add_catalogue, catalogue_folder, run, say, whole_number
+from db.command_line import Parser, add_catalogue, catalogue_folder, layers, run, say, whole_number
 from db.errors import AtlasError
 from db.lazy import lazy_import
 
 if TYPE_CHECKING:
     import tqdm
 
-    from db import questions, settings
+    from db import settings
     from db.catalogue import builds, store
     from db.texts import publish as text_files
     from indexer import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
 else:  # torch and transformers take seconds to import, and --help needs neither
     tqdm = lazy_import("tqdm")
-    settings, questions = lazy_import("db.settings"), lazy_import("db.questions")
+    settings = lazy_import("db.settings")
     builds, store = lazy_import("db.catalogue.builds"), lazy_import("db.catalogue.store")
     describe, text_files = lazy_import("indexer.describe"), lazy_import("db.texts.publish")
     build, checkpoint = lazy_import("indexer.build"), lazy_import("indexer.checkpoint")
@@ -227,17 +227,10 @@ def _add_describe(command: argparse.ArgumentParser) -> None:
     command.add_argument("--endpoint", required=True, metavar="URL", help="OpenAI-compatible: http://127.0.0.1:8080/v1")
     command.add_argument("--model", required=True, metavar="NAME", help="the model to ask there")
     command.add_argument("--neurons", nargs="+", default=[], metavar="LABEL", help="default: all FFN neurons")
-    command.add_argument("--layers", type=_layers, metavar="FIRST-LAST", help="all FFN neurons of these layers")
+    command.add_argument("--layers", type=layers, metavar="FIRST-LAST", help="all FFN neurons of these layers")
     command.add_argument("--limit", type=whole_number(1), metavar="N", help="so many of those not yet described")
     command.add_argument("--yes", action="store_true", help="go on; without it only the cost is estimated")
     add_catalogue(command)
-
-
-def _layers(text: str) -> "questions.Span":
-    try:
-        return questions.read_span(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no range of layers: write 20-29, or 7") from None
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -319,8 +312,6 @@ def _parser() -> argparse.ArgumentParser:
         help="demo, a model folder (config.json alone will do), a GGUF file or a hub id",
     )
     estimated.add_argument("--config", type=Path, metavar="FILE", help="the config of a model that is not here")
-    for command in (built, published, gathered):
-        command.add_argument("model", metavar="MODEL", help="demo, a model folder, a GGUF file or a hub id")
     for command in (estimated, built, published):
         command.add_argument(
             "--depth", type=int, default=50, metavar="K", help="tokens kept at each end of a neuron (default: 50)"
@@ -333,11 +324,11 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     own = _add_own_words(commands)
-    grouped = _add_groups(commands)
+    grouped = commands.add_parser("groups", help="group neurons that are alike, and lay them out on a map")
+    grouped.add_argument("--seed", type=whole_number(0, 2**31), default=0, metavar="N", help="of the map (default: 0)")
     _add_describe(commands.add_parser("describe", help="have a language model that you name describe neurons in words"))
     named = commands.add_parser("names", help="make the neurons' names anew from the texts that were gathered")
     named.add_argument("name", nargs="?", metavar="CATALOGUE", help="which of several catalogues")
-    add_catalogue(named)
     verified = commands.add_parser("verify", help="compare a published catalogue with its model")
     verified.add_argument("--sample", type=int, default=200, metavar="N", help="neurons to derive again (default: 200)")
     verified.add_argument(
@@ -347,21 +338,15 @@ def _parser() -> argparse.ArgumentParser:
     pruned.add_argument("--keep", type=int, default=1, metavar="N", help="builds per model, the current one included")
     for command in (verified, pruned):
         command.add_argument("--model", metavar="NAME", help="one catalogue (default: verify the only one, prune all)")
-    for command in (estimated, built, published, gathered, own, grouped, verified, pruned):
+    for command in (built, published, gathered, own, grouped):
+        command.add_argument("model", metavar="MODEL", help="demo, a model folder, a GGUF file or a hub id")
+    for command in (estimated, built, published, gathered, own, grouped, named, verified, pruned):
         add_catalogue(command)
     return arguments
 
 
-def _add_groups(commands: Any) -> Parser:
-    command: Parser = commands.add_parser("groups", help="group neurons that are alike, and lay them out on a map")
-    command.add_argument("model", metavar="MODEL", help="demo, a model folder, a GGUF file or a hub id")
-    command.add_argument("--seed", type=whole_number(0, 2**31), default=0, metavar="N", help="of the map (default: 0)")
-    return command
-
-
 def _add_own_words(commands: Any) -> Parser:
     command: Parser = commands.add_parser("own-words", help="have a model write a corpus, where there is none")
-    command.add_argument("model", metavar="MODEL", help="demo, a model folder, a GGUF file or a hub id")
     command.add_argument("--to", type=Path, metavar="FILE", help="JSONL (default: beside the model's catalogue)")
     command.add_argument("--topics", type=whole_number(1, 100_000), metavar="N", help="how many texts (default: 545)")
     command.add_argument("--tokens", type=whole_number(1), metavar="N", help="of each at most (default: 120)")
