@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 from db.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from app.attribution.analysis import analyse, explain, load, predict
+    from app.attribution.analysis import analyse, explain, load
     from app.attribution.prompt import Settings
     from app.attribution.results import Analysis
     from app.attribution.run import PromptRun, run_prompt
     from indexer.architecture import Conventions
 
-__all__ = ["Analysis", "Conventions", "PromptRun", "Settings", "analyse", "explain", "load", "predict", "run_prompt"]
+__all__ = ["Analysis", "Conventions", "PromptRun", "Settings", "analyse", "explain", "load", "run_prompt"]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "app.attribution.analysis": ("analyse", "explain", "load", "predict"),
+        "app.attribution.analysis": ("analyse", "explain", "load"),
         "app.attribution.prompt": ("Settings",),
         "app.attribution.results": ("Analysis",),
         "app.attribution.run": ("PromptRun", "run_prompt"),

@@ -17,7 +17,6 @@ from app.attribution.results import (
     Analysis,
     Contrast,
     Found,
-    Prediction,
     Query,
     Seconds,
     SublayerScores,
@@ -119,11 +118,6 @@ def run_and_explain(
     with torch.inference_mode():
         analysis = measured(run, explain(run, ranges, report), report)
     return run, replace(analysis, seconds=Seconds(0.0, forward, time.perf_counter() - started))
-
-
-def predict(model: LanguageModel, prompt: str, settings: Settings | None = None) -> tuple[Prediction, ...]:
-    """The most probable next tokens alone, without any attribution."""
-    return run_prompt(model, prompt, settings or Settings()).predictions()
 
 
 def explain(run: PromptRun, ranges: Ranges | None = None, report: Callable[[str], None] = _no_one) -> Analysis:

@@ -215,11 +215,6 @@ LONGEST_TOKEN = 1000
 """Characters in which a token can be named; those of real vocabularies have up to some hundred."""
 
 
-def target_of(model: "LanguageModel", target: str | int) -> int:
-    """The id of the token that a target names; see `read_token`."""
-    return read_token(model, target).id
-
-
 def read_token(model: "LanguageModel", given: str | int, what: str = "target") -> Named:
     """The token that is named by a text or an id.
 

@@ -10,15 +10,9 @@ The input norm's scale divides both and cancels; its weight is folded into the k
 centred (but not in the notebook convention). A value neuron whose denominator vanishes has no meaningful shares and
 is left out, and counted.
 
-The key side is exact over the whole vocabulary. A neuron reads the residual stream through the norm in front of it.
-Were a token's embedding x all that stands there, the row k that reads it (an FFN's gate or up row, an attention
-neuron's row of the value projection) would yield
+The key side (README) is what a neuron's rows would yield of each token's embedding x, were that the residual stream:
 
-    reading(x) = x · key / s(x) + constant
-
-with key = k ⊙ γ (centred under LayerNorm), s(x) the norm's own scale at x, and constant = k · β + the row's bias. That
-is the model's own arithmetic on a made-up residual stream: in the first layer nearly what happens, in later ones a
-description of the key vector in tokens. Position embeddings are left out.
+    reading(x) = x · key / s(x) + constant,    key = k ⊙ γ (centred under LayerNorm), constant = k · β + the row's bias
 
 Legend: V = vocabulary, R = value neurons read from, L = layers, T = tokens, n = FFN neurons of a layer, d = d_model.
 """
@@ -132,13 +126,6 @@ def key_vectors(
     rows *= gammas
     centred = architecture.norm is NormKind.LAYER and norm is not None and conventions is Conventions.EXACT
     return rows - rows.mean(dim=1, keepdim=True) if centred else rows
-
-
-def key_vector(
-    weights: Weights, neuron: Neuron, conventions: Conventions = Conventions.EXACT, key: int = 0
-) -> Float[Tensor, " d"]:
-    """What one neuron reads the residual stream with; see `key_vectors`."""
-    return key_vectors(weights, [neuron], conventions, key)[0]
 
 
 def query_ffn_scores(stream: ResidualStream, weights: Weights, read: Readers) -> Float[Tensor, "L n"]:
@@ -255,7 +242,7 @@ def key_sides(model: LanguageModel, neuron: Neuron, shown: int = SHOWN) -> tuple
     """
     check_exists(neuron, model.dimensions, model.name)
     names = key_names(model, neuron.kind)
-    keys = torch.stack([key_vector(model.weights, neuron, key=place) for place in range(len(names))])
+    keys = torch.cat([key_vectors(model.weights, [neuron], key=place) for place in range(len(names))])
     constants = [_constant(model.weights, neuron, place) for place in range(len(names))]
     readings = _products(model, keys, neuron)
     value = _value_vector(model.weights, neuron)

@@ -374,22 +374,6 @@ class PromptRun:
             return max(active, key=lambda one: one.score)
         return active[position_of(position, len(active))]
 
-    def strongest(self, kind: NeuronKind, neurons: Sequence[Neuron]) -> list[ValueNeuron]:
-        """Chosen neurons of one kind, each at the source position of its highest score; scored together.
-
-        Raises:
-            AtlasError: there is no such neuron.
-        """
-        numbers = [self.entries(kind).numbers(neuron) for neuron in neurons]
-        if not numbers:
-            return []
-        entries = torch.tensor(numbers)
-        span = self._span(kind)
-        scores = span.exact(entries.flatten()).view(entries.shape)
-        best = scores.max(dim=1)
-        chosen = entries.gather(1, best.indices[:, None]).flatten()
-        return list(span.named(Ranking(chosen, best.values, Certificate(entries.numel(), entries.numel()))))
-
     def value_neurons(self, neuron: Neuron) -> tuple[ValueNeuron, ...]:
         """One chosen neuron on this prompt: an FFN neuron once, an attention neuron once a source position, in order.
 

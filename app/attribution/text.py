@@ -62,12 +62,12 @@ def text_report(analysis: Analysis, catalogue: Catalogue | None) -> str:
     return "\n".join(lines)
 
 
-def _strongest_heads(analysis: Analysis, count: int = 5) -> list[str]:
+def _strongest_heads(analysis: Analysis) -> list[str]:
     scores = analysis.heads.flatten()
     width = analysis.heads.shape[1]
     return [
         f"L{place // width}.H{place % width} {scores[place]:+.3f}"
-        for place in np.argsort(-scores, kind="stable")[:count].tolist()
+        for place in np.argsort(-scores, kind="stable")[:5].tolist()
     ]
 
 
@@ -166,7 +166,7 @@ def _change_lines(comparison: Comparison, kind: NeuronKind, catalogue: Catalogue
     found = comparison.neurons[kind]
     above = comparison.complete_above[kind]
     proof = "" if above is None else f", complete above |Δ| {above:.4f}"
-    lines = [f"{'FFN' if kind is NeuronKind.FFN else 'attention'} neurons: {len(found)} compared{proof}"]
+    lines = [f"{kind.words} neurons: {len(found)} compared{proof}"]
     lines += [f"  {'':14}{'Δ score':>9}{'1':>9}{'2':>9}{'Δ activation':>14}{'1':>9}{'2':>9}"]
     shown = found[:ROWS]
     tokens: dict[Neuron, NeuronTokens] = {}

@@ -123,22 +123,12 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number")
 
 
-def export(workspace: Workspace, analysis_ids: tuple[str, ...] | None = None) -> Document:
-    """Everything; or only some analyses, without notes and collections.
-
-    Raises:
-        AtlasError: there is no analysis of such an id.
-    """
+def export(workspace: Workspace) -> Document:
+    """Everything in it."""
     table = tables.analysis
     with workspace.reading() as connection:
-        if analysis_ids is not None:
-            for one in analysis_ids:
-                saved_analysis(connection, one)
-        chosen = select(*SAVED, table.c.result).order_by(table.c.created_at, table.c.id)
-        rows = connection.execute(chosen if analysis_ids is None else chosen.where(table.c.id.in_(analysis_ids)))
+        rows = connection.execute(select(*SAVED, table.c.result).order_by(table.c.created_at, table.c.id))
         document = Document(analyses=[_entry(row) for row in rows])
-        if analysis_ids is not None:
-            return document
         notes = sorted(notes_of(connection), key=lambda note: (note.model, note.neuron.label, note.checkpoint))
         return document.model_copy(update={"neurons": notes, "collections": _collections(connection)})
 

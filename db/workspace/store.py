@@ -163,22 +163,20 @@ class Workspace:
             if not connection.execute(delete(_ANALYSIS).where(_ANALYSIS.c.id == analysis_id)).rowcount:
                 raise _no_analysis(analysis_id)
 
-    def analyses(
-        self, words: str = "", *, model: str | None = None, limit: int = 50, offset: int = 0
-    ) -> tuple[Saved, ...]:
+    def analyses(self, words: str = "", *, limit: int = 50, offset: int = 0) -> tuple[Saved, ...]:
         """Those whose title, prompt or target hold all the words, newest first.
 
         Raises:
             AtlasError: too many words, or a page that cannot be.
         """
         _check_page(limit, offset)
-        chosen = select(*SAVED).where(*_wanted(_ANALYSIS, words, model)).order_by(*_NEWEST_FIRST)
+        chosen = select(*SAVED).where(*_wanted(_ANALYSIS, words)).order_by(*_NEWEST_FIRST)
         with self.reading() as connection:
             return tuple(map(saved_of, connection.execute(chosen.limit(limit).offset(offset))))
 
-    def count_analyses(self, words: str = "", *, model: str | None = None) -> int:
+    def count_analyses(self, words: str = "") -> int:
         """How many :meth:`analyses` has in all."""
-        return self._count(_ANALYSIS, *_wanted(_ANALYSIS, words, model))
+        return self._count(_ANALYSIS, *_wanted(_ANALYSIS, words))
 
     def asked(self, model: str, question: str) -> tuple[Saved, ...]:
         """The saved answers to one question, newest first."""
@@ -400,7 +398,7 @@ def _check_page(limit: int, offset: int) -> None:
         raise AtlasError(f"A page has 0 to {MAX_PAGE:,} rows and begins at 0 or later.")
 
 
-def _wanted(table: Table, words: str, model: str | None) -> list[ColumnElement[bool]]:
+def _wanted(table: Table, words: str, model: str | None = None) -> list[ColumnElement[bool]]:
     """Rows whose searchable text holds every word, of one model or of all."""
     holds = and_(true(), *(table.c.searched.contains(word, autoescape=True) for word in words_of(words)))
     return [holds] if model is None else [holds, table.c.model == model]

@@ -13,7 +13,7 @@ from app.attribution import analyse, form
 from app.attribution.__main__ import main
 from app.attribution.batch import analyse_batch, read_prompts
 from app.attribution.compare import compare_prompts
-from app.attribution.prompt import PromptLine, Settings, read_token, target_of
+from app.attribution.prompt import PromptLine, Settings, read_token
 from app.attribution.results import from_json, to_json
 from app.attribution.run import run_prompt, tokens_beginning
 from db.errors import AtlasError
@@ -102,20 +102,20 @@ def test_every_token_can_be_named_by_what_is_shown_of_it(loaded, name):
         if token_id >= models.VOCABULARY:
             continue
         data = model.tokens.bytes_of(token_id)
-        assert target_of(model, f"#{token_id}") == token_id
+        assert read_token(model, f"#{token_id}").id == token_id
         for text in (model.tokens.display(token_id), piece):
-            assert model.tokens.bytes_of(target_of(model, text)) == data, (piece, text)
+            assert model.tokens.bytes_of(read_token(model, text).id) == data, (piece, text)
 
 
 def test_byte_level_pieces_are_understood_and_literal_text_wins(loaded):
     model = loaded("byte-level")
     vocabulary = pieces(model)
     for text in ("␣sea", "Ġsea", "▁sea", " sea"):
-        assert target_of(model, text) == vocabulary["Ġsea"], text
-    assert target_of(model, "sea") == vocabulary["sea"]
+        assert read_token(model, text).id == vocabulary["Ġsea"], text
+    assert read_token(model, "sea").id == vocabulary["sea"]
     assert read_token(model, "river").said.startswith("“river” is no token: “␣river” (#")
-    assert target_of(model, "Ã") == vocabulary["Ã"]  # a single byte, as the vocabulary writes it
-    assert target_of(model, "⟨C3⟩") == vocabulary["Ã"]
+    assert read_token(model, "Ã").id == vocabulary["Ã"]  # a single byte, as the vocabulary writes it
+    assert read_token(model, "⟨C3⟩").id == vocabulary["Ã"]
     assert read_token(model, "s").said == ""  # “␣s” is no token here
 
 

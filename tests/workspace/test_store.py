@@ -84,10 +84,7 @@ def test_words_are_found_in_title_prompt_and_target(workspace, words, expected):
     assert workspace.count_analyses(words) == len(expected)
 
 
-def test_a_model_has_its_own(workspace):
-    workspace.save(draft("one"))
-    workspace.save(draft("two", model="large"))
-    assert [one.title for one in workspace.analyses(model="large")] == ["two"]
+def test_too_many_words_are_refused(workspace):
     with pytest.raises(AtlasError, match="words"):
         workspace.analyses(" ".join(map(str, range(50))))
 
