@@ -1,19 +1,4 @@
-"""Look-ups from the shell.
-
-    python -m db search " Python" --suppresses --layers 20-29 --json
-    python -m db concept "programming languages, -snake"
-    python -m db neuron L29.F1499
-    python -m db texts L29.F1499
-    python -m db excerpts "negation"
-    python -m db named "colour"
-    python -m db similar L29.F1499
-    python -m db token " Paris"
-    python -m db overview
-    python -m db groups
-    python -m db group value-1
-    python -m db export concept "months January" --to months.csv
-    python -m db export --build copy.duckdb
-    python -m db builds
+"""Look-ups from the shell: ``python -m db COMMAND``, a command for each of `db.questions`.
 
 Status 0: answered (an empty answer is one). Status 2: what was asked cannot be answered; one line on standard error
 says why.
@@ -32,7 +17,7 @@ from db.command_line import Parser, add_option, catalogue_folder, run, say, tabl
 from db.errors import AtlasError
 from db.groups import GroupedBy
 from db.lazy import lazy_import
-from db.neuron import NeuronKind, Sign
+from db.neuron import Sign
 from db.questions import (
     QUESTIONS,
     ByName,
@@ -256,8 +241,7 @@ def _unmatched(concept: Concept) -> Iterator[str]:
 def neuron_text(catalogue: "Catalogue", question: OneNeuron) -> str:
     """A neuron: its statistics, then both ends side by side."""
     card = question.answer(catalogue)
-    kind = "FFN" if card.neuron.kind is NeuronKind.FFN else "attention"
-    title = f"{card.neuron.label}: {kind} neuron of layer {card.neuron.layer}"
+    title = f"{card.neuron.label}: {card.neuron.kind.words} neuron of layer {card.neuron.layer}"
     figures = f"logits over the vocabulary: mean {card.mean:.4g}, std {card.std:.4g}; norm {card.norm:.4g}"
     head = ("rank", "promotes", "logit", "z", "suppresses", "logit", "z")
     rows = [

@@ -155,7 +155,7 @@ class Part:
         if self.expert is not None:
             return f"expert {self.label}"
         layer = f"layer {self.layer}"
-        return layer if self.kind is None else f"the {'FFN' if self.kind is NeuronKind.FFN else 'attention'} of {layer}"
+        return layer if self.kind is None else f"the {self.kind.words} of {layer}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,7 +435,7 @@ class Strongest:
     @property
     def words(self) -> str:
         """What it is, for a sentence."""
-        name = "FFN" if self.kind is NeuronKind.FFN else "attention"
+        name = self.kind.words
         return f"its strongest {name} neuron" if self.count == 1 else f"its {self.count} strongest {name} neurons"
 
 

@@ -9,11 +9,8 @@ nearest by cosine those are kept, in this order, that are nearest by
 
 (cross-domain similarity local scaling, Conneau et al. 2018): to be near y counts for less where everything is near y.
 
-Where the CPU multiplies bf16 faster, that product only chooses: every stored cosine is computed in float32.
-
-Comparing every token with every other takes V x V x d products, for 262,144 tokens more than ten minutes on two cores.
-So in large vocabularies the tokens to choose from are found by some of the rows' principal directions, which hold most
-of what tells tokens apart. That misses a few neighbours; how many is measured on a sample, and the table says so.
+Where the CPU multiplies bf16 faster, that product only chooses: every stored cosine is computed in float32. In large
+vocabularies the tokens to choose from are found by some of the rows' principal directions (README, How a build works).
 """
 
 import threading

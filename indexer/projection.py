@@ -1,9 +1,7 @@
 """Value vectors -> their most promoted and most suppressed tokens, and the statistics of their logits. Pure tensors.
 
-Two ways give the same lists. The plain one takes a float32 product with the whole unembedding and finds its extremes
-without sorting (`Pyramid`). The screened one, for CPUs that multiply bf16 matrices faster, takes candidates from a bf16
-product, scores them in float32, and proves by a bound that no other token belongs into the list (`Screen`); neurons for
-which it cannot are projected the plain way.
+Two ways (README, How a build works) give the same lists: the plain one (`float32_lists`, by a `Pyramid`), and for CPUs
+that multiply bf16 matrices faster the screened one (`Screen`).
 
 Mean and standard deviation over the vocabulary need no logits: with m the mean row and S the rows' covariance, they
 are v·m and sqrt(v·S·v).

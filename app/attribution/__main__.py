@@ -33,6 +33,7 @@ from db import command_line, questions
 from db.catalogue import builds, export
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
+from db.files import atomic_write
 from db.lazy import lazy_import
 from db.neuron import Intervention, Neuron, Wanted, labels, parse_interventions, parse_list
 from db.token_text import SEPARATORS, legible, shorten
@@ -505,10 +506,8 @@ def _line(value: Any) -> str:
 
 
 def _write_line(value: Any, path: Path) -> None:
-    try:
-        path.write_text(f"{_line(value)}\n", encoding="utf-8")
-    except OSError as error:
-        raise AtlasError(f"{path} could not be written ({error.strerror or error}).") from error
+    with atomic_write(path) as temporary:
+        temporary.write_text(f"{_line(value)}\n", encoding="utf-8")
 
 
 def _bar(places: Iterable[int], done: int, total: int) -> Iterable[int]:

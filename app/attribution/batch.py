@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from app.attribution.ablation import Effects, part_scores
@@ -313,9 +315,6 @@ def _finished_rows(part: Path, stamp: Path, fingerprint: str, say: Callable[[str
 
 def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
     """The same objects as nested columns; `path` is replaced."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     names = dict.fromkeys(name for row in rows for name in row)
     complete = [{name: row.get(name) for name in names} for row in rows]
     temporary = path.with_name(path.name + ".parquet")
@@ -329,9 +328,6 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         AtlasError: it is no such file.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         if path.suffix.lower() == ".parquet":
             yield from pq.read_table(path).to_pylist()

@@ -4,10 +4,8 @@ With y = z - z̄ the change of the logits less its mean under the base's probabi
 
     Imp = c · g - log(1 + S),   S = Σ p φ(y),   φ(y) = e^y - 1 - y
 
-The float32 dot product c · g holds what is of first order, so an error of the product enters S multiplied by |e^y - 1|,
-and Cauchy and Schwarz bound it. The most probable tokens are taken in float32 always; at a sharp base those that carry
-no probability are left out where a quadratic form of the unembedding proves that they add next to nothing (README).
-In order: memory for rows of logits, the unembedding's rounded rows, the bound of the rounding, shortlists of tokens.
+The README says what bounds the error, and which tokens are taken in float32 or left out. In order: memory for rows of
+logits, the unembedding's rounded rows, the bound of the rounding, shortlists of tokens.
 """
 
 import functools

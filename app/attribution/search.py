@@ -1,18 +1,14 @@
 """The value neurons that raise the target most, and those that lower it most: the certified top and bottom k
 (README, Method).
 
-Every neuron is bounded by one dot product, Imp(c) <= c · g. Walking down the bounds in batches and scoring exactly,
-one may stop as soon as the k-th best exact score is at least the next bound: no neuron further down can do better.
-The result is the exhaustive top k, proven, at some hundred exact scores instead of tens of thousands.
-
+Scores are computed down the bounds Imp(c) <= c · g, and the search stops when the k-th best is at least the next bound.
 The neurons that lower the target most need a lower bound. By Hoeffding's lemma,
 
     c · g - (max z - min z)² / 8 <= Imp(c)
     max z - min z = |activation| / s x (highest - lowest logit of the value vector)
 
-and both ends of a neuron's logits are the first rows of its two lists in the catalogue. Without a catalogue the range
-is bounded by norms alone, max z - min z <= 2 |c| max|row| / s, which is sound but so loose that most neurons are
-scored.
+and both ends of a neuron's logits are the first rows of its two lists in the catalogue. Without one the range is at
+most 2 |c| max|row| / s, so loose that most neurons are scored.
 
 Numbers of entries, layers, positions and bases are on the CPU, where the search is led; figures are computed where the
 model is, and what a search keeps of them comes to the CPU.

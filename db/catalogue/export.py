@@ -22,7 +22,7 @@ from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from db.errors import AtlasError
 from db.files import atomic_write
@@ -261,24 +261,26 @@ def answer_frame(catalogue: "Catalogue", question: Question) -> pd.DataFrame:
     return table
 
 
+_RECORDS: dict[type[Question], type] = {
+    Search: Hit,
+    Similar: SimilarNeuron,
+    InExcerpts: FoundExcerpt,
+    ByName: NamedNeuron,
+    Groups: Group,
+}
+"""Of the questions whose answers are rows as they stand."""
+
+
 def _rows_of(catalogue: "Catalogue", question: Question) -> pd.DataFrame:
+    if (record := _RECORDS.get(type(question))) is not None:
+        return frame_of(record, cast("Sequence[Any]", question.answer(catalogue)))
     match question:
-        case Search():
-            return frame_of(Hit, question.answer(catalogue))
         case ConceptSearch():
             return frame_of(ConceptNeuron, question.answer(catalogue).neurons)
-        case Similar():
-            return frame_of(SimilarNeuron, question.answer(catalogue))
         case OneNeuron():
             return card_frame(question.answer(catalogue))
         case TextsOf():
             return texts_frame(question.answer(catalogue))
-        case InExcerpts():
-            return frame_of(FoundExcerpt, question.answer(catalogue))
-        case ByName():
-            return frame_of(NamedNeuron, question.answer(catalogue))
-        case Groups():
-            return frame_of(Group, question.answer(catalogue))
         case OneGroup():
             return frame_of(GroupNeuron, question.answer(catalogue).members)
         case OneToken():

@@ -1,12 +1,4 @@
-"""The workspace from the shell.
-
-    python -m db.workspace list --limit 20
-    python -m db.workspace search "capital France"
-    python -m db.workspace show ID
-    python -m db.workspace notes --tag geography
-    python -m db.workspace collections
-    python -m db.workspace export --to workspace.json
-    python -m db.workspace import workspace.json
+"""The workspace from the shell: ``python -m db.workspace COMMAND``.
 
 Status 0: done. Status 2: it cannot be; one line on standard error says why.
 """
