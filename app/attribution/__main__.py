@@ -492,7 +492,7 @@ def _settings(options: Namespace) -> Settings:
 def _ranges(catalogue: Catalogue | None, settings: Settings) -> "Ranges | None":
     """What the catalogue knows of extreme logits; without one, say once that the bottom k will be slow."""
     if catalogue is not None:
-        return runs.stored_ranges(catalogue)
+        return runs.StoredRanges(catalogue)
     if settings.suppressing and settings.top:
         command_line.say(
             "No catalogue of this model: the neurons that lower the target are bounded by norms alone, and most are "

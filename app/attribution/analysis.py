@@ -92,7 +92,7 @@ def analyse(
         model: see `load`.
         prompt: the text.
         settings: what to analyse.
-        ranges: what a catalogue knows of the neurons' extreme logits (`run.stored_ranges`), for the suppressing
+        ranges: what a catalogue knows of the neurons' extreme logits (`run.StoredRanges`), for the suppressing
             neurons.
         report: told what is being done, stage by stage; what it raises ends the analysis.
         changes: single settings, changed: ``analyse(model, text, top=10)``.

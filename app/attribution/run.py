@@ -22,7 +22,6 @@ from app.attribution.results import (
     ValueNeuron,
 )
 from app.attribution.score import (
-    LAST_DIGITS,
     Bases,
     array,
     base_points,
@@ -60,8 +59,8 @@ from indexer.tokens import TokenBytes
 
 PREDICTIONS = 10
 
-Ranges = Callable[[NeuronKind, int], Float[Tensor, " neurons"]]
-"""(kind, layer) -> highest minus lowest logit of each value vector, in neuron order: what a catalogue knows."""
+Ranges = Callable[[NeuronKind, int], tuple[Float[Tensor, " neurons"], Float[Tensor, " neurons"]]]
+"""(kind, layer) -> highest and lowest logit of each value vector, in neuron order: what a catalogue knows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,22 +211,19 @@ class PromptRun:
 
         if method is Method.GRADIENT or not (capped or method is (Method.REMOVED if upper else Method.ADDED)):
             return slope, "linear" if method is Method.GRADIENT else "concavity"
-        if capped and not isinstance(ranges, StoredRanges):
-            ranges = None  # the range alone does not tell how large the changes are
         if isinstance(ranges, StoredRanges):
             require_same_model(self.model, ranges.catalogue)
 
         def bound(layer: int) -> Tensor:
             live = entries.live(layer)
             some = slice(None) if live is None else live
-            if ranges is None or isinstance(ranges, StoredRanges):
-                ends = None if ranges is None else ranges.ends(kind, layer)
-                ends = None if ends is None else (ends[0][some], ends[1][some])
-                spans, reach = logit_spans(entries.values(layer, live), unembedding, ends)
-            else:
-                spans, reach = ranges(kind, layer)[some], None
+            ends = None
+            if ranges is not None:
+                highest, lowest = ranges(kind, layer)
+                ends = highest[some], lowest[some]
+            spans, reach = logit_spans(entries.values(layer, live), unembedding, ends)
             width = (entries.scaled(layer, spans.to(self.gradients)) / self.scale).square() / 8
-            if not capped or reach is None:
+            if not capped:
                 return self.between(slope(layer), width)[upper]
             largest = entries.scaled(layer, reach.to(self.gradients)) / self.scale
             target = entries.dot(layer, unembedding.folded[self.target_id]) / self.scale
@@ -526,22 +522,12 @@ class StoredRanges:
     catalogue: Catalogue
     _read: dict[tuple[NeuronKind, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def __call__(self, kind: NeuronKind, layer: int) -> Tensor:
-        """Highest minus lowest logit of every value vector over all tokens, as the catalogue stores them."""
-        highest, lowest = self.ends(kind, layer)
-        return (highest - lowest) * LAST_DIGITS
-
-    def ends(self, kind: NeuronKind, layer: int) -> tuple[Tensor, Tensor]:
-        """The highest and the lowest logits."""
+    def __call__(self, kind: NeuronKind, layer: int) -> tuple[Tensor, Tensor]:
+        """Highest and lowest logit of every value vector over all tokens, as the catalogue stores them."""
         if (kind, layer) not in self._read:
             highest, lowest = self.catalogue.extremes(layer, kind)
             self._read[kind, layer] = torch.from_numpy(highest), torch.from_numpy(lowest)
         return self._read[kind, layer]
-
-
-def stored_ranges(catalogue: Catalogue) -> Ranges:
-    """What a catalogue knows of its neurons' extreme logits."""
-    return StoredRanges(catalogue)
 
 
 # Tokens that begin as something typed does, the most probable here first: to choose a target from.

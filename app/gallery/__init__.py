@@ -65,56 +65,29 @@ TRIALS = (
 )
 """Texts to try a neuron on: code, places, temperatures, numbers."""
 
+
+def _prompts(form: str, pairs: str) -> tuple[tuple[str, str], ...]:
+    """Prompts of one form with their targets, from words and their answers."""
+    split = (pair.split() for pair in pairs.split(", "))
+    return tuple((form.format(word), f" {answer}") for word, answer in split)
+
+
 READY = {
-    "capitals": tuple(
-        (f"The capital of {country} is", f" {capital}")
-        for country, capital in (
-            ("France", "Paris"),
-            ("Germany", "Berlin"),
-            ("Italy", "Rome"),
-            ("Spain", "Madrid"),
-            ("Japan", "Tokyo"),
-            ("Russia", "Moscow"),
-            ("Greece", "Athens"),
-            ("Austria", "Vienna"),
-            ("Ireland", "Dublin"),
-            ("Cuba", "Havana"),
-        )
+    "capitals": _prompts(
+        "The capital of {} is",
+        "France Paris, Germany Berlin, Italy Rome, Spain Madrid, Japan Tokyo, Russia Moscow, Greece Athens, "
+        "Austria Vienna, Ireland Dublin, Cuba Havana",
     ),
-    "languages": tuple(
-        (f"He was born in {city} and speaks fluent", f" {language}")
-        for city, language in (
-            ("Paris", "French"),
-            ("Berlin", "German"),
-            ("Rome", "Italian"),
-            ("Madrid", "Spanish"),
-            ("Tokyo", "Japanese"),
-            ("Moscow", "Russian"),
-            ("Athens", "Greek"),
-            ("Warsaw", "Polish"),
-            ("Beijing", "Mandarin"),
-        )
+    "languages": _prompts(
+        "He was born in {} and speaks fluent",
+        "Paris French, Berlin German, Rome Italian, Madrid Spanish, Tokyo Japanese, Moscow Russian, Athens Greek, "
+        "Warsaw Polish, Beijing Mandarin",
     ),
-    "opposites": tuple(
-        (f"The opposite of {one} is", f" {other}")
-        for one, other in (
-            ("hot", "cold"),
-            ("black", "white"),
-            ("good", "bad"),
-            ("big", "small"),
-            ("up", "down"),
-            ("light", "dark"),
-            ("fast", "slow"),
-            ("rich", "poor"),
-            ("left", "right"),
-        )
+    "opposites": _prompts(
+        "The opposite of {} is",
+        "hot cold, black white, good bad, big small, up down, light dark, fast slow, rich poor, left right",
     ),
-    "imports": (
-        ("import numpy as", " np"),
-        ("import pandas as", " pd"),
-        ("import matplotlib.pyplot as", " plt"),
-        ("import tensorflow as", " tf"),
-    ),
+    "imports": _prompts("import {} as", "numpy np, pandas pd, matplotlib.pyplot plt, tensorflow tf"),
 }
 """Sets of prompts with their targets, each among the demo model's first two predictions, nearly always the first."""
 

@@ -90,7 +90,7 @@ def view_file(choice: Choice, model: "LanguageModel", atlas: Catalogue) -> bytes
         conventions=Conventions(asked.rule.value),
         suppressing=True,
     )
-    ranges = runs.stored_ranges(atlas)
+    ranges = runs.StoredRanges(atlas)
     with torch.inference_mode():
         run = runs.run_prompt(model, asked.prompt, settings)
         analysis = analyses.explain(run, ranges)

@@ -114,7 +114,7 @@ def _explained(options: argparse.Namespace) -> Material:
     )
     run = runs.run_prompt(model, options.prompt, settings)
     with torch.inference_mode():
-        analysis = analyses.explain(run, None if catalogue is None else runs.stored_ranges(catalogue))
+        analysis = analyses.explain(run, None if catalogue is None else runs.StoredRanges(catalogue))
         analysis = analyses.measured(run, analysis)
         lens, flow = heads.logit_lens(run) if options.lens else None, heads.moves(run)
     more = {} if lens is None else {drilldowns.NAMED["lens"].key: drilldowns.to_json(lens)}

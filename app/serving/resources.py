@@ -349,7 +349,7 @@ def ready(atlas: Catalogue, report: Report) -> "LanguageModel":
 @st.cache_resource(max_entries=2, show_spinner=False)
 def ranges_of(build_id: str, _atlas: Catalogue) -> "Ranges":
     """What a build knows of its neurons' extreme logits."""
-    return prompt_run.stored_ranges(_atlas)
+    return prompt_run.StoredRanges(_atlas)
 
 
 @dataclass(frozen=True, slots=True)

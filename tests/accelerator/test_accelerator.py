@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from app.attribution import measured
-from app.attribution.run import stored_ranges
+from app.attribution.run import StoredRanges
 from db.catalogue.store import Catalogue
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
@@ -47,7 +47,7 @@ def test_the_accelerator_gives_the_cpu_s_answers(built, accelerator, dtype, what
     assert there.placement.device == chosen_device() != here.placement.device
     assert there.unembedding.hash == here.unembedding.hash
     with Catalogue.open(path) as catalogue:
-        ranges = stored_ranges(catalogue)
+        ranges = StoredRanges(catalogue)
         assert_close(ASKED[what](there, ranges), ASKED[what](here, ranges))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from app.attribution import measured
-from app.attribution.run import stored_ranges
+from app.attribution.run import StoredRanges
 from db.catalogue.store import Catalogue
 from indexer import language_model, products, work
 from indexer.build import build
@@ -45,7 +45,7 @@ def asked(request, tmp_path_factory):
         with second_device():
             there = load_model(checkpoint)
         with Catalogue.open(path) as catalogue:
-            yield here, there, stored_ranges(catalogue)
+            yield here, there, StoredRanges(catalogue)
 
 
 def test_the_model_is_there(asked):

@@ -16,7 +16,7 @@ from app.attribution.measured import share_measured
 from app.attribution.prompt import Settings
 from app.attribution.query import activations, own_query
 from app.attribution.results import overlap
-from app.attribution.run import stored_ranges
+from app.attribution.run import StoredRanges
 from app.ui.components import Typed
 from app.ui.pages import neuron_activity
 from app.words import nats
@@ -37,7 +37,7 @@ def model(small_folders):
 @pytest.fixture(scope="session")
 def analysis(small_folders, model):
     with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
-        return analyse(model, PROMPT, suppressing=True, distractor=DISTRACTOR, ranges=stored_ranges(atlas))
+        return analyse(model, PROMPT, suppressing=True, distractor=DISTRACTOR, ranges=StoredRanges(atlas))
 
 
 @pytest.fixture(scope="session")

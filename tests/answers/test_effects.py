@@ -18,7 +18,7 @@ from app.attribution.analysis import lowering_within, raising_within
 from app.attribution.frames import heads_frame
 from app.attribution.prompt import Method, Settings
 from app.attribution.results import CONTRAST_LISTS, LISTS, Certificate, from_json
-from app.attribution.run import stored_ranges
+from app.attribution.run import StoredRanges
 from app.report import FILES, Material, Origin
 from app.serving import resources
 from app.serving.settings import configuration
@@ -243,7 +243,7 @@ def test_what_is_said_stands_before_the_tokens(small_page, atlas):
 @pytest.mark.parametrize("method", [Method.REMOVED, Method.GRADIENT])
 def test_a_method_is_in_the_address_and_its_words_are_right(small_page, atlas, model, method):
     app = small_page("prompt", p=PROMPT, method=str(method), open="layers,sure,settings")
-    found = analyse(model, PROMPT, method=method, suppressing=True, ranges=stored_ranges(atlas))
+    found = analyse(model, PROMPT, method=method, suppressing=True, ranges=StoredRanges(atlas))
     assert labels(app, "neurons_ffn") == [one.neuron.label for one in found.ffn_value_neurons]
     said = " ".join(one.value for one in app.caption).replace("\\", "")
     assert ("first order and proves nothing" in said) == (method is Method.GRADIENT)
@@ -322,7 +322,7 @@ def test_the_strongest_of_the_lowering_part_are_the_most_negative(small_page, at
     job = job_of(atlas, asked, effects.measured(atlas, ASKED))
     resources.workshop().result("effects", job.key, job.make)
     part = Part(1, NeuronKind.ATTENTION, 2)
-    own = lowering_within(run, part, NeuronKind.ATTENTION, 300, stored_ranges(atlas)).neurons
+    own = lowering_within(run, part, NeuronKind.ATTENTION, 300, StoredRanges(atlas)).neurons
     app = small_page("prompt", p=PROMPT, head="L1.H2", show="lowered")
     shown = [cell["text"] for cell in column(app, "neurons_attention", "measured (nats)")[1]]
     assert shown == list(map(nats, sorted(Effects.of(run).neurons(own))))

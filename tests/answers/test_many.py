@@ -15,7 +15,7 @@ from app.attribution import Settings, analyse, load
 from app.attribution.batch import analyse_sets
 from app.attribution.frames import aggregate
 from app.attribution.results import to_json
-from app.attribution.run import stored_ranges
+from app.attribution.run import StoredRanges
 from app.attribution.sets import specificity
 from app.gallery import READY
 from app.state.selections import ListOrder, ManySelection
@@ -34,7 +34,7 @@ ROW = {"prompt": "a", "model": "m", "ffn_value_neurons": [{"neuron": "L1.F2", "s
 def test_the_aggregate_is_the_librarys(small_page, small_folders):
     model = load(str(small_folders[0] / "llama"))
     with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
-        ranges = stored_ranges(atlas)
+        ranges = StoredRanges(atlas)
         settings = [Settings(suppressing=True, target=target) for target in (None, " the", None)]
         prompts = ["The river runs to", "The hill is", "The road"]
         rows = [to_json(analyse(model, *pair, ranges=ranges)) for pair in zip(prompts, settings, strict=True)]
@@ -193,7 +193,7 @@ def small_figures(small_folders, tmp_path, measure, bos=True):
     first, second = (parse_lines(text)[0] for text in (TEXT, SECOND))
     with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
         settings = Settings(suppressing=True, measure=measure, bos=bos)
-        ranges = stored_ranges(atlas)
+        ranges = StoredRanges(atlas)
         _, count, figures = analyse_sets(model, first, second, settings, tmp_path / "x.jsonl", ranges=ranges)
     return specificity(figures, np.arange(7) < count)
 
@@ -259,7 +259,7 @@ def test_effects_are_measured_where_that_is_asked_for(small_page, small_folders)
     shown = component(app, "aggregate")
     assert shown["columns"][2]["sorted"] == "descending"
     with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
-        ranges = stored_ranges(atlas)
+        ranges = StoredRanges(atlas)
         settings = Settings(suppressing=True, measure=300)
         rows = [to_json(analyse(model, one, settings, ranges=ranges)) for one in ("The river runs to", "The road")]
     expected = aggregate(rows)

@@ -20,12 +20,12 @@ QUESTION = (models.PROMPT, Settings(target=270))
 
 
 def spans(model):
-    """What a catalogue would know: highest minus lowest logit of every value vector."""
+    """What a catalogue would know: highest and lowest logit of every value vector."""
 
     def ranges(kind, layer):
         values = model.weights.ffn_values(layer) if kind is NeuronKind.FFN else model.weights.attention_values(layer)
         logits = values @ model.unembedding.folded.T
-        return (logits.max(dim=1).values - logits.min(dim=1).values) * (1 + 1e-5)
+        return logits.max(dim=1).values, logits.min(dim=1).values
 
     return ranges
 

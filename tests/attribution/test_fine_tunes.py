@@ -17,7 +17,7 @@ from app.attribution.__main__ import main
 from app.attribution.batch import analyse_batch, read_rows
 from app.attribution.prompt import PromptLine
 from app.attribution.results import from_json, to_json
-from app.attribution.run import own_catalogue, stored_ranges
+from app.attribution.run import StoredRanges, own_catalogue
 from app.report.__main__ import main as report
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -95,7 +95,7 @@ def test_without_a_build_of_its_own_it_is_explained_without_one(runs, tmp_path, 
 def test_ranges_of_the_other_certify_nothing(runs, loaded, tmp_path):
     path = build(Checkpoint("final", runs[0]), tmp_path, depth=3).path
     with Catalogue.open(path) as catalogue:
-        ranges = stored_ranges(catalogue)
+        ranges = StoredRanges(catalogue)
         assert (
             run_prompt(loaded[0], models.PROMPT, SETTINGS).lowering(NeuronKind.FFN, 3, ranges)[1].bound == "catalogue"
         )

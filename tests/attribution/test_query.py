@@ -238,9 +238,9 @@ def test_the_certified_ends_are_the_exhaustive_ends(name, method, top, bounds):
     model, folder = models.language_model(name), models.folder(name)
     head = oracle.head_of(folder)
 
-    def ranges(kind: NeuronKind, layer: int) -> torch.Tensor:
+    def ranges(kind: NeuronKind, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         logits = head.logits(oracle.value_vectors(folder, layer)[0 if kind is NeuronKind.FFN else 1], beta=False)
-        return (logits.amax(dim=1) - logits.amin(dim=1)).float() * (1 + 1e-5)
+        return logits.amax(dim=1).float(), logits.amin(dim=1).float()
 
     analysis = analyse(
         model,

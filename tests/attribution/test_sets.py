@@ -15,7 +15,7 @@ from app.attribution.batch import analyse_sets, read_rows
 from app.attribution.frames import said_frame, said_of
 from app.attribution.prompt import PromptLine
 from app.attribution.results import LISTS, to_json
-from app.attribution.run import stored_ranges
+from app.attribution.run import StoredRanges
 from app.attribution.sets import (
     Figures,
     false_discoveries,
@@ -239,7 +239,7 @@ def test_the_command_finds_them_once_and_keeps_them(tmp_path, small_folders, mon
     assert main([*asked, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     with Catalogue.open(find_catalogue(place, "llama")) as atlas:
-        model, ranges = load(str(models_folder / "llama")), stored_ranges(atlas)
+        model, ranges = load(str(models_folder / "llama")), StoredRanges(atlas)
         settings = Settings(top=5, suppressing=True)
         rows = [to_json(analyse(model, one, settings, ranges=ranges)) for one in FIRST]
         lists = [{one["neuron"] for name in LISTS for one in row[name]} for row in rows]

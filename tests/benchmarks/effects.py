@@ -16,7 +16,7 @@ from app.attribution import Settings, load, run_prompt
 from app.attribution.ablation import Effects
 from app.attribution.analysis import catalogue_for
 from app.attribution.prompt import Method
-from app.attribution.run import PromptRun, Ranges, stored_ranges
+from app.attribution.run import PromptRun, Ranges, StoredRanges
 from db.neuron import NeuronKind
 from indexer.language_model import LanguageModel
 from tests.benchmarks.answers import kept
@@ -158,7 +158,7 @@ def compared_with_exact(model: LanguageModel, prompts: int, exhaustive: int) -> 
     neurons on the first `exhaustive`.
     """
     catalogue = catalogue_for(None, model)
-    ranges = None if catalogue is None else stored_ranges(catalogue)
+    ranges = None if catalogue is None else StoredRanges(catalogue)
     first, whole, kinds = [], [], Counter[str]()
     for number, (kind, run) in enumerate(islice(kept(model, Settings()), prompts)):
         chosen = candidates(run, ranges)

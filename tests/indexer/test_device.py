@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.attribution import measured
-from app.attribution.run import stored_ranges
+from app.attribution.run import StoredRanges
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from indexer import device as module
@@ -95,7 +95,7 @@ def test_no_figure_depends_on_it(name, dtype, tmp_path, monkeypatch):
         size * half.module.num_parameters() for size in (4, 2)
     ]
     with Catalogue.open(build(wide.checkpoint, tmp_path / "catalogue").path) as catalogue:
-        ranges = stored_ranges(catalogue)
+        ranges = StoredRanges(catalogue)
         for what, ask in ASKED.items():
             assert_close(ask(half, ranges), ask(wide, ranges), what)
     assert {one.dtype for one in half.module.parameters()} == {module.DTYPES[dtype]}

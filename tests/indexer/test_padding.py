@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from app.attribution import Settings, analyse, run_prompt
 from app.attribution.heads import source_positions, through_head
 from app.attribution.query import key_sides
-from app.attribution.run import stored_ranges
+from app.attribution.run import StoredRanges
 from app.attribution.score import logit_spans
 from db.catalogue.check import check_build
 from db.catalogue.reader import read_only_connection
@@ -172,7 +172,7 @@ def test_the_lowest_are_certified_with_every_row_in_the_softmax(checkpoints, tmp
     model = load_model(checkpoints[size])
     with Catalogue.open(build(checkpoints[size], tmp_path, depth=DEPTH).path) as catalogue:
         settings = Settings(target=270, suppressing=True, top=12)
-        found = analyse(model, models.PROMPT, settings, ranges=stored_ranges(catalogue))
+        found = analyse(model, models.PROMPT, settings, ranges=StoredRanges(catalogue))
         run = run_prompt(model, models.PROMPT, settings)
         ends = [torch.from_numpy(one) for one in catalogue.extremes(1, NeuronKind.FFN)]
     values = model.weights.ffn_values(1)

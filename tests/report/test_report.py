@@ -26,7 +26,7 @@ from app.attribution.frames import heads_frame, layers_frame, lens_frame, neuron
 from app.attribution.heads import logit_lens, moves
 from app.attribution.prompt import PromptToken, Settings
 from app.attribution.results import Certificate, Flow, Move, to_json
-from app.attribution.run import stored_ranges
+from app.attribution.run import StoredRanges
 from app.report import FILES, Material, Origin, file_name, tables, views
 from app.report.__main__ import main, parser
 from app.state.address import Limits
@@ -111,12 +111,12 @@ def atlas(small_folders):
 
 @pytest.fixture(scope="module")
 def analysis(model, atlas):
-    return analyse(model, PROMPT, suppressing=True, top=20, ranges=stored_ranges(atlas))
+    return analyse(model, PROMPT, suppressing=True, top=20, ranges=StoredRanges(atlas))
 
 
 @pytest.fixture(scope="module")
 def against(model, atlas):
-    return analyse(model, PROMPT, suppressing=True, top=20, distractor=DISTRACTOR, ranges=stored_ranges(atlas))
+    return analyse(model, PROMPT, suppressing=True, top=20, distractor=DISTRACTOR, ranges=StoredRanges(atlas))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from app.answers.compare import measured, sentence
 from app.attribution import Settings, load
 from app.attribution.compare import compare_prompts
-from app.attribution.run import stored_ranges
+from app.attribution.run import StoredRanges
 from app.gallery import EXAMPLES
 from app.state.address import Limits
 from app.state.selections import MAX_PROMPT, ComparePlace, CompareSelection, PromptSelection, Rule
@@ -31,7 +31,7 @@ def compared(small_folders):
         if key not in found:
             with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
                 asked = (other or PROMPT, Settings(**second))
-                ranges = stored_ranges(atlas)
+                ranges = StoredRanges(atlas)
                 found[key] = compare_prompts(model, (PROMPT, Settings()), asked, zero=parse_list(zero), ranges=ranges)
         return found[key]
 
