@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from indexer import (
         build,
         checkpoint,
-        cluster,
         demo_model,
         describe,
         estimate,
@@ -44,8 +43,9 @@ else:  # torch and transformers take seconds to import, and --help needs neither
     describe, text_files = lazy_import("indexer.describe"), lazy_import("db.texts.publish")
     build, checkpoint = lazy_import("indexer.build"), lazy_import("indexer.checkpoint")
     demo_model, estimate, verify = (lazy_import(f"indexer.{name}") for name in ("demo_model", "estimate", "verify"))
-    cluster, work = lazy_import("indexer.cluster"), lazy_import("indexer.work")
-    groups, own_words, texts = (lazy_import(f"indexer.{name}") for name in ("groups", "own_words", "texts"))
+    groups, own_words, texts, work = (
+        lazy_import(f"indexer.{name}") for name in ("groups", "own_words", "texts", "work")
+    )
 
 RAY = "ray"
 _TASK = ("address", "task_cpus", "task_gpus", "task_memory_mb")
@@ -107,7 +107,7 @@ def _build(options: argparse.Namespace) -> None:
     )
 
 
-def _cluster(options: argparse.Namespace) -> "cluster.Cluster | None":
+def _cluster(options: argparse.Namespace) -> "work.Cluster | None":
     """The cluster that is asked for."""
     given = {name: value for name in _TASK if (value := getattr(options, name)) is not None}
     if options.engine != RAY:
@@ -116,7 +116,7 @@ def _cluster(options: argparse.Namespace) -> "cluster.Cluster | None":
         return None
     if options.shard is not None:
         raise AtlasError(f"--shard is for jobs that know nothing of each other: leave it out, or --engine {RAY}.")
-    return cluster.Cluster(**given)
+    return work.Cluster(**given)
 
 
 def _texts(options: argparse.Namespace) -> str | None:

@@ -31,11 +31,10 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from indexer.build import build, stamp_of
 from indexer.checkpoint import Checkpoint, locate
-from indexer.cluster import Cluster
 from indexer.estimate import estimate
 from indexer.projection import Projector
 from indexer.unembedding import Unembedding
-from indexer.work import Job, unembedding_of
+from indexer.work import Cluster, Job, unembedding_of
 from tests.ray_process import ray_cluster, ray_settings
 
 

@@ -25,7 +25,7 @@ import pytest
 from db.catalogue.builds import current_build
 from db.catalogue.check import content_hash
 from db.errors import AtlasError
-from indexer import cluster, work
+from indexer import work
 from indexer.__main__ import main
 from indexer.build import build, stamp_of
 from indexer.shards import Shards
@@ -192,14 +192,14 @@ def test_bad_options_get_one_line(options, said, tmp_path, capsys):
 
 
 def test_without_ray_it_says_how_to_get_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cluster, "find_spec", lambda _name: None)
+    monkeypatch.setattr(work, "find_spec", lambda _name: None)
     command = ["build", str(models.folder("llama")), "--catalogue", str(tmp_path), "--engine", "ray"]
     assert main(command) == 2
     assert "pip install -r indexer/requirements-ray.txt" in capsys.readouterr().err
 
 
 def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cluster, "find_spec", lambda name: name)
+    monkeypatch.setattr(work, "find_spec", lambda name: name)
     command = ["build", str(models.folder("llama")), "--catalogue", str(tmp_path), "--engine", "ray"]
     assert main([*command, "--address", "127.0.0.1:9"]) == 2
     assert "The Ray cluster 127.0.0.1:9 cannot be reached" in capsys.readouterr().err.splitlines()[-1]
@@ -215,7 +215,7 @@ def test_a_machine_with_another_model_is_refused(other, tmp_path):
     else:
         shutil.rmtree(folder)
     with pytest.raises(AtlasError, match=re.escape(str(folder))):
-        cluster._do(there, there.units()[0], 1)
+        work._do(there, there.units()[0], 1)
     assert not (tmp_path / "shards").exists()
 
 
@@ -273,7 +273,7 @@ def test_a_task_takes_no_card_that_it_has_not_reserved(gpus, device, ray_is_inst
 
     given: dict[str, Any] = {}
     monkeypatch.setattr(ray, "init", lambda _address, **options: given.update(options))
-    cluster.Cluster("local", task_gpus=gpus)._connect()
+    work.Cluster("local", task_gpus=gpus)._connect()
     assert given["runtime_env"]["env_vars"] == device
 
 
@@ -292,7 +292,7 @@ def test_what_ended_a_task_is_told_as_if_it_had_happened_here(case, ray_is_insta
 
     monkeypatch.setattr(ray, "get", fails)
     with pytest.raises(OSError if case == "disk" else AtlasError) as raised:
-        cluster._result(None, Unit("layer-0007", 7, {}, 1))
+        work._result(None, Unit("layer-0007", 7, {}, 1))
     if case == "ours":
         assert str(raised.value) == "Another model."
     elif case == "disk":
