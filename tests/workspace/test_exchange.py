@@ -91,16 +91,6 @@ def test_a_document_as_version_1_wrote_it_still_opens(empty):
     assert empty.contents("c" * 32).neurons == (("small", Neuron.ffn(1, 2)),)
 
 
-def test_some_analyses_alone(full, empty):
-    saved = full.analyses("second")[0]
-    document = export(full, (saved.id,))
-    assert ([one.title for one in document.analyses], document.neurons, document.collections) == ([saved.title], [], [])
-    merge(empty, document)
-    assert empty.analyses() == (saved,)
-    with pytest.raises(AtlasError, match="deleted"):
-        export(full, ("0" * 32,))
-
-
 def test_the_newer_wins_and_lists_are_united(full, empty):
     merge(empty, export(full))
     saved, neuron = full.analyses("second")[0], Neuron.ffn(1, 2)
