@@ -55,17 +55,15 @@ def similar_by_value(weights: Weights, neuron: Neuron, k: int, *, kind: NeuronKi
     place = neuron.row(weights.dimensions)
     own = _values(weights, neuron.layer, neuron.kind)[place]
     direction = own / own.norm().clamp_min(torch.finfo(own.dtype).tiny)
-    best = _Best(k)
+    best: list[_Scored] = []
     for layer, here, values in _blocks(weights, kind, None):
         lengths = values.norm(dim=1)
         cosines = (values @ direction) / lengths.where(lengths > 0, torch.ones_like(lengths))
         scores = cosines.abs()
         if (layer, here) == (neuron.layer, neuron.kind):
             scores[place] = float("-inf")
-        best.offer(layer, here, scores, cosines)
-    return [
-        NeuronCosine(Neuron.in_row(*at, weights.dimensions), max(-1.0, min(1.0, value))) for at, value in best.found()
-    ]
+        best = _strongest(k, best, (layer, here), scores, cosines)
+    return [NeuronCosine(Neuron.in_row(*at, weights.dimensions), max(-1.0, min(1.0, value))) for _, at, value in best]
 
 
 def rank_by_direction(
@@ -98,17 +96,17 @@ def rank_by_direction(
     mean = rows.mean(dim=0)
     direction = _direction(unembedding, mean, token_ids, token_weights)
     covariance = _covariance(rows, mean)
-    best = _Best(k)
+    best: list[_Scored] = []
     for layer, here, values in _blocks(weights, kind, layers):
         values = values.to(rows.device)
         variance = ((values @ covariance) * values).sum(dim=1).clamp_min(0)
         deviation = variance.sqrt()
         mean_z = (values @ direction) / deviation.where(deviation > 0, torch.ones_like(deviation))
         scores = {None: mean_z.abs(), Sign.PROMOTES: mean_z, Sign.SUPPRESSES: -mean_z}[sign]
-        best.offer(layer, here, scores, mean_z)
+        best = _strongest(k, best, (layer, here), scores, mean_z)
     return [
         ConceptStrength(Neuron.in_row(*at, weights.dimensions), Sign.of(value), abs(value))
-        for at, value in best.found()
+        for _, at, value in best
         if sign is None or (value > 0) == (sign is Sign.PROMOTES)
     ]
 
@@ -135,23 +133,18 @@ def _covariance(rows: Float[Tensor, "V d"], mean: Float[Tensor, " d"]) -> Float[
     return total / rows.shape[0]
 
 
-class _Best:
-    """The k largest scores met so far, each with its place (layer, kind, position) and a value."""
+_Scored = tuple[float, tuple[int, NeuronKind, int], float]
+"""A score, its place (layer, kind, row), and a value."""
 
-    def __init__(self, k: int) -> None:
-        self._k = max(0, k)
-        self._kept: list[tuple[float, tuple[int, NeuronKind, int], float]] = []
 
-    def offer(self, layer: int, kind: NeuronKind, scores: Tensor, values: Tensor) -> None:
-        top = scores.topk(min(self._k, len(scores)))
-        for score, position in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-            if score > float("-inf"):
-                self._kept.append((score, (layer, kind, position), float(values[position])))
-        # A stable sort: of equal scores the first neuron comes first.
-        self._kept = sorted(self._kept, key=lambda entry: -entry[0])[: self._k]
-
-    def found(self) -> list[tuple[tuple[int, NeuronKind, int], float]]:
-        return [(at, value) for _, at, value in self._kept]
+def _strongest(
+    k: int, known: list[_Scored], place: tuple[int, NeuronKind], scores: Tensor, values: Tensor
+) -> list[_Scored]:
+    """The k largest scores of those known and of a layer's neurons; of equal ones the first neuron's comes first."""
+    top = scores.topk(min(max(0, k), len(scores)))
+    pairs = zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    found = [(score, (*place, row), float(values[row])) for score, row in pairs if score > float("-inf")]
+    return sorted([*known, *found], key=lambda one: -one[0])[: max(0, k)]
 
 
 def _blocks(

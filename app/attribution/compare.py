@@ -337,13 +337,9 @@ def layers_frame(comparison: Comparison) -> pd.DataFrame:
 
 def heads_frame(comparison: Comparison) -> pd.DataFrame:
     """Columns: layer, head, delta_score, score_1, score_2 (nats)."""
-    rows = [
-        (layer, head, two - one, one, two)
-        for layer, pair in enumerate(
-            zip(comparison.first.heads.tolist(), comparison.second.heads.tolist(), strict=True)
-        )
-        for head, (one, two) in enumerate(zip(*pair, strict=True))
-    ]
+    pair = (side.heads.flatten().tolist() for side in (comparison.first, comparison.second))
+    places = np.ndindex(comparison.first.heads.shape)
+    rows = [(*place, two - one, one, two) for place, one, two in zip(places, *pair, strict=True)]
     return pd.DataFrame(rows, columns=["layer", "head", "delta_score", "score_1", "score_2"])
 
 
