@@ -379,11 +379,11 @@ def certified(name: str) -> None:
         bases = inputs[:-1] + (run.stream.attention_output[:, at] if kind is NeuronKind.FFN else 0)
         scores = log_p(bases[layers] + entries.contributions(every)) - log_p(bases)[layers]
 
-        def spread(kind: NeuronKind, layer: int) -> Tensor:
+        def ends(kind: NeuronKind, layer: int) -> tuple[Tensor, Tensor]:
             logits = run.entries(kind).values(layer) @ model.unembedding.folded.T
-            return logits.amax(dim=1) - logits.amin(dim=1)
+            return logits.amax(dim=1), logits.amin(dim=1)
 
-        for ranges in (None, spread):
+        for ranges in (None, ends):
             found, certificate = run.raising(kind, TOP)
             _same(found, scores.topk(TOP).values)
             assert certificate.scored < certificate.total
