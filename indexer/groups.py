@@ -35,9 +35,10 @@ from db.neuron import NeuronKind, Sign
 from db.token_text import shorten
 from indexer.checkpoint import Checkpoint
 from indexer.neighbours import directions, nearest_rows
+from indexer.projection import sampled_products
 from indexer.weights import Weights
 
-_NEAREST, _PERPLEXITY = 30, 10
+_NEAREST, _POOL, _PERPLEXITY = 30, 240, 10
 _SMALLEST, _DENSE = 5, 3
 """Neurons of a group at least, and of a place that is dense."""
 _ALIKE = 1.5
@@ -121,9 +122,7 @@ def _mapped(
     by: GroupedBy, ids: NDArray[np.int32], rows: Float[Tensor, "N d"], words: "_Words", seed: int, source: str | None
 ) -> NeuronMap:
     count = min(_NEAREST, len(rows) - 1)
-    found, cosines = nearest_rows(rows, count, _CHUNK)
-    nearest, order = cosines.sort(dim=1, descending=True)
-    found = found.gather(1, order)
+    found, nearest = nearest_to_each(rows, count)
     usual = float(nearest[:, min(9, count - 1)].median())
     number, closeness, alike = clusters(rows, found, nearest, _ALIKE * usual)
     sizes = np.bincount(number, minlength=len(alike) + 1)[1:]
@@ -133,6 +132,22 @@ def _mapped(
     )
     x, y = _spread(layout(rows, found, nearest, seed))
     return NeuronMap(ids, x, y, number, closeness, words.sharpness, words.shown, groups, source)
+
+
+def nearest_to_each(rows: Float[Tensor, "N d"], count: int) -> tuple[Int[Tensor, "N k"], Float[Tensor, "N k"]]:
+    """The nearest other rows of each by cosine, nearest first, and these cosines; where there are very many rows, of a
+    pool that sums of their parts choose, which are sketches, too.
+    """
+    along = directions(len(rows), rows.shape[1])
+    if along == rows.shape[1]:
+        found, cosines = nearest_rows(rows, count, _CHUNK)
+    else:
+        short = normalize(rows.view(len(rows), -1, 1 << (along.bit_length() - 1)).sum(dim=1), dim=1)
+        found = nearest_rows(short, min(_POOL, len(rows) - 1), _CHUNK)[0]
+        parts = zip(rows.split(_CHUNK), found.split(_CHUNK), strict=True)
+        cosines = torch.cat([sampled_products(own, rows, others) for own, others in parts])
+    nearest, order = cosines.topk(count, dim=1)
+    return found.gather(1, order), nearest
 
 
 def layout(

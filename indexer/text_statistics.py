@@ -18,16 +18,13 @@ from torch import Tensor
 
 from db.errors import AtlasError
 from db.texts.publish import Gathered
-from db.texts.records import BEFORE, EXCERPT_TOKENS
+from db.texts.records import BEFORE, EXCERPT_TOKENS, SKETCH
 from indexer.activations import Batch
 from indexer.products import in_threads
 
 EXCERPTS = 10
 SHARE = 0.1
 """Of a neuron's greatest |activation|, from which it counts as active."""
-SKETCH = 64
-"""Random signs that each token has, with which a neuron's activations are multiplied and summed."""
-
 LOWEST, HIGHEST = -18, 14  # octaves of the histogram; its ends catch all that is beyond
 BINS = 4 * (HIGHEST - LOWEST)  # quarter octaves, of one sign
 _BIAS = 4 * (127 + LOWEST)  # of the first, in float32's exponent and its two highest bits
@@ -54,7 +51,8 @@ class Tokens:
         first, text: [N]; of the excerpt with its peak at a token, its first token's position in the window, and a hash
             of its token ids.
         count: [N]; and how many tokens it has.
-        signs: [N, SKETCH]; ±1 at random, but always the same of one token of one window.
+        dealt, signs: [G·SKETCH]; the sketch's sum at each place of G rounds is given that token's activation, times ±1
+            at random. 0 where none is: each token is dealt out once, so that any length of sketch costs the same.
     """
 
     window: Int[Tensor, " W"]
@@ -63,7 +61,8 @@ class Tokens:
     first: Int[Tensor, " N"]
     count: Int[Tensor, " N"]
     text: Int[Tensor, " N"]
-    signs: Float[Tensor, "N s"]
+    dealt: Int[Tensor, " g"]
+    signs: Float[Tensor, " g"]
 
     @classmethod
     def of(cls, batch: Batch, device: torch.device) -> "Tokens":
@@ -79,8 +78,12 @@ class Tokens:
         mixed = _mixed(ids[at.clamp_max(len(ids) - 1)] * EXCERPT_TOKENS + places)
         text = torch.where(places < count[:, None], mixed, 0).sum(dim=1)
         random = _mixed(window.repeat_interleave(length) * 2**20 + position)
-        signs = (random[:, None] >> torch.arange(SKETCH)) & 1
-        made = (window, start, length, first, count, text, (2 * signs - 1).float())
+        begin = int(random[0]) % SKETCH
+        dealt = torch.zeros(SKETCH * -(-(begin + len(ids)) // SKETCH), dtype=torch.long)
+        signs, own = torch.zeros(len(dealt)), slice(begin, begin + len(ids))
+        dealt[own] = random.argsort(stable=True)
+        signs[own] = (2 * (random[dealt[own]] & 1) - 1).float()
+        made = (window, start, length, first, count, text, dealt, signs)
         return cls(*(one.to(device) for one in made))
 
     @cached_property
@@ -285,7 +288,8 @@ def _count(
     kept["histogram"] += found
     kept["digits"] += _digits(torch.stack(sums, dim=1))
     if "sketch" in kept:
-        kept["sketch"] += ((x @ tokens.signs).double() * _FIXED).round_().long()
+        dealt = (x[:, tokens.dealt] * tokens.signs).view(len(x), -1, SKETCH).sum(dim=1)
+        kept["sketch"] += (dealt.double() * _FIXED).round_().long()
     whole = x.view(len(x), len(tokens.window), -1) if tokens.even else x[:, tokens.grid]
     peaks = torch.stack([whole.amax(dim=2), -whole.amin(dim=2)], dim=1)
     kept["highest"].copy_(torch.maximum(kept["highest"], peaks.amax(dim=2)))

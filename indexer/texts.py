@@ -26,7 +26,7 @@ from db.catalogue.reader import checkpoint_of
 from db.errors import AtlasError
 from db.records import short_identity
 from db.texts.publish import Gathered, Window, publish_texts
-from db.texts.records import TextsStamp
+from db.texts.records import SKETCH, TextsStamp
 from db.texts.schema import SCHEMA_VERSION
 from indexer.activations import (
     Activations,
@@ -44,11 +44,11 @@ from indexer.corpus import Corpus, Document, open_corpus
 from indexer.estimate import duration
 from indexer.language_model import LanguageModel, load_model
 from indexer.shards import Shards, only_indexer, work_folder
-from indexer.text_statistics import EXCERPTS, SHARE, SKETCH, Tally, Tokens
+from indexer.text_statistics import EXCERPTS, SHARE, Tally, Tokens
 from indexer.tokens import TokenBytes
 from indexer.work import Engine, Progress, Say, Unit, in_process
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Raised when the same corpus, checkpoint and options would give other contents."""
 SAVE_SECONDS = 60.0
 _MOST_SAVING = 0.05  # of the time
@@ -153,7 +153,7 @@ class Kept:
                 self._attention[found.layer].add(tokens, here[2])
 
         reader.run(batch, count)
-        self._signs += tokens.signs.sum(dim=0).long()
+        self._signs += tokens.signs.view(-1, SKETCH).sum(dim=0).long()
         self.next, self.tokens = batch.number + 1, self.tokens + batch.tokens
         self.windows += len(batch.windows)
 

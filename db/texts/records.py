@@ -13,6 +13,8 @@ from db.records import TEXTS, Named, Spread, Token, Usually, spread
 BEFORE, AFTER = 23, 8
 """Tokens of an excerpt around its peak, at most: they are cut at the window's ends."""
 EXCERPT_TOKENS = BEFORE + 1 + AFTER
+SKETCH = 512
+"""Sums that all of a neuron's activations are dealt out to with random signs: two neurons' tell how these correlate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ neuron_sketch = Table(  # sorted by neuron_id; of FFN neurons
     "neuron_sketch",
     metadata,
     Column("neuron_id", Integer, nullable=False),
-    Column("sketch", LargeBinary, nullable=False),  # `Gathered.sketch` to length 1, as 16-bit floats
+    Column("sketch", LargeBinary, nullable=False),  # see `db.texts.store.packed`
 )
 
 # Statements.

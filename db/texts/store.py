@@ -190,10 +190,10 @@ class Texts(ReadOnlyFile):
         return Statistics(mean, std, highest.astype(np.float32), lowest.astype(np.float32))
 
     def sketches(self) -> "tuple[NDArray[np.int32], NDArray[np.float32]]":
-        """Neuron ids, [n], and sketches of length 1, [n, 64]: the cosine of two estimates how activations correlate."""
+        """Neuron ids, [n], and sketches, [n, 512]: the cosine of two estimates how activations correlate."""
         rows = self.rows(schema.sketches())
-        values = np.frombuffer(b"".join(row.sketch for row in rows), "<f2").astype(np.float32)
-        return np.array([row.neuron_id for row in rows], np.int32), values.reshape(len(rows), -1)
+        values = unpacked(np.frombuffer(b"".join(row.sketch for row in rows), np.uint8).reshape(len(rows), -1))
+        return np.array([row.neuron_id for row in rows], np.int32), values
 
     def named(self, text: str, *, limit: int = 20, offset: int = 0) -> tuple[NamedNeuron, ...]:
         """The neurons whose name holds all words of a text, the surest names first.
@@ -293,6 +293,30 @@ def _excerpt(row: Answer, known: dict[int, Token]) -> Excerpt:
         window=row.window_id,
         gate=_SIGNS[row.gate],
     )
+
+
+# Sketches as they are stored.
+
+_OLD_SKETCH = 128  # bytes: 64 numbers as 16-bit floats
+
+
+def packed(sketches: "NDArray[np.float32]") -> "NDArray[np.uint8]":
+    """[n, s] -> [n, s / 2]; of each number the root, as so many sevenths of the row's greatest, in four bits."""
+    size = np.abs(sketches)
+    greatest = size.max(axis=1, keepdims=True)
+    sevenths = 7 * np.sqrt(size / np.where(greatest > 0, greatest, 1))
+    levels = (8 + np.rint(np.copysign(sevenths, sketches))).astype(np.uint8)
+    found: NDArray[np.uint8] = levels[:, ::2] << 4 | levels[:, 1::2]
+    return found
+
+
+def unpacked(stored: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+    """The sketches again, but for their length; also as earlier versions stored them."""
+    if stored.shape[1] == _OLD_SKETCH:
+        return stored.view("<f2").astype(np.float32)
+    levels = np.stack([stored >> 4, stored & 15], axis=2).reshape(len(stored), -1).astype(np.float32) - 8
+    found: NDArray[np.float32] = levels * np.abs(levels)
+    return found
 
 
 # A window's text as it is searched.

@@ -73,6 +73,18 @@ def test_neurons_alike_by_chance_are_no_group():
     assert mapped(rows).groups == ()
 
 
+def test_among_very_many_a_pool_is_chosen_by_parts(monkeypatch):
+    rows, _ = planted([40, 30, 20], others=200, width=512)
+    cosines = (rows @ rows.T).fill_diagonal_(-2)
+    monkeypatch.setattr(groups, "directions", lambda _count, _width: 100)
+    monkeypatch.setattr(groups, "_POOL", 60)
+    found, nearest = groups.nearest_to_each(rows, 10)
+    assert torch.allclose(nearest, cosines.gather(1, found.long()), atol=1e-5)
+    grouped = cosines.topk(10).values[:, -1] > 0.5
+    assert grouped.sum() == 90
+    assert torch.allclose(nearest[grouped], cosines.topk(10).values[grouped], atol=1e-5)
+
+
 def test_along_some_directions_those_that_were_alike_still_are(monkeypatch):
     weights = models.language_model("llama").weights
     whole = groups.value_directions(weights)
@@ -130,7 +142,7 @@ def test_from_the_shell_to_the_answers(catalogue, capsys):
 
 def test_groups_by_texts_belong_to_these_texts(catalogue, tmp_path):
     folder, root = catalogue
-    rows, number = planted([20, 12], others=112, width=64, seed=2)
+    rows, number = planted([20, 12], others=112, width=512, seed=2)
     copy = shutil.copytree(root / "twins", tmp_path / "twins")
     build_file = next(copy.glob("build-*.duckdb"))
     for texts_id in ("first", "second"):

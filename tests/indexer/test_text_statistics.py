@@ -10,10 +10,12 @@ import torch
 
 from db.errors import AtlasError
 from db.texts.publish import Window
+from db.texts.records import SKETCH
+from db.texts.store import packed, unpacked
 from indexer import text_statistics
 from indexer.activations import Batch, batches_of
 from indexer.products import in_threads
-from indexer.text_statistics import BINS, EDGES, OCTAVE_EDGES, SKETCH, Tally, Tokens
+from indexer.text_statistics import BINS, EDGES, OCTAVE_EDGES, Tally, Tokens
 
 NEURONS, KEPT = 5, 3
 CPU = torch.device("cpu")
@@ -227,22 +229,43 @@ def test_bins_are_quarter_octaves_and_the_ends_catch_all_beyond():
     assert OCTAVE_EDGES[[0, 31, 32, 63]].tolist() == [-(2**14), -(2**-17), 2**-17, 2**14]
 
 
-def test_the_sketch_estimates_how_neurons_correlate():
+@pytest.mark.parametrize("limit", [1, 100, 2048])
+def test_the_sketch_estimates_how_neurons_correlate(limit):
     held = drawn([60] * 60, gated=False)
     random = np.random.default_rng(5)
     for one in held:
         shared = random.normal(0, 1, len(one.active)) * (random.random(len(one.active)) > 0.9)
         noise = random.normal(0, 0.1, one.active.shape)
         one.active[:] = noise + np.outer(shared, [1, 1, -1, 0, 0]) + [0, 3, 0, 0, 3]
-    tally = counted(held, [batches(held)], sketch=True)
-    signs = torch.stack([Tokens.of(batch, CPU).signs.sum(dim=0) for batch in batches(held)]).sum(dim=0)
+    every = batches(held, limit)
+    tally = counted(held, [every], sketch=True)
+    signs = torch.stack([Tokens.of(batch, CPU).signs.view(-1, SKETCH).sum(dim=0) for batch in every]).sum(dim=0)
     found = tally.gathered(0, seen(held), signs.long()).sketch
     assert found is not None
-    unit = found / np.linalg.norm(found, axis=1, keepdims=True)
     truth = np.corrcoef(np.concatenate([one.active for one in held]).T)
     assert found.shape == (NEURONS, SKETCH)
-    assert np.abs(unit @ unit.T - truth).max() < 0.4  # 64 signs: 1/8 a deviation
-    assert unit[0] @ unit[1] > 0.75 > -0.75 > unit[0] @ unit[2]
+    stored = packed(found)
+    assert stored.shape == (NEURONS, SKETCH // 2)
+    for sketch in (found, unpacked(stored)):
+        unit = sketch / np.linalg.norm(sketch, axis=1, keepdims=True)
+        assert np.abs(unit @ unit.T - truth).max() < 0.15  # 1/√512 = 0.044 a deviation
+        assert unit[0] @ unit[1] > 0.85 > -0.85 > unit[0] @ unit[2]
+
+
+def test_every_token_is_dealt_out_once():
+    held = drawn([60] * 20, gated=False)
+    tokens = Tokens.of(batches(held, 2048)[0], CPU)
+    assert sorted(tokens.dealt[tokens.signs != 0].tolist()) == list(range(1200))
+    assert set(tokens.signs.tolist()) == {-1, 0, 1}
+    assert abs(tokens.signs.sum()) < 5 * math.sqrt(1200)
+    rounds = tokens.signs.abs().view(-1, SKETCH).sum(dim=0)
+    assert rounds.max() - rounds.min() <= 1, "each sum is given as many tokens"
+
+
+def test_sketches_of_earlier_versions_are_read():
+    old = np.random.default_rng(3).normal(0, 1, (4, 64)).astype("<f2")
+    assert np.array_equal(unpacked(np.frombuffer(old.tobytes(), np.uint8).reshape(4, -1)), old.astype(np.float32))
+    assert not unpacked(packed(np.zeros((2, 8), np.float32))).any()
 
 
 def test_excerpts_are_told_apart_by_all_of_their_tokens():
