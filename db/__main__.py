@@ -269,9 +269,7 @@ def texts_text(catalogue: "Catalogue", question: TextsOf) -> str:
         f"{often}: |activation| of {found.active_above:.4g} and more is active",
         f"mean {found.mean:.4g}, std {found.std:.4g}, from {found.lowest:.4g} to {found.highest:.4g}",
     ]
-    if (told := found.description) is not None:
-        score = "not scored" if told.score is None else f"score {told.score:.2f}"
-        lines.append(f"described by {legible(told.by)}: {legible(told.text)} ({score})")
+    lines += [] if found.description is None else [found.description.line]
     if found.usual is not None:
         lines.append(f"usually {found.usual} {_listed(tokens.promotes)}")
     lines += [

@@ -6,6 +6,7 @@ batch that comes next, so that a kill loses that minute. Shares are merged exact
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import time
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -185,6 +187,11 @@ class Kept:
         for tally, own in self._tallies().items():
             own.state = {name: stored[f"{tally}.{name}"].to(self._device) for name in own.state}
 
+    def close_lists(self) -> None:
+        """Let no excerpt enter a list any more: as it nearly is when much of a corpus was counted."""
+        for tally in self._tallies().values():
+            tally.state["peak"].fill_(torch.inf)
+
     def gathered(self) -> Iterator[Gathered]:
         """What is published, in the order of neurons' ids."""
         for layer, ffn in enumerate(self._ffn):
@@ -271,6 +278,16 @@ def stored_share(shards: Shards, unit: Unit, kept: Kept, *, whole: bool) -> bool
     return found is not None
 
 
+def _fastest(run: Callable[[], object]) -> float:
+    """Seconds of the faster of two runs."""
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
 def _numbers(name: str) -> tuple[int, int]:
     """Of a share, its number and among how many it is."""
     found = _SHARE_NAME.fullmatch(name)
@@ -339,19 +356,21 @@ class Texts:
         return Shards(self.job.place, self.job.stamp)
 
     def estimated(self, model: LanguageModel | None = None) -> Estimate:
-        """Runs some hundred tokens, three times, through the checkpoint in memory, or else loads it."""
+        """Runs some hundred tokens, four times, through the checkpoint in memory, or else loads it: with lists that any
+        excerpt enters, and with such that none does. Of W windows k + k · ln(W / k) enter a list of k in random order.
+        """
         model = model or load_model(self.job.checkpoint)
         stamp, checkpoint, size = self.job.stamp, self.job.checkpoint, self.job.checkpoint.dimensions
         reader, kept = Reader(model, attention=stamp.attention), Kept(checkpoint, stamp, model.placement.device)
         first = next(iter(_batches(checkpoint, self.job.corpus.open(), stamp.window)))
         tries = (Batch(0, first.windows[-count:]) for count in range(1, len(first.windows)))
         trial = next((one for one in tries if one.tokens >= _TRIAL_TOKENS), first)
-        seconds = float("inf")
-        for _ in range(3):
-            started = time.perf_counter()
-            kept.add(reader, trial)
-            seconds = min(seconds, time.perf_counter() - started)
-        rate = trial.tokens / seconds
+        entering = _fastest(partial(kept.add, reader, trial))
+        kept.close_lists()
+        none = _fastest(partial(kept.add, reader, trial))
+        few = min(stamp.excerpts, stamp.windows)
+        share = few * (1 + math.log(stamp.windows / few)) / stamp.windows
+        rate = trial.tokens / (none + share * max(0.0, entering - none))
         neurons = size.all_ffn_neurons + (size.layers * size.attention_width if stamp.attention else 0)
         held = sum(one.nbytes for one in kept.tensors().values())
         numbers = sum(one.numel() for one in model.module.parameters()) + model.unembedding.folded.numel()

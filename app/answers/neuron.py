@@ -156,6 +156,15 @@ def activity(found: NeuronTexts) -> str:
     return f"Active on {percent(found.rate)} of tokens; {sign} in {whole_percent(most)} of its activations: {does}."
 
 
+def described(found: NeuronTexts) -> str:
+    """What a language model said of it, for a sentence; empty where none was asked."""
+    if found.description is None:
+        return ""
+    means = "The score is the rank correlation of what the words predict with texts that model was not shown"
+    told = found.description.line
+    return f"{told[0].upper()}{told[1:]}." + ("" if found.description.score is None else f" {means}.")
+
+
 def clearly_usual(found: NeuronTexts) -> Sign | None:
     """The end that is usually active; None for a neuron that is active with both, or with neither."""
     share = found.active_positive_share

@@ -150,6 +150,19 @@ def called(atlas: Catalogue, neurons: Sequence[Neuron]) -> dict[Neuron, str]:
     return {neuron: shorten(line, _LONGEST_NAME) for neuron, line in lines.items() if line}
 
 
+def names(atlas: Catalogue, neurons: Iterable[Neuron]) -> dict[Neuron, str]:
+    """The names of some neurons, as far as the catalogue has them; none where it cannot be read."""
+    there = []
+    for neuron in neurons:
+        with suppress(AtlasError):
+            atlas.layout.neuron_id(neuron)
+            there.append(neuron)
+    with suppress(AtlasError):
+        marks = atlas.marks(there)
+        return {neuron: legible(mark.name.text) for neuron, mark in marks.items() if mark.name.text}
+    return {}
+
+
 MISSING = object()
 """No stored answer; an answer may be None."""
 

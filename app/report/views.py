@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from app import charts as palette
 from app.answers import compare, search, steer, stored
-from app.answers.neuron import CASE_COLUMNS, activity, bins_frame, case_rows, how_often, spread, texts_of
+from app.answers.neuron import CASE_COLUMNS, activity, bins_frame, case_rows, described, how_often, spread, texts_of
 from app.answers.reading import reading_of
 from app.attribution.results import from_json
 from app.charts import Chart, catalogue_charts, prompt_charts
@@ -257,6 +257,7 @@ def neuron(title: str, asked: NeuronSelection, atlas: Catalogue) -> View:
     sentences = [f"{card.neuron.label}: mean logit {signed(card.mean)}, standard deviation {card.std:.2f}."]
     if texts is not None and atlas.texts is not None:
         sentences += [f"{activity(texts)} From {atlas.texts.stamp.words}.", spread(texts)]
+        sentences += [described(texts)] if texts.description is not None else []
         drawings.append((catalogue_charts.activation_histogram(bins_frame(texts), linear=False), "Its activations"))
         sheets += [_texts_sheet(texts, sign) for sign in order if texts.at(sign)]
         cases = "Signs of the gate and the up row"

@@ -36,13 +36,15 @@ from app.serving.problems import (
 from app.serving.resources import catalogue, catalogue_root, every_build, remembered
 from app.serving.settings import configuration
 from db import groups, questions, records
-from db.catalogue.builds import model_folders
+from db.catalogue.builds import GENERIC, model_folders
 from db.catalogue.export import as_json, json_fields
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
+from db.files import state_of
 from db.neuron import NEURON_PATTERN
 from db.questions import DEEPEST, MOST_LISTED, QUESTIONS, ConceptSearch, Question, Search, Span, WholeBuild
 from db.texts.records import FoundExcerpt, NamedNeuron, NeuronTexts
+from db.texts.store import DESCRIPTIONS
 
 # What the API takes and what it answers, as pydantic models.
 
@@ -223,7 +225,8 @@ async def answered(request: Request, name: str, asked: Parameters, label: str | 
         atlas = opened(asked.model)
         stamp = atlas.info
         texts = "" if atlas.texts is None else atlas.texts.path.name
-        tag = etag(stamp.model, stamp.build_id, stamp.created_at, texts, request.url.path, request.url.query)
+        beside = str([state_of(atlas.path.parent / name) for name in (GENERIC, groups.FILE, DESCRIPTIONS)])
+        tag = etag(stamp.model, stamp.build_id, stamp.created_at, texts, beside, request.url.path, request.url.query)
         headers = {"ETag": tag, "Build-Id": stamp.build_id}
         if unchanged(request, tag):
             return Response(None, 304, {**_CACHED, **headers})
@@ -337,7 +340,8 @@ def _code() -> str:
 _ABOUT = (
     "What the neurons of a language model promote and suppress, read-only. Every answer is the JSON that "
     "`python -m db … --json` prints, of the current build of a catalogue. Answers carry an ETag: send it back in "
-    "If-None-Match, and an unchanged answer is 304. Where a page is full, the header Link names the next one."
+    "If-None-Match, and an unchanged answer is 304. Where a page is full, the header Link names the next one. No model "
+    "runs here: a prompt is explained, and searched by what it activates, with `python -m app.attribution … --json`."
 )
 _PROBLEMS = {
     400: "The query cannot be read.",

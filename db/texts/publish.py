@@ -65,8 +65,8 @@ class Gathered:
         case_count: i8 [n, 4], tokens by the signs of (gate, up): ++, +-, -+, --; None without a gate.
         case_mean: f8 [n, 4]; NaN where there are no tokens.
         case_strongest: f4 [n, 4], the activation of greatest size; NaN where there are no tokens.
-        sketch: f4 [n, 512], what neurons that are active together have alike: the cosine of two rows estimates how their
-            activations correlate, to ± 0.044. Stored with four bits each.
+        sketch: f4 [n, 512], what neurons that are active together have alike: the cosine of two rows estimates how
+            their activations correlate, to ± 0.044. Stored with four bits each.
     """
 
     neuron_ids: _Array

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from db.neuron import Neuron, Sign
 from db.records import TEXTS, Named, Spread, Token, Usually, spread
+from db.token_text import legible
 
 BEFORE, AFTER = 23, 8
 """Tokens of an excerpt around its peak, at most: they are cut at the window's ends."""
@@ -157,6 +158,12 @@ class Description:
         float | None, "Rank correlation of what the description predicts with held-out activations; null: not known."
     ]
     by: Annotated[str, "The name of that model."]
+
+    @property
+    def line(self) -> str:
+        """By whom it is, what it says, and how far that holds."""
+        score = "not scored" if self.score is None else f"score {self.score:.2f}"
+        return f"described by {legible(self.by)}: {legible(self.text)} ({score})"
 
 
 @dataclass(frozen=True, slots=True)

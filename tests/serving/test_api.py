@@ -21,6 +21,7 @@ from db.catalogue.builds import set_current
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.questions import QUESTIONS, OneNeuron
+from db.texts.store import DESCRIPTIONS
 from tests.catalogues import TOKENS, make_catalogue
 from tests.serving.api_client import client, problem, shell
 
@@ -207,6 +208,10 @@ def test_an_unchanged_answer_is_not_sent_again(ask: TestClient) -> None:
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     assert ask.get("/v1/neuron/L0.F0", headers={"If-None-Match": '"other"'}).status_code == 200
     assert ask.get("/v1/neuron/L0.F1", headers={"If-None-Match": tag}).status_code == 200
+    beside = resources.catalogue().path.parent / DESCRIPTIONS
+    beside.write_text("{}\n")
+    assert ask.get("/v1/neuron/L0.F0", headers={"If-None-Match": tag}).status_code == 200, "there may be one of it now"
+    beside.unlink()
     assert problem(ask.get("/v1/neuron/L0.F99", headers={"If-None-Match": "*"}), 404)
     listed = ask.get("/v1/builds")
     assert ask.get("/v1/builds", headers={"If-None-Match": listed.headers["etag"]}).status_code == 304

@@ -15,7 +15,8 @@ from db.catalogue.builds import find_catalogue
 from db.catalogue.export import as_json, texts_frame
 from db.catalogue.store import Catalogue
 from db.neuron import Neuron, NeuronKind, Sign
-from db.texts.records import Usual
+from db.texts.records import Description, Mark, Name, Usual
+from db.texts.store import DESCRIPTIONS, add_description
 from tests.pages import component, components_of, unfolded
 from tests.texts import make_texts
 
@@ -238,6 +239,49 @@ def test_a_list_of_both_ends_begins_with_the_usual_one(texts_page, atlas, made):
         usual = counted(made, atlas, neuron.label)[0]
         assert [one.text for one in shown.chips[:3]] == [one.display for one in known[neuron].at(usual)[:3]]
         assert shown.remark == "usually raises"
+
+
+def test_what_a_model_said_of_a_neuron_is_shown_with_its_score_and_by_whom(texts_page, atlas):
+    said_of = {"L1.F3": ("odd <b>places</b>", 0.4321), "L2.F6": ("$x$ quiet", None)}
+    stamp = atlas.texts.stamp
+    try:
+        for label, (text, score) in said_of.items():
+            told = Description(label, stamp.checkpoint, stamp.texts_id, text, score, "teller-7b")
+            add_description(atlas.path.parent, told)
+        assert "Described by teller-7b: odd <b>places</b> (score 0.43)." in said(texts_page("neuron", n="L1.F3"))
+        assert "Described by teller-7b: $x$ quiet (not scored)." in said(texts_page("neuron", n="L2.F6"))
+        assert "Described by" not in said(texts_page("neuron", n="L0.F0"))
+        view = views.neuron("L1.F3", NeuronSelection("L1.F3"), atlas)
+        assert any("teller-7b: odd <b>places</b> (score 0.43)" in one for one in view.sentences)
+        assert b"odd &lt;b&gt;places" in views.html("L1.F3", [view], atlas, "")
+        assert as_json(atlas.texts.of(Neuron.parse("L1.F3")))["described_by"] == "teller-7b"
+    finally:
+        (atlas.path.parent / DESCRIPTIONS).unlink()
+
+
+def test_saved_neurons_and_notes_have_their_names(texts_page, atlas, monkeypatch):
+    first, second, plain = (Neuron.parse(label) for label in LABELS)
+    beyond = Neuron.parse("L99.F0")
+    names = {first: "<b>seas</b> $x$", second: "rivers"}
+
+    def marks(_atlas, neurons):
+        return {one: Mark(None, Name(names.get(one), None, None, None)) for one in neurons}
+
+    monkeypatch.setattr(Catalogue, "marks", marks)
+    assert stored.names(atlas, [first, second, plain, beyond]) == names
+    workspace, model = stored.workspace_to_write(), atlas.info.model
+    kept = workspace.new_collection("mine").id
+    for neuron in (first, second, plain, beyond):
+        workspace.collect_neuron(kept, model, neuron)
+    workspace.write_note(model, first, "what people call it", among=stored.noted_among(workspace, atlas))
+    shown = [one.value.replace("\\", "") for one in texts_page("saved", **{"in": kept}).markdown]
+    assert [one for one in shown if one in ("what people call it", *names.values())] == [
+        "what people call it",
+        "rivers",
+    ]
+    notes = said(texts_page("saved"))
+    assert "what people call it" in notes
+    assert "named from its tokens and texts: <b>seas</b> $x$" in notes
 
 
 def test_what_people_call_a_neuron_wins(texts_page, atlas, monkeypatch):

@@ -39,6 +39,8 @@ def activating_texts(
     st.header("Texts that activate it", anchor=False)
     stamp = atlas.texts.stamp
     st.markdown(literal(answers.activity(found)))
+    if found.description is not None:
+        st.markdown(literal(answers.described(found)))
     described = f": {stamp.description}" if stamp.description else ""
     st.caption(literal(f"From {stamp.documents:,} documents, {stamp.words}{described}."))
     for column, sign in zip(st.columns(2, gap="large"), order, strict=True):

@@ -185,12 +185,16 @@ def _collection(
         )
     for one in contents.analyses:
         _analysis(one, collections, chosen, atlas)
+    here = [neuron for model, neuron in contents.neurons if model == atlas.info.model]
+    names = stored.names(atlas, here) | stored.called(atlas, here)
     for model, neuron in contents.neurons:
         with st.container(border=True):
             items = [link(neuron.label, navigation.href("neuron", NeuronSelection(neuron.label)))]
             chips(items, key=f"neuron_{model}_{neuron.label}", here=HERE, label=f"neuron {neuron.label}")
             if model != atlas.info.model:
                 st.caption(literal(f"of {model}"))
+            elif neuron in names:
+                st.markdown(literal(names[neuron]))
             _neuron_menu(model, neuron, collections, chosen)
 
 
@@ -209,18 +213,22 @@ def _notes(
     ]
     if items:
         chips(items, key="tags", here=HERE, label="tags")
-    for note in workspace.notes(selection.text, tag=tag, model=model, among=among, limit=SAVED_ROWS):
-        _note(note, collections)
+    notes = workspace.notes(selection.text, tag=tag, model=model, among=among, limit=SAVED_ROWS)
+    names = stored.names(atlas, [note.neuron for note in notes])
+    for note in notes:
+        _note(note, collections, names.get(note.neuron, ""))
     if total > SAVED_ROWS:
         st.caption(f"The {SAVED_ROWS} that changed last. Search for words or choose a tag to see others.")
 
 
-def _note(note: NeuronNote, collections: tuple[Collection, ...]) -> None:
+def _note(note: NeuronNote, collections: tuple[Collection, ...], name: str) -> None:
     with st.container(border=True):
         label = note.neuron.label
         items = [link(label, navigation.href("neuron", NeuronSelection(label)))]
         items += [link(tag, navigation.href(HERE, SavedSelection(tag=tag))) for tag in note.tags]
         chips(items, key=f"note_{label}", here=HERE, label=f"note on {label}")
+        if name:
+            st.caption(literal(f"named from its tokens and texts: {name}"))
         if note.text:
             st.markdown(literal(shorten(note.text, _NOTE)))
         _neuron_menu(note.model, note.neuron, collections, None)
