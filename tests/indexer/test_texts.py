@@ -247,7 +247,7 @@ def test_the_command_publishes_and_a_second_run_has_nothing_to_do(corpus, catalo
     assert not list((catalogue / "llama").glob("work-*"))
 
 
-TRIAL = 3  # batches that are counted for the estimate
+TRIAL = 4  # batches that are counted for the estimate
 
 
 def noted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
