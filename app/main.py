@@ -25,7 +25,8 @@ _STYLE = (
     "padding-bottom: 0.3rem; "
     "mask-image: linear-gradient(to left, transparent, black 2.5rem) } "
     ".st-key-search_filters > *, .st-key-tools > * { flex: none; width: auto } .st-key-tools { padding-left: 2px } "
-    ".st-key-concept_box { max-height: 13rem; overflow-y: auto } }"
+    ".st-key-concept_box { max-height: 13rem; overflow-y: auto; padding-bottom: 2rem; "
+    "mask-image: linear-gradient(to top, transparent, black 2rem) } }"
     # Several fields with steps side by side would have buttons of the same names; the arrow keys step too.
     '[class*="st-key-steer_"] button[data-testid^="stNumberInputStep"] { display: none }'
     '[data-testid="stHeading"] h2 { padding: 0.4rem 0 }'

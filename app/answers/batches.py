@@ -1,11 +1,11 @@
 """Many prompts: what was typed or opened from a file, each prompt's analysis, and which neurons stand in many lists."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,11 @@ from db.workspace.records import ROLES
 arrow, parquet = lazy_import("pyarrow"), lazy_import("pyarrow.parquet")
 batch = lazy_import("app.attribution.batch")
 
+if TYPE_CHECKING:
+    from app.attribution.measured import Means
+    from indexer.language_model import LanguageModel
+
+T = TypeVar("T")
 MAX_PROMPTS = 50
 MAX_ROWS = 5000
 _MAX_UNPACKED = 512 * 2**20  # bytes
@@ -78,8 +83,9 @@ class Aggregate:
         failed: prompts that could not be analysed, and why.
         models: whose analyses they are: names, and identities of checkpoints, empty in files of older versions.
         said: of each prompt that was analysed, what the model says.
-        together: by kind, what each answer lost without its ten strongest neurons, and on average without as many
-            random ones of the same layers, nats; empty where nothing was measured.
+        together: by kind, what each answer lost without ten neurons, and on average without as many random ones of the
+            same layers, nats; empty where nothing was measured.
+        no_means: why no neuron was replaced by its mean; empty where that is as asked.
     """
 
     frame: pd.DataFrame
@@ -87,19 +93,13 @@ class Aggregate:
     failed: tuple[tuple[str, str], ...]
     models: tuple[tuple[str, str], ...]
     said: tuple[Said, ...] = ()
-    together: dict[NeuronKind, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    together: sets.Pairs = field(default_factory=dict)
+    no_means: str = ""
 
     @property
     def controls(self) -> str:
         """What the strongest hold together, beside random neurons; empty where nothing was measured."""
-        found = []
-        for kind, pairs in self.together.items():
-            strongest, random = np.array(pairs).T
-            found.append(
-                f"without the ten strongest {kind.words} neurons of its list an answer loses {_spread(strongest)}, "
-                f"without as many random ones of the same layers {_spread(random)}"
-            )
-        return f"Mean over {self.prompts} prompts ± deviation, nats: {'; '.join(found)}." if found else ""
+        return sets.controls({"an answer": self.together}, sets.OF_LISTS, nats)
 
     def is_of(self, atlas: Catalogue) -> bool:
         """Whether all are of the catalogue's model, so that its tokens are those of their neurons."""
@@ -109,22 +109,14 @@ class Aggregate:
         )
 
 
-def _spread(values: np.ndarray) -> str:
-    return f"{nats(float(values.mean()))} ± {values.std():.3f}"
-
-
-def aggregate_of(rows: list[dict[str, Any]]) -> Aggregate:
+def aggregate_of(rows: list[dict[str, Any]], no_means: str = "") -> Aggregate:
     """Rows as `row` and `read_upload` make them, put together."""
     failed = tuple((one["prompt"], one["error"]) for one in rows if "error" in one)
     analysed = [one for one in rows if "error" not in one]
     models = sorted({(one.get("model", ""), one.get("checkpoint") or "") for one in analysed})
     said = tuple(map(said_of, analysed))
-    together: dict[NeuronKind, tuple[tuple[float, float], ...]] = {}
-    for kind in NeuronKind:
-        found = [one["together"][kind] for one in analysed if kind in (one.get("together") or ())]
-        if pairs := tuple((one["effect"], float(np.mean(one["controls"]))) for one in found if one["controls"]):
-            together[kind] = pairs
-    return Aggregate(aggregate_frame(rows), len(said), failed, tuple(models), said, together)
+    together = sets.together_of(analysed)
+    return Aggregate(aggregate_frame(rows), len(said), failed, tuple(models), said, together, no_means)
 
 
 Tell = Callable[[float, str], None]
@@ -186,56 +178,36 @@ def known_aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...], measure: bo
 def aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...], measure: bool, tell: Tell) -> Aggregate:
     """The lists of many prompts, put together; analyses each prompt that was not analysed before."""
     found = rows(atlas, asked, measure, tell, 0.75 if measure else 1.0)
-    if measure:
-        found = _at_means(atlas, asked, found, tell)
-    tell(1.0, "Putting their lists together …")
-    key = (atlas.info.build_id, asked, measure)
-    return resources.workshop().result("aggregate", key, lambda _report: aggregate_of(found))
-
-
-_FFN_LISTS = ("ffn_value_neurons", "ffn_suppressing_neurons")
-
-
-def _at_means(
-    atlas: Catalogue, asked: tuple[PromptLine, ...], found: list[dict[str, Any]], tell: Tell
-) -> list[dict[str, Any]]:
-    """The rows with what each listed FFN neuron does where it is replaced by its mean over these prompts; as they are
-    where there is one prompt, or a family whose activations cannot be replaced.
-    """
     usable = tuple(line for line, one in zip(asked, found, strict=True) if "error" not in one)
-    shop, build = resources.workshop(), atlas.info.build_id
+    over = _means(atlas, usable) if measure else ""
+    for done, (line, one) in enumerate(zip(asked, found, strict=True)):
+        if not isinstance(over, str) and "error" not in one:
+            tell(0.75 + done / len(asked) / 4, f"Its neurons at their means, {done + 1} of {len(asked)}")
+            at_means = partial(batch.at_means, line=line, row=one, settings=_settings(line, False), means=over)
+            found[done] = _figures(atlas, ("at means", line, usable), at_means)
+    tell(1.0, "Putting their lists together …")
+    key, no_means = (atlas.info.build_id, asked, measure), over if isinstance(over, str) else ""
+    return resources.workshop().result("aggregate", key, lambda _report: aggregate_of(found, no_means))
 
-    def means(report: Report) -> Any:
-        model = resources.ready(atlas, report)
-        return batch.means_over(model, _reported(usable, report), explain.settings_of(PromptSelection("")))
 
-    def effects(line: PromptLine, neurons: list[Neuron], over: Any, report: Report) -> list[float]:
-        model = resources.ready(atlas, report)
-        made: list[float] = batch.effects_of_means(model, line, _settings(line, False), over, neurons)
+def _means(atlas: Catalogue, usable: tuple[PromptLine, ...]) -> "Means | str":
+    """`batch.means_over` prompts."""
+
+    def make(report: Report) -> "Means | str":
+        settings, model = explain.settings_of(PromptSelection("")), resources.ready(atlas, report)
+        made: Means | str = batch.means_over(model, usable, settings, report)
         return made
 
-    over = shop.result("figures", (build, "means", usable), means) if len(usable) > 1 else None
-    if over is None:
-        return found
-    changed = []
-    for done, (line, one) in enumerate(zip(asked, found, strict=True)):
-        if "error" in one:
-            changed.append(one)
-            continue
-        tell(0.75 + done / len(asked) / 4, f"Its neurons at their means, {done + 1} of {len(asked)}")
-        listed = {name: one.get(name) or [] for name in _FFN_LISTS}
-        neurons = [Neuron.parse(each["neuron"]) for some in listed.values() for each in some]
-        key = (build, "at means", line, usable)
-        figures = iter(shop.result("figures", key, partial(effects, line, neurons, over)))
-        new = {name: [each | {"effect_of_mean": next(figures)} for each in some] for name, some in listed.items()}
-        changed.append(one | new)
-    return changed
+    return resources.workshop().result("figures", (atlas.info.build_id, "means", usable), make)
 
 
-def _reported(lines: Sequence[PromptLine], report: Report) -> Iterator[PromptLine]:
-    for done, line in enumerate(lines):
-        report(f"Means over these prompts, {done + 1} of {len(lines)} …")
-        yield line
+def _figures(atlas: Catalogue, key: tuple[Hashable, ...], find: Callable[["LanguageModel"], T]) -> T:
+    """What is found of one prompt by the model; made once."""
+
+    def make(report: Report) -> T:
+        return find(resources.ready(atlas, report))
+
+    return resources.workshop().result("figures", (atlas.info.build_id, *key), make)
 
 
 # One set of prompts against another.
@@ -269,6 +241,18 @@ class Compared:
         return "effect_p" in self.frame
 
     @property
+    def controls(self) -> str:
+        """What ten neurons hold together in either set, beside random ones; empty where nothing was measured."""
+        held = self.first.together, self.second.together
+        which = sets.PARTICULAR if self.everywhere else sets.OF_LISTS
+        return sets.controls(dict(zip(sets.ANSWERS, held, strict=True)), which, nats)
+
+    @property
+    def no_means(self) -> str:
+        """Why no neuron was replaced by its mean; empty where that is as asked."""
+        return self.first.no_means
+
+    @property
     def how(self) -> str:
         """How the figures were found and what they can say, in a few sentences."""
         sizes = self.first.prompts, self.second.prompts
@@ -287,13 +271,15 @@ class Compared:
         )
 
 
-def compared_of(first: list[dict[str, Any]], second: list[dict[str, Any]], figures: Figures | None = None) -> Compared:
+def compared_of(
+    first: list[dict[str, Any]], second: list[dict[str, Any]], figures: Figures | None = None, no_means: str = ""
+) -> Compared:
     """Two sets of rows, by their lists where there are no `figures` of their usable prompts.
 
     Raises:
         AtlasError: they are of different models, or a set has no usable prompt.
     """
-    both = aggregate_of(first), aggregate_of(second)
+    both = aggregate_of(first, no_means), aggregate_of(second)
     if both[0].prompts and both[1].prompts and both[0].models != both[1].models:
         raise AtlasError("The two sets are of different models, so that their neurons are not the same ones.")
     usable = [one for one in (*first, *second) if "error" not in one]
@@ -316,31 +302,30 @@ def compared(
     known: Compared | None = shop.known("aggregate", key)
     if known is not None:
         return known
-    made = rows(atlas, first, False, tell, 0.25), rows(atlas, second, False, tell, 0.25)
-    usable = [(line, one) for line, one in zip(first + second, made[0] + made[1], strict=True) if "error" not in one]
-    neurons = listed_figures([one for _, one in usable]).neurons
+    made = rows(atlas, first, False, tell, 0.25) + rows(atlas, second, False, tell, 0.25)
+    usable = [place for place, one in enumerate(made) if "error" not in one]
+    neurons = listed_figures([made[place] for place in usable]).neurons
+    lines = tuple((first + second)[place] for place in usable)
+    over = _means(atlas, lines) if measure else ""
     found = []
-    for done, (line, _) in enumerate(usable):
-        tell(0.5 + done / len(usable) / 2, f"Its neurons on every prompt, {done + 1} of {len(usable)}")
-        found.append(_figures(atlas, line, neurons, measure))
+    for done, line in enumerate(lines):
+        tell(0.5 + done / len(lines) / 3, f"Its neurons on every prompt, {done + 1} of {len(lines)}")
+        means = None if isinstance(over, str) else over
+        on = partial(batch.figures_on, line=line, settings=_settings(line, measure), neurons=neurons, means=means)
+        found.append(_figures(atlas, (line, neurons, means and lines, measure), on))
+    figures = batch.figures_of(found, neurons) if found else None
+    if figures and measure:
+        chosen = sets.most_particular(figures, np.array(usable) < len(first))
+        for done, (place, line) in enumerate(zip(usable, lines, strict=True)):
+            tell(0.8 + done / len(lines) / 5, f"Ten neurons at once, and random ones, {done + 1} of {len(lines)}")
+            on = partial(batch.together_on, line=line, settings=_settings(line, measure), chosen=chosen)
+            made[place] |= _figures(atlas, (line, str(chosen)), on)
+    why = over if isinstance(over, str) else ""
 
     def make(_report: Report) -> Compared:
-        figures = batch.figures_of(found, neurons) if found else None
-        return compared_of(*made, figures)
+        return compared_of(made[: len(first)], made[len(first) :], figures, why)
 
     return shop.result("aggregate", key, make)
-
-
-def _figures(
-    atlas: Catalogue, asked: PromptLine, neurons: tuple[Neuron, ...], measure: bool
-) -> tuple[list[float], list[float] | None]:
-    def make(report: Report) -> tuple[list[float], list[float] | None]:
-        model = resources.ready(atlas, report)
-        found: tuple[list[float], list[float] | None]
-        found = batch.figures_on(model, asked, _settings(asked, measure), neurons)
-        return found
-
-    return resources.workshop().result("figures", (atlas.info.build_id, asked, neurons, measure), make)
 
 
 # What is shown of them.
@@ -381,6 +366,7 @@ class Particular:
         second: in the other.
         difference: of the two.
         effect: difference of the mean measured effects; None where these are not known.
+        of_mean: likewise where it was replaced by its mean over both sets, not by nothing.
         p: see `sets.permutation_p`; of the measured difference where that is known of all, else of the scores'.
         q: see `sets.false_discoveries`.
         tokens: its strongest tokens; None where the catalogue has no such neuron, or the file is of another model.
@@ -391,6 +377,7 @@ class Particular:
     second: float
     difference: float
     effect: float | None
+    of_mean: float | None
     p: float
     q: float
     tokens: NeuronTokens | None
@@ -421,14 +408,13 @@ def particular(found: Compared, asked: ManySelection, atlas: Catalogue | None) -
     frame = found.frame
     if asked.role in set(NeuronKind):
         frame = frame[frame["kind"] == asked.role]
-    columns = ["mean_a", "mean_b", "difference", "effect_difference", "effect_p", "effect_q"]
-    if not found.is_measured:
-        columns[-2:] = ["p", "q"]
+    columns = ["mean_a", "mean_b", "difference", "effect_difference", f"{sets.OF_MEAN}_difference"]
+    columns += ["effect_p", "effect_q"] if found.is_measured else ["p", "q"]
     missing = [None] * len(frame)
     figures = zip(frame["neuron"], *(frame.get(name, missing) for name in columns), strict=True)
     rows = [
-        Particular(Neuron.parse(label), first, second, difference, _number(effect), p, q, None)
-        for label, first, second, difference, effect, p, q in figures
+        Particular(Neuron.parse(label), first, second, difference, _number(effect), _number(of_mean), p, q, None)
+        for label, first, second, difference, effect, of_mean, p, q in figures
     ]
     return _asked_for(rows, asked, atlas)
 
@@ -457,6 +443,7 @@ class _Entry(BaseModel):
     score: FiniteFloat
     activation: FiniteFloat | None = None
     effect: FiniteFloat | None = None
+    effect_of_mean: FiniteFloat | None = None
 
 
 class _Token(BaseModel):

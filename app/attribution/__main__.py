@@ -250,7 +250,8 @@ def _many(options: Namespace, model: "LanguageModel") -> str:
     if options.json:
         return table.to_json(orient="records", force_ascii=False) or "[]"
     best = table.groupby("role", sort=False).head(10)
-    return f"{_shown(said)}\n\n{_shown(best)}" if len(best) else "no neurons"
+    held = sets.controls({"an answer": sets.together_of(rows)}, sets.OF_LISTS)
+    return "\n\n".join(filter(None, [_shown(said), held, _shown(best)])) if len(best) else "no neurons"
 
 
 def _said(rows: list[dict[str, Any]], out: Path) -> "pd.DataFrame":
@@ -284,9 +285,12 @@ def _sets(options: Namespace, model: "LanguageModel") -> str:
     others = len(said) - count
     table = sets.specificity(figures, np.arange(len(said)) < count)
     least = sets.least_p(count, others)
+    usable = [row for row in rows if "error" not in row]
+    held = [sets.together_of(some) for some in (usable[:count], usable[count:])]
     if options.out.suffix.lower() == ".json" or options.json:
         said["set"] = ["first"] * count + ["second"] * others
-        found = {"first": count, "second": others, "least_p": least}
+        found: dict[str, Any] = {"first": count, "second": others, "least_p": least}
+        found |= {"together": dict(zip(("first", "second"), held, strict=True))} if any(held) else {}
         found |= {"prompts": json.loads(export.to_json(said)), "neurons": json.loads(export.to_json(table))}
     if options.out.suffix.lower() != ".json":
         export.write(table, options.out, None)
@@ -300,6 +304,7 @@ def _sets(options: Namespace, model: "LanguageModel") -> str:
             "",
             f"{len(table):,} neurons, scored on all {len(said)} prompts, are in {options.out}. Of these sets ({count} "
             f"and {others} prompts) p can be no less than {least:.2g}.",
+            *filter(None, [sets.controls(dict(zip(sets.ANSWERS, held, strict=True)), sets.PARTICULAR)]),
             "Most particular to the first set:",
             _shown(table.head(10)),
             "to the second set:",

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from app.attribution.measured import Means, mixed
+from app.attribution.measured import Means
 from app.attribution.prompt import position_of
 from app.attribution.results import SublayerScores, ValueNeuron
 from app.attribution.run import PromptRun
@@ -120,12 +120,19 @@ def zeroed(model: LanguageModel, parts: Sequence[Part]) -> Iterator[Changes]:
         yield changes
 
 
+def why_fixed(model: LanguageModel) -> str:
+    """Why activations cannot be replaced; empty where they can."""
+    if not model.architecture.has_post_norms:
+        return ""
+    return (
+        f"In models of the family “{model.family}” a norm stands behind attention and FFN, and what it divides by "
+        "depends on the activation."
+    )
+
+
 def _require_free_activations(model: LanguageModel, advice: str) -> None:
-    if model.architecture.has_post_norms:
-        raise AtlasError(
-            f"{advice}. In models of the family “{model.family}” a norm stands behind attention and FFN, and what it "
-            "divides by depends on the activation."
-        )
+    if why := why_fixed(model):
+        raise AtlasError(f"{advice}. {why}")
 
 
 def _written(model: LanguageModel, sub_layer: SubLayer) -> nn.Module:
@@ -313,22 +320,27 @@ def part_scores(run: PromptRun, parts: Sequence[Part]) -> list[float]:
     return scores
 
 
-def _contribution(run: PromptRun, part: Part) -> Float[Tensor, " d"]:
+def _contribution(run: PromptRun, part: Part, means: Means | None = None) -> Float[Tensor, " d"]:
+    """All that a part adds; with means, how far that is from what it adds where it is active as on average."""
     stream, weights, layer = run.stream, run.model.weights, part.layer
     check_exists(part, run.model.dimensions)
-    if part.whole:
+    if means is not None and part.position is not None:
+        raise AtlasError("What was taken from one source position has no mean. Name the head or neuron without @.")
+    if part.whole and means is None:  # else the bias, which is the same in every prompt, stays
         outputs = stream.ffn_output if part.kind is NeuronKind.FFN else stream.attention_output
         return outputs[layer, stream.position]
     here = _neurons(run.model.dimensions, part)
     if part.kind is NeuronKind.FFN:
-        rows = torch.arange(run.model.dimensions.ffn_width)[here]
-        return stream.ffn_activation[layer, stream.position, rows] @ weights.ffn_values(layer, rows)
+        rows = torch.arange(run.model.dimensions.ffn_neurons(layer))[here]
+        active = stream.ffn_activation[layer, stream.position, rows]
+        return (active if means is None else active - means.ffn[layer, rows]) @ weights.ffn_values(layer, rows)
     active = stream.attention_activation(layer)  # [H, T, D]
     if part.position is None:
         active = active.sum(dim=1)
     else:
         active = active[:, position_of(part.position, active.shape[1], "source position")]
-    return active.flatten()[here] @ weights.attention_values(layer)[here]
+    active = active.flatten() if means is None else active.flatten() - means.attention[layer]
+    return active[here] @ weights.attention_values(layer)[here]
 
 
 # Effects. A score says what a contribution does to the logits directly; a measured effect includes whatever later
@@ -474,13 +486,11 @@ class Effects:
         """Effect of all that each part adds at the analysed position, of an attention neuron from every source position
         together, nats; the measured counterpart of `part_scores`.
         """
-        if self.means is not None:
-            return self.together([[part] for part in parts])
         found = [0.0] * len(parts)
         for kind in NeuronKind:
             places = [place for place, part in enumerate(parts) if part.kind is kind]
             if places:
-                contributions = torch.stack([_contribution(self.run, parts[place]) for place in places])
+                contributions = torch.stack([_contribution(self.run, parts[place], self.means) for place in places])
                 layers = torch.tensor([parts[place].layer for place in places])
                 for some, effects in self.measure(kind, layers, contributions.__getitem__):
                     for number, effect in zip(some.tolist(), effects.tolist(), strict=True):
@@ -491,18 +501,17 @@ class Effects:
         """Effect of every head at the analysed position, nats."""
         size, contributions = self.run.model.dimensions, self.run.head_contributions
         if self.means is not None:
-            mean = self.means.attention.view(size.layers, size.heads, 1, size.head_dim)
-            values = torch.stack([self._values(NeuronKind.ATTENTION, layer) for layer in range(size.layers)])
-            contributions = contributions - (mean @ values.unflatten(1, (size.heads, size.head_dim)))[:, :, 0]
+            parts = [Part(layer, NeuronKind.ATTENTION, head) for layer, head in np.ndindex(size.layers, size.heads)]
+            return np.array(self.parts(parts)).reshape(size.layers, size.heads)
         return array(self._all(NeuronKind.ATTENTION, contributions.flatten(0, 1), size.heads).view(-1, size.heads))
 
     def sublayers(self) -> SublayerScores:
         """Effect of every sub-layer's whole output at the analysed position, nats."""
         stream, here = self.run.stream, self.run.stream.position
         attention, ffn = stream.attention_output[:, here], stream.ffn_output[:, here]
-        if self.means is not None:  # the bias, which is the same in every prompt, stays
-            attention = self._written(NeuronKind.ATTENTION, mixed(self.run) - self.means.attention)
-            ffn = self._written(NeuronKind.FFN, self.run.ffn.activations - self.means.ffn)
+        if self.means is not None:
+            kinds, layers = (NeuronKind.ATTENTION, NeuronKind.FFN), range(len(ffn))
+            return SublayerScores(*(np.array(self.parts([Part(layer, kind) for layer in layers])) for kind in kinds))
         return SublayerScores(
             array(self._all(NeuronKind.ATTENTION, attention, 1)), array(self._all(NeuronKind.FFN, ffn, 1))
         )
@@ -514,13 +523,6 @@ class Effects:
             found[some] = effects
         return found
 
-    def _values(self, kind: NeuronKind, layer: int) -> Float[Tensor, "neurons d"]:
-        return self.run.entries(kind).values(layer)
-
-    def _written(self, kind: NeuronKind, active: Float[Tensor, "L neurons"]) -> Float[Tensor, "L d"]:
-        values = (self._values(kind, layer) for layer in range(len(active)))
-        return torch.stack([one[: len(here)] @ here for one, here in zip(active, values, strict=True)])
-
     def together(self, sets: Sequence[Sequence[Part]]) -> list[float]:
         """Effect of each set of parts, all of a set at once; nats. One token for each set, through all layers.
 
@@ -531,8 +533,6 @@ class Effects:
             AtlasError: the model has no such part, or it has no mean.
         """
         stream, size = self.run.stream, self.run.model.dimensions
-        if self.means is not None and any(part.position is not None for parts in sets for part in parts):
-            raise AtlasError("What was taken from one source position has no mean. Name the head or neuron without @.")
         rows = rows_for(self.run.settings.memory_mb, size.vocabulary)
         found: list[float] = []
         for start in range(0, len(sets), rows):
@@ -569,7 +569,7 @@ class Effects:
                     added[row] = (what.biases.get(place, 1.0) - 1) * bias
                 for part in parts:
                     if part.position is not None and (part.layer, part.kind) == place:
-                        taken[row] += _contribution(self.run, part) / size.residual_multiplier
+                        taken[row] += _contribution(self.run, part, means) / size.residual_multiplier
             values = None
             if means is not None:
                 mean = means.ffn if kind is NeuronKind.FFN else means.attention

@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from app.attribution.ablation import Effects, part_scores
+from app.attribution.ablation import Effects, part_scores, why_fixed
 from app.attribution.analysis import analyse
-from app.attribution.measured import Means
+from app.attribution.form import written
+from app.attribution.measured import Means, together_of
 from app.attribution.prompt import PromptLine, Settings, lines_of, valid_unicode
 from app.attribution.results import to_json
-from app.attribution.run import Ranges, run_prompt
-from app.attribution.sets import VARIED, Figures, generic_neurons, listed_figures
+from app.attribution.run import PromptRun, Ranges, run_prompt
+from app.attribution.sets import OF_MEAN, VARIED, Figures, generic_neurons, listed_figures, most_particular
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Part
 from db.records import Generic, short_identity
@@ -135,7 +136,7 @@ def analyse_batch(
         progress: see `Progress`.
 
     Returns:
-        The rows, one a prompt.
+        The rows, one a prompt; where effects are measured also with those of means (`at_means`).
 
     Raises:
         AtlasError: the ending is unknown, or the file cannot be written.
@@ -149,11 +150,12 @@ def analyse_batch(
         with part.open("a", encoding="utf-8") as file:
             for place in progress(range(len(rows), len(prompts)), len(rows), len(prompts)):
                 row = _row(model, prompts[place], settings, ranges)
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+                file.write(_line(row))
                 file.flush()
                 rows.append(row)
-        if out.suffix.lower() == ".parquet":
-            _write_parquet(rows, part)
+        if settings.measure:
+            rows = _at_means(model, prompts, rows, settings, say, progress)
+        _write(rows, part, parquet=out.suffix.lower() == ".parquet")
         part.replace(out)
         stamp.unlink(missing_ok=True)
     except OSError as error:
@@ -174,41 +176,80 @@ def _row(model: LanguageModel, line: PromptLine, settings: Settings, ranges: Ran
 # Neurons replaced by their means over the prompts, instead of by nothing.
 
 
-def means_over(model: LanguageModel, lines: Iterable[PromptLine], settings: Settings) -> Means | None:
-    """How active neurons are over prompts that can be explained; each is run, and let go of before the next. None for a
-    family whose activations cannot be replaced.
-
-    Raises:
-        AtlasError: there are none.
+def means_over(
+    model: LanguageModel,
+    lines: Sequence[PromptLine],
+    settings: Settings,
+    report: Callable[[str], None] = lambda _stage: None,
+) -> Means | str:
+    """How active neurons are over prompts that can be explained; each is run, and let go of before the next. A sentence
+    where there are no such means: of a family whose activations cannot be replaced, or of fewer than two prompts.
     """
-    if model.architecture.has_post_norms:
-        return None
-    with torch.inference_mode():
-        return Means.over(run_prompt(model, line.prompt, line.applied(settings)) for line in lines)
+    why = why_fixed(model)
+
+    def run(done: int, line: PromptLine) -> PromptRun:
+        report(f"Means over these prompts, {done} of {len(lines)} …")
+        with torch.inference_mode():
+            return run_prompt(model, line.prompt, line.applied(settings))
+
+    if why or len(lines) < 2:
+        return f"No neuron was replaced by its mean. {why or 'Means are taken over two prompts or more.'}"
+    return Means.over(run(*one) for one in enumerate(lines, 1))
 
 
-def effects_of_means(
-    model: LanguageModel, line: PromptLine, settings: Settings, means: Means, neurons: Sequence[Neuron]
-) -> list[float]:
-    """What the answer of a prompt loses with each FFN neuron at its mean instead, at the analysed position; nats.
+def at_means(
+    model: LanguageModel, line: PromptLine, row: dict[str, Any], settings: Settings, means: Means
+) -> dict[str, Any]:
+    """The row of a prompt with what its answer loses where a listed FFN neuron that was measured is at its mean instead
+    of nothing, at the analysed position; nats. An attention neuron has no mean at one source position.
 
     Raises:
         AtlasError: the prompt cannot be explained.
     """
+    lists = {name: row[name] for name in ("ffn_value_neurons", "ffn_suppressing_neurons") if row.get(name)}
+    known = [one["neuron"] for some in lists.values() for one in some if one.get("effect") is not None]
     with torch.inference_mode():
         run = run_prompt(model, line.prompt, line.applied(settings))
-        numbers = torch.tensor([run.ffn.numbers(one)[0] for one in neurons], dtype=torch.long)
-        return Effects.of(run, means=means).entries(NeuronKind.FFN, numbers).tolist()
+        effects = Effects.of(run, means=means).parts([Part.parse(label) for label in known])
+    found = dict(zip(known, effects, strict=True))
+
+    def changed(one: dict[str, Any]) -> dict[str, Any]:
+        return one | {OF_MEAN: found[one["neuron"]]} if one["neuron"] in found else one
+
+    return row | {name: list(map(changed, some)) for name, some in lists.items()}
+
+
+def _at_means(
+    model: LanguageModel,
+    lines: list[PromptLine],
+    rows: list[dict[str, Any]],
+    settings: Settings,
+    say: Callable[[str], None],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    usable = [place for place, row in enumerate(rows) if "error" not in row]
+    means = means_over(model, [lines[place] for place in usable], settings)
+    if isinstance(means, str):
+        say(means)
+        return rows
+    found = list(rows)
+    for place in progress(usable, 0, len(usable)):
+        found[place] = at_means(model, lines[place], rows[place], settings, means)
+    return found
 
 
 # A set of prompts against another.
 
 
+FiguresOn = tuple[list[float], list[float] | None, list[float] | None]
+
+
 def figures_on(
-    model: LanguageModel, line: PromptLine, settings: Settings, neurons: Iterable[Neuron]
-) -> tuple[list[float], list[float] | None]:
-    """The score of each neuron on one prompt and, where `settings.measure` is not 0, its measured effect, nats; of an
-    attention neuron what it wrote from all source positions together.
+    model: LanguageModel, line: PromptLine, settings: Settings, neurons: Iterable[Neuron], means: Means | None = None
+) -> FiguresOn:
+    """The score of each neuron on one prompt and, where `settings.measure` is not 0, its measured effect, and that of
+    its mean in its place where there are means; nats. Of an attention neuron what it wrote from all source positions
+    together.
 
     Raises:
         AtlasError: the prompt cannot be explained.
@@ -216,14 +257,31 @@ def figures_on(
     parts = [Part.of(one) for one in neurons]
     with torch.inference_mode():
         run = run_prompt(model, line.prompt, line.applied(settings))
-        return part_scores(run, parts), Effects.of(run).parts(parts) if settings.measure else None
+        if not settings.measure:
+            return part_scores(run, parts), None, None
+        effects = Effects.of(run)
+        of_means = None if means is None else replace(effects, means=means).parts(parts)
+        return part_scores(run, parts), effects.parts(parts), of_means
 
 
-def figures_of(found: Iterable[tuple[list[float], list[float] | None]], neurons: tuple[Neuron, ...]) -> Figures:
+def figures_of(found: Iterable[FiguresOn], neurons: tuple[Neuron, ...]) -> Figures:
     """What `figures_on` says of each prompt, put together."""
-    scores, effects = zip(*found, strict=True)
-    measured = None if None in effects else np.array(effects)
-    return Figures(neurons, np.array(scores), measured, everywhere=True)
+    scores, *measured = zip(*found, strict=True)
+    effects, of_means = (None if None in some else np.array(some) for some in measured)
+    return Figures(neurons, np.array(scores), effects, everywhere=True, of_means=of_means)
+
+
+def together_on(
+    model: LanguageModel, line: PromptLine, settings: Settings, chosen: dict[NeuronKind, list[Neuron]]
+) -> dict[str, Any]:
+    """What the answer of one prompt loses without the chosen neurons of each kind, beside random ones; as in a row.
+
+    Raises:
+        AtlasError: the prompt cannot be explained.
+    """
+    with torch.inference_mode():
+        effects = Effects.of(run_prompt(model, line.prompt, line.applied(settings)))
+        return {"together": {kind.value: written(together_of(effects, some)) for kind, some in chosen.items()}}
 
 
 def analyse_sets(
@@ -238,7 +296,8 @@ def analyse_sets(
     progress: Progress = _silent,
 ) -> tuple[list[dict[str, Any]], int, Figures]:
     """Two sets of prompts: each prompt analysed, then the neurons whose scores vary most over all of them scored on
-    every prompt, and measured there where `settings.measure` is not 0.
+    every prompt, and measured there where `settings.measure` is not 0; then the rows also say what their answers lose
+    without the ten of each kind that are most particular to the first set (`sets.most_particular`).
 
     Args:
         model: the model.
@@ -260,10 +319,17 @@ def analyse_sets(
     rows = analyse_batch(model, lines, lists, out, ranges=ranges, say=say, progress=progress)
     usable = [place for place, row in enumerate(rows) if "error" not in row]
     neurons = listed_figures([rows[place] for place in usable]).neurons
-    found = [
-        figures_on(model, lines[usable[at]], settings, neurons) for at in progress(range(len(usable)), 0, len(usable))
-    ]
-    return rows, sum(place < len(first) for place in usable), figures_of(found, neurons)
+    means = means_over(model, [lines[place] for place in usable], settings) if settings.measure else None
+    if isinstance(means, str):
+        say(means)
+        means = None
+    found = [figures_on(model, lines[place], settings, neurons, means) for place in progress(usable, 0, len(usable))]
+    figures, count = figures_of(found, neurons), sum(place < len(first) for place in usable)
+    if settings.measure:
+        chosen = most_particular(figures, np.arange(len(usable)) < count)
+        for place in progress(usable, 0, len(usable)):
+            rows[place] |= together_on(model, lines[place], settings, chosen)
+    return rows, count, figures
 
 
 # Generic neurons.
@@ -313,13 +379,19 @@ def _finished_rows(part: Path, stamp: Path, fingerprint: str, say: Callable[[str
     return rows
 
 
-def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
-    """The same objects as nested columns; `path` is replaced."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    complete = [{name: row.get(name) for name in names} for row in rows]
-    temporary = path.with_name(path.name + ".parquet")
-    pq.write_table(pa.Table.from_pylist(complete), temporary)
+def _write(rows: list[dict[str, Any]], path: Path, parquet: bool) -> None:
+    """The rows as JSON lines, or the same objects as nested columns; `path` is replaced."""
+    temporary = path.with_name(path.name + ".whole")
+    if parquet:
+        names = dict.fromkeys(name for row in rows for name in row)
+        pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]), temporary)
+    else:
+        temporary.write_text("".join(_line(row) for row in rows), encoding="utf-8")
     temporary.replace(path)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

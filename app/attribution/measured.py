@@ -23,7 +23,7 @@ from app.attribution.results import Analysis, Together, ValueNeuron
 from db.errors import AtlasError
 from db.files import atomic_write
 from db.lazy import lazy_import
-from db.neuron import NeuronKind, Part
+from db.neuron import Neuron, NeuronKind, Part
 from db.settings import cache_folder
 
 if TYPE_CHECKING:
@@ -200,10 +200,24 @@ def together(effects: "Effects", listed: Sequence[ValueNeuron], draws: int = DRA
     known = [one for one in listed if one.effect is not None]
     by_effect = len(known) >= min(TEN, len(listed))
     chosen = sorted(known, key=lambda one: -(one.effect or 0.0))[:TEN] if by_effect else list(listed[:TEN])
+    return _against_random(effects, chosen, "effect" if by_effect else "score", draws)
+
+
+def together_of(effects: "Effects", neurons: Sequence[Neuron], draws: int = DRAWS) -> Together:
+    """The same of neurons that were chosen elsewhere by their effects, those of attention with all that they took."""
+    chosen = []
+    for one in neurons:
+        entries = effects.run.entries(one.kind)
+        active = float(entries.activation(torch.tensor(entries.numbers(one))).sum())
+        chosen.append(ValueNeuron(one, None, 0.0, active))
+    return _against_random(effects, chosen, "effect", draws)
+
+
+def _against_random(effects: "Effects", chosen: Sequence[ValueNeuron], by: str, draws: int) -> Together:
     parts = [replace(Part.of(one.neuron), position=one.position) for one in chosen]
     drawn = [_like(effects.run, chosen, draw) for draw in range(draws)] if chosen else []
     lost, *controls = effects.together([parts, *drawn]) if chosen else [0.0]
-    return Together(tuple(parts), "effect" if by_effect else "score", lost, tuple(controls))
+    return Together(tuple(parts), by, lost, tuple(controls))
 
 
 def _like(run: "PromptRun", chosen: Sequence[ValueNeuron], draw: int) -> list[Part]:
@@ -212,18 +226,30 @@ def _like(run: "PromptRun", chosen: Sequence[ValueNeuron], draw: int) -> list[Pa
     taken = {(one.neuron, one.position) for one in chosen}
     found: list[Part] = []
     for one in chosen:
-        entries = run.entries(one.neuron.kind)
-        live = entries.live(one.neuron.layer)
-        numbers = one.neuron.layer * entries.per_layer + (torch.arange(entries.per_layer) if live is None else live)
-        apart = (entries.activation(numbers).abs().cpu() - abs(one.activation)).abs()
-        near = numbers[apart.topk(min(NEAREST + len(taken), len(numbers)), largest=False).indices].tolist()
-        free = [name for name in map(entries.name, near) if name not in taken][:NEAREST]
+        active, name_of = _of_layer(run, one)
+        apart = (active.abs().cpu() - abs(one.activation)).abs()
+        near = apart.topk(min(NEAREST + len(taken), len(apart)), largest=False).indices.tolist()
+        free = [name for name in map(name_of, near) if name not in taken][:NEAREST]
         if not free:  # a layer of few neurons
             continue
         neuron, position = free[int(torch.randint(len(free), (1,), generator=generator))]
         taken.add((neuron, position))
         found.append(replace(Part.of(neuron), position=position))
     return found
+
+
+def _of_layer(run: "PromptRun", one: ValueNeuron) -> "tuple[Tensor, Callable[[int], tuple[Neuron, int | None]]]":
+    """How active all neurons of a neuron's layer and kind are, those of attention from one source position each or from
+    all together, as it is; and which these are.
+    """
+    layer, kind = one.neuron.layer, one.neuron.kind
+    if kind is NeuronKind.ATTENTION and one.position is None:
+        active = run.stream.attention_activation(layer).sum(dim=1).flatten()
+        return active, lambda row: (Neuron.in_row(layer, kind, row, run.model.dimensions), None)
+    entries = run.entries(kind)
+    live = entries.live(layer)
+    numbers = layer * entries.per_layer + (torch.arange(entries.per_layer) if live is None else live)
+    return entries.activation(numbers), lambda place: entries.name(int(numbers[place]))
 
 
 # The neurons that do most.

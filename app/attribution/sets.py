@@ -10,8 +10,8 @@ Legend: P = prompts of both sets, N = neurons.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from app.attribution.measured import TEN
 from app.attribution.results import LISTS
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
@@ -29,6 +30,10 @@ COMPARED = 300
 """How many neurons of each kind are compared."""
 DEALS = 10_000
 """How often the prompts are dealt out anew, where there are more ways to do it."""
+OF_LISTS, PARTICULAR = "strongest {} neurons of its list", "{} neurons most particular to A"
+ANSWERS = "an answer of A", "an answer of B"
+OF_MEAN = "effect_of_mean"
+"""What a row's neuron does where it is replaced by its mean over the prompts, instead of by nothing."""
 _SEED = 0
 _AT_A_TIME = 500
 
@@ -42,12 +47,14 @@ class Figures:
         scores: nats. An attention neuron counts with all that it wrote, from every source position.
         effects: measured, nats; NaN where it was not measured; None where nothing was.
         everywhere: every neuron was scored on every prompt. If not, one that a prompt's lists lack counts as 0 there.
+        of_means: effects where a neuron is replaced by its mean over the prompts, not by nothing; None where none are.
     """
 
     neurons: tuple[Neuron, ...]
     scores: Float[np.ndarray, "P N"]
     effects: Float[np.ndarray, "P N"] | None
     everywhere: bool
+    of_means: Float[np.ndarray, "P N"] | None = None
 
 
 def listed_figures(rows: Sequence[dict[str, Any]], count: int = COMPARED) -> Figures:
@@ -93,8 +100,10 @@ def specificity(figures: Figures, first: Bool[np.ndarray, " P"]) -> pd.DataFrame
 
     Returns:
         Columns: neuron, kind, mean_a, mean_b, difference (nats, of scores), p, q; where effects were measured also
-            effect_a, effect_b, effect_difference, effect_p and effect_q, the last two absent where some are missing. p:
-            see `permutation_p`; q: see `false_discoveries`, over all neurons of the table.
+            effect_a, effect_b, effect_difference, effect_p and effect_q, the last two absent where some are missing;
+            where neurons were replaced by their means, effect_of_mean_a, effect_of_mean_b and
+            effect_of_mean_difference. p: see `permutation_p`; q: see `false_discoveries`, over all neurons of the
+            table.
 
     Raises:
         AtlasError: a set has no prompt.
@@ -117,7 +126,61 @@ def specificity(figures: Figures, first: Bool[np.ndarray, " P"]) -> pd.DataFrame
             best = "effect_difference"
             frame["effect_p"] = permutation_p(figures.effects, first)
             frame["effect_q"] = false_discoveries(frame["effect_p"].to_numpy())
+    if figures.of_means is not None:
+        frame = frame.assign(**_means(figures.of_means, first, *(f"{OF_MEAN}_{of}" for of in ("a", "b", "difference"))))
     return frame.sort_values([best, "neuron"], ascending=[False, True]).reset_index(drop=True)
+
+
+def most_particular(
+    figures: Figures, first: Bool[np.ndarray, " P"], count: int = TEN
+) -> dict[NeuronKind, list[Neuron]]:
+    """Of each kind the first neurons of the table that `specificity` makes, where all were measured.
+
+    Raises:
+        AtlasError: a set has no prompt.
+    """
+    table = specificity(replace(figures, of_means=None), first)
+    kinds = {kind: table["neuron"][table["kind"] == kind.value][:count] for kind in NeuronKind}
+    return {kind: list(map(Neuron.parse, labels)) for kind, labels in kinds.items() if len(labels)}
+
+
+Pairs = Mapping[NeuronKind, Sequence[tuple[float, float]]]
+"""By kind and prompt, what the answer lost without ten neurons, and on average without as many random ones; nats."""
+
+
+def together_of(rows: Iterable[dict[str, Any]]) -> dict[NeuronKind, tuple[tuple[float, float], ...]]:
+    """What the rows of single prompts say of ten neurons taken out together."""
+    found: dict[NeuronKind, list[tuple[float, float]]] = {}
+    for row in rows:
+        for kind, one in (row.get("together") or {}).items():
+            if one and one["controls"]:
+                found.setdefault(NeuronKind(kind), []).append((one["effect"], float(np.mean(one["controls"]))))
+    return {kind: tuple(found[kind]) for kind in NeuronKind if kind in found}
+
+
+def controls(sets: Mapping[str, Pairs], which: str, nats: Callable[[float], str] = "{:+.3f}".format) -> str:
+    """What ten neurons of each kind hold together beside random ones, on average over the prompts of one or two sets;
+    empty where nothing was measured.
+
+    Args:
+        sets: what was measured, by the words that name the set's answers.
+        which: the ten, with a place for the kind's name.
+        nats: how an effect is written.
+    """
+
+    def mean(values: np.ndarray) -> str:
+        return f"{nats(float(values.mean()))} ± {values.std():.3f}"
+
+    found = []
+    for kind in NeuronKind:
+        lost = {answer: np.array(pairs[kind]).T for answer, pairs in sets.items() if pairs.get(kind)}
+        said = (
+            f"{answer} loses {mean(ten)}, without as many random ones of the same layers {mean(random)}"
+            for answer, (ten, random) in lost.items()
+        )
+        if lost:
+            found.append(f"without the ten {which.format(kind.words)} {', and '.join(said)}")
+    return f"Mean over the prompts ± deviation, nats: {'; '.join(found)}." if found else ""
 
 
 def _means(

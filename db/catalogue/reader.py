@@ -351,7 +351,9 @@ class Tokens(Reader):
             return ()
         rows = self.rows(statements.tokens_spelt_like(bare, 1 if len(bare) < 5 else 2))
         found: dict[str, str] = {}
-        for text in (row.text.strip() for row in rows if is_word(row.text)):
+        words = [row.text for row in rows if is_word(row.text)]
+        whole = [text for text in words if text[0].isspace()] or words  # “regation” is a piece of words
+        for text in map(str.strip, whole):
             found.setdefault(text.lower(), text)
         likest = sorted(found, key=lambda other: -SequenceMatcher(None, bare, other).ratio())
         return tuple(found[other] for other in likest[:_SUGGESTED])

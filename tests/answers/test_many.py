@@ -194,13 +194,13 @@ def small_figures(small_folders, tmp_path, measure, bos=True):
     with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
         settings = Settings(suppressing=True, measure=measure, bos=bos)
         ranges = StoredRanges(atlas)
-        _, count, figures = analyse_sets(model, first, second, settings, tmp_path / "x.jsonl", ranges=ranges)
-    return specificity(figures, np.arange(7) < count)
+        rows, count, figures = analyse_sets(model, first, second, settings, tmp_path / "x.jsonl", ranges=ranges)
+    return specificity(figures, np.arange(7) < count), rows
 
 
 @pytest.mark.parametrize("measure", [0, 1])
 def test_two_sets_are_held_against_each_other(small_page, small_folders, tmp_path, measure):
-    expected = small_figures(small_folders, tmp_path, measure, bos=not measure)
+    expected, rows = small_figures(small_folders, tmp_path, measure, bos=not measure)
     asked = {"effects": "1", "bos": "0"} if measure else {}
     app = small_page("many", ps=TEXT, ps2=SECOND, **asked)
     shown = component(app, "particular")
@@ -215,6 +215,23 @@ def test_two_sets_are_held_against_each_other(small_page, small_folders, tmp_pat
         assert row["cells"][places["q"]]["text"] == f"{one[names[1]]:.2g}"
         if measure:
             assert row["cells"][1]["text"] == nats(one["effect_difference"])
+            assert row["cells"][2]["text"] == nats(one["effect_of_mean_difference"])
+    assert titles[2] == ("at its mean" if measure else "score in A")
+    held = [one.value.replace("\\", "") for one in app.caption if "most particular to A" in one.value]
+    if measure:
+        lost = [
+            f"an answer of {name} loses "
+            + ", without as many random ones of the same layers ".join(
+                f"{nats(np.mean(some))} ± {np.std(some):.3f}"
+                for some in (
+                    [row["together"]["ffn"]["effect"] for row in part],
+                    [np.mean(row["together"]["ffn"]["controls"]) for row in part],
+                )
+            )
+            for name, part in (("A", rows[:3]), ("B", rows[3:]))
+        ]
+        assert f"without the ten FFN neurons most particular to A {', and '.join(lost)};" in held[0]
+    assert bool(held) == bool(measure)
     assert any("p can be no smaller than 0.029" in one.value.replace("\\", "") for one in app.caption)
     assert [row["cells"][1]["text"] for row in component(app, "said")["rows"]] == ["A"] * 3 + ["B"] * 4
     assert app.toggle(key="many_bos").value == (not measure)
@@ -284,6 +301,16 @@ def test_effects_are_measured_where_that_is_asked_for(small_page, small_folders)
     app.button[0].click().run()
     kept = {name: app.query_params[name] for name in ("effects", "bos", "ps2")}
     assert kept == {"effects": "1", "bos": "0", "ps2": "The hill"}
+
+
+def test_where_there_are_no_means_the_page_says_why(small_page, monkeypatch):
+    monkeypatch.setattr("app.attribution.batch.why_fixed", lambda _model: "A norm stands there.")
+    for other in ({}, {"ps2": "The hill"}):
+        app = small_page("many", ps="The rain\nThe road", effects="1", **other)
+        captions = [one.value.replace("\\", "") for one in app.caption]
+        assert "No neuron was replaced by its mean. A norm stands there." in captions
+        shown = component(app, "particular" if other else "aggregate")
+        assert "at its mean" not in [column["title"] for column in shown["columns"]]
 
 
 def test_generic_neurons_are_marked(small_page, small_folders, monkeypatch):

@@ -1,23 +1,28 @@
 """Many prompts: what is written, what a killed run leaves, and what is made of it all."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.answers.batches import parse_lines
-from app.attribution import Settings, analyse
+from app.attribution import Settings, analyse, run_prompt
 from app.attribution.__main__ import main
 from app.attribution.batch import analyse_batch, means_over, read_prompts, read_rows
 from app.attribution.frames import aggregate
+from app.attribution.measured import Means
 from app.attribution.prompt import PromptLine
 from app.attribution.results import to_json
 from db.errors import AtlasError
+from db.neuron import Neuron, NeuronKind
 from tests import families, models
+from tests.attribution.test_effects import fill, plain_effect
 
 PROMPTS = [PromptLine(models.PROMPT), PromptLine("The road is long", target=41), PromptLine("A blue river", position=1)]
 SETTINGS = Settings(top=7, suppressing=True)
@@ -225,6 +230,42 @@ def test_the_shell_writes_the_file_and_prints_the_aggregate(tmp_path, capsys):
 
 def test_means_are_of_families_whose_activations_can_be_replaced():
     means = means_over(models.language_model("llama"), PROMPTS, SETTINGS)
-    assert means is not None
+    assert isinstance(means, Means)
     assert means.prompts == len(PROMPTS)
-    assert means_over(families.language_model("gemma2"), PROMPTS, SETTINGS) is None
+    assert "family “gemma2” a norm" in str(means_over(families.language_model("gemma2"), PROMPTS, SETTINGS))
+    assert "two prompts or more" in str(means_over(models.language_model("llama"), PROMPTS[:1], SETTINGS))
+
+
+def test_rows_say_what_neurons_do_at_their_means(tmp_path, capsys):
+    model, asked = models.language_model("llama"), replace(SETTINGS, measure=3)
+    rows = analyse_batch(model, PROMPTS[:2], asked, tmp_path / "out.jsonl")
+    assert list(read_rows(tmp_path / "out.jsonl")) == rows
+    runs = [run_prompt(model, line.prompt, line.applied(asked)) for line in PROMPTS[:2]]
+    for run, row in zip(runs, rows, strict=True):
+        for one in row["ffn_value_neurons"]:
+            if one.get("effect") is None:
+                assert "effect_of_mean" not in one
+                continue
+            neuron = Neuron.parse(one["neuron"])
+            mean = np.mean([float(each.stream.ffn_activation[neuron.layer, -1, neuron.index]) for each in runs])
+            expected = plain_effect(run, NeuronKind.FFN, neuron.layer, fill(neuron.index, mean))
+            assert one["effect_of_mean"] == pytest.approx(expected, abs=1e-4)
+    (tmp_path / "p.txt").write_text("\n".join(line.prompt for line in PROMPTS))
+    shell = [
+        "--prompts",
+        str(tmp_path / "p.txt"),
+        "--out",
+        str(tmp_path / "two.parquet"),
+        "--top",
+        "7",
+        "--measure",
+        "3",
+    ]
+    assert main([*shell, "--model", str(models.folder("llama"))]) == 0
+    shown = capsys.readouterr()
+    assert "mean_effect_of_mean" in shown.out
+    assert "without the ten strongest FFN neurons of its list an answer loses" in shown.out
+    assert main([*shell, "--model", str(families.language_model("gemma2").checkpoint.folder)]) == 0
+    shown = capsys.readouterr()
+    assert "mean_effect_of_mean" not in shown.out
+    assert "No neuron was replaced by its mean. In models of the family “gemma2”" in shown.err

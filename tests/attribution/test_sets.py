@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from app.attribution import Settings, analyse, load, run_prompt
+from app.attribution import Settings, analyse, load, measured, run_prompt
 from app.attribution.__main__ import main
 from app.attribution.batch import analyse_sets, read_rows
 from app.attribution.frames import said_frame, said_of
 from app.attribution.prompt import PromptLine
-from app.attribution.results import LISTS, to_json
+from app.attribution.results import LISTS, ValueNeuron, to_json
 from app.attribution.run import StoredRanges
 from app.attribution.sets import (
     Figures,
@@ -29,8 +29,8 @@ from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind
-from tests import models
-from tests.attribution.test_effects import plain_effect, silence
+from tests import families, models
+from tests.attribution.test_effects import fill, mean_inputs, plain_effect, plain_effects, silence
 
 FIRST = ["The river runs to the sea", "The river runs to the hill", "The rain runs to the river"]
 SECOND = ["The road is long", "The hill is far from", "A blue river and a long road", "The road ends"]
@@ -163,6 +163,8 @@ def test_every_neuron_is_scored_and_measured_on_every_prompt(tmp_path):
     assert (len(rows), count) == (7, 3)
     assert figures.everywhere
     assert figures.effects is not None
+    assert figures.of_means is not None
+    inputs = mean_inputs(run_prompt(model, FIRST[0], Settings()), FIRST + SECOND)
     listed = {one["neuron"] for row in rows for one in row["ffn_value_neurons"] + row["ffn_suppressing_neurons"]}
     assert {one.label for one in figures.neurons if one.kind is NeuronKind.FFN} == listed
     for place, prompt in enumerate(FIRST + SECOND):
@@ -176,9 +178,69 @@ def test_every_neuron_is_scored_and_measured_on_every_prompt(tmp_path):
             assert figures.scores[place, 7 * at] == pytest.approx(float(score), abs=1e-5)
             if place > 1:
                 continue
-            change = silence(one.index) if one.kind is NeuronKind.FFN else silence(one.row(model.dimensions))
-            expected = plain_effect(run, one.kind, one.layer, change)
+            row = one.row(model.dimensions)
+            expected = plain_effect(run, one.kind, one.layer, silence(row))
             assert figures.effects[place, 7 * at] == pytest.approx(expected, abs=1e-4)
+            change = fill(row, inputs[one.kind, one.layer][row])
+            assert figures.of_means[place, 7 * at] == pytest.approx(
+                plain_effect(run, one.kind, one.layer, change), abs=1e-4
+            )
+    # The ten of the table's top, all at once, beside others of their layers.
+    table = specificity(figures, np.arange(7) < count)
+    for kind in NeuronKind:
+        ten = [Neuron.parse(label) for label in table["neuron"][table["kind"] == kind.value][:10]]
+        changes = [(kind, one.layer, silence(one.row(model.dimensions))) for one in ten]
+        for prompt, analysed in zip(FIRST + SECOND, rows, strict=True):
+            held = analysed["together"][kind.value]
+            assert held["parts"] == [one.label for one in ten]
+            assert held["effect"] == pytest.approx(
+                plain_effects(run_prompt(model, prompt, Settings()), changes), abs=1e-4
+            )
+            assert len(set(held["controls"])) == 5
+
+
+@pytest.mark.parametrize("kind", NeuronKind)
+def test_a_random_neuron_is_as_active_from_all_sources_together(kind):
+    run = run_prompt(models.language_model("llama"), FIRST[0], Settings(top=4))
+    chosen = [ValueNeuron(one.neuron, None, 0.0, active(run, one.neuron)) for one in run.raising(kind, 4)[0]]
+    drawn = measured._like(run, chosen, 0)
+    assert {part.position for part in drawn} == {None}
+    assert not {part.neuron for part in drawn} & {one.neuron for one in chosen}
+    for part, one in zip(drawn, chosen, strict=True):
+        assert part.neuron is not None
+        assert part.layer == one.neuron.layer
+        size = run.model.dimensions
+        rows = range(size.ffn_neurons(part.layer) if kind is NeuronKind.FFN else size.attention_width)
+        apart = [
+            abs(abs(active(run, Neuron.in_row(part.layer, kind, row, size))) - abs(one.activation)) for row in rows
+        ]
+        assert sum(each < apart[part.neuron.row(size)] for each in apart) < measured.NEAREST + 2 * len(chosen)
+
+
+def active(run, neuron):
+    """What the output matrix is given of a neuron at the last position."""
+    if neuron.kind is NeuronKind.FFN:
+        return float(run.stream.ffn_activation[neuron.layer, -1, neuron.index])
+    return float(run.stream.attention_activation(neuron.layer)[neuron.head, :, neuron.index].sum())
+
+
+def test_a_family_without_means_says_so(tmp_path, capsys):
+    for name, some in (("a.txt", FIRST[:1]), ("b.txt", SECOND[:1])):
+        (tmp_path / name).write_text("\n".join(some))
+    asked = ["--prompts", str(tmp_path / "a.txt"), "--against-prompts", str(tmp_path / "b.txt"), "--top", "2"]
+    asked += [
+        "--model",
+        str(families.language_model("gemma2").checkpoint.folder),
+        "--out",
+        str(tmp_path / "out.csv"),
+        "--measure",
+        "1",
+    ]
+    assert main(asked) == 0
+    shown = capsys.readouterr()
+    assert "No neuron was replaced by its mean. In models of the family “gemma2” a norm" in shown.err
+    assert "most particular to A an answer of A loses" in shown.out
+    assert "effect_of_mean" not in (tmp_path / "out.csv").read_text()
 
 
 def test_from_the_shell(tmp_path, capsys):
@@ -194,10 +256,16 @@ def test_from_the_shell(tmp_path, capsys):
     model = models.language_model("llama")
     first, second = ([PromptLine(one) for one in some] for some in (FIRST, SECOND))
     settings = Settings(top=6, measure=1, suppressing=True)
-    _, count, figures = analyse_sets(model, first, second, settings, tmp_path / "x.jsonl")
+    made, count, figures = analyse_sets(model, first, second, settings, tmp_path / "x.jsonl")
     expected = specificity(figures, np.arange(7) < count)
     assert [one["neuron"] for one in shown["neurons"]] == expected["neuron"].tolist()
     assert [one["effect_q"] for one in shown["neurons"]] == pytest.approx(expected["effect_q"].tolist())
+    of_means = expected["effect_of_mean_difference"].tolist()
+    assert [one["effect_of_mean_difference"] for one in shown["neurons"]] == pytest.approx(of_means)
+    held = [[row["together"]["ffn"] for row in some] for some in (made[:count], made[count:])]
+    for name, some in zip(("first", "second"), held, strict=True):
+        pairs = [[one["effect"], np.mean(one["controls"])] for one in some]
+        assert np.array(shown["together"][name]["ffn"]) == pytest.approx(np.array(pairs))
     rows = list(read_rows(tmp_path / "out.json.analyses.jsonl"))
     said = said_frame(map(said_of, rows))
     assert [one["says"] for one in shown["prompts"]] == said["says"].tolist()

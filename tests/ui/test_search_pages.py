@@ -209,6 +209,15 @@ def test_a_word_that_is_no_token_says_what_it_splits_into(toy_page, toy):
     assert any("is not one token" in caption.value.replace("\\", "") for caption in app.caption)
 
 
+def test_words_that_are_no_tokens_are_told_from_tokens_left_out(toy_page, toy):
+    app = toy_page("search", q="xqzvvkj 😀")
+    assert any("No word of this is a token of the model" in one.value for one in app.caption)
+    assert not has(app, "concept_widen")  # there is nothing to widen
+    (python,) = toy.tokens_of("x")
+    app = toy_page("search", q="x", by="concept", near="0", fam=str(python.token_id))
+    assert any("No token is left to look for" in one.value for one in app.caption)
+
+
 @pytest.mark.parametrize("text", [" ".join(f"w{number}" for number in range(30)), "- -", ", ,"])
 def test_a_text_that_is_no_concept_is_one_notice(toy_page, text):
     app = toy_page("search", q=text, by="concept")

@@ -314,8 +314,7 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
     _filters(selection, {role: role for role in roles}, most, atlas.info.layers - 1, orders)
     own = atlas if found.is_of(atlas) else None
     rows = batches.neurons(found.frame, selection, own)
-    if found.controls:
-        st.caption(literal(found.controls))
+    _held(found)
     shown = _shown(rows, selection)
     if shown:
         left, right = st.columns([5, 3], gap="medium")
@@ -327,6 +326,11 @@ def _neurons(found: Aggregate, selection: ManySelection, atlas: Catalogue) -> No
             _by_layer(rows, atlas)
     st.caption("All roles as a file:")
     whole_files("neurons-over-prompts", lambda: found.frame, "neurons")
+
+
+def _held(found: Aggregate | Compared) -> None:
+    for words in filter(None, (found.controls, found.no_means)):
+        st.caption(literal(words))
 
 
 def _pages(rows: Sequence[object], selection: ManySelection) -> tuple[int, int]:
@@ -365,6 +369,7 @@ def _particular(found: Compared, selection: ManySelection, atlas: Catalogue) -> 
     _filters(selection, _KINDS, 1, atlas.info.layers - 1, orders)
     own = atlas if found.is_of(atlas) else None
     rows = batches.particular(found, selection, own)
+    _held(found)
     shown = _shown(rows, selection)
     if shown:
         _particular_table(batches.with_tokens(shown, own), selection, best, measured, own)
@@ -402,6 +407,7 @@ def _particular_table(
     if measured:
         hint = "difference of the mean measured effects: what A’s answers lost without it, less what B’s lost"
         columns.insert(1, (_effect_bar("measured A − B (nats)", rows, hint), ListOrder.EFFECT))
+    columns[2:2] = [(one, None) for one in _at_mean(rows, "the same, each replaced by its mean over both sets instead")]
     headed = lists.sortable([one for one, _ in columns], [order for _, order in columns], selection, best, at)
     label = "neurons of the two sets"
     lists.table(rows, headed, lambda one: lists.neuron_link(one.neuron), key="particular", here=HERE, label=label)
@@ -415,6 +421,13 @@ def _effect_bar(title: str, rows: "Sequence[Row]", hint: str) -> "lists.ColumnOf
         return Cell("" if one.effect is None else nats(one.effect), share=(one.effect or 0.0) / most)
 
     return Column(title, "bar", hint), cell
+
+
+def _at_mean(rows: "Sequence[Row]", hint: str) -> "list[lists.ColumnOf[Row]]":
+    """The column of neurons replaced by their means, where any were."""
+    if all(one.of_mean is None for one in rows):
+        return []
+    return [lists.text("at its mean", "number", lambda one: "" if one.of_mean is None else nats(one.of_mean), hint)]
 
 
 def _filters(
@@ -488,12 +501,9 @@ def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured:
         hint = "what the answers lost without it, over the same prompts"
         columns.insert(2, _effect_bar("mean measured (nats)", rows, hint))
         orders.insert(2, ListOrder.EFFECT)
-    if any(one.of_mean is not None for one in rows):
-        hint = "what they lost where it was replaced by its mean over all these prompts, instead of by nothing"
-        at_mean: lists.ColumnOf[NeuronRow] = lists.text(
-            "at its mean", "number", lambda one: "" if one.of_mean is None else nats(one.of_mean), hint
-        )
-        columns.insert(3, at_mean)
+    hint = "what they lost where it was replaced by its mean over all these prompts, instead of by nothing"
+    for column in _at_mean(rows, hint):
+        columns.insert(3, column)
         orders.insert(3, None)
     headed = lists.sortable(columns, orders, selection, ListOrder.PROMPTS, at)
     label = f"{selection.role} neurons"

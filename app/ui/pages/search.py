@@ -324,7 +324,12 @@ def _by_concept(selection: SearchSelection, atlas: Catalogue) -> None:
     if any(entry.weight > 0 for entry in concept.tokens):
         _concept_results(concept, selection, atlas)
     else:
-        _examples("No token is left to look for. Add one above, or start from one of these:")
+        _examples(
+            "No token is left to look for. Add one above, or start from one of these:"
+            if selection.dropped or selection.families
+            else "No word of this is a token of the model, or begins like one. Try other words, add a token above, or "
+            "start from one of these:"
+        )
 
 
 def _examples(lead: str) -> None:

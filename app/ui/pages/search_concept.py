@@ -44,11 +44,12 @@ def concept_tokens(concept: Concept, selection: SearchSelection, atlas: Catalogu
             if items:
                 chips(items, key=f"concept_{name}", here=HERE, label=f"{name} tokens", width="content")
         _dropped(selection, atlas)
-        _widening(concept, selection)
-        with st.popover("All tokens"):
-            for family in families(concept):
-                items = [_chip(entry, selection) for entry in family]
-                chips(items, key=f"every_{family[0].token.token_id}", here=HERE, label=family[0].token.display)
+        if concept.tokens:
+            _widening(concept, selection)
+            with st.popover("All tokens"):
+                for family in families(concept):
+                    items = [_chip(entry, selection) for entry in family]
+                    chips(items, key=f"every_{family[0].token.token_id}", here=HERE, label=family[0].token.display)
         _add(selection, atlas)
         if concept.passed_over:
             named = ", ".join(f"“{shorten(display(one.encode()), 40)}”" for one in concept.passed_over)
