@@ -41,25 +41,36 @@ class Mixture:
     """Where a layer keeps its experts. What it is told of the rest, all families call alike (`experts_of`).
 
     Attributes:
-        module: the experts; holds `gate_up_proj` [E, 2w, d] and `down_proj` [E, d, w].
+        module: the experts; holds `gate_up_proj` [E, 2w, d] and `down_proj` [E, d, w], and perhaps a bias of each.
+        transposed: the two are [E, d, 2w] and [E, w, d].
+        in_turn: gate and up take turns, row by row, instead of one standing behind the other.
         width: the config's name for the neurons of an expert.
         shared: the expert that every token passes, built like the FFN of a layer without experts.
         shared_width: the config's name for its neurons.
         shared_count: or for how many experts it is as wide as.
         shared_gate: what computes the logit of what its output is multiplied by.
+        beside: it stands beside the FFN's module, and its output is added to that one's.
     """
 
     module: str = "mlp.experts"
+    transposed: bool = False
+    in_turn: bool = False
     width: str = "moe_intermediate_size"
     shared: str | None = None
     shared_width: str = ""
     shared_count: str = ""
     shared_gate: str | None = None
+    beside: bool = False
 
     @property
     def active(self) -> str:
         """What the activations of the experts' neurons pass through (:mod:`indexer.experts`)."""
         return f"{self.module}.active"
+
+    @property
+    def biases(self) -> str:
+        """What the experts' output biases pass through, each as often as its expert's router says."""
+        return f"{self.module}.biases"
 
     def of_shared(self, ffn: str, part: str) -> str:
         """The shared expert's counterpart of a module of the FFN, such as its output matrix."""
@@ -77,7 +88,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A config's `option` must be `value`, or lack; what it would mean otherwise."""
+    """A config's `option` must be `value`, of a list each entry, or lack; what it would mean otherwise."""
 
     option: str
     value: Any
@@ -191,10 +202,19 @@ class Architecture:
 
     @property
     def adds(self) -> tuple[str, str]:
-        """The modules whose output, but for the multiplier, attention and the FFN add to the residual stream."""
+        """The modules whose output, but for the multiplier, attention and the FFN add to the residual stream; that of a
+        shared expert may stand beside (`ffn_adds`).
+        """
         if self.residual_inside:
             return self.attention_output, self.ffn_output
         return self.attention_post_norm or self.attention, self.ffn_post_norm or self.ffn
+
+    def ffn_adds(self, size: "Dimensions", layer: int) -> list[str]:
+        """The modules whose outputs together, but for the multiplier, the FFN of a layer adds."""
+        mixture, experts = self.mixture, size.experts
+        if mixture is None or experts is None or not (mixture.beside and experts.shared and size.has_experts(layer)):
+            return [self.adds[1]]
+        return [self.adds[1], str(mixture.shared)]
 
     @property
     def attention_writes(self) -> str:

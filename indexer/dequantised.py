@@ -329,9 +329,9 @@ def _make(folder: Path, fill: Callable[[Path], None], room: float) -> None:
 
 # Codes with scales, in safetensors
 
-_UNDONE = {"fp8": "FP8", "mxfp8": "MXFP8"}
+_UNDONE = {"fp8": "FP8", "mxfp8": "MXFP8", "mxfp4": "MXFP4"}
 """By the method that a config names, the quantisations which transformers undoes on any machine."""
-SCALE = re.compile(r"(_scale_inv|\.(activation|input)_scale)$")
+SCALE = re.compile(r"(_scale_inv|\.(activation|input)_scale|\.experts\.(gate_up|down)_proj_scales)$")
 _TOKENIZER = ("*token*.json", "vocab.*", "merges.txt", "*.model", "*.jinja", "generation_config.json")
 
 
@@ -358,10 +358,15 @@ def require_scales(folder: Path) -> None:
     """Raises an AtlasError unless each code has a scale, of blocks that fill it; what lacks one would be read as it is,
     and a scale of other blocks be spread over all.
     """
-    places = stored.headers(stored.safetensors_files(folder))
+    places, kind = stored.headers(stored.safetensors_files(folder)), coding_of(folder)
     block = read_json(folder / "config.json")["quantization_config"].get("weight_block_size")
     for name, place in places.items():
         if place.dtype in stored.PLAIN or SCALE.search(name):
+            continue
+        if name.endswith(stored.BLOCKS) and kind == "MXFP4":
+            scale = places.get(f"{name.removesuffix(stored.BLOCKS)}_scales")
+            if scale is None or (scale.dtype, scale.shape) != ("U8", place.shape[:-1]) or place.shape[-1] != 16:
+                raise as_quantised(folder, f"{name} is not 16 bytes with one scale, as MXFP4 has them")
             continue
         scale = places.get(f"{name}_scale_inv")
         if not place.dtype.startswith("F8") or scale is None:
@@ -388,7 +393,7 @@ def of_codes(folder: Path, name: str, models: Path) -> Path:
     made = place_for(folder, name, digest, models)
     if is_whole(made, digest):
         return made
-    room = 4.0 * sum(math.prod(place.shape) for place in stored.headers(files).values())
+    room = 4.0 * sum(math.prod(stored.unpacked(place).shape) for place in stored.headers(files).values())
 
     def fill(partial: Path) -> None:
         say(f"Dequantising {name} ({kind}) into {made}: once, {room / 1e9:.1f} GB of float32 ...")

@@ -2,10 +2,11 @@
 
 transformers lets whoever loads a model choose how its experts are computed. The way here is its own loop over the
 chosen experts, but the router's weight is applied to an expert's neurons and not to its output, which is the same, and
-what the neurons read and how active they are passes through two modules that do nothing:
+what the neurons read and how active they are passes through modules that do nothing:
 
     experts.read      [N, E, 2w]: gate and up of every expert; NaN where it is not chosen
     experts.active    [N, E·w]: router's weight x inner activation; 0 where it is not chosen
+    experts.biases    [N, d]: Σ router's weight x the expert's output bias, in families that have such biases
 
 A hook on them is told, or changes, all experts at once; without one nothing is computed for experts that are not
 chosen. Each time a model is loaded, what it yields so is compared with what transformers' own loop yields.
@@ -26,7 +27,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-READ, ACTIVE = "read", "active"
+READ, ACTIVE, BIASES = "read", "active", "biases"
 _OURS, _THEIRS = "neurons", "eager"
 
 
@@ -36,7 +37,7 @@ def prepare(model: nn.Module, names: list[str]) -> None:
         return
     for name in names:
         experts = model.get_submodule(name)
-        for place in (READ, ACTIVE):
+        for place in (READ, ACTIVE, BIASES):
             experts.add_module(place, nn.Identity())
     config: Any = model.config
     config._experts_implementation = _OURS
@@ -92,13 +93,15 @@ def _forward(
 ) -> Float[Tensor, "N d"]:
     """The experts' output. `self` is a module of any of transformers' mixtures."""
     chosen: dict[int, tuple[Tensor, Tensor]] = {}
-    count, _, width = self.down_proj.shape
+    count, width = len(self.down_proj), self.down_proj.shape[1 if self.is_transposed else 2]
     read = _room(self.read, len(hidden), count, 2 * width, hidden)
     for expert in index.unique().tolist():
         token, place = (index == expert).nonzero(as_tuple=True)
-        both = nn.functional.linear(hidden[token], self.gate_up_proj[expert])
+        both = _product(self, hidden[token], self.gate_up_proj[expert])
+        if self.has_bias:
+            both = both + self.gate_up_proj_bias[expert]
         if read is not None:
-            read[token, expert] = both
+            read[token, expert] = both if self.is_concatenated else torch.cat([both[:, ::2], both[:, 1::2]], dim=1)
         chosen[expert] = token, (self._apply_gate(both) * weights[token, place, None]).to(hidden.dtype)
     if read is not None:
         self.read(read)
@@ -114,8 +117,14 @@ def _forward(
         chosen = {expert: (token, changed[token, expert]) for expert, token in tokens.items()}
     found = torch.zeros_like(hidden)
     for expert, (token, one) in chosen.items():
-        found.index_add_(0, token, nn.functional.linear(one, self.down_proj[expert]))
+        found.index_add_(0, token, _product(self, one, self.down_proj[expert]))
+    if self.has_bias:
+        found += self.biases(weights_by_expert(index, weights, count).to(hidden.dtype) @ self.down_proj_bias)
     return found
+
+
+def _product(experts: Any, read: Float[Tensor, "N in"], matrix: Tensor) -> Float[Tensor, "N out"]:
+    return read @ matrix if experts.is_transposed else nn.functional.linear(read, matrix)
 
 
 def _room(module: nn.Module, tokens: int, experts: int, width: int, like: Tensor) -> Float[Tensor, "N E w"] | None:

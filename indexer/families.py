@@ -143,6 +143,21 @@ _GRANITE = replace(
     logit_divisor="logits_scaling",
 )
 
+_GRANITE_SHARED = replace(
+    _GRANITE,
+    ffn="block_sparse_moe",
+    ffn_output="block_sparse_moe.output_linear",
+    ffn_keys=("block_sparse_moe.input_linear", "block_sparse_moe.input_linear"),
+    fused_gate=True,
+    mixture=Mixture(
+        module="block_sparse_moe.experts",
+        width="intermediate_size",
+        shared="shared_mlp",
+        shared_width="shared_intermediate_size",
+        beside=True,
+    ),
+)
+
 _GLM = replace(_LLAMA, ffn_keys=("mlp.gate_up_proj", "mlp.gate_up_proj"), fused_gate=True)
 
 _FUSED = "self_attn.qkv_proj"
@@ -169,6 +184,15 @@ ARCHITECTURES: dict[str, Architecture] = {
     "bloom": _BLOOM,
     "cohere": _COHERE,
     "cohere2": _COHERE,
+    "cohere2_moe": replace(
+        _COHERE,
+        ffn_width="prefix_dense_intermediate_size",
+        mixture=Mixture(width="intermediate_size", shared="mlp.shared_experts", shared_count="num_shared_experts"),
+        variants=(Where("num_shared_experts", 0, {"demands": ()}),),
+        demands=(
+            Demand("shared_expert_combination_strategy", "sum", "it halves what its experts and the shared one add"),
+        ),
+    ),
     "cwm": _LLAMA,
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
@@ -198,6 +222,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         demands=(),
     ),
+    "flint": replace(
+        _LLAMA, mixture=Mixture(shared="mlp.shared_expert", shared_width="shared_expert_intermediate_size")
+    ),
     "flex_olmo": replace(_OLMO2, mixture=_MIXTRAL.mixture),
     "gemma": _GEMMA,
     "gemma2": _GEMMA2,
@@ -205,6 +232,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "glm": _GLM,
     "glm4": replace(_GLM, attention_post_norm="post_self_attn_layernorm", ffn_post_norm="post_mlp_layernorm"),
     "glm4_moe": _DOTS,
+    "glm4_moe_lite": _DEEPSEEK,
     "gpt2": _GPT2,
     "gpt_bigcode": replace(
         _GPT2,
@@ -223,6 +251,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ffn_width="intermediate_size",
     ),
     "gpt_neox": _GPT_NEOX,
+    "gpt_oss": replace(_MIXTRAL, mixture=Mixture(width="intermediate_size", transposed=True, in_turn=True)),
     "gptj": replace(
         _GPT2,
         ffn_norm="ln_1",
@@ -241,10 +270,34 @@ ARCHITECTURES: dict[str, Architecture] = {
         ffn="block_sparse_moe",
         mixture=Mixture(module="block_sparse_moe.experts", width="intermediate_size"),
     ),
+    "granitemoehybrid": replace(
+        _GRANITE_SHARED,
+        variants=(
+            Where(
+                "num_local_experts",
+                0,
+                {
+                    "ffn": "shared_mlp",
+                    "ffn_output": "shared_mlp.output_linear",
+                    "ffn_keys": ("shared_mlp.input_linear", "shared_mlp.input_linear"),
+                    "ffn_width": "shared_intermediate_size",
+                    "mixture": None,
+                },
+            ),
+        ),
+        demands=(Demand("layer_types", "full_attention", "it has layers without attention"),),
+    ),
+    "granitemoeshared": _GRANITE_SHARED,
     "helium": _LLAMA,
     "hunyuan_v1_dense": _LLAMA,
+    "hunyuan_v1_moe": replace(
+        _LLAMA,
+        mixture=Mixture(width="intermediate_size", shared="mlp.shared_mlp", shared_width="intermediate_size"),
+    ),
+    "hy_v3": replace(_DOTS, mixture=Mixture(shared="mlp.shared_experts", shared_count="num_shared_experts")),
     "jais2": replace(_LLAMA, norm=NormKind.LAYER, ffn_keys=("mlp.up_proj",), epsilon="layer_norm_eps"),
     "llama": _LLAMA,
+    "mellum": replace(_LLAMA, mixture=Mixture()),
     "ministral": _LLAMA,
     "ministral3": _LLAMA,
     "minimax_m2": _MIXTRAL,
@@ -368,15 +421,16 @@ def architecture_of(config: Any) -> Architecture:
             f"Models of the family “{family}” are not supported yet{why}. Supported are "
             f"{', '.join(sorted(ARCHITECTURES))}. indexer/README.md tells how to add one."
         )
+    for variant in row.variants:
+        if getattr(config, variant.option, None) == variant.value:
+            row = replace(row, **variant.changes)
     for demand in row.demands:
-        if getattr(config, demand.option, demand.value) != demand.value:
+        given = getattr(config, demand.option, demand.value)
+        if any(one != demand.value for one in (given if isinstance(given, list) else [given])):
             raise AtlasError(
                 f"This model of the family “{family}” is not supported: {demand.otherwise} ({demand.option} in its "
                 "config)."
             )
-    for variant in row.variants:
-        if getattr(config, variant.option, None) == variant.value:
-            row = replace(row, **variant.changes)
     return row
 
 

@@ -96,7 +96,7 @@ def capture(
 
     inputs = room(size.layers + 1, tokens, size.d_model)
     attention = room(size.layers, tokens, size.d_model)
-    ffn = room(size.layers, tokens, size.d_model)
+    ffn = room(size.layers, tokens, size.d_model).zero_()
     neurons = LayerNeurons(architecture, size, epsilon_of(model.config, architecture))
     activation = room(size.layers, tokens, size.ffn_width).zero_()
     routing = None if size.experts is None else room(size.layers, tokens, size.experts.count).zero_()
@@ -120,7 +120,8 @@ def capture(
             if architecture.mixture is not None and routing is not None and size.has_experts(layer):
                 add.routing(block.get_submodule(architecture.mixture.module), routing[layer])
             add.after(block.get_submodule(architecture.adds[0]), _keep(attention[layer]))
-            add.after(block.get_submodule(architecture.adds[1]), _keep(ffn[layer]))
+            for part in architecture.ffn_adds(size, layer):
+                add.after(block.get_submodule(part), _add(ffn[layer]))
             if architecture.attention_post_norm is not None:
                 add.after(block.get_submodule(architecture.attention_post_norm), _scale(scale[layer], neurons.epsilon))
         add.before(model.get_submodule(architecture.final_norm), inputs[size.layers])
@@ -171,13 +172,28 @@ def output_gradients(
     return found[:layers], found[layers:]
 
 
-def _plus(vector: Float[Tensor, " d"]) -> Callable[..., Tensor]:
-    """A hook that adds a vector to the module's output at the last position."""
+def changing(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """A hook that changes the module's output, the first where it gives several."""
 
-    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        return torch.cat([output[..., :-1, :], output[..., -1:, :] + vector], dim=-2)
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
 
     return hook
+
+
+def fitting(held: Tensor, rows: Tensor) -> Tensor:
+    """[rows, 1, width], as one token a row has it, without the 1 where a model's code does without."""
+    return held.squeeze(1) if held.ndim > rows.ndim else held
+
+
+def adding(vectors: Float[Tensor, "rows 1 d"]) -> Callable[..., Any]:
+    """A hook that adds to the module's output, to each row its own."""
+    return changing(lambda output: output + fitting(vectors, output))
+
+
+def _plus(vector: Float[Tensor, " d"]) -> Callable[..., Any]:
+    """A hook that adds a vector to the module's output at the last position."""
+    return changing(lambda output: torch.cat([output[..., :-1, :], output[..., -1:, :] + vector], dim=-2))
 
 
 def attention_pattern(
@@ -393,7 +409,7 @@ class LayerNeurons:
         if part.endswith(f".{READ}"):
             return output[:, :, : output.shape[2] // 2].flatten(1)
         found = _rows(output)
-        return found[:, : self.size.ffn_width] if self.row.fused_gate else found
+        return found[:, : found.shape[1] // 2] if self.row.fused_gate else found
 
 
 def _rows(tensor: Tensor) -> Float[Tensor, "N width"]:
@@ -420,6 +436,13 @@ def hooked() -> Iterator[Hooks]:
 def _keep(into: Tensor) -> Callable[..., None]:
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         into.copy_((output[0] if isinstance(output, tuple) else output).reshape(into.shape))
+
+    return hook
+
+
+def _add(into: Tensor) -> Callable[..., None]:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        into.add_((output[0] if isinstance(output, tuple) else output).reshape(into.shape))
 
     return hook
 

@@ -131,12 +131,15 @@ def _described(checkpoint: Checkpoint, config: Any, module: torch.nn.Module, pla
 
 @contextmanager
 def _able(checkpoint: Checkpoint, device: torch.device) -> Iterator[None]:
-    """Says what to do where a device has too little memory, or lacks an operation."""
+    """Says what to do where a device has too little memory or lacks an operation, or the config is another model's."""
     try:
         yield
     except RuntimeError as error:
         if device.type == "cpu":
-            raise
+            raise AtlasError(
+                f"{checkpoint.name} cannot be run ({first_line(error)}). If memory lacks, it takes a larger machine; "
+                "else its config.json may be another model's. Put the one beside the files that they were saved with."
+            ) from error
         raise AtlasError(
             f"{checkpoint.name} cannot be run on {device} ({first_line(error)}). Set ATLAS_DTYPE to the type of its "
             "files where memory lacks, or ATLAS_DEVICE=cpu."
@@ -293,7 +296,8 @@ def check_identities(
 
         values = weights.ffn_values(layer)
         written = stream.ffn_activation[layer, :, : len(values)] @ values
-        demand("FFN", layer, _with(written, weights.ffn_bias(layer)), stream.ffn_output[layer])
+        routing = None if stream.routing is None else stream.routing[layer]
+        demand("FFN", layer, _with(written, weights.ffn_bias(layer, routing)), stream.ffn_output[layer])
 
         # [H, T, D] summed over source positions, heads and dimensions joined in the value matrix's row order
         mixed = stream.attention_activation(layer).sum(dim=1).flatten()
@@ -363,6 +367,7 @@ def _check_experts_readings(
         expected = gates_and_ups[:, :, place].flatten(1)
         if experts.shared:
             shared = outputs[f"{row.layers}.{layer}.{row.mixture.of_shared(row.ffn, part)}"]
+            shared = shared[:, place * experts.shared :][:, : experts.shared] if row.fused_gate else shared
             expected = torch.cat([shared, expected], dim=1)
         folded, constant = weights.reading(layer, row.ffn_norm, weights.ffn_keys(layer, place))
         found = read @ folded.T / (1.0 if row.ffn_norm is None else unembedding.scale(read)) + constant
@@ -403,14 +408,17 @@ def _expected_of_ffn(weights: Weights, layer: int) -> list[tuple[str, Callable[[
         keys = partial(weights.ffn_keys, place=last)
         return [(row.ffn_output, weights.ffn_values, shape), (row.ffn_keys[last], keys, shape)]
     experts, module = size.experts, row.mixture.module
-    shapes: dict[str, tuple[int, ...]] = {
-        f"{module}.down_proj": (experts.count, size.d_model, experts.width),
-        f"{module}.gate_up_proj": (experts.count, 2 * experts.width, size.d_model),
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part, shape in (
+        ("down_proj", (size.d_model, experts.width)),
+        ("gate_up_proj", (2 * experts.width, size.d_model)),
+    ):
+        shapes[f"{module}.{part}"] = (experts.count, *(shape[::-1] if row.mixture.transposed else shape))
     if experts.shared:
         shapes[row.mixture.of_shared(row.ffn, row.ffn_output) + ".weight"] = (size.d_model, experts.shared)
         for part in row.ffn_keys:
-            shapes[row.mixture.of_shared(row.ffn, part) + ".weight"] = (experts.shared, size.d_model)
+            wide = (1 + row.fused_gate) * experts.shared
+            shapes[row.mixture.of_shared(row.ffn, part) + ".weight"] = (wide, size.d_model)
 
     def read(part: str, layer: int) -> Tensor:
         return weights.tensor(f"{row.layers}.{layer}.{part}")

@@ -18,20 +18,28 @@ _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 # Families.
 
 _REFUSED = {
-    "its layers choose among experts": "dbrx jetmoe llama4_text minimax",
-    "its experts have output biases": "gpt_oss",
-    "its shared expert stands beside the module of the others": "granitemoeshared",
-    "it has layers without attention": "bamba falcon_h1 falcon_mamba granitemoehybrid jamba "
-    "lfm2 mamba mamba2 nemotron_h olmo_hybrid qwen3_next recurrent_gemma rwkv xlstm zamba zamba2",
-    "it is an encoder-decoder": "bart led longt5 m2m_100 marian mbart mt5 pegasus t5 t5gemma umt5 whisper",
-    "it is a wrapper that reads pictures or sound too": "gemma4 llama4 mllama paligemma qwen3_5",
+    "its router multiplies what experts read, not what they write": "llama4_text",
+    "its attention chooses among experts": "jetmoe",
+    "its experts are kept in a layout of their own": "dbrx",
+    "it has layers without attention": "bailing_hybrid bamba falcon_h1 falcon_mamba jamba kimi_linear "
+    "lfm2 lfm2_moe lfm3 mamba mamba2 minimax nemotron_h olmo_hybrid qwen3_5_moe_text qwen3_5_text qwen3_next "
+    "qwen4_exp_text recurrent_gemma rwkv xlstm zamba zamba2",
+    "a gate stands between what its heads read and what they write": "afmoe beam hy_v4 laguna",
+    "it is an encoder-decoder": "bart bigbird_pegasus blenderbot blenderbot-small led longt5 m2m_100 marian mbart mt5 "
+    "musicgen musicgen_melody mvp pegasus plbart prophetnet t5 t5gemma trocr umt5 whisper",
+    "it is a wrapper that reads pictures or sound too": "emu3 fuyu gemma4 gemma4_unified git got_ocr2 llama4 mllama "
+    "moshi paligemma phi4_multimodal qwen3_5 qwen3_5_moe qwen4_exp",
     "the whole of it does not multiply its logits as its language trunk does": "aya_vision",
-    "it reads texts in both directions": "bert modernbert roberta",
+    "it reads texts in both directions": "bert bert-generation big_bird camembert data2vec-text electra ernie "
+    "megatron-bert modernbert rembert roberta roberta-prelayernorm roc_bert roformer xlm xlm-roberta "
+    "xlm-roberta-xl xlnet xmod",
     "a norm stands between its neurons and their value vectors": "bitnet",
     "its queries, keys and values are fused in an order of their own": "codegen",
     "its heads subtract one attention pattern from another": "diffllama",
-    "its residual stream has several copies, which each layer mixes": "gemma3n",
-    "its attention has sinks": "granite_swa",
+    "its residual stream has several copies, which each layer mixes": "deepseek_v4 gemma3n gemma3n_text reformer",
+    "its layers multiply the residual stream": "doge gemma4_text gemma4_unified_text zaya",
+    "its attention's sinks stand outside the weights that its code gives": "granite_swa granitemoe_swa",
+    "its values are mixed with those of earlier tokens before attention reads them": "inkling2_text inkling_text",
     "what it multiplies its sub-layers' outputs by depends on the number of layers": "minicpm3",
     "its norms stand behind the sums, so that it has no residual stream": "openai-gpt",
     "its final norm stands in front of the first layer too": "nanochat",

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from indexer.refusals import (
 
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The kinds of numbers that are weights as they stand; all others are codes that something else makes weights of."""
+BLOCKS = "_blocks"
+"""How names end of what holds MXFP4's codes, two to a byte: [E, written, blocks, 16] for [E, read, written]."""
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 
 _HARMLESS = re.compile(
@@ -200,6 +202,8 @@ def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
     for name, place in headers(safetensors_files(folder)).items():
         if promised.scales is not None and promised.scales.search(name):
             continue
+        if promised.scales is not None and name.endswith(BLOCKS):
+            name, place = name.removesuffix(BLOCKS), unpacked(place)
         called, piece = (name, None) if promised.pieces is None else promised.pieces(name)
         known = _known_name(called, promised)
         if known is not None and piece is not None:
@@ -251,6 +255,14 @@ def headers(files: list[Path]) -> dict[str, Stored]:
                 part = file.get_slice(name)
                 found[name] = Stored(path, name, tuple(part.get_shape()), str(part.get_dtype()))
     return found
+
+
+def unpacked(place: Stored) -> Stored:
+    """What codes stand for, where several share a byte; all else as it is."""
+    if not place.name.endswith(BLOCKS) or len(place.shape) != 4:
+        return place
+    experts, written, blocks, width = place.shape
+    return replace(place, shape=(experts, 2 * width * blocks, written))
 
 
 def _joined(name: str, pieces: Mapping[tuple[int, int], Stored]) -> Stored:

@@ -69,7 +69,7 @@ class Weights:
             found = self._added(layer, row.ffn_output, row.ffn_post_norm)
             return found if rows is None else found[rows]
         shared, module = self._shared(layer, row.ffn_output)
-        found = expert_rows(shared, self.tensor(f"{module}.down_proj").transpose(1, 2), rows)
+        found = expert_rows(shared, self._of_experts(f"{module}.down_proj").transpose(1, 2), rows)
         factor = self._factor(layer, row.ffn_post_norm)
         return found if factor is None else found * factor
 
@@ -80,6 +80,10 @@ class Weights:
         assert experts is not None
         shared = self._input_major(layer, row.mixture.of_shared(row.ffn, part)) if experts.shared else None
         return shared, f"{row.layers}.{layer}.{row.mixture.module}"
+
+    def _of_experts(self, name: str) -> Float[Tensor, "E output input"]:
+        mixture, found = self.architecture.mixture, self.tensor(name)
+        return found.transpose(1, 2) if mixture is not None and mixture.transposed else found
 
     def attention_values(self, layer: int) -> Float[Tensor, "a d"]:
         """Row h·head_dim + n is the value vector of attention neuron (layer, h, n)."""
@@ -124,9 +128,18 @@ class Weights:
         mixture = self.architecture.mixture
         return [part for part, _ in inputs if mixture is None or part != mixture.active]
 
-    def ffn_bias(self, layer: int) -> Float[Tensor, " d"] | None:
-        found = [self._added_bias(layer, part, self.architecture.ffn_post_norm) for part in self._ffn_outputs(layer)]
-        return found[0] if found else None
+    def ffn_bias(self, layer: int, routing: Float[Tensor, "T E"] | None = None) -> Float[Tensor, "*T d"] | None:
+        """The output bias; of experts at every token, by their router's weights there."""
+        norm, mixture = self.architecture.ffn_post_norm, self.architecture.mixture
+        found = [self._added_bias(layer, part, norm) for part in self._ffn_outputs(layer)]
+        bias = found[0] if found else None
+        if mixture is None or routing is None or not self.dimensions.has_experts(layer):
+            return bias
+        own, factor = self.optional(self._name(layer, mixture.module, "down_proj_bias")), self._factor(layer, norm)
+        if own is None:
+            return bias
+        own = routing @ own * (1.0 if factor is None else factor)
+        return own if bias is None else own + bias
 
     def attention_bias(self, layer: int) -> Float[Tensor, " d"] | None:
         return self._added_bias(layer, self.architecture.attention_output, self.architecture.attention_post_norm)
@@ -144,17 +157,30 @@ class Weights:
             found = self._input_major(layer, part).T[self.key_rows(place)]
             return found if rows is None else found[rows]
         shared, module = self._shared(layer, part)
-        both = self.tensor(f"{module}.gate_up_proj")
+        own = self._gate_or_up(self._of_experts(f"{module}.gate_up_proj"), place)
+        return expert_rows(None if shared is None else self._of_fused(shared.T, place), own, rows)
+
+    def _gate_or_up(self, both: Float[Tensor, "E 2w ..."], place: int) -> Float[Tensor, "E w ..."]:
+        if self.architecture.mixture is not None and self.architecture.mixture.in_turn:
+            return both[:, place::2]
         half = both.shape[1] // 2
-        return expert_rows(None if shared is None else shared.T, both[:, place * half : (place + 1) * half], rows)
+        return both[:, place * half : (place + 1) * half]
+
+    def _of_fused(self, shared: Tensor, place: int) -> Tensor:
+        """Gate or up of the shared expert, where one matrix is both."""
+        return shared[place * len(shared) // 2 :][: len(shared) // 2] if self.architecture.fused_gate else shared
 
     def ffn_key_bias(self, layer: int, place: int) -> Float[Tensor, " n"] | None:
         """What is added to their products with it."""
         part, experts, mixture = self.architecture.ffn_keys[place], self.dimensions.experts, self.architecture.mixture
         if experts is not None and mixture is not None and layer in experts.layers:
+            own = self.optional(self._name(layer, mixture.module, "gate_up_proj_bias"))
             name = self._name(layer, mixture.of_shared(self.architecture.ffn, part), "bias")
             bias = self.optional(name) if experts.shared else None
-            return None if bias is None else torch.cat([bias, bias.new_zeros(experts.count * experts.width)])
+            if own is None:
+                return None if bias is None else torch.cat([bias, bias.new_zeros(experts.count * experts.width)])
+            own = self._gate_or_up(own, place).flatten()
+            return torch.cat([own.new_zeros(experts.shared) if bias is None else bias, own])
         bias = self.optional(self._name(layer, part, "bias"))
         return None if bias is None else bias[self.key_rows(place)]
 

@@ -72,6 +72,13 @@ ROUTED = {
     "routed_scaling_factor": 1.7,
 }
 
+GRANITE_SHARED = (
+    RMS
+    | {"num_local_experts": 5, "num_experts_per_tok": 2, "shared_intermediate_size": 28}
+    | {"embedding_multiplier": 3.0, "residual_multiplier": 0.6, "logits_scaling": 1.7, "attention_multiplier": 0.2}
+)
+ATTENTION_ALONE = {"layer_types": ["full_attention"] * models.LAYERS, "mamba_n_heads": 4, "mamba_d_head": 16}
+
 
 class Case(NamedTuple):
     """One model: its `model_type`, the options that differ from `SIZES`, and the tokenizer of its kind."""
@@ -87,6 +94,14 @@ CASES: dict[str, Case] = {
     "bloom": Case("bloom", OLD),
     "cohere": Case("cohere", LAYER | {"logit_scale": 0.3, "use_qk_norm": True, "attention_bias": True}),
     "cohere2": Case("cohere2", LAYER | {"logit_scale": 0.3, "head_dim": 8} | WINDOW),
+    "cohere2_moe": Case(
+        "cohere2_moe",
+        LAYER
+        | WINDOW
+        | {"logit_scale": 0.3, "head_dim": 8, "num_experts": 5, "num_experts_per_tok": 2, "num_shared_experts": 1}
+        | {"shared_expert_combination_strategy": "sum", "expert_selection_fn": "sigmoid"}
+        | {"mlp_layer_types": ["dense", "sparse", "sparse"], "prefix_dense_intermediate_size": 40},
+    ),
     "dots1": Case(
         "dots1",
         RMS
@@ -122,6 +137,7 @@ CASES: dict[str, Case] = {
     "falcon, in turn": Case(
         "falcon", OLD | {"parallel_attn": False, "multi_query": False, "alibi": True, "bias": True}
     ),
+    "flint": Case("flint", RMS | WINDOW | EXPERTS | SHARED | {"mlp_only_layers": [0], "head_dim": 12}),
     "flex_olmo": Case("flex_olmo", RMS | {"num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True}),
     "gemma": Case("gemma", RMS | {"head_dim": 12}, PIECES),
     "gemma2": Case(
@@ -157,6 +173,10 @@ CASES: dict[str, Case] = {
         | {"n_routed_experts": 6, "n_shared_experts": 1, "first_k_dense_replace": 2, "n_group": 2, "topk_group": 1}
         | {"routed_scaling_factor": 1.7, "head_dim": 12, "attention_bias": True, "use_qk_norm": True},
     ),
+    "glm4_moe_lite": Case(
+        "glm4_moe_lite",
+        RMS | LATENT | ROUTED | {"q_lora_rank": 12, "mlp_layer_types": ["dense", "sparse", "sparse"]},
+    ),
     "gpt2": Case("gpt2", OLD | {"n_inner": 40}),
     "gpt_bigcode": Case("gpt_bigcode", OLD | {"n_inner": 40}),
     "gpt_bigcode, all heads": Case("gpt_bigcode", OLD | {"multi_query": False}),
@@ -165,6 +185,14 @@ CASES: dict[str, Case] = {
     ),
     "gpt_neox": Case("gpt_neox", LAYER | {"use_parallel_residual": True}),
     "gpt_neox, in turn": Case("gpt_neox", LAYER | {"use_parallel_residual": False}),
+    "gpt_oss": Case(
+        "gpt_oss",
+        RMS
+        | WINDOW
+        | {"num_local_experts": 5, "num_experts_per_tok": 2, "head_dim": 12, "attention_bias": True}
+        | {"intermediate_size": 64, "swiglu_limit": 0.7}  # widths that MXFP4's blocks fill
+        | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
     "gptj": Case("gptj", OLD | {"rotary_dim": 4, "n_inner": 40}),
     "granite": Case(
         "granite",
@@ -184,10 +212,26 @@ CASES: dict[str, Case] = {
         | {"num_local_experts": 5, "num_experts_per_tok": 2, "attention_bias": True}
         | {"embedding_multiplier": 3.0, "residual_multiplier": 0.6, "logits_scaling": 1.7, "attention_multiplier": 0.2},
     ),
+    "granitemoehybrid": Case("granitemoehybrid", GRANITE_SHARED | ATTENTION_ALONE),
+    "granitemoehybrid, no experts": Case(
+        "granitemoehybrid",
+        GRANITE_SHARED | ATTENTION_ALONE | {"num_local_experts": 0, "position_embedding_type": "rope"},
+    ),
+    "granitemoeshared": Case("granitemoeshared", GRANITE_SHARED),
     "helium": Case("helium", RMS | {"head_dim": 8}, PIECES),
     "hunyuan_v1_dense": Case("hunyuan_v1_dense", RMS | {"head_dim": 8}),
+    "hunyuan_v1_moe": Case("hunyuan_v1_moe", RMS | {"num_experts": 5, "moe_topk": 2, "head_dim": 8}),
+    "hy_v3": Case("hy_v3", RMS | EXPERTS | {"num_shared_experts": 1, "router_scaling_factor": 1.7, "head_dim": 12}),
     "jais2": Case("jais2", LAYER | {"head_dim": 8}),
     "llama": Case("llama", RMS | {"head_dim": 12, "attention_bias": True, "mlp_bias": True}, PIECES),
+    "mellum": Case(
+        "mellum",
+        RMS
+        | EXPERTS
+        | WINDOW
+        | {"head_dim": 12, "mlp_layer_types": ["sparse", "dense", "sparse"]}
+        | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
     "ministral": Case("ministral", RMS | {"head_dim": 12} | WINDOW),
     "ministral3": Case("ministral3", RMS | {"head_dim": 12}),
     "mistral": Case("mistral", RMS | {"head_dim": 12} | WINDOW, PIECES),
@@ -426,13 +470,14 @@ def effects(name: str) -> None:
             assert abs(effect - plain) <= 1e-4, f"{one.neuron.label}: {effect} and {plain}"
     size, clean = model.dimensions, float(run.log_probabilities[run.target_id])
     some = next(one.neuron for one in run.raising(NeuronKind.FFN, 1, Part(1))[0])  # of an expert, where there are any
-    parts = [Part.of(some), Part.parse("L1.H2@3")]
+    parts = [Part.of(some), Part.parse("L1.H2@3"), Part.parse("L1.ffn")]
     together = Effects.of(run).together([[one] for one in parts])
     runs = [_without(model, some, whole, run.target_id, at)]
     taken = source_contributions(run, 1, 2)[3] / multiplier
     handle = _block(model, row.attention_writes).register_forward_hook(_less(taken, at))
     runs.append(_log_p(model, whole, run.target_id))
     handle.remove()
+    runs.append(_without_ffn(model, whole, run.target_id, at))
     for effect, changed in zip(together, runs, strict=True):
         assert abs(effect - (clean - changed)) <= 1e-4
     head = slice(2 * size.head_dim, 3 * size.head_dim)
@@ -442,6 +487,7 @@ def effects(name: str) -> None:
     for zeroed, changed in (
         (Part.of(some), _without(model, some, whole, run.target_id)),
         (Part.of(Head(1, 2)), headless),
+        (Part.parse("L1.ffn"), _without_ffn(model, whole, run.target_id)),
     ):
         found = without(run, [zeroed])
         assert abs(float(found.log_probabilities[run.target_id]) - changed) <= 1e-4
@@ -466,14 +512,28 @@ def _without(model: LanguageModel, neuron: Neuron, ids: list[int], target: int, 
     return found
 
 
+def _without_ffn(model: LanguageModel, ids: list[int], target: int, at: int | None = None) -> float:
+    """The same without all that layer 1's FFN adds, biases included."""
+    here = slice(None) if at is None else at
+    parts = model.architecture.ffn_adds(model.dimensions, 1)
+    handles = [_block(model, part).register_forward_hook(_less(None, here)) for part in parts]
+    found = _log_p(model, ids, target)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
 def _less_of_expert(expert: int, index: int, at: int | None) -> Any:
     """Takes from what experts add what one neuron of one of them does, by the experts' own weights."""
 
     def hook(module: Any, args: tuple[Tensor, Tensor, Tensor], output: Tensor) -> Tensor:
         hidden, chosen, weights = args
-        gate, up = (hidden @ module.gate_up_proj[expert].T).chunk(2, dim=-1)
-        active = (module.act_fn(gate) * up)[:, index] * (weights * (chosen == expert)).sum(dim=-1)
-        taken = active[:, None] * module.down_proj[expert][:, index]
+        reads, writes = module.gate_up_proj[expert], module.down_proj[expert]
+        if module.is_transposed:
+            reads, writes = reads.T, writes.T
+        both = nn.functional.linear(hidden, reads, module.gate_up_proj_bias[expert] if module.has_bias else None)
+        active = module._apply_gate(both)[:, index] * (weights * (chosen == expert)).sum(dim=-1)
+        taken = active[:, None] * writes[:, index]
         if at is not None:
             taken = taken * (torch.arange(len(taken)) == at)[:, None]
         found: Tensor = output - taken
@@ -491,11 +551,14 @@ def _log_p(model: LanguageModel, ids: list[int], target: int) -> float:
         return float(model.module(torch.tensor([ids]), use_cache=False).logits[0, -1].log_softmax(-1)[target])
 
 
-def _less(vector: Tensor, at: int) -> Any:
-    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        changed = output.clone()
-        changed[..., at, :] -= vector
-        return changed
+def _less(vector: Tensor | None, at: int | slice) -> Any:
+    """Takes a vector from a module's output; None takes all of it."""
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+        first, *others = output if isinstance(output, tuple) else (output,)
+        changed = first.clone()
+        changed[..., at, :] -= changed[..., at, :].clone() if vector is None else vector
+        return (changed, *others) if others else changed
 
     return hook
 

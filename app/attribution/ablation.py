@@ -29,7 +29,7 @@ from app.attribution.search import AttentionEntries, FfnEntries
 from db.errors import AtlasError
 from db.neuron import Intervention, Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
 from indexer.architecture import Dimensions
-from indexer.forward import CleanKeys, Hooks, JoiningRows, hooked
+from indexer.forward import CleanKeys, Hooks, JoiningRows, adding, fitting, hooked
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights
 
@@ -101,10 +101,8 @@ def changed(model: LanguageModel, changes: Changes) -> Iterator[None]:
         _require_free_activations(model, "An activation cannot be set here; multiply it")
     with model.lock, hooked() as add:
         for place in {**changes.factors, **changes.values}:
-            for module in _changing(model, place, changes.factors.get(place), changes.values.get(place), add):
-                bias = getattr(module, "bias", None)
-                if place in changes.biases and bias is not None:
-                    add.after(module, _adding((changes.biases[place] - 1) * bias.float()))
+            bias = torch.tensor(changes.biases.get(place, 1.0))
+            _change(model, place, (changes.factors.get(place), changes.values.get(place), bias), add)
         yield
 
 
@@ -137,8 +135,8 @@ def _require_free_activations(model: LanguageModel, advice: str) -> None:
 
 def _written(model: LanguageModel, sub_layer: SubLayer) -> nn.Module:
     """The sub-layer's last module, behind a norm of its output."""
-    row, ffn = model.architecture, sub_layer[1] is NeuronKind.FFN
-    part = row.ffn_writes if ffn else row.attention_writes
+    row = model.architecture
+    part = row.ffn_writes if sub_layer[1] is NeuronKind.FFN else row.attention_writes
     return model.module.get_submodule(f"{row.layers}.{sub_layer[0]}.{part}")
 
 
@@ -150,13 +148,10 @@ def _inputs(model: LanguageModel, sub_layer: SubLayer) -> list[tuple[str, slice]
     return [(f"{row.layers}.{layer}.{part}", neurons) for part, neurons in parts]
 
 
-def _changing(
-    model: LanguageModel, place: SubLayer, factor: Tensor | None, value: Tensor | None, add: Hooks
-) -> Iterator[nn.Module]:
-    """Multiply, or set, a sub-layer's activations; yields the modules that are given them."""
+def _change(model: LanguageModel, place: SubLayer, to: tuple[Tensor | None, Tensor | None, Tensor], add: Hooks) -> None:
+    """Multiply a sub-layer's activations, set them, and multiply its output bias."""
     layer, row, mixture = place[0], model.architecture, model.architecture.mixture
-    gate: list[Tensor] = []
-    device = next(model.module.parameters()).device
+    (factor, value, bias), gate, device = to, list[Tensor](), next(model.module.parameters()).device
     gated = mixture.shared_gate if mixture is not None and model.dimensions.has_experts(layer) else None
     if gated and value is not None:  # an activation of the shared expert is what its gate leaves of it
         block = model.module.get_submodule(f"{row.layers}.{layer}")
@@ -171,21 +166,18 @@ def _changing(
         some = [None if held is None else held[..., here].to(device) for held in (factor, value)]
         own = gate if here.start == 0 and not isinstance(module, nn.Identity) else []
         add.ahead(module, _multiplying(some[0], some[1], own))
-        yield module
-
-
-def _fitting(held: Tensor, rows: Tensor) -> Tensor:
-    """[rows, 1, width], as one token a row has it, without the 1 where a model's code does without."""
-    return held.squeeze(1) if held.ndim > rows.ndim else held
+        if mixture is not None and name.endswith(f".{mixture.active}"):
+            module = model.module.get_submodule(name.removesuffix(mixture.active) + mixture.biases)
+        add.after(module, _with_bias(bias.to(device)))
 
 
 def _multiplying(factor: Tensor | None, value: Tensor | None, gate: Sequence[Tensor] = ()) -> Callable[..., Any]:
     """A hook before a module; `gate` holds, once it runs, what its input is multiplied by later."""
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        activation = args[0] if factor is None else args[0] * _fitting(factor, args[0])
+        activation = args[0] if factor is None else args[0] * fitting(factor, args[0])
         if value is not None:
-            set_to = _fitting(value, activation)
+            set_to = fitting(value, activation)
             set_to = set_to / gate[0] if gate else set_to
             activation = torch.where(set_to.isnan(), activation, set_to)
         return activation, *args[1:]
@@ -193,9 +185,12 @@ def _multiplying(factor: Tensor | None, value: Tensor | None, gate: Sequence[Ten
     return hook
 
 
-def _adding(vector: Float[Tensor, " d"]) -> Callable[..., Tensor]:
-    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        return output + _fitting(vector, output)
+def _with_bias(factor: Float[Tensor, "..."]) -> Callable[..., Tensor]:
+    """A hook that multiplies a module's bias; a module that does nothing is given biases alone."""
+
+    def hook(module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        bias = output if isinstance(module, nn.Identity) else getattr(module, "bias", None)
+        return output if bias is None else output + fitting(factor - 1, output) * bias.float()
 
     return hook
 
@@ -266,12 +261,14 @@ def _zeroed_weights(model: LanguageModel, changes: Changes) -> Weights:
         for name, here in _inputs(model, place):
             mask = changes.zeroed(place)[here]
             if mixture is not None and experts is not None and name.endswith(f".{mixture.active}"):
-                name = name.removesuffix(mixture.active) + mixture.module
-                masks[f"{name}.down_proj"] = mask.view(experts.count, 1, experts.width)
-                continue
-            masks[f"{name}.weight"] = mask[:, None] if model.architecture.conv1d else mask
+                name = f"{name.removesuffix(mixture.active)}{mixture.module}.down_proj"
+                wide = mask.view(experts.count, 1, experts.width)
+                masks[name], bias = wide.transpose(1, 2) if mixture.transposed else wide, f"{name}_bias"
+            else:
+                masks[f"{name}.weight"] = mask[:, None] if model.architecture.conv1d else mask
+                bias = f"{name}.bias"
             if place in changes.biases:
-                masks[f"{name}.bias"] = torch.ones(model.dimensions.d_model, dtype=torch.bool)
+                masks[bias] = torch.ones(model.dimensions.d_model, dtype=torch.bool)
 
     def read(name: str) -> Tensor | None:
         found, mask = model.weights.read(name), masks.get(name)
@@ -538,11 +535,9 @@ class Effects:
         for start in range(0, len(sets), rows):
             some = sets[start : start + rows]
             with _as_run(self.run) as module, hooked() as add, torch.inference_mode():
-                for place, (factors, values, added, taken) in self._taking_out(some).items():
-                    for output in _changing(self.run.model, place, factors, values, add):
-                        if getattr(output, "bias", None) is not None:
-                            add.after(output, _adding(added))
-                    add.after(_written(self.run.model, place), _adding(-taken))
+                for place, (factors, values, biases, taken) in self._taking_out(some).items():
+                    _change(self.run.model, place, (factors, values, biases), add)
+                    add.after(_written(self.run.model, place), adding(-taken))
                 tokens = stream.token_ids[stream.position :].expand(1 + len(some), 1)
                 found += self._lost(module, tokens.to(stream.value.device)).tolist()
         return found
@@ -550,23 +545,22 @@ class Effects:
     def _taking_out(
         self, sets: Sequence[Sequence[Part]]
     ) -> dict[SubLayer, tuple[Tensor, Tensor | None, Tensor, Tensor]]:
-        """By sub-layer, what row n + 1 of its output matrix's input is multiplied by and what it is set to, what is
-        added to that matrix's output, and what is taken from the sub-layer's, so that it is without what set n holds.
+        """By sub-layer, what row n + 1 of its output matrix's input is multiplied by and what it is set to, what its
+        bias is multiplied by, and what is taken from the sub-layer's output, so that it is without what set n holds.
         """
-        size, model, means = self.run.model.dimensions, self.run.model, self.means
+        size, means = self.run.model.dimensions, self.means
         whats = [Changes.of(size, [Intervention(one) for one in parts if one.position is None]) for parts in sets]
         found: dict[SubLayer, tuple[Tensor, Tensor | None, Tensor, Tensor]] = {}
         for place in {(one.layer, one.kind): None for parts in sets for one in parts}:
             layer, kind = place
-            every = (model.weights.optional(f"{name}.bias") for name, _ in _inputs(model, place))
-            bias = next((one for one in every if one is not None), None)
+            left = self.run.changes.biases.get(place, 1.0) if isinstance(self.run, ZeroedRun) else 1.0
             ones = torch.ones(size.ffn_neurons(layer) if kind is NeuronKind.FFN else size.attention_width)
             factors = torch.stack([ones, *(what.factors.get(place, ones) for what in whats)])[:, None]
             factors = factors.to(self.run.stream.value.device)
-            added, taken = factors.new_zeros(2, len(factors), 1, size.d_model)
+            biases, taken = torch.ones_like(factors[..., :1]), factors.new_zeros(len(factors), 1, size.d_model)
             for row, (parts, what) in enumerate(zip(sets, whats, strict=True), 1):
-                if bias is not None and means is None:  # it is the same in every prompt, so of a mean it is part
-                    added[row] = (what.biases.get(place, 1.0) - 1) * bias
+                if means is None:  # a bias is the same in every prompt, so of a mean it is part
+                    biases[row] = 1 + (what.biases.get(place, 1.0) - 1) * left
                 for part in parts:
                     if part.position is not None and (part.layer, part.kind) == place:
                         taken[row] += _contribution(self.run, part, means) / size.residual_multiplier
@@ -574,7 +568,7 @@ class Effects:
             if means is not None:
                 mean = means.ffn if kind is NeuronKind.FFN else means.attention
                 values = torch.where(factors == 0, mean[layer, : len(ones)], torch.nan)
-            found[place] = factors, values, added, taken
+            found[place] = factors, values, biases, taken
         return found
 
 

@@ -46,6 +46,7 @@ def test_real_weights(demo_model_dir):
 
 
 _UNGATED = Mixture(shared="mlp.shared_expert", shared_width="shared_expert_intermediate_size")
+_SHARED = cast(Mixture, ARCHITECTURES["granitemoeshared"].mixture)
 
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "in turn for parallel": ("gpt_neox", {"parallel": False, "variants": ()}, "reading"),
@@ -66,6 +67,13 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "no gate of the shared expert": ("qwen2_moe", {"mixture": _UNGATED}, "FFN identity"),
     "experts as wide as other layers": ("qwen3_moe", {"mixture": Mixture(width="intermediate_size")}, "was expected"),
     "no residual multiplier of experts": ("granitemoe", {"residual_multiplier": ""}, "residual identity"),
+    "gate and up one behind the other": (
+        "gpt_oss",
+        {"mixture": Mixture(width="intermediate_size", transposed=True)},
+        "reading",
+    ),
+    "not transposed": ("gpt_oss", {"mixture": Mixture(width="intermediate_size", in_turn=True)}, "was expected"),
+    "a shared expert within": ("granitemoeshared", {"mixture": replace(_SHARED, beside=False)}, "residual identity"),
     "another ε in the latent": ("deepseek_v3", {"latent_epsilon": 0.5}, "reading"),
     "the latent's last rows": ("deepseek_v2", {"key_dim": "v_head_dim"}, "layer 0"),
     "the norm of another place": ("gemma3_text", {"ffn_norm": "post_feedforward_layernorm"}, "reading"),
@@ -94,6 +102,8 @@ def test_what_has_no_row_is_refused_with_the_reason(family):
     ("family", "options", "said"),
     [
         ("deepseek_v2", {"attention_bias": True}, "has a bias"),
+        ("cohere2_moe", {"shared_expert_combination_strategy": "average"}, "halves"),
+        ("granitemoehybrid", {"layer_types": ["full_attention", "linear_attention"]}, "layers without attention"),
         ("opt", {"do_layer_norm_before": False}, "no residual stream"),
         ("olmo", {"clip_qkv": 8.0}, "clipped"),
         ("mpt", {"clip_qkv": 6}, "clipped"),
@@ -104,6 +114,13 @@ def test_options_that_the_method_cannot_do_are_refused(family, options, said):
     with pytest.raises(AtlasError, match=said) as refusal:
         architecture_of(SimpleNamespace(model_type=family, **options))
     assert next(iter(options)) in str(refusal.value)
+
+
+def test_a_demand_on_the_shared_expert_is_none_where_there_is_none():
+    config = SimpleNamespace(
+        model_type="cohere2_moe", num_shared_experts=0, shared_expert_combination_strategy="average"
+    )
+    assert architecture_of(config).mixture is not None
 
 
 def test_a_catalogue_holds_what_reaches_the_logits(tmp_path: Path):

@@ -475,8 +475,8 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "an activation that nobody knows": ("llama", with_config(nothing, hidden_act="new"), "makes no model of"),
     "another family, in codes": (
         "llama",
-        with_config(nothing, model_type="gpt_oss", quantization_config={"quant_method": "mxfp4"}),
-        "“gpt_oss” are not supported.*its experts have output biases",
+        with_config(nothing, model_type="diffllama", quantization_config={"quant_method": "mxfp4"}),
+        "“diffllama” are not supported.*its heads subtract",
     ),
     "another family": ("llama", with_config(nothing, model_type="mamba"), "family “mamba” are not supported"),
     "no family": ("llama", with_config(nothing, model_type=None), "gives no model_type"),

@@ -98,10 +98,14 @@ def test_codes_are_multiplied_by_their_scales(case, tmp_path):
         key: undone(one, coded[f"{key}_scale_inv"]) if f"{key}_scale_inv" in coded else one
         for key, one in expected.items()
     }
-    plain = changed(name, tmp_path / "plain", lambda _own: expected)
-    found = locate(str(folder), models=tmp_path / "models")
-    assert found.folder.parent == tmp_path / "models"
-    assert found.quantisation == {"fp8": "FP8", "mxfp8": "MXFP8"}[config["quant_method"]]
+    assert_undone(folder, changed(name, tmp_path / "plain", lambda _own: expected), config["quant_method"].upper())
+
+
+def assert_undone(folder: Path, plain: Path, kind: str) -> None:
+    """The model of a folder of codes is, bit by bit, the one of what they stand for."""
+    found = locate(str(folder), models=folder.parent / "models")
+    assert found.folder.parent == folder.parent / "models"
+    assert found.quantisation == kind
     stored = load_file(found.folder / "model.safetensors")
     assert {key: one.dtype for key, one in stored.items()} == dict.fromkeys(stored, torch.float32)
     reference, ours = load_model(locate(str(plain))), load_model(found)
@@ -109,7 +113,66 @@ def test_codes_are_multiplied_by_their_scales(case, tmp_path):
         assert torch.equal(ours.module.state_dict()[key], tensor), key
     ids = models.byte_level_tokenizer(bos=True)(models.PROMPT)["input_ids"]
     assert torch.equal(ours.forward(ids).logits, reference.forward(ids).logits)
-    assert locate(str(folder), models=tmp_path / "models").identity == found.identity  # made once
+    assert locate(str(folder), models=folder.parent / "models").identity == found.identity  # made once
+
+
+# MXFP4
+
+FOURS = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+
+
+def fours(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[E, read, written] -> codes, two to a byte, and exponents of 2 in bytes; and what the two stand for."""
+    groups = weight.transpose(1, 2).unflatten(2, (-1, 32))
+    exponents = (groups.abs().amax(dim=-1) / 6).log2().ceil()
+    scaled = groups / exponents.exp2()[..., None]
+    index = (scaled.abs()[..., None] - FOURS).abs().argmin(dim=-1)
+    codes = (index + 8 * (scaled < 0)).to(torch.uint8)
+    stand_for = FOURS[index] * torch.where(scaled < 0, -1.0, 1.0) * exponents.exp2()[..., None]
+    return codes[..., ::2] + 16 * codes[..., 1::2], (exponents + 127).to(torch.uint8), stand_for.flatten(2).mT
+
+
+def in_fours(tensors: Tensors, *, undone: bool = False) -> Tensors:
+    """gpt-oss as it is published: its experts' matrices in codes, all else plain; or what those stand for."""
+    found = dict(tensors)
+    for name in [one for one in tensors if one.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        found[f"{name}_blocks"], found[f"{name}_scales"], stand_for = fours(found.pop(name))
+        if undone:
+            del found[f"{name}_blocks"], found[f"{name}_scales"]
+            found[name] = stand_for.contiguous()
+    return found
+
+
+MXFP4: dict[str, Any] = {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}}
+
+
+def test_codes_of_four_bits_are_multiplied_by_their_scales(tmp_path):
+    folder = changed("gpt_oss", tmp_path / "coded", in_fours, **MXFP4)
+    assert_undone(folder, changed("gpt_oss", tmp_path / "plain", partial(in_fours, undone=True)), "MXFP4")
+
+
+def test_an_estimate_of_four_bits_knows_how_many_numbers_there_are(tmp_path, monkeypatch, capsys):
+    folder = changed("gpt_oss", tmp_path / "coded", in_fours, **MXFP4)
+    monkeypatch.setenv("ATLAS_MODELS", str(tmp_path / "models"))
+    assert main(["estimate", str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["notices"] == ["A build first dequantises the files (MXFP4) into a folder of float32 weights, once."]
+    assert found["weight_bytes"] == 4 * found["parameters"]
+    module = families.language_model("gpt_oss").module
+    assert found["parameters"] == sum(one.numel() for one in module.parameters())
+
+
+def cut(tensors: Tensors, part: str) -> Tensors:
+    """The same with one tensor's last part missing."""
+    found = in_fours(tensors)
+    return found | {f"model.layers.0.mlp.experts.{part}": found[f"model.layers.0.mlp.experts.{part}"][..., :-1].clone()}
+
+
+@pytest.mark.parametrize(("part", "said"), [("down_proj_scales", "with one scale"), ("down_proj_blocks", "promises")])
+def test_codes_and_scales_that_do_not_fit_are_refused(part, said, tmp_path):
+    folder = changed("gpt_oss", tmp_path / "coded", partial(cut, part=part), **MXFP4)
+    with pytest.raises(AtlasError, match=said):
+        locate(str(folder), models=tmp_path / "models", make=False)
 
 
 def test_estimate_build_and_what_they_say(tmp_path, monkeypatch, capsys):
