@@ -43,7 +43,7 @@ from indexer.neighbours import RECALL, directions
 from indexer.projection import MEMORY_MB
 from indexer.shards import Shards, only_indexer, work_folder, work_folders
 from indexer.tokens import token_table
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 from indexer.work import (
     NEIGHBOUR_FILE,
     NEIGHBOURS,

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Sign, check_exists
-from indexer.unembedding import Unembedding
-from indexer.weights import Weights
+from indexer.weights import Unembedding, Weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from indexer.device import DTYPES, chosen_device
 from indexer.neighbours import effort
 from indexer.projection import MEMORY_MB, Projector
 from indexer.stored import safetensors_files
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 
 _TRIAL_ENTRIES = 2**25  # of the random unembedding: 134 MB
 _TRIAL_NEURONS = 512  # a thread

@@ -23,8 +23,7 @@ from indexer.architecture import Architecture, Dimensions, Fusion, NormKind
 from indexer.families import ARCHITECTURES, architecture_of, dimensions_of, epsilon_of
 from indexer.probe import EPSILON, MULTIPLIER, TOKENS, Seen, changed, kept_in, named, random_model
 from indexer.refusals import REFUSED
-from indexer.unembedding import Unembedding
-from indexer.weights import fused_rows, live_weights
+from indexer.weights import Unembedding, fused_rows, live_weights
 
 if TYPE_CHECKING:
     from indexer import language_model

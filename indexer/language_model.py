@@ -37,8 +37,7 @@ from indexer.products import page_out
 from indexer.refusals import SAVE_AGAIN
 from indexer.stored import PLAIN, TRUNK_NAMES
 from indexer.tokens import TokenBytes
-from indexer.unembedding import Unembedding
-from indexer.weights import Weights, fused_rows, live_weights
+from indexer.weights import Unembedding, Weights, fused_rows, live_weights
 
 TOLERANCE = 1e-3
 """Largest deviation, as a share of the right side's largest entry. float32 sums over some thousands of terms stay

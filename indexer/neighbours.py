@@ -22,7 +22,7 @@ from torch import Tensor
 
 from indexer.products import in_threads
 from indexer.projection import Pyramid, bf16_is_faster, levels_for, padded, sampled_products
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 
 COUNT = 20
 """Neighbours of each token: what concept search widens a word by, at about 4 bytes each in the catalogue."""

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from indexer.products import best_seconds, in_threads, product
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 
 CHUNK = 512
 """Neurons multiplied at a time: with more, the product is no faster."""

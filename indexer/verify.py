@@ -25,7 +25,7 @@ from db.records import BuildStamp, short_identity
 from indexer.build import stamp_of
 from indexer.checkpoint import Checkpoint
 from indexer.language_model import compare_with_loaded
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 from indexer.work import unembedding_of
 
 CLOSE = 1e-5

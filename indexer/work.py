@@ -32,7 +32,7 @@ from indexer.products import give_back
 from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
 from indexer.shards import Shards, neuron_rows, pair_rows
 from indexer.tokens import TokenBytes
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 
 if TYPE_CHECKING:
     import ray

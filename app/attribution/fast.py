@@ -22,7 +22,7 @@ from torch import Tensor
 from app.attribution.results import SCORE_TOLERANCE
 from indexer.products import product, tiled
 from indexer.projection import bf16_is_faster
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 
 KEPT = 4
 """Buffers kept for the next product; one analysis uses up to three at a time."""

@@ -24,7 +24,7 @@ from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronKind, check_exists
 from indexer.forward import attention_pattern
 from indexer.language_model import LanguageModel
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 
 SHOWN = 10
 ROWS_AT_ONCE = 64

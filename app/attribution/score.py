@@ -25,8 +25,7 @@ from app.attribution.results import SublayerScores
 from indexer.architecture import Conventions
 from indexer.forward import ResidualStream
 from indexer.products import product
-from indexer.unembedding import Unembedding
-from indexer.weights import Weights
+from indexer.weights import Unembedding, Weights
 
 SAFE_EXPONENT = 80.0
 """e^z in float32 overflows at 88; beyond this the sum is taken as a log-sum-exp, which cannot."""

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from app.attribution import analyse
 from app.attribution.score import ROWS_AT_ONCE, SAFE_EXPONENT, Bases, log_probability_increase, rows_for
 from indexer.architecture import Conventions, NormKind
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 from tests import models
 
 LN3 = math.log(3)

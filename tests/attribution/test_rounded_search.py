@@ -20,7 +20,7 @@ from app.attribution.results import Certificate
 from app.attribution.run import PromptRun
 from app.attribution.score import base_points
 from db.neuron import NeuronKind, Part
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 from tests import models
 
 VOCABULARY, TARGET, K = 49_152, 4711, 40

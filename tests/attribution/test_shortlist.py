@@ -20,7 +20,7 @@ from app.attribution.fast import (
 )
 from app.attribution.score import Bases
 from indexer.architecture import NormKind
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 
 WIDTH, TOKENS = 48, 2600
 FLOAT32 = 2e-6

@@ -21,7 +21,7 @@ from app.attribution.analysis import load
 from indexer.architecture import NormKind
 from indexer.device import chosen_device
 from indexer.projection import Projector
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 
 PROMPT = "The capital of France is"
 

@@ -33,7 +33,7 @@ from indexer.build import build, stamp_of
 from indexer.checkpoint import Checkpoint, locate
 from indexer.estimate import estimate
 from indexer.projection import Projector
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 from indexer.work import Cluster, Job, unembedding_of
 from tests.ray_process import ray_cluster, ray_settings
 

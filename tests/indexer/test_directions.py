@@ -4,7 +4,7 @@ import torch
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronKind, Sign
 from indexer.directions import rank_by_direction, similar_by_value
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 from tests import models
 
 FAMILIES = ("llama", "gpt2")

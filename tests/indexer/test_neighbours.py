@@ -6,7 +6,7 @@ from torch import Tensor
 from indexer import neighbours
 from indexer.architecture import NormKind
 from indexer.neighbours import RECALL, nearest_tokens
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 
 
 def unembedding(rows: Tensor) -> Unembedding:

@@ -11,7 +11,7 @@ from torch import Tensor
 from indexer import products, projection
 from indexer.architecture import NormKind
 from indexer.projection import Projection, Projector, float32_lists
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 from tests import models, oracle
 from tests.oracle import assert_same_end
 

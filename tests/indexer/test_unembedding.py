@@ -5,8 +5,7 @@ import torch
 
 from indexer.architecture import Conventions, NormKind
 from indexer.families import ARCHITECTURES
-from indexer.unembedding import Unembedding
-from indexer.weights import Weights
+from indexer.weights import Unembedding, Weights
 from tests import models, oracle
 
 

@@ -14,7 +14,7 @@ from db.errors import AtlasError
 from indexer.checkpoint import Checkpoint, locate
 from indexer.language_model import load_model
 from indexer.stored import safetensors_files
-from indexer.unembedding import Unembedding
+from indexer.weights import Unembedding
 from tests import models, oracle
 
 WEIGHTS = "model.safetensors"
