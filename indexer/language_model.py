@@ -28,12 +28,11 @@ from db.errors import AtlasError, first_line
 from indexer.architecture import Architecture, Dimensions
 from indexer.checkpoint import Checkpoint
 from indexer.dequantised import quietly
-from indexer.device import Placement, chosen_device, chosen_dtype, put
+from indexer.device import Placement, chosen_device, chosen_dtype, page_out, put
 from indexer.experts import READ, as_in_transformers, prepare
 from indexer.families import dimensions_of
 from indexer.forward import ResidualStream, capture, output_gradients, outputs_kept
 from indexer.probe import config_of_first
-from indexer.products import page_out
 from indexer.refusals import SAVE_AGAIN
 from indexer.stored import PLAIN, TRUNK_NAMES
 from indexer.tokens import TokenBytes

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from indexer.products import in_threads
+from indexer.device import in_threads
 from indexer.projection import Pyramid, bf16_is_faster, levels_for, padded, sampled_products
 from indexer.weights import Unembedding
 

@@ -6,7 +6,7 @@ that multiply bf16 matrices faster the screened one (`Screen`).
 Mean and standard deviation over the vocabulary need no logits: with m the mean row and S the rows' covariance, they
 are v·m and sqrt(v·S·v).
 
-Work is dealt out in chunks of neurons, one thread per core (`indexer.products`). Legend: V = tokens, V2 = the same with
+Work is dealt out in chunks of neurons, one thread per core (`indexer.device`). Legend: V = tokens, V2 = the same with
 rows of zeros up to a whole pyramid, d = d_model, c = neurons of a chunk, k = tokens kept at each end.
 """
 
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from indexer.products import best_seconds, in_threads, product
+from indexer.device import best_seconds, in_threads, product
 from indexer.weights import Unembedding
 
 CHUNK = 512

@@ -20,7 +20,7 @@ from db.errors import AtlasError
 from db.texts.publish import Gathered
 from db.texts.records import BEFORE, EXCERPT_TOKENS, SKETCH
 from indexer.activations import Batch
-from indexer.products import in_threads
+from indexer.device import in_threads
 
 EXCERPTS = 10
 SHARE = 0.1

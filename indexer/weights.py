@@ -16,8 +16,8 @@ from torch import Tensor
 
 from db.errors import AtlasError
 from indexer.architecture import Architecture, Conventions, Dimensions, Fusion, NormKind
+from indexer.device import product
 from indexer.experts import expert_rows
-from indexer.products import product
 from indexer.stored import Stored, opened
 from indexer.tokens import TokenBytes
 

@@ -26,9 +26,8 @@ from db.lazy import lazy_import
 from db.records import BuildStamp, short_identity
 from db.texts.records import TextsStamp
 from indexer.checkpoint import Checkpoint, locate
-from indexer.device import chosen_device
+from indexer.device import chosen_device, give_back
 from indexer.neighbours import COUNT, effort, nearest_tokens
-from indexer.products import give_back
 from indexer.projection import MEMORY_MB, Projection, Projector, bf16_is_faster
 from indexer.shards import Shards, neuron_rows, pair_rows
 from indexer.tokens import TokenBytes

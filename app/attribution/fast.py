@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from app.attribution.results import SCORE_TOLERANCE
-from indexer.products import product, tiled
+from indexer.device import product, tiled
 from indexer.projection import bf16_is_faster
 from indexer.weights import Unembedding
 

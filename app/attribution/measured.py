@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from app.attribution import ablation, score, search
     from app.attribution.ablation import Effects
     from app.attribution.run import PromptRun, Ranges
-    from indexer import products
+    from indexer import device
 else:
-    torch, products = lazy_import("torch"), lazy_import("indexer.products")
+    torch, device = lazy_import("torch"), lazy_import("indexer.device")
     ablation, score = lazy_import("app.attribution.ablation"), lazy_import("app.attribution.score")
     search = lazy_import("app.attribution.search")
 
@@ -169,7 +169,7 @@ def target_ranks(run: "PromptRun", neurons: Sequence[ValueNeuron]) -> list[int]:
         for start in range(0, len(places), rows):
             some, entries = places[start : start + rows], run.entries(kind)
             numbers = [entries.numbers(neurons[place].neuron)[neurons[place].position or 0] for place in some]
-            logits = products.product(entries.contributions(torch.tensor(numbers)), unembedding.folded)
+            logits = device.product(entries.contributions(torch.tensor(numbers)), unembedding.folded)
             target, tokens = logits[:, run.target_id, None], logits
             if unembedding.used is not None:
                 tokens = logits[:, unembedding.used]

@@ -40,9 +40,9 @@ from app.attribution.score import array
 from app.attribution.search import gather_by_layer
 from db.neuron import Neuron, NeuronKind, check_exists
 from indexer.architecture import Conventions, NormKind
+from indexer.device import product
 from indexer.forward import ResidualStream
 from indexer.language_model import LanguageModel
-from indexer.products import product
 from indexer.weights import Weights
 
 if TYPE_CHECKING:

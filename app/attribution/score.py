@@ -23,8 +23,8 @@ from torch import Tensor
 from app.attribution.fast import FEW, TOLERANCE, Distributions, RoundedRows, Shortlist, by_base
 from app.attribution.results import SublayerScores
 from indexer.architecture import Conventions
+from indexer.device import product
 from indexer.forward import ResidualStream
-from indexer.products import product
 from indexer.weights import Unembedding, Weights
 
 SAFE_EXPONENT = 80.0

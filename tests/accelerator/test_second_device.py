@@ -6,7 +6,7 @@ import torch
 from app.attribution import measured
 from app.attribution.run import StoredRanges
 from db.catalogue.store import Catalogue
-from indexer import language_model, products, work
+from indexer import device, language_model, work
 from indexer.build import build
 from indexer.device import Placement
 from indexer.language_model import load_model
@@ -33,7 +33,7 @@ def asked(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("second device")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(work, "bf16_is_faster", lambda _width: False)
-        patch.setattr(products, "onednn_is_faster", lambda: False)
+        patch.setattr(device, "onednn_is_faster", lambda: False)
         patch.setattr(measured, "kept_folder", lambda: None)
         checkpoint = checkpoint_of(request.param)
         path = build(checkpoint, folder).path

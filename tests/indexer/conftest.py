@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexer import products, work
+from indexer import device, work
 
 
 @pytest.fixture(autouse=True)
@@ -11,4 +11,4 @@ def _steady_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     last digits. Tests of the other ways ask for them.
     """
     monkeypatch.setattr(work, "bf16_is_faster", lambda _width: False)
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(device, "onednn_is_faster", lambda: False)

@@ -44,10 +44,10 @@ PATIENCE = 120  # seconds, for what a loaded machine does slowly
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What one process publishes."""
-    from indexer import products
+    from indexer import device
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "onednn_is_faster", lambda: False)
+        patch.setattr(device, "onednn_is_faster", lambda: False)
         catalogue = tmp_path_factory.mktemp("whole")
         return content_hash(build(models.checkpoint("llama"), catalogue, depth=DEPTH, screen=False).path)
 
@@ -225,9 +225,9 @@ KILLING = """
 import os, signal
 from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
-from indexer import products, work
+from indexer import device, work
 
-products.onednn_is_faster = lambda: False  # as in the build that this is compared with
+device.onednn_is_faster = lambda: False  # as in the build that this is compared with
 work.bf16_is_faster = lambda width: False
 
 

@@ -14,7 +14,7 @@ import pytest
 from db.catalogue.builds import current_build
 from db.catalogue.check import content_hash
 from db.errors import AtlasError
-from indexer import products
+from indexer import device
 from indexer.build import build
 from indexer.checkpoint import Checkpoint
 from tests import models
@@ -24,7 +24,7 @@ NAME, DEPTH, POINTS = "gpt2", 10, 30
 
 def job(folder: Path, catalogue: Path) -> None:
     """What the killed process does: a whole build, computed in one way whichever is faster at the moment."""
-    products.onednn_is_faster = lambda: False  # type: ignore[assignment]
+    device.onednn_is_faster = lambda: False  # type: ignore[assignment]
     build(Checkpoint(NAME, folder), catalogue, depth=DEPTH, screen=True)
 
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from indexer import products
-from indexer.products import best_seconds, onednn_is_faster, page_out, product
+from indexer import device
+from indexer.device import best_seconds, onednn_is_faster, page_out, product
 
 
 @pytest.fixture(params=[True, False])
@@ -14,7 +14,7 @@ def library(request, monkeypatch):
     """oneDNN, and torch's BLAS."""
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("This build of torch has no oneDNN.")
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: request.param)
+    monkeypatch.setattr(device, "onednn_is_faster", lambda: request.param)
 
 
 @pytest.mark.usefixtures("library")
@@ -33,11 +33,11 @@ def test_it_is_the_product_in_float32(rows, turned):
 
 
 def test_few_shapes_are_met():
-    assert [products.tiled_rows(rows) for rows in (1, 2, 3, 31, 32, 33, 320)] == [1, 2, 4, 32, 32, 64, 320]
-    filled = products.tiled(torch.ones(33, 4))
+    assert [device.tiled_rows(rows) for rows in (1, 2, 3, 31, 32, 33, 320)] == [1, 2, 4, 32, 32, 64, 320]
+    filled = device.tiled(torch.ones(33, 4))
     assert filled.sum(dim=1).tolist() == [4.0] * 33 + [0.0] * 31
     wide = torch.ones(33, 20_000)
-    assert products.tiled(wide) is wide
+    assert device.tiled(wide) is wide
 
 
 @pytest.mark.usefixtures("library")
@@ -58,8 +58,8 @@ def test_without_the_operator_it_is_torchs_own(monkeypatch):
 
 
 def test_the_best_of_several_turns_counts(monkeypatch):
-    times = iter([0.0, 5.0, 5.0, 6.0] + [0.0, 2.0, 2.0, 9.0] * products.TRIALS)
-    monkeypatch.setattr("indexer.products.time", SimpleNamespace(perf_counter=lambda: next(times)))
+    times = iter([0.0, 5.0, 5.0, 6.0] + [0.0, 2.0, 2.0, 9.0] * device.TRIALS)
+    monkeypatch.setattr("indexer.device.time", SimpleNamespace(perf_counter=lambda: next(times)))
     assert best_seconds([lambda: None, lambda: None]) == [2.0, 1.0]
 
 

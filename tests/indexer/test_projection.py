@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from indexer import products, projection
+from indexer import device, projection
 from indexer.architecture import NormKind
 from indexer.projection import Projection, Projector, float32_lists
 from indexer.weights import Unembedding
@@ -138,7 +138,7 @@ def test_lists_and_statistics_are_those_of_brute_force(case, screen):
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="This build of torch has no oneDNN.")
 @pytest.mark.parametrize("case", CASES)
 def test_the_plain_way_is_brute_force_by_the_other_library_too(case, monkeypatch):
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(device, "onednn_is_faster", lambda: True)
     projector = Projector(unembedding(CASES[case].rows), DEPTH, screen=False)
     assert_is_brute_force(projector.project(CASES[case].values), CASES[case])
 

@@ -14,7 +14,7 @@ from db.texts.records import SKETCH
 from db.texts.store import packed, unpacked
 from indexer import text_statistics
 from indexer.activations import Batch, batches_of
-from indexer.products import in_threads
+from indexer.device import in_threads
 from indexer.text_statistics import BINS, EDGES, OCTAVE_EDGES, Tally, Tokens
 
 NEURONS, KEPT = 5, 3
