@@ -26,6 +26,7 @@ from sqlalchemy import (
     func,
     select,
 )
+from sqlalchemy.ext.compiler import compiles
 
 from db.catalogue.statements import Statement, among
 from db.texts.records import TextsStamp
@@ -42,6 +43,15 @@ def _stamp_column(name: str, hint: Any) -> Column[Any]:
     return Column(name, _TYPES[get_args(hint)[0] if optional else hint], nullable=optional)
 
 
+class _Uncompressed(LargeBinary):
+    """Bytes of which DuckDB finds a few rows without decompressing thousands."""
+
+
+@compiles(_Uncompressed, "duckdb")
+def _uncompressed(*_told: Any, **_more: Any) -> str:
+    return "BLOB USING COMPRESSION uncompressed"
+
+
 texts = Table("texts", metadata, *(_stamp_column(*one) for one in get_type_hints(TextsStamp).items()))
 
 text_window = Table(  # those that an excerpt refers to
@@ -50,7 +60,7 @@ text_window = Table(  # those that an excerpt refers to
     Column("window_id", Integer, nullable=False),
     Column("document", Integer, nullable=False),
     Column("first", Integer, nullable=False),  # position in the document of its first token
-    Column("token_ids", LargeBinary, nullable=False),  # four bytes each, the lowest first
+    Column("token_ids", _Uncompressed, nullable=False),  # four bytes each, the lowest first
     Column("folded", Text, nullable=False),  # its text as it is searched: see db.texts.store.folded
 )
 
@@ -145,14 +155,13 @@ def cases(neuron_id: int) -> Statement:
 
 
 def bins(neuron_id: int) -> Statement:
-    """Columns: low, high, count; from the lowest."""
-    edge = histogram_edge.c
-    return (
-        select(edge.low, edge.high, histogram.c.count)
-        .join(histogram_edge, edge.bin == histogram.c.bin)
-        .where(histogram.c.neuron_id == neuron_id)
-        .order_by(edge.low)
-    )
+    """Columns: bin, count."""
+    return select(histogram.c.bin, histogram.c.count).where(histogram.c.neuron_id == neuron_id)
+
+
+def edges() -> Statement:
+    """Columns: bin, low, high; from the lowest."""
+    return select(*histogram_edge.columns).order_by(histogram_edge.c.low)
 
 
 _EXCERPT = (*excerpt.columns, text_window.c.document, text_window.c.token_ids)

@@ -112,6 +112,7 @@ class Texts(ReadOnlyFile):
         mark = _mark(row, seen)
         excerpts = self.rows(schema.excerpts(neuron_id, self.stamp.excerpts if limit is None else limit))
         known = self._tokens(_ids(one) for one in excerpts)
+        counts = {row[0]: row[1] for row in self.rows(schema.bins(neuron_id))}
         positive, negative = (tuple(_excerpt(one, known) for one in excerpts if one.sign == sign) for sign in (1, -1))
         return NeuronTexts(
             neuron=neuron,
@@ -131,10 +132,17 @@ class Texts(ReadOnlyFile):
                 SignCase(_SIGNS[gate] or "", _SIGNS[up] or "", count / seen, mean, strongest)
                 for gate, up, count, mean, strongest in self.rows(schema.cases(neuron_id))
             ),
-            histogram=tuple(HistogramBin(*bin_) for bin_ in self.rows(schema.bins(neuron_id))),
+            histogram=tuple(
+                HistogramBin(low, high, counts[number]) for number, low, high in self._edges if number in counts
+            ),
             name=mark.name,
             description=descriptions(self.path.parent, self.stamp.checkpoint).get(neuron.label),
         )
+
+    @cached_property
+    def _edges(self) -> Sequence[Answer]:
+        """Of the histograms' bins, from the lowest."""
+        return self.rows(schema.edges())
 
     def window(self, window_id: int) -> tuple[int, int, list[int]]:
         """A window's document, the position there of its first token, and its token ids.

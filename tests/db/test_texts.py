@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import db.texts.publish
+import db.texts.schema
 from db.__main__ import main
 from db.catalogue.builds import TEXTS, prune
 from db.catalogue.export import as_json
+from db.catalogue.publish import create_tables
 from db.catalogue.reader import read_only_connection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
@@ -176,6 +178,21 @@ def test_excerpts_that_nobody_finds(atlas: Catalogue) -> None:
     for text, problem in (("  ", "from 1 to 16 words; 0"), ("a b c d e f g h i j k l m n o p q", "17"), ("", "empty")):
         with pytest.raises(AtlasError, match=problem):
             atlas.texts.search_excerpts(text)
+
+
+def test_a_few_windows_of_many_are_found_without_decompressing_others(tmp_path: Path) -> None:
+    loose = tmp_path / "texts.duckdb"
+    with duckdb.connect(str(loose)) as connection:
+        create_tables(connection, db.texts.schema.metadata)
+        text = "'the same words again and again'"
+        connection.execute(f"INSERT INTO text_window SELECT i, i, 0, {text}::BLOB, {text} FROM range(5000) r(i)")
+        connection.execute("CHECKPOINT")
+    db.texts.publish._close_gaps(loose)
+    with read_only_connection(loose) as connection:
+        query = "SELECT DISTINCT column_name, compression FROM pragma_storage_info('text_window')"
+        found = set(connection.execute(f"{query} WHERE segment_type <> 'VALIDITY'").fetchall())
+    assert ("token_ids", "Uncompressed") in found
+    assert ("folded", "Uncompressed") not in found
 
 
 def test_tokens_that_the_unembedding_lacks(tmp_path: Path) -> None:
