@@ -403,7 +403,7 @@ def _decoded(found: Checkpoint, models: Path, *, make: bool) -> Checkpoint:
     dequantised.require_scales(found.folder)
     if not make:
         return coded
-    folder = dequantised.of_codes(found.folder, found.name, models)
+    folder = dequantised.of_codes(found.folder, found.name, models, coded.parameters)
     return Checkpoint(folder.name, folder)
 
 

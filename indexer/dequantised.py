@@ -21,6 +21,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -331,7 +332,12 @@ def _make(folder: Path, fill: Callable[[Path], None], room: float) -> None:
 
 _UNDONE = {"fp8": "FP8", "mxfp8": "MXFP8", "mxfp4": "MXFP4"}
 """By the method that a config names, the quantisations which transformers undoes on any machine."""
-SCALE = re.compile(r"(_scale_inv|\.(activation|input)_scale|\.experts\.(gate_up|down)_proj_scales)$")
+_COMPRESSED = {"pack-quantized": "I32", "float-quantized": "F8_E4M3"}
+"""Of compressed-tensors, the formats that are undone too, with the type of their codes."""
+SCALE = re.compile(
+    r"(_scale_inv|\.(activation|input|output|[qkv])_(scale|zero_point)|\.experts\.(gate_up|down)_proj_scales"
+    r"|\.weight_(scale|shape|zero_point|g_idx))$"
+)
 _TOKENIZER = ("*token*.json", "vocab.*", "merges.txt", "*.model", "*.jinja", "generation_config.json")
 
 
@@ -351,7 +357,12 @@ def coding_of(folder: Path) -> str | None:
     """How the weights in a folder are quantised, if that can be undone; None for all else."""
     config = read_json(folder / "config.json")
     given = config.get("quantization_config") if isinstance(config, dict) else None
-    return _UNDONE.get(str(given.get("quant_method"))) if isinstance(given, dict) else None
+    if not isinstance(given, dict):
+        return None
+    if given.get("quant_method") == "compressed-tensors":
+        changed = any(given.get(name) for name in ("transform_config", "sparsity_config"))
+        return None if changed or given.get("format") not in _COMPRESSED else f"compressed-tensors {given['format']}"
+    return _UNDONE.get(str(given.get("quant_method")))
 
 
 def require_scales(folder: Path) -> None:
@@ -359,7 +370,13 @@ def require_scales(folder: Path) -> None:
     and a scale of other blocks be spread over all.
     """
     places, kind = stored.headers(stored.safetensors_files(folder)), coding_of(folder)
-    block = read_json(folder / "config.json")["quantization_config"].get("weight_block_size")
+    given = read_json(folder / "config.json")["quantization_config"]
+    block, compressed = given.get("weight_block_size"), _COMPRESSED.get(given.get("format", ""))
+    if compressed and find_spec("compressed_tensors") is None:
+        raise AtlasError(
+            f"The model in {folder} is quantised ({kind}), and what undoes that is not installed: "
+            "`pip install -r indexer/requirements-quantised.txt`."
+        )
     for name, place in places.items():
         if place.dtype in stored.PLAIN or SCALE.search(name):
             continue
@@ -367,6 +384,10 @@ def require_scales(folder: Path) -> None:
             scale = places.get(f"{name.removesuffix(stored.BLOCKS)}_scales")
             if scale is None or (scale.dtype, scale.shape) != ("U8", place.shape[:-1]) or place.shape[-1] != 16:
                 raise as_quantised(folder, f"{name} is not 16 bytes with one scale, as MXFP4 has them")
+            continue
+        if compressed:
+            if place.dtype != compressed or f"{name.removesuffix(stored.PACKED)}_scale" not in places:
+                raise as_quantised(folder, f"{name} is of type {place.dtype} without a scale that is undone here")
             continue
         scale = places.get(f"{name}_scale_inv")
         if not place.dtype.startswith("F8") or scale is None:
@@ -382,8 +403,9 @@ def _grid(shape: tuple[int, ...], block: Sequence[int] | None) -> tuple[int, ...
     return tuple(size // part for size, part in zip(shape, block, strict=True))
 
 
-def of_codes(folder: Path, name: str, models: Path) -> Path:
+def of_codes(folder: Path, name: str, models: Path, numbers: int) -> Path:
     """The folder in `models` that holds the weights of a folder of codes; made the first time. See `folder_of`.
+    `numbers`: how many the model has.
 
     Raises:
         AtlasError: transformers does not read all of it, or the folder cannot be written.
@@ -393,7 +415,7 @@ def of_codes(folder: Path, name: str, models: Path) -> Path:
     made = place_for(folder, name, digest, models)
     if is_whole(made, digest):
         return made
-    room = 4.0 * sum(math.prod(stored.unpacked(place).shape) for place in stored.headers(files).values())
+    room = 4.0 * numbers
 
     def fill(partial: Path) -> None:
         say(f"Dequantising {name} ({kind}) into {made}: once, {room / 1e9:.1f} GB of float32 ...")

@@ -31,6 +31,8 @@ PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16
 """The kinds of numbers that are weights as they stand; all others are codes that something else makes weights of."""
 BLOCKS = "_blocks"
 """How names end of what holds MXFP4's codes, two to a byte: [E, written, blocks, 16] for [E, read, written]."""
+PACKED = "_packed"
+"""The same of what holds several codes to a number of 32 bits, as compressed-tensors does."""
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 
 _HARMLESS = re.compile(
@@ -202,10 +204,12 @@ def stored_tensors(folder: Path, promised: Promised) -> dict[str, Stored]:
     for name, place in headers(safetensors_files(folder)).items():
         if promised.scales is not None and promised.scales.search(name):
             continue
-        if promised.scales is not None and name.endswith(BLOCKS):
-            name, place = name.removesuffix(BLOCKS), unpacked(place)
+        if promised.scales is not None:
+            name = name.removesuffix(BLOCKS).removesuffix(PACKED)
         called, piece = (name, None) if promised.pieces is None else promised.pieces(name)
         known = _known_name(called, promised)
+        if known is not None and name != place.name:
+            place = _unpacked(place, promised.shapes[known][-1])
         if known is not None and piece is not None:
             by_expert.setdefault(known, {})[piece] = place
         elif known is None:
@@ -257,12 +261,17 @@ def headers(files: list[Path]) -> dict[str, Stored]:
     return found
 
 
-def unpacked(place: Stored) -> Stored:
-    """What codes stand for, where several share a byte; all else as it is."""
-    if not place.name.endswith(BLOCKS) or len(place.shape) != 4:
-        return place
-    experts, written, blocks, width = place.shape
-    return replace(place, shape=(experts, 2 * width * blocks, written))
+def _unpacked(place: Stored, columns: int) -> Stored:
+    """What codes stand for, where several share a byte or a number; as it is, where it is no such thing.
+
+    `columns`: how many the config promises, since codes may have 4 or 8 bits.
+    """
+    if place.name.endswith(BLOCKS) and len(place.shape) == 4:
+        experts, written, blocks, width = place.shape
+        return replace(place, shape=(experts, 2 * width * blocks, written))
+    if place.name.endswith(PACKED) and len(place.shape) == 2 and columns in (4 * place.shape[1], 8 * place.shape[1]):
+        return replace(place, shape=(place.shape[0], columns))
+    return place
 
 
 def _joined(name: str, pieces: Mapping[tuple[int, int], Stored]) -> Stored:

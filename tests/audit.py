@@ -19,6 +19,7 @@ _REQUIREMENTS = (
     "requirements.txt",
     "tests/requirements.txt",
     "indexer/requirements-ray.txt",
+    "indexer/requirements-quantised.txt",
 )  # it does not follow from one to the other
 _SERVICES = ("pypi", "osv")
 _SECONDS = 600

@@ -131,6 +131,13 @@ def ray_is_installed() -> None:
         _lacking("Ray is not installed; `.venv/bin/pip install -r indexer/requirements-ray.txt`.")
 
 
+@pytest.fixture(scope="session")
+def compressed_tensors_is_installed() -> None:
+    """Which only those need who dequantise its models."""
+    if find_spec("compressed_tensors") is None:
+        _lacking("compressed-tensors is not installed; `.venv/bin/pip install -r indexer/requirements-quantised.txt`.")
+
+
 @pytest.fixture(autouse=True)
 def fresh_settings() -> Iterator[None]:
     """Settings are read once per process; a test that sets variables needs them read again."""

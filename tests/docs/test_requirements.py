@@ -55,7 +55,11 @@ def lacking(path: Path) -> set[str]:
     }
 
 
-EVERY = ("requirements.txt", "tests/requirements.txt", "indexer/requirements-ray.txt")
+OPTIONAL = {
+    "indexer/requirements-ray.txt": "ray_is_installed",
+    "indexer/requirements-quantised.txt": "compressed_tensors_is_installed",
+}
+EVERY = ("requirements.txt", "tests/requirements.txt", *OPTIONAL)
 
 
 @pytest.mark.parametrize("path", EVERY)
@@ -66,8 +70,8 @@ def test_every_line_is_one_exact_version(path):
 
 @pytest.mark.parametrize("path", EVERY)
 def test_what_a_pinned_package_brings_along_is_pinned(path, request):
-    if "ray" in path:
-        request.getfixturevalue("ray_is_installed")
+    if path in OPTIONAL:
+        request.getfixturevalue(OPTIONAL[path])
     assert lacking(CHECKOUT / path) == set()
 
 

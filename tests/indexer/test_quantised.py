@@ -162,6 +162,76 @@ def test_an_estimate_of_four_bits_knows_how_many_numbers_there_are(tmp_path, mon
     assert found["parameters"] == sum(one.numel() for one in module.parameters())
 
 
+# compressed-tensors
+
+
+def packed(codes: Tensor) -> Tensor:
+    """Signed codes of 4 bits, eight to a number of 32, the first in its lowest bits, 8 added to each."""
+    shifted = (codes.long() + 8).unflatten(1, (-1, 8)) << torch.arange(0, 32, 4)
+    found: Tensor = shifted.sum(dim=2).to(torch.int32)
+    return found
+
+
+def as_compressed(tensors: Tensors, *, bits: int, undone: bool = False) -> Tensors:
+    """Every matrix of the layers in codes of 4 bits with a scale for eight, or of FP8 with one a row."""
+    found = dict(tensors)
+    for name, weight in tensors.items():
+        if ".layers." not in name or weight.ndim != 2 or name.endswith(".gate.weight"):
+            continue
+        scales = weight.unflatten(1, (-1, 8 if bits == 4 else weight.shape[1])).abs().amax(dim=2) / (
+            7 if bits == 4 else 448
+        )
+        wide = scales.repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
+        codes = (weight / wide).round().clamp(-8, 7) if bits == 4 else (weight / wide).to(torch.float8_e4m3fn)
+        if undone:
+            found[name] = codes.float() * wide
+            continue
+        found[f"{name}_scale"] = scales
+        if bits == 4:
+            del found[name]
+            found[f"{name}_packed"], found[f"{name}_shape"] = packed(codes), torch.tensor(weight.shape)
+        else:
+            found[name] = codes
+    return found
+
+
+def compressed_config(bits: int) -> dict[str, Any]:
+    weights = {"num_bits": bits, "type": "int" if bits == 4 else "float", "symmetric": True, "dynamic": False}
+    weights |= {"strategy": "group", "group_size": 8} if bits == 4 else {"strategy": "channel"}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized" if bits == 4 else "float-quantized",
+        "quantization_status": "compressed",
+        "ignore": ["lm_head"],
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+    }
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("name", ["qwen3", "mixtral"])
+def test_compressed_tensors_are_what_their_codes_stand_for(bits, name, tmp_path, compressed_tensors_is_installed):
+    config = compressed_config(bits)
+    folder = changed(name, tmp_path / "coded", partial(as_compressed, bits=bits), quantization_config=config)
+    plain = changed(name, tmp_path / "plain", partial(as_compressed, bits=bits, undone=True))
+    assert_undone(folder, plain, f"compressed-tensors {config['format']}")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": "nvfp4-pack-quantized"}, "is quantised .*compressed-tensors"),
+        ({"transform_config": {"config_groups": {"u": {"type": "hadamard"}}}}, "is quantised .*compressed-tensors"),
+        ({}, "pip install -r indexer/requirements-quantised.txt"),
+    ],
+)
+def test_what_of_compressed_tensors_is_not_undone_is_refused(change, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(dequantised, "find_spec", lambda _name: None)
+    config = compressed_config(4) | change
+    folder = changed("qwen3", tmp_path / "coded", partial(as_compressed, bits=4), quantization_config=config)
+    with pytest.raises(AtlasError, match=said):
+        _ = locate(str(folder), models=tmp_path / "models", make=False).stored
+
+
 def cut(tensors: Tensors, part: str) -> Tensors:
     """The same with one tensor's last part missing."""
     found = in_fours(tensors)
