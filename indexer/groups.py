@@ -9,6 +9,7 @@ together on a map need not be alike, which is why groups are not read off it.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from db.errors import AtlasError
 from db.files import locked
 from db.groups import FILE, Group, GroupedBy, Maps, NeuronMap, write_maps
 from db.neuron import NeuronKind, Sign
+from db.texts.store import Texts
 from db.token_text import shorten
 from indexer.checkpoint import Checkpoint
 from indexer.neighbours import directions, nearest_rows
@@ -81,7 +83,8 @@ def group_neurons(
         words = _Words(atlas, ids)
         maps = {}
         for by, rows, source in _kinds(checkpoint, atlas, ids, say):
-            maps[by] = _mapped(by, ids, rows, words, seed, source)
+            told = words.at_peaks(atlas.texts, ids) if by is GroupedBy.TEXTS and atlas.texts else words
+            maps[by] = _mapped(by, ids, rows, told, seed, source)
             grouped = int((maps[by].group > 0).sum())
             say(f"{len(maps[by].groups):,} groups by {by} hold {grouped:,} of {len(ids):,} neurons.")
         return write_maps(build.parent, atlas.info.checkpoint, maps), maps
@@ -179,7 +182,8 @@ def layout(
 def clusters(
     rows: Float[Tensor, "N d"], nearest: Int[Tensor, "N k"], cosines: Float[Tensor, "N k"], least: float
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], list[float]]:
-    """The dense places among rows, by their distances from those that are nearest to them.
+    """The dense places among rows, by their distances from those that are nearest to them: the smallest ones, since in
+    larger ones that hold them most rows are hardly alike.
 
     Args:
         rows: of length 1.
@@ -191,9 +195,8 @@ def clusters(
         Number of each row's group, from 1 for the largest, 0 for none; its mean cosine with the others of its group;
         and the mean of that in each group.
     """
-    found = HDBSCAN(min_cluster_size=_SMALLEST, min_samples=_DENSE, metric="precomputed", copy=True).fit_predict(
-        _graph(nearest, _distances(cosines))
-    )
+    places = {"min_cluster_size": _SMALLEST, "min_samples": _DENSE, "cluster_selection_method": "leaf"}
+    found = HDBSCAN(**places, metric="precomputed", copy=True).fit_predict(_graph(nearest, _distances(cosines)))
     kept = []
     for one in range(found.max() + 1):
         own = np.flatnonzero(found == one)
@@ -267,6 +270,19 @@ class _Words:
             ]
         self._often = Counter(word for own in self._of for word in own)
 
+    _marks = _MARKS
+
+    def at_peaks(self, texts: Texts, ids: NDArray[np.int32]) -> "_Words":
+        """The same, but groups are named by the tokens at which their neurons are most active."""
+        found, peaks = copy(self), texts.peaks(_NAMED_BY)
+        found._of = [
+            frozenset((sign, word) for sign, token in peaks.get(one, ()) if (word := _word(token.text)))
+            for one in ids.tolist()
+        ]
+        found._often = Counter(word for own in found._of for word in own)
+        found._marks = dict.fromkeys(Sign, "at")
+        return found
+
     def name(self, rows: NDArray[np.int64]) -> str | None:
         """The words that many of some neurons have at one end, and few others; None where there are none."""
         often = Counter(word for row in rows for word in self._of[row])
@@ -282,7 +298,7 @@ class _Words:
         best = sorted(rare, key=lambda word: (-rare[word], word))
         sign = best[0][0]
         named = [word for end, word in best if end is sign][:_WORDS]
-        return f"{_MARKS[sign]} {', '.join(named)}"
+        return f"{self._marks[sign]} {', '.join(named)}"
 
 
 def _word(text: str) -> str:

@@ -177,6 +177,17 @@ def excerpts(neuron_id: int, limit: int) -> Statement:
     )
 
 
+def peaks(count: int) -> Statement:
+    """Columns: neuron_id, sign, window_id, position; of the first excerpts of every neuron."""
+    found = excerpt.c
+    return select(found.neuron_id, found.sign, found.window_id, found.position).where(found.rank <= count)
+
+
+def windows() -> Statement:
+    """Columns: window_id, token_ids; of all that are stored."""
+    return select(text_window.c.window_id, text_window.c.token_ids)
+
+
 def window(window_id: int) -> Statement:
     """Columns: document, first, token_ids."""
     found = text_window.c

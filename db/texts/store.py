@@ -203,6 +203,16 @@ class Texts(ReadOnlyFile):
         values = unpacked(np.frombuffer(b"".join(row.sketch for row in rows), np.uint8).reshape(len(rows), -1))
         return np.array([row.neuron_id for row in rows], np.int32), values
 
+    def peaks(self, count: int) -> dict[int, list[tuple[Sign, Token]]]:
+        """By neuron's id, the tokens at the peaks of its strongest excerpts, so many of each sign."""
+        windows = {row.window_id: np.frombuffer(row.token_ids, "<i4") for row in self.rows(schema.windows())}
+        rows = self.rows(schema.peaks(count))
+        ids = [int(windows[row.window_id][row.position]) for row in rows]
+        known, found = self._tokens([list(set(ids))]), dict[int, list[tuple[Sign, Token]]]()
+        for row, token_id in zip(rows, ids, strict=True):
+            found.setdefault(row.neuron_id, []).append((Sign.of(row.sign), known[token_id]))
+        return found
+
     def named(self, text: str, *, limit: int = 20, offset: int = 0) -> tuple[NamedNeuron, ...]:
         """The neurons whose name holds all words of a text, the surest names first.
 

@@ -15,6 +15,7 @@ from db.errors import AtlasError, NotFoundError
 from db.groups import FILE, GroupedBy, groups_with, members
 from db.neuron import Sign
 from db.questions import Groups, OneGroup
+from db.records import Token
 from db.texts.publish import publish_texts
 from indexer import __main__ as command
 from indexer import groups
@@ -156,11 +157,39 @@ def test_groups_by_texts_belong_to_these_texts(catalogue, tmp_path):
             assert [group.neurons for group in found.groups] == [20, 12]
             assert np.array_equal(found.group == 1, number == 0)
             assert np.array_equal(found.neuron_ids, made.neuron_ids)
+            assert atlas.texts is not None
+            of_all = atlas.texts.peaks(1)
+            for row in range(0, len(rows), 9):
+                own = of_all[int(made.neuron_ids[row])]
+                places = [
+                    (sign.value, made.gathered.window[row, end, 0], made.gathered.position[row, end, 0])
+                    for end, sign in enumerate(Sign)
+                ]
+                assert [(sign.value, token.token_id) for sign, token in own] == [
+                    (sign, made.windows[window].token_ids[position]) for sign, window, position in places
+                ]
 
 
 def test_without_a_catalogue_it_says_what_to_do(tmp_path):
     with pytest.raises(AtlasError, match="no catalogue of llama yet: `python -m indexer build"):
         groups.group_neurons(models.checkpoint("llama"), tmp_path)
+
+
+def test_by_texts_a_name_is_of_the_tokens_at_the_peaks():
+    words = groups._Words.__new__(groups._Words)
+    token = {text: Token(number, text, text, False) for number, text in enumerate((" There", "there", " the", "x1"))}
+    plus, minus = Sign
+
+    class Peaks:
+        def peaks(self, _count):
+            there = {
+                one: [(minus, token[" There"]), (minus, token["there"]), (plus, token[" the"])] for one in range(6)
+            }
+            return there | {one: [(plus, token[" the"]), (minus, token["x1"])] for one in range(6, 90)}
+
+    named = words.at_peaks(cast(Any, Peaks()), np.arange(100, dtype=np.int32))
+    assert named.name(np.arange(6)) == "at there"
+    assert named.name(np.arange(95, 100)) is None
 
 
 def test_a_name_is_of_words_that_many_have_and_few_others():
