@@ -17,6 +17,7 @@ from db.files import State, atomic_write, locked, state_of, sync
 from db.lazy import lazy_import
 from db.neuron import Neuron
 from db.records import Build, Generic
+from db.settings import paths
 
 if TYPE_CHECKING:
     from db.catalogue import reader
@@ -175,7 +176,7 @@ SOURCE = "SOURCE"
 
 
 def find_catalogue(root: Path, model: str | None = None) -> Path:
-    """The file of the current build of the one model there is, or of the model named.
+    """The file of the current build of the one model there is, of the model named, or else of ``ATLAS_MODEL``.
 
     ``root`` holds one folder per model; it may also be a model's folder itself, or a ``.duckdb`` file.
 
@@ -198,9 +199,10 @@ def find_catalogue(root: Path, model: str | None = None) -> Path:
         if model not in found:
             raise AtlasError(f"No catalogue of {model!r} in {root}; there are: {names}.")
         return current_build(root / model)
-    if len(found) > 1:
-        raise AtlasError(f"{root} holds several catalogues: {names}. Choose one with `--model NAME`.")
-    return current_build(root / found[0])
+    chosen = found[0] if len(found) == 1 else paths().model
+    if chosen not in found:
+        raise AtlasError(f"{root} holds several catalogues: {names}. Choose one with `--model NAME` or ATLAS_MODEL.")
+    return current_build(root / chosen)
 
 
 def find_build(current: Path, beginning: str) -> Path | None:

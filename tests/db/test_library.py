@@ -15,7 +15,7 @@ def test_the_only_model_is_the_default(root: Path) -> None:
     assert find_catalogue(root / "toy", "toy") == toy.path
 
 
-def test_several_models_need_a_name(tmp_path: Path) -> None:
+def test_several_models_need_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = make_catalogue(tmp_path), make_catalogue(tmp_path, model="other")
     assert models(tmp_path) == ["other", "toy"]
     with pytest.raises(AtlasError, match=r"several catalogues: other, toy\. Choose one with `--model NAME`"):
@@ -27,6 +27,13 @@ def test_several_models_need_a_name(tmp_path: Path) -> None:
             find_catalogue(tmp_path, name)
     with pytest.raises(AtlasError, match="leave out --model"):
         find_catalogue(tmp_path / "toy", "other")
+    for name, meant in (("other", second.path), ("toy", first.path)):  # the server's choice is the shell's too
+        monkeypatch.setenv("ATLAS_MODEL", name)
+        assert find_catalogue(tmp_path) == meant
+        assert find_catalogue(tmp_path, "toy") == first.path
+    monkeypatch.setenv("ATLAS_MODEL", "gone")
+    with pytest.raises(AtlasError, match="or ATLAS_MODEL"):
+        find_catalogue(tmp_path)
 
 
 def test_none(tmp_path: Path) -> None:
