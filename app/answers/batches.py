@@ -482,6 +482,10 @@ class _Row(BaseModel):
 
 
 _LISTS: Any = dict.fromkeys(ROLES.values(), (Annotated[list[_Entry], Field(max_length=_MAX_LISTED)] | None, None))
+_OURS = (
+    "Open a file that `python -m app.attribution --prompts FILE --out FILE` wrote; prompts themselves go into the "
+    "field above."
+)
 _FullRow = create_model("_FullRow", __base__=_Row, **_LISTS)
 
 
@@ -506,7 +510,7 @@ def read_upload(name: str, data: bytes) -> list[dict[str, Any]]:
                 if len(rows) > MAX_ROWS:
                     raise AtlasError(f"It has more than {MAX_ROWS:,} prompts.")
         except (AtlasError, RecursionError, MemoryError) as error:
-            message = str(error).replace(str(path), "The file") or "it is nested too deeply"
+            message = str(error).replace(str(path), "it") or "it is nested too deeply."
             raise AtlasError(f"The file cannot be opened: {message}") from error
     if not rows:
         raise AtlasError("The file holds no prompts.")
@@ -531,9 +535,12 @@ def _checked(found: Any, number: int) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise AtlasError(f"in row {number}, {place or 'the whole'} is wrong: {first['msg']}.") from error
+        if place in ("", "prompt"):
+            raise AtlasError(f"row {number} is no analysis. {_OURS}") from error
+        wrong = "is missing" if first["type"] == "missing" else "is not what an analysis holds there"
+        raise AtlasError(f"in row {number}, {place} {wrong}. {_OURS}") from error
     if kept.get("error"):
         return {"prompt": kept["prompt"], "error": kept["error"]}
     if not kept.keys() & ROLES.values():
-        raise AtlasError(f"row {number} has none of an analysis' lists of neurons.")
+        raise AtlasError(f"row {number} has none of an analysis’ lists of neurons. {_OURS}")
     return kept

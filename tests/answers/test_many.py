@@ -156,7 +156,14 @@ BAD = [
 def test_any_other_file_is_refused_in_words(name, data):
     with pytest.raises(AtlasError) as refused:
         read_upload(name, data)
-    assert "/tmp" not in str(refused.value)
+    for inside in ("/tmp", "_Row", "_FullRow", "_Token", "Input should", "Field required"):
+        assert inside not in str(refused.value)
+
+
+def test_a_file_of_prompts_is_told_where_prompts_go():
+    for row in ({"prompt": "a", "target": " Paris"}, {"prompt": "a"}, {"neuron": "L0.F1", "difference": 0.5}, [1]):
+        with pytest.raises(AtlasError, match=r"row 1.*prompts themselves go into the field above"):
+            read_upload("x.jsonl", json.dumps(row).encode())
 
 
 def test_each_prompt_says_what_the_model_says(small_page, small_folders):
