@@ -196,6 +196,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "cwm": _LLAMA,
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
+    "deepseek_v32": replace(_DEEPSEEK, whole_batch=True),
     "dots1": _DOTS,
     "ernie4_5": _LLAMA,
     "ernie4_5_moe": replace(
@@ -233,6 +234,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "glm4": replace(_GLM, attention_post_norm="post_self_attn_layernorm", ffn_post_norm="post_mlp_layernorm"),
     "glm4_moe": _DOTS,
     "glm4_moe_lite": _DEEPSEEK,
+    "glm_moe_dsa": replace(_DEEPSEEK, whole_batch=True),
     "gpt2": _GPT2,
     "gpt_bigcode": replace(
         _GPT2,

@@ -232,6 +232,10 @@ class CleanKeys(DynamicCache):  # type: ignore[misc]  # transformers has no type
 
     filled = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.chosen_by: dict[int, Tensor] = {}
+
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -244,6 +248,15 @@ class CleanKeys(DynamicCache):  # type: ignore[misc]  # transformers has no type
         layer, batch = self.layers[layer_idx], key_states.shape[0]
         keys, values = (kept.expand(batch, -1, -1, -1) for kept in (layer.keys, layer.values))
         return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+    def update_indexer(self, indexer_key_states: Tensor, layer_idx: int) -> Tensor:
+        """The same of the keys by which some families choose the positions that attention looks at, [B, 1, D]."""
+        if not self.filled:
+            self.chosen_by[layer_idx] = indexer_key_states
+        kept = self.chosen_by.get(layer_idx)
+        if not self.filled or kept is None:
+            return indexer_key_states
+        return torch.cat([kept.expand(len(indexer_key_states), -1, -1), indexer_key_states], dim=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,6 +61,8 @@ LATENT = {
     "first_k_dense_replace": models.LAYERS,
 }
 
+CHOOSING = {"index_topk": 6, "index_n_heads": 2, "index_head_dim": 8}
+"""Attention to fewer positions than the prompt has."""
 ROUTED = {
     "n_routed_experts": 6,
     "num_experts_per_tok": 2,
@@ -116,6 +118,7 @@ CASES: dict[str, Case] = {
         "deepseek_v2", RMS | LATENT | ROUTED | {"q_lora_rank": 12, "topk_method": "group_limited_greedy"}
     ),
     "deepseek_v3, experts": Case("deepseek_v3", RMS | LATENT | ROUTED | {"q_lora_rank": 12, "norm_topk_prob": True}),
+    "deepseek_v32": Case("deepseek_v32", RMS | LATENT | ROUTED | CHOOSING | {"q_lora_rank": 12}),
     "ernie4_5": Case("ernie4_5", RMS | {"head_dim": 12, "use_bias": True}, PIECES),
     "ernie4_5_moe": Case(
         "ernie4_5_moe",
@@ -176,6 +179,15 @@ CASES: dict[str, Case] = {
     "glm4_moe_lite": Case(
         "glm4_moe_lite",
         RMS | LATENT | ROUTED | {"q_lora_rank": 12, "mlp_layer_types": ["dense", "sparse", "sparse"]},
+    ),
+    "glm_moe_dsa": Case(
+        "glm_moe_dsa",
+        RMS
+        | LATENT
+        | ROUTED
+        | CHOOSING
+        | {"q_lora_rank": 12, "mlp_layer_types": ["dense", "sparse", "sparse"]}
+        | {"indexer_types": ["full", "shared", "full"]},
     ),
     "gpt2": Case("gpt2", OLD | {"n_inner": 40}),
     "gpt_bigcode": Case("gpt_bigcode", OLD | {"n_inner": 40}),
