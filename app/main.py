@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.serving import access, logs
 from app.serving.settings import configuration
-from app.ui.navigation import NAME, guarded, name_tab, params
+from app.ui.navigation import NAME, arrive, guarded, here, name_tab, params
 from app.ui.pages import ACCOUNT, ADD, PAGES
 
 # A named icon would be fetched from another site.
@@ -67,10 +67,11 @@ def main() -> None:
         for one in shown
     ]
     page = st.navigation(pages, position="top")
+    arrive(page.url_path or "start")
     name_tab(page.title)
     # Streamlit leaves much of a wide page empty; the tables need the room.
     st.html(f"<style>{_STYLE}</style>")
-    with logs.page_view(page.url_path or "start", session=access.short_name(), **_typed()), guarded():
+    with logs.page_view(here(), session=access.short_name(), **_typed()), guarded():
         page.run()
 
 

@@ -4,7 +4,6 @@ glossary.
 
 import re
 import unicodedata
-from dataclasses import dataclass
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _SHORTCODE = re.compile(r":(?=[\w+-]+:)")
@@ -89,256 +88,85 @@ def figure(value: float) -> str:
 
 # The glossary: the terms of the field in plain words. Which of them matter on a page is in `app.ui.pages`.
 
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A term in plain words; `exact` is its definition in the README's table, where it has one."""
-
-    name: str
-    plain: str
-    exact: str = ""
-
-
-_TERMS = (
-    Term(
-        "token",
-        "A piece of text that the model reads and writes as one unit, often a word with the space before it. ␣ stands "
-        "for that space and ↵ for a line break.",
-    ),
-    Term(
-        "residual stream",
-        "The vector that the model keeps for each token and that every layer adds to. What it holds after the last "
-        "layer decides the next token.",
-    ),
-    Term(
-        "layer",
-        "One step of the model: attention, then FFN, each adding its output to the residual stream. Layers count "
-        "from 0.",
-    ),
-    Term(
-        "head",
-        "A part of a layer’s attention that looks back at earlier positions and copies something from there. L23.H4 is "
-        "head 4 of layer 23.",
-    ),
-    Term(
-        "FFN neuron",
-        "A unit of a layer’s feed-forward network (FFN). When it is active it adds its value vector, times its "
-        "activation, to the residual stream.",
-        "layer 28, index 29. Its value vector is that column of the FFN's output matrix; its activation on a prompt is "
-        "the number the column is multiplied by, signed",
-    ),
-    Term(
-        "FFN neuron of an expert",
-        "In a mixture of experts a layer has several FFNs, and a router chooses a few for each token. A neuron of one "
-        "that is not chosen is not active.",
-        "of expert 12: layer, expert, index. Its activation is the router's weight, as it is applied, times the "
-        "expert's inner activation, and exactly 0 where the expert is not chosen. L5.F88 is the shared expert's, times "
-        "that one's gate where it has one; L5.E12 is the whole expert",
-    ),
-    Term(
-        "attention neuron",
-        "One dimension of a head’s output. It is active once for each source position that the head looks at.",
-        "layer, head, dimension. Its value vector is that column of the output projection; it is active once per "
-        "source position p, with attention weight × value. These are never summed away",
-    ),
-    Term(
-        "value vector",
-        "The one fixed vector that a neuron writes. A prompt changes only how much of it is written, and with which "
-        "sign.",
-    ),
-    Term(
-        "key vector",
-        "What a neuron reads with: the closer the residual stream points to it, the more strongly the neuron is "
-        "switched on. An FFN with a gate has two, gate and up.",
-    ),
-    Term(
-        "activation",
-        "The number that the value vector is multiplied by at one position of one prompt. It keeps its sign: a "
-        "negative one reverses the vector.",
-    ),
-    Term(
-        "active",
-        "A neuron is active at a token where its activation there is, in size, at least a tenth or so of the greatest "
-        "it has anywhere in the corpus.",
-    ),
-    Term("rate", "The share of the corpus’ tokens at which a neuron is active."),
-    Term(
-        "usual end",
-        "The end whose tokens a neuron raises in most of its activations. One that is nearly always negative lowers "
-        "what it is said to promote.",
-    ),
-    Term(
-        "excerpt",
-        "A stretch of the corpus around one of a neuron’s peaks: up to 23 tokens before it and 8 after. One that "
-        "repeats another counts once.",
-    ),
-    Term(
-        "sign case",
-        "With a gate, an activation is what the gate lets through times the up row’s value. Each may be positive or "
-        "negative: four cases, two for either sign.",
-    ),
-    Term(
-        "logit",
-        "A token’s score before it becomes a probability. Here it is mostly the part of that score that one value "
-        "vector adds on its own.",
-    ),
-    Term(
-        "unembedding",
-        "The matrix, with one row per token, that turns the residual stream into logits. The final norm is folded "
-        "into it.",
-    ),
-    Term(
-        "promotes, suppresses",
-        "The two ends of a neuron: the tokens whose logits its value vector raises most, and those it lowers most.",
-        "the tokens with the highest and lowest logits under the value vector",
-    ),
-    Term(
-        "sign rule",
-        "A positive activation raises the promoted tokens and lowers the suppressed ones; a negative one does the "
-        "opposite.",
-        "activation > 0 raises the promoted tokens and lowers the suppressed ones; activation < 0 does the opposite",
-    ),
-    Term(
-        "z",
-        "How far a token stands out from the neuron’s other logits, in standard deviations. It makes loud and quiet "
-        "neurons comparable.",
-        "(logit − mean) / standard deviation over the neuron's own logits. Ranking by z keeps a few neurons with huge "
-        "norms from winning for every token",
-    ),
-    Term(
-        "concept",
-        "A few words, widened to the tokens near them in the model’s own unembedding. A neuron covers it when many of "
-        "those are at one of its ends.",
-    ),
-    Term("target", "The token that is explained: the model’s most probable next token, unless another one is chosen."),
-    Term(
-        "nats",
-        "The unit of log-probabilities, with natural logarithms: +0.69 nats doubles a small probability, −0.69 halves "
-        "it.",
-    ),
-    Term(
-        "log-probability increase",
-        "How much the log-probability of the target grows when one part’s contribution is added to what stood in the "
-        "residual stream before it.",
-        "Imp(c) = log p(w given base + c) − log p(w given base), in nats: what adding the contribution c to the "
-        "residual stream does to the target w. The base of attention is the layer's input, that of the FFN the layer's "
-        "input plus the attention output. Layer scores telescope to log p(w given h) − log p(w given embedding)",
-    ),
-    Term(
-        "value neurons",
-        "The neurons whose contribution raised the target the most, by score. What they do to the answer is the "
-        "measured effect.",
-        "those with the highest Imp",
-    ),
-    Term(
-        "suppressing neurons",
-        "The neurons whose contribution lowered the target the most.",
-        "those with the lowest",
-    ),
-    Term(
-        "removed",
-        "A score that asks what the answer would lose if one contribution were taken out of the final hidden state. "
-        "It says nothing of what later layers make of it.",
-        "the second score (--method removed): log p(w given h) − log p(w given h − c), what the answer loses when c "
-        "is taken out of the final hidden state. Concave as well, so both ends are certified: from below by c·g at h, "
-        "from above with the catalogue's extremes",
-    ),
-    Term(
-        "gradient",
-        "A score that asks how the answer changes with a small change of a contribution, through all later layers. "
-        "Large changes may do something else.",
-        "the third score (--method gradient), attribution patching: c · ∂ log p(w) / ∂(the sub-layer's output), by "
-        "one pass back through the whole model. First order only, and so known of every neuron at once",
-    ),
-    Term(
-        "measured effect",
-        "What the answer really lost when the model was run again without one part, at the explained position only. "
-        "It often contradicts the scores.",
-        "log p(w) − log p(w) of the model run with the part taken out at the analysed position only: positive where "
-        "the part helped. Not a score: it includes what all later layers make of it, and it often contradicts both "
-        "scores. Effects do not add up",
-    ),
-    Term(
-        "control",
-        "As many random neurons of the same layers and about the same activations, taken out together: what that costs "
-        "the answer is what any neurons would cost it.",
-        "what as many random neurons do when they are taken out together, each drawn from the 20 of the same layer "
-        "that are nearest in the size of their activation; five draws. Beside it stands what the ten strongest of a "
-        "list do together",
-    ),
-    Term(
-        "exhaustive",
-        "Every FFN neuron was measured, not only those that a score put forward.",
-        "all FFN neurons were measured (--effects all). Every chunk is kept in the user's cache folder, so a stopped "
-        "measurement goes on where it was. Other measured lists say which candidates were measured: the first of each "
-        "end by added, removed and gradient",
-    ),
-    Term(
-        "query neurons",
-        "Earlier FFN neurons whose output switched the value neurons on, through their key vectors. They raise the "
-        "answer indirectly.",
-        "FFN neurons whose output switched on the top attention value neurons: (contribution · key) / (layer input · "
-        "key) × Imp, summed over the 30 best. The key vector is the row that reads the residual stream, times the "
-        "input norm's weight, centred under LayerNorm",
-    ),
-    Term(
-        "source position",
-        "The earlier token that a head takes something from. Positions count from 0.",
-    ),
-    Term(
-        "move",
-        "What a head carried from an earlier position to the one that is explained. Each arc of the flow picture is "
-        "one move.",
-        "what one head moved from one source position to the analysed one; its Imp is that of this part alone, on the "
-        "layer's input",
-    ),
-    Term(
-        "logit lens",
-        "What the model would predict if it stopped after a layer: the residual stream there, turned into tokens.",
-    ),
-    Term(
-        "target against distractor",
-        "Why this token and not that one: the difference between the two logits, divided among the parts that made it.",
-        "shares of the difference of two logits; linear, so exact at once",
-    ),
-    Term(
-        "proven",
-        "Every neuron’s score has an upper bound that is quick to compute. Scoring stops only when no other neuron can "
-        "enter the list, so the list is the same as if all had been scored, up to ties within twice the scores’ error.",
-    ),
-    Term(
-        "conventions",
-        "Two ways to treat the constants of LayerNorm. In models without LayerNorm and biases they are the same.",
-        "exact agrees with the model's own probabilities; notebook drops β and does not centre keys, as the paper's "
-        "GPT-2 notebook does. Without LayerNorm and biases the two are the same",
-    ),
-    Term(
-        "zeroing",
-        "Running the prompt again without a head, a neuron or a whole sub-layer. It measures the actual effect, "
-        "whereas a score adds up what was written.",
-        "a part is zeroed at every position: a neuron's activation, all of a head's, or all that a sub-layer adds, its "
-        "output bias included. Hooks do it under the model's lock; no weight is changed",
-    ),
-    Term(
-        "steering",
-        "Running the model with more or less of some parts, or with neurons clamped to an activation, to see what it "
-        "says then and how it continues the text.",
-        "parts scaled or clamped at every position, those of a continuation too. A factor multiplies a neuron's "
-        "activation, all of a head's, or all that a sub-layer adds, its output bias included; factors of overlapping "
-        "parts multiply. A clamp sets a neuron's activation, summed over source positions where it is one of "
-        "attention, whatever the factors",
-    ),
-    Term(
-        "Δ",
-        "What changed between two runs: second minus first, with its sign.",
-        "second run minus first, both scored with the first run's frozen scale. An attention neuron is compared at its "
-        "strongest source position (largest score in size) in each run",
-    ),
-    Term(
-        "catalogue, build",
-        "The stored tokens of both ends of every neuron, made once from the model’s weights. A build is one such file; "
-        "it never changes.",
-    ),
-)
-TERMS = {term.name: term for term in _TERMS}
-"""By name."""
+TERMS = {
+    "token": "A piece of text that the model reads and writes as one unit, often a word with the space before it. ␣ "
+    "stands for that space and ↵ for a line break.",
+    "residual stream": "The vector that the model keeps for each token and that every layer adds to. What it holds "
+    "after the last layer decides the next token.",
+    "layer": "One step of the model: attention, then FFN, each adding its output to the residual stream. Layers count "
+    "from 0.",
+    "head": "A part of a layer’s attention that looks back at earlier positions and copies something from there. "
+    "L23.H4 is head 4 of layer 23.",
+    "FFN neuron": "A unit of a layer’s feed-forward network (FFN). When it is active it adds its value vector, times "
+    "its activation, to the residual stream.",
+    "FFN neuron of an expert": "In a mixture of experts a layer has several FFNs, and a router chooses a few for each "
+    "token. A neuron of one that is not chosen is not active.",
+    "attention neuron": "One dimension of a head’s output. It is active once for each source position that the head "
+    "looks at.",
+    "value vector": "The one fixed vector that a neuron writes. A prompt changes only how much of it is written, and "
+    "with which sign.",
+    "key vector": "What a neuron reads with: the closer the residual stream points to it, the more strongly the neuron "
+    "is switched on. An FFN with a gate has two, gate and up.",
+    "activation": "The number that the value vector is multiplied by at one position of one prompt. It keeps its sign: "
+    "a negative one reverses the vector.",
+    "active": "A neuron is active at a token where its activation there is, in size, at least a tenth or so of the "
+    "greatest it has anywhere in the corpus.",
+    "rate": "The share of the corpus’ tokens at which a neuron is active.",
+    "usual end": "The end whose tokens a neuron raises in most of its activations. One that is nearly always negative "
+    "lowers what it is said to promote.",
+    "excerpt": "A stretch of the corpus around one of a neuron’s peaks: up to 23 tokens before it and 8 after. One "
+    "that repeats another counts once.",
+    "sign case": "With a gate, an activation is what the gate lets through times the up row’s value. Each may be "
+    "positive or negative: four cases, two for either sign.",
+    "logit": "A token’s score before it becomes a probability. Here it is mostly the part of that score that one value "
+    "vector adds on its own.",
+    "unembedding": "The matrix, with one row per token, that turns the residual stream into logits. The final norm is "
+    "folded into it.",
+    "promotes, suppresses": "The two ends of a neuron: the tokens whose logits its value vector raises most, and those "
+    "it lowers most.",
+    "sign rule": "A positive activation raises the promoted tokens and lowers the suppressed ones; a negative one does "
+    "the opposite.",
+    "z": "How far a token stands out from the neuron’s other logits, in standard deviations. It makes loud and quiet "
+    "neurons comparable.",
+    "concept": "A few words, widened to the tokens near them in the model’s own unembedding. A neuron covers it when "
+    "many of those are at one of its ends.",
+    "target": "The token that is explained: the model’s most probable next token, unless another one is chosen.",
+    "nats": "The unit of log-probabilities, with natural logarithms: +0.69 nats doubles a small probability, −0.69 "
+    "halves it.",
+    "log-probability increase": "How much the log-probability of the target grows when one part’s contribution is "
+    "added to what stood in the residual stream before it.",
+    "value neurons": "The neurons whose contribution raised the target the most, by score. What they do to the answer "
+    "is the measured effect.",
+    "suppressing neurons": "The neurons whose contribution lowered the target the most.",
+    "removed": "A score that asks what the answer would lose if one contribution were taken out of the final hidden "
+    "state. It says nothing of what later layers make of it.",
+    "gradient": "A score that asks how the answer changes with a small change of a contribution, through all later "
+    "layers. Large changes may do something else.",
+    "measured effect": "What the answer really lost when the model was run again without one part, at the explained "
+    "position only. It often contradicts the scores.",
+    "control": "As many random neurons of the same layers and about the same activations, taken out together: what "
+    "that costs the answer is what any neurons would cost it.",
+    "exhaustive": "Every FFN neuron was measured, not only those that a score put forward.",
+    "query neurons": "Earlier FFN neurons whose output switched the value neurons on, through their key vectors. They "
+    "raise the answer indirectly.",
+    "source position": "The earlier token that a head takes something from. Positions count from 0.",
+    "move": "What a head carried from an earlier position to the one that is explained. Each arc of the flow picture "
+    "is one move.",
+    "logit lens": "What the model would predict if it stopped after a layer: the residual stream there, turned into "
+    "tokens.",
+    "target against distractor": "Why this token and not that one: the difference between the two logits, divided "
+    "among the parts that made it.",
+    "proven": "Every neuron’s score has an upper bound that is quick to compute. Scoring stops only when no other "
+    "neuron can enter the list, so the list is the same as if all had been scored, up to ties within twice the "
+    "scores’ error.",
+    "conventions": "Two ways to treat the constants of LayerNorm. In models without LayerNorm and biases they are the "
+    "same.",
+    "zeroing": "Running the prompt again without a head, a neuron or a whole sub-layer. It measures the actual effect, "
+    "whereas a score adds up what was written.",
+    "steering": "Running the model with more or less of some parts, or with neurons clamped to an activation, to see "
+    "what it says then and how it continues the text.",
+    "Δ": "What changed between two runs: second minus first, with its sign.",
+    "catalogue, build": "The stored tokens of both ends of every neuron, made once from the model’s weights. A build "
+    "is one such file; it never changes.",
+}
+"""In plain words, by term; the exact definitions are in `app/attribution/README.md`."""

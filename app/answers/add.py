@@ -4,22 +4,21 @@ The process ends when its standard input does, and this server alone holds the o
 does the build. Its finished layers stay in the catalogue, and the next build of the same model goes on from there.
 """
 
-import json
 import logging
 import re
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any
 
 import psutil
 import streamlit as st
 from cachetools import LRUCache
+from pydantic import TypeAdapter
 
 from app.serving import access, resources
 from app.serving.settings import configuration
@@ -59,11 +58,9 @@ class Expected:
     disk_while_building: float
     notices: list[str]
 
-    @classmethod
-    def read(cls, told: str) -> "Expected":
-        """From the estimate's JSON."""
-        found: dict[str, Any] = json.loads(told)
-        return cls(**{one.name: found[one.name] for one in fields(cls)})
+
+_EXPECTED = TypeAdapter(Expected)
+"""Reads the estimate's JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,7 @@ class _Run:
         if self.stopped:
             return Known(self.known.expected)
         if status == 0 and self.doing is Doing.ESTIMATE:
-            return Known(Expected.read(told))
+            return Known(_EXPECTED.validate_json(told))
         published = next(filter(None, map(_PUBLISHED.match, self._lines)), None)
         if status == 0 and published is not None:
             return Known(self.known.expected, model=Path(published[1]).name)

@@ -169,14 +169,12 @@ def rows(
     return found
 
 
-def known_aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...], measure: bool) -> Aggregate | None:
-    """The aggregate, where it was made before."""
-    known: Aggregate | None = resources.workshop().known("aggregate", (atlas.info.build_id, asked, measure))
-    return known
-
-
 def aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...], measure: bool, tell: Tell) -> Aggregate:
     """The lists of many prompts, put together; analyses each prompt that was not analysed before."""
+    key, shop = (atlas.info.build_id, asked, measure), resources.workshop()
+    known: Aggregate | None = shop.known("aggregate", key)
+    if known is not None:
+        return known
     found = rows(atlas, asked, measure, tell, 0.75 if measure else 1.0)
     usable = tuple(line for line, one in zip(asked, found, strict=True) if "error" not in one)
     over = _means(atlas, usable) if measure else ""
@@ -186,8 +184,8 @@ def aggregate(atlas: Catalogue, asked: tuple[PromptLine, ...], measure: bool, te
             at_means = partial(batch.at_means, line=line, row=one, settings=_settings(line, False), means=over)
             found[done] = _figures(atlas, ("at means", line, usable), at_means)
     tell(1.0, "Putting their lists together …")
-    key, no_means = (atlas.info.build_id, asked, measure), over if isinstance(over, str) else ""
-    return resources.workshop().result("aggregate", key, lambda _report: aggregate_of(found, no_means))
+    no_means = over if isinstance(over, str) else ""
+    return shop.result("aggregate", key, lambda _report: aggregate_of(found, no_means))
 
 
 def _means(atlas: Catalogue, usable: tuple[PromptLine, ...]) -> "Means | str":

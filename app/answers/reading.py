@@ -140,14 +140,14 @@ def most(found: Sequence[ValueNeuron]) -> float:
 # Lists of neurons: which of them are shown, and in what order.
 
 
-class Listable(Protocol):
-    """A neuron in a list; most kinds have figures besides, such as a score or an activation."""
+class OfNeuron(Protocol):
+    """A row about a neuron; most kinds have figures besides, such as a score or an activation."""
 
     @property
     def neuron(self) -> Neuron: ...
 
 
-Row = TypeVar("Row", bound=Listable)
+Row = TypeVar("Row", bound=OfNeuron)
 _ABSENT = float("-inf")
 _RANKS: dict[ListOrder, Callable[[Any], Any]] = {
     ListOrder.SCORE: lambda row: -row.score,
@@ -242,11 +242,6 @@ def having(rows: Sequence[Row], text: str, atlas: Catalogue | None) -> tuple[Row
         return ends is not None and any(part in one.display.casefold() for one in (*ends.promotes, *ends.suppresses))
 
     return tuple(row for row in rows if named(row.neuron))
-
-
-def strongest_first(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows by the size of their score."""
-    return frame.sort_values("score", key=abs, ascending=False)
 
 
 # How sure an analysis is, in words: how each list was found, and how long that took.

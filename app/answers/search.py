@@ -1,8 +1,9 @@
-"""What the search, token and overview pages ask: pages of results, their order and the sentence above them.
+"""What the search, token and overview pages ask: pages of results, their order and the sentence above them; the map.
 
 Answers come from the catalogue; only an exact search, which ranks every neuron, needs the model.
 """
 
+import base64
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -11,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from app.attribution.frames import activated_frame
 from app.serving import resources
@@ -21,8 +24,9 @@ from app.state.selections import PAGE_ROWS, By, PageOrder, SearchSelection
 from db.catalogue.concepts import WIDEN, without_families
 from db.catalogue.export import frame_of
 from db.catalogue.store import Catalogue
+from db.groups import Group, GroupedBy, MapShade, NeuronMap, find_group
 from db.lazy import lazy_import
-from db.neuron import Neuron, Sign
+from db.neuron import Neuron, NeuronKind, Sign
 from db.questions import ConceptSearch, Filters, Order, Search, parameters, shell_options, texts_of, token_words
 from db.records import Concept, ConceptNeuron, Hit, MatchedToken, PeakedNeuron, Token, TokenFavour, TokenMatches
 
@@ -61,8 +65,6 @@ class Ranking:
     """Of a search for a concept."""
     exact: SortKey | None = None
     """Of an exact search for a concept."""
-    ascending: bool = False
-    """Whether the smallest comes first."""
 
     def key(self, by: By, exact: bool) -> SortKey | None:
         """The sort key in a kind of search."""
@@ -95,11 +97,10 @@ ORDERS: dict[Order | PageOrder, Ranking] = {
         "best rank",
         hits=as_found,
         ends=lambda row: (min(one.rank for one in row.matched), -row.score),
-        ascending=True,
     ),
     Order.LOGIT: Ranking("logit", "logit", hits=as_found),
-    PageOrder.NEURON: Ranking("neuron", "place in the model", _place, _place, _place, ascending=True),
-    PageOrder.SIGN: Ranking("end", "end", _end, _end, _end, ascending=True),
+    PageOrder.NEURON: Ranking("neuron", "place in the model", _place, _place, _place),
+    PageOrder.SIGN: Ranking("end", "end", _end, _end, _end),
 }
 """In the order of the menu; a search ranks by the first of its own unless another is chosen."""
 
@@ -390,6 +391,8 @@ def count_by_layer(neurons: Sequence[Neuron]) -> pd.DataFrame:
 
 # What the token page and the overview ask.
 
+_LISTED = 30
+
 
 def other_spellings(atlas: Catalogue, token: Token) -> tuple[Token, ...]:
     """The other tokens that are this one in another spelling."""
@@ -403,16 +406,115 @@ def overview(atlas: Catalogue) -> pd.DataFrame:
     return resources.remembered((atlas.info.build_id, "overview"), atlas.overview)
 
 
-def most_peaked(atlas: Catalogue, conditions: Filters, count: int = 30) -> tuple[PeakedNeuron, ...]:
+def most_peaked(atlas: Catalogue, conditions: Filters) -> tuple[PeakedNeuron, ...]:
     """See :meth:`Catalogue.most_peaked`."""
-    key = (atlas.info.build_id, "peaked", conditions, count)
-    return resources.remembered(key, lambda: atlas.most_peaked(conditions, limit=count))
+    key = (atlas.info.build_id, "peaked", conditions)
+    return resources.remembered(key, lambda: atlas.most_peaked(conditions, limit=_LISTED))
 
 
-def favourites(atlas: Catalogue, count: int = 30) -> tuple[TokenFavour, ...]:
+def favourites(atlas: Catalogue) -> tuple[TokenFavour, ...]:
     """See :meth:`Catalogue.favourites`."""
-    key = (atlas.info.build_id, "favourites", count)
-    return resources.remembered(key, lambda: atlas.favourites(limit=count))
+    return resources.remembered((atlas.info.build_id, "favourites"), lambda: atlas.favourites(limit=_LISTED))
+
+
+# The map of the overview: where neurons lie, how each is shaded, and what is told of it.
+
+_NONE = 255  # the shade of what has no value
+_SHADES = 254
+_TOLD_OF = 100_000
+"""Neurons up to which each is told of by its tokens; of more, by its label alone."""
+
+
+def shades(
+    atlas: Catalogue, found: NeuronMap, shade: MapShade
+) -> tuple[NDArray[np.uint8], tuple[str, str, str] | None]:
+    """How each neuron of a map is shaded, from 0 to 254, 255 for none; and low end, high end and title of the legend.
+
+    By groups a shade is a group's, and there is no legend.
+    """
+    match shade:
+        case MapShade.GROUP:
+            kinds = (found.group - 1) % _SHADES
+            return np.where(found.group > 0, kinds, _NONE).astype(np.uint8), None
+        case MapShade.LAYER:
+            values, title = _layers(atlas, found).astype(float), "layer"
+        case MapShade.SHARPNESS:
+            values, title = found.sharpness.astype(float), "the larger |z| of its two first tokens"
+        case MapShade.RATE:
+            rates, title = _rates(atlas, found), "share of tokens at which it is active, logarithmic"
+            values = np.log10(np.where(rates > 0, rates, np.nan))
+    known = np.isfinite(values)
+    if not known.any():
+        return np.full(len(values), _NONE, np.uint8), None
+    low, high = np.quantile(values[known], (0, 1) if shade is MapShade.LAYER else (0.01, 0.99))
+    steps = np.clip((values - low) / (high - low or 1.0), 0, 1) * _SHADES
+    ends = (f"{10**low:.1%}", f"{10**high:.1%}") if shade is MapShade.RATE else (f"{low:.3g}", f"{high:.3g}")
+    return np.where(known, np.nan_to_num(steps).round(), _NONE).astype(np.uint8), (*ends, title)
+
+
+def cloud(atlas: Catalogue, by: GroupedBy, shade: MapShade, group: Group | None) -> dict[str, Any]:
+    """What the browser draws: places and shades as packed numbers, and a line of text for each neuron."""
+    found = atlas.maps[by]
+    shaded, scale = shades(atlas, found, shade)
+    chosen = found.group == (group.number if group is not None else -1)
+    packed = {
+        "x": (found.x * 65535).round().astype("<u2"),
+        "y": (found.y * 65535).round().astype("<u2"),
+        "shade": shaded,
+        "chosen": chosen.astype(np.uint8),
+    }
+    data: dict[str, Any] = {name: base64.b64encode(one.tobytes()).decode() for name, one in packed.items()}
+    data["names"] = _lines(atlas, found)
+    data |= {"map": f"{by} of {atlas.info.build_id}", "kinds": shade is MapShade.GROUP}
+    if scale is not None:
+        data["scale"] = dict(zip(("low", "high", "title"), scale, strict=True))
+    return data
+
+
+def _layers(atlas: Catalogue, found: NeuronMap) -> NDArray[np.int64]:
+    firsts = [atlas.layout.block(layer, NeuronKind.FFN).first for layer in range(atlas.layout.layers)]
+    return np.searchsorted(firsts, found.neuron_ids, side="right") - 1
+
+
+def _rates(atlas: Catalogue, found: NeuronMap) -> NDArray[np.float64]:
+    """Share of tokens at which each neuron is active; NaN where there are no texts."""
+    texts = atlas.texts
+    if texts is None:
+        return np.full(len(found.neuron_ids), np.nan)
+
+    def made() -> NDArray[np.float64]:
+        marks = texts.marks_by_id(found.neuron_ids.tolist())
+        usual = [mark.usual if (mark := marks.get(one)) else None for one in found.neuron_ids.tolist()]
+        return np.array([one.rate if one else np.nan for one in usual])
+
+    key = (atlas.info.build_id, "rates", texts.stamp.texts_id)
+    return resources.remembered(key, made)
+
+
+def _lines(atlas: Catalogue, found: NeuronMap) -> str:
+    """A line for each neuron, which begins with its label."""
+
+    def made() -> str:
+        layout = atlas.layout
+        labels = [
+            Neuron.in_row(layer, NeuronKind.FFN, row, layout.sizes(layer)).label
+            for layer in range(layout.layers)
+            for row in range(layout.block(layer, NeuronKind.FFN).size)
+        ]
+        if len(labels) > _TOLD_OF:
+            return "\n".join(labels)
+        return "\n".join(f"{label}  {words}" for label, words in zip(labels, found.words, strict=True))
+
+    return resources.remembered((atlas.info.build_id, "names on the map"), made)
+
+
+def chosen_group(atlas: Catalogue, name: str) -> Group | None:
+    """The group of a name; None where none is chosen.
+
+    Raises:
+        NotFoundError: there is no such group.
+    """
+    return find_group(atlas.maps, name) if name else None
 
 
 # The shell commands that write the same.

@@ -32,9 +32,12 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Neuron
 from db.token_text import legible, shorten
-from db.workspace import AnalysisEntry, Saved, Workspace
+from db.workspace import AnalysisEntry, NeuronNote, Saved, Workspace
 from db.workspace.exchange import Document, Imported, merge
 from db.workspace.records import ABOUT, PROMPT
+
+T = TypeVar("T")
+
 
 # The workspace of this server: whether there is one, who may write to it, and how its analyses are looked up.
 
@@ -104,13 +107,13 @@ def open_document(document: Document) -> Imported:
     return merge(workspace_to_write(), document)
 
 
-def save_view(page: str, selection: Selection, title: str, about: str, atlas: Catalogue) -> Saved:
+def save_view(selection: Selection, title: str, about: str, atlas: Catalogue) -> Saved:
     """Keep a view of any page but the prompt's: its state, which says what to ask again.
 
     Raises:
         AtlasError: it cannot be kept; the message says why.
     """
-    address = urlencode(selection.params())
+    page, address = selection.page_name, urlencode(selection.params())
     entry = AnalysisEntry(
         page=page,
         title=title,
@@ -137,15 +140,8 @@ def noted_among(workspace: Workspace | None, atlas: Catalogue) -> tuple[str, ...
 
 def called(atlas: Catalogue, neurons: Sequence[Neuron]) -> dict[Neuron, str]:
     """What people call some neurons: the first line of the note on each, shortened; none where it cannot be read."""
-    if not neurons or time.monotonic() < _pause_until:
-        return {}
-    try:
-        kept = workspace()
-        among = noted_among(kept, atlas)
-        notes = {} if kept is None else kept.notes_on(atlas.info.model, neurons, among)
-    except AtlasError as error:
-        _pause(error)
-        return {}
+    nothing: dict[Neuron, NeuronNote] = {}
+    notes = _patient(lambda kept: kept.notes_on(atlas.info.model, neurons, noted_among(kept, atlas)), nothing)
     lines = {neuron: legible(note.text.strip().partition("\n")[0]) for neuron, note in notes.items()}
     return {neuron: shorten(line, _LONGEST_NAME) for neuron, line in lines.items() if line}
 
@@ -294,20 +290,22 @@ def _anew() -> set[str]:
 
 def _saved(atlas: Catalogue, key: str) -> tuple[Saved, ...]:
     """The workspace's answers, newest first; none where it cannot be used, since the model may still answer."""
+    nothing: tuple[Saved, ...] = ()
+    return _patient(lambda kept: kept.asked(atlas.info.model, key), nothing)
+
+
+def _patient(ask: Callable[[Workspace], T], nothing: T) -> T:
+    """What the workspace says; nothing where there is none, or it cannot be used and is left alone for a while."""
+    global _pause_until
     if time.monotonic() < _pause_until:
-        return ()
+        return nothing
     try:
         kept = workspace()
-        return () if kept is None else kept.asked(atlas.info.model, key)
+        return nothing if kept is None else ask(kept)
     except AtlasError as error:
-        _pause(error)
-        return ()
-
-
-def _pause(error: AtlasError) -> None:
-    global _pause_until
-    _pause_until = time.monotonic() + _PAUSE_SECONDS
-    _log.warning("the workspace is passed over: %s", error)
+        _pause_until = time.monotonic() + _PAUSE_SECONDS
+        _log.warning("the workspace is passed over: %s", error)
+        return nothing
 
 
 def _read(one: Saved | AnalysisEntry) -> Stored | None:

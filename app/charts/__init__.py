@@ -120,7 +120,7 @@ class Columns(Chart):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a grid, or the FFN of a layer beside the flow."""
+    """A cell of a grid, the FFN of a layer beside the flow, a token of a coloured text, or one that may come next."""
 
     value: float
     hint: str = ""
@@ -162,20 +162,11 @@ class Grid(Chart):
         return value**0.5 if self.sides is None else shade(value, most)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A token of a coloured text."""
-
-    text: str
-    value: float
-    hint: str = ""
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ColouredText(Chart):
     """Tokens in reading order, coloured by a number each. sides: what a negative and a positive number mean."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Cell, ...]
     sides: tuple[str, str] = ("negative", "positive")
 
     @property
@@ -213,22 +204,11 @@ class Flow(Chart):
     sides: tuple[str, str] = ("lowers", "raises")
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """A token that may come next; `current` where it is the explained one."""
-
-    token: str
-    probability: float
-    hint: str = ""
-    href: str = ""
-    current: bool = False
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Predictions(Chart):
-    """The most probable next tokens, the most probable first."""
+    """The most probable next tokens with their probabilities, the most probable first; the explained one is current."""
 
-    bars: tuple[Prediction, ...]
+    bars: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

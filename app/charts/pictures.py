@@ -178,10 +178,10 @@ def printed(chart: Chart) -> tuple[AltairChart, int]:
 
 def _predictions(chart: Predictions) -> alt.Chart:
     rows = pd.DataFrame(
-        [(place, one.probability, one.current) for place, one in enumerate(chart.bars)],
+        [(place, one.value, one.current) for place, one in enumerate(chart.bars)],
         columns=["place", "probability", "explained"],
     )
-    names = [shorten(one.token, 24) for one in chart.bars]
+    names = [shorten(one.text, 24) for one in chart.bars]
     drawn: alt.Chart = (
         alt.Chart(rows, title=_title(chart))
         .mark_bar(height=alt.RelativeBandSize(0.7))

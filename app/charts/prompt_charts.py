@@ -22,9 +22,7 @@ from app.charts import (
     Grid,
     Group,
     Move,
-    Piece,
     Plot,
-    Prediction,
     Predictions,
 )
 from app.charts.catalogue_charts import against_measured, query_layers
@@ -83,7 +81,7 @@ def predictions(
         subject=subject,
         frame=pd.DataFrame(rows, columns=["token_id", "token", "probability"]),
         bars=tuple(
-            Prediction(token, probability, f"token {number}", address(number), number == target)
+            Cell(probability, f"token {number}", token, address(number), number == target)
             for number, token, probability in rows
         ),
     )
@@ -314,11 +312,11 @@ def activations(frame: pd.DataFrame, column: str, words: str, neuron: Neuron) ->
         unit=words,
         frame=frame,
         pieces=tuple(
-            Piece(
-                token,
+            Cell(
                 value,
                 f"position {position}: {signed(value, 3)}"
                 + ("" if weight is None else f", attention {percent(weight)}"),
+                token,
             )
             for position, token, value, weight in rows
         ),

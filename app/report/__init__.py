@@ -43,6 +43,16 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in an archive: the same tables are the same archive."""
 
 
+def written_at(when: datetime | None = None) -> str:
+    """A time, or now, such as “2026-01-31 10:20 UTC”."""
+    return (when or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def on_server(base: str, link: str) -> str:
+    """A page's address on the server whose start page is at `base`; as it is where that is not known."""
+    return urljoin(base, link) if urlsplit(base).scheme in ("http", "https") else link
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What was asked, and of which server: how the figures are had again."""
@@ -56,15 +66,12 @@ class Origin:
     made: datetime | None = None
     """When; None is now."""
 
-    @property
-    def date(self) -> str:
-        """Such as “2026-01-31 10:20 UTC”."""
-        return (self.made or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-
     def address(self, build: BuildStamp | None) -> str:
         """The page's address with its build, where there is one; without its server where that is not known."""
-        link = address("prompt", self.question.params()) if build is None else shared("prompt", self.question, build)
-        return urljoin(self.base, link) if urlsplit(self.base).scheme in ("http", "https") else link
+        link = (
+            address(self.question.page_name, self.question.params()) if build is None else shared(self.question, build)
+        )
+        return on_server(self.base, link)
 
     def command(self) -> str | None:
         """The shell command that writes the same report; None where a shell cannot be given such a prompt."""
@@ -112,7 +119,6 @@ class FileForm:
 
     name: str
     ending: str
-    mime: str
     write: Callable[[Material], bytes]
     hint: str
 
@@ -181,13 +187,10 @@ def _archive(ending: str, material: Material) -> bytes:
     return buffer.getvalue()
 
 
-_ZIP = "application/zip"
 FILES = {
-    "html": FileForm("Report", ".html", "text/html", _report, "to read and to print"),
-    "json": FileForm("JSON", ".json", "application/json", _json, "the whole analysis"),
-    "csv": FileForm("CSV", "-csv.zip", _ZIP, partial(_archive, "csv"), "its tables for spreadsheets, zipped"),
-    "parquet": FileForm(
-        "Parquet", "-parquet.zip", _ZIP, partial(_archive, "parquet"), "its tables for programs, zipped"
-    ),
+    "html": FileForm("Report", ".html", _report, "to read and to print"),
+    "json": FileForm("JSON", ".json", _json, "the whole analysis"),
+    "csv": FileForm("CSV", "-csv.zip", partial(_archive, "csv"), "its tables for spreadsheets, zipped"),
+    "parquet": FileForm("Parquet", "-parquet.zip", partial(_archive, "parquet"), "its tables for programs, zipped"),
 }
 """By the name that the shell's ``--form`` takes."""

@@ -123,8 +123,9 @@ def _explained(options: argparse.Namespace) -> Material:
 
 def _stored(options: argparse.Namespace) -> Material:
     """An analysis that was written before; needs no model."""
+    defaults = parser()
     for name in _OF_A_PROMPT:
-        if getattr(options, name) != _DEFAULTS.get(name):
+        if getattr(options, name) != defaults.get_default(name):
             option = f"--{name.replace('_', '-')}"
             raise AtlasError(f"{option} does not go with --analysis, which has its own. Leave one of them out.")
     try:
@@ -147,7 +148,6 @@ def _stored(options: argparse.Namespace) -> Material:
 _NO_CATALOGUE = "No catalogue of this model: the tokens of its neurons are not shown."
 _TOKENS = ("target", "target_id", "distractor", "distractor_id")
 _OF_A_PROMPT = (*_TOKENS, "position", "top", "conventions", "method", "measure")
-_DEFAULTS = {"top": DEFAULT_TOP, "conventions": "exact", "method": Method.ADDED}
 
 
 def _refuse(constant: str) -> None:
@@ -176,13 +176,13 @@ def _material(
         analysis.prompt,
         None if analysis.target.token.id == best else analysis.target.token.id,
         None if analysis.position == last else analysis.position,
-        listed,
-        Rule(str(analysis.conventions)),
-        None if analysis.contrast is None else analysis.contrast.distractor.token.id,
-        Place(Map.HEADS if lens is None else Map.LENS),
         bare=not analysis.bos,
-        method=analysis.method,
         chat=analysis.chat,
+        top=listed,
+        rule=Rule(str(analysis.conventions)),
+        distractor=None if analysis.contrast is None else analysis.contrast.distractor.token.id,
+        place=Place(Map.HEADS if lens is None else Map.LENS),
+        method=analysis.method,
     )
     model = options.model if options.model == "demo" else analysis.model  # as it was given, but nobody's folders
     frame = None if lens is None else frames.lens_frame(lens)

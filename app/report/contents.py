@@ -7,11 +7,9 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -34,7 +32,7 @@ from app.answers.reading import (
 from app.attribution import frames
 from app.charts import Chart, Columns, prompt_charts
 from app.charts.pictures import inline_svgs, printed, visible
-from app.report import Material
+from app.report import Material, on_server, written_at
 from app.state.address import shared
 from app.state.selections import Show, SteerSelection
 from app.words import nats, percent, signed
@@ -47,12 +45,12 @@ from db.token_text import legible, shorten
 if TYPE_CHECKING:
     import pandas as pd
 
-    from app.answers import steer
+    from app.answers import two_runs
     from app.attribution.intervene import Steering
     from app.attribution.results import Flow, QueryNeuron, ValueNeuron
     from db.texts.records import Mark
 else:
-    steer = lazy_import("app.answers.steer")
+    two_runs = lazy_import("app.answers.two_runs")
 
 _HEADS = 12
 """The strongest, in a table."""
@@ -91,7 +89,7 @@ def html(material: Material) -> bytes:
         "Scored by": f"{analysis.method}: {BY[analysis.method]}",
         "Conventions": _CONVENTIONS[str(analysis.conventions)],
         "Explained position": f"{analysis.position} of {len(analysis.tokens)} tokens, counted from 0",
-        "Report made": origin.date,
+        "Report made": written_at(origin.made),
     }
     page = template().render(
         palette=charts,
@@ -132,21 +130,21 @@ def steered_html(found: "Steering", asked: SteerSelection, build: BuildStamp, ba
     """
     facts = {
         "Model": f"{found.model}, {len(found.tokens)} tokens of text, continued after position {found.position}",
-        "Report made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "Report made": written_at(),
     }
-    link, names = shared("steer", asked, build), ("The model as it is", "With the changes")
+    names = ("The model as it is", "With the changes")
     page = template("steered.html").render(
         palette=charts,
         title=f"{shorten(readable(found.prompt), 60)}, steered",
         prompt=readable(found.prompt),
         facts=facts,
         found=found,
-        sentence=steer.sentence(found, asked),
-        drawing=steer.drawing(asked),
+        sentence=two_runs.steered_sentence(found, asked),
+        drawing=two_runs.drawing(asked),
         continuations=[
             (name, readable(one.text), one.ended) for name, one in zip(names, found.continuations, strict=False)
         ],
-        address=urljoin(base, link) if urlsplit(base).scheme in ("http", "https") else link,
+        address=on_server(base, shared(asked, build)),
         command=_steering_command(found, asked),
     )
     return page.encode("utf-8", "replace")

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urljoin, urlsplit
+from urllib.parse import parse_qsl
 
 from app import charts as palette
-from app.answers import compare, search, steer, stored
+from app.answers import search, stored, two_runs
 from app.answers.neuron import CASE_COLUMNS, activity, bins_frame, case_rows, described, how_often, spread, texts_of
 from app.answers.reading import reading_of
 from app.attribution.results import from_json
 from app.charts import Chart, catalogue_charts, prompt_charts
+from app.report import on_server, written_at
 from app.report.contents import drawn, readable, template
-from app.serving.settings import configuration
-from app.state.address import Limits, Selection, shared
+from app.serving import resources
+from app.state.address import Selection, shared
 from app.state.selections import (
     By,
     CompareSelection,
@@ -90,14 +91,13 @@ class View:
         return KINDS.get(self.page, self.page)
 
 
-def alone(page: str, title: str, selection: Selection, atlas: Catalogue, base: str) -> bytes:
+def alone(title: str, selection: Selection, atlas: Catalogue, base: str) -> bytes:
     """The report on one view of a page that is not the prompt's, which has a report of its own."""
-    return html(title, [_VIEWS[page](title, selection, atlas)], atlas, base)
+    return html(title, [_VIEWS[selection.page_name](title, selection, atlas)], atlas, base)
 
 
 def html(title: str, views: Sequence[View], atlas: Catalogue, base: str) -> bytes:
     """The views as one HTML file in UTF-8. base: the address of the app's start page, empty where it is not known."""
-    known = urlsplit(base).scheme in ("http", "https")
     named = {f"v{number}-{at}": one for number, view in enumerate(views) for at, one in enumerate(view.charts)}
     page = template("views.html").render(
         palette=palette,
@@ -105,11 +105,11 @@ def html(title: str, views: Sequence[View], atlas: Catalogue, base: str) -> byte
         facts={
             "Model": f"{atlas.info.model} ({atlas.info.family})",
             "Catalogue": f"build {atlas.info.build_id}, made {atlas.info.created_at[:10]}",
-            "Report made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "Report made": written_at(),
         },
         views=views,
         figures=drawn(named),
-        link=lambda address: urljoin(base, address) if known else address,
+        link=partial(on_server, base),
     )
     return page.encode("utf-8", "replace")
 
@@ -140,9 +140,7 @@ def _told(one: Saved, workspace: Workspace, atlas: Catalogue) -> View:
     kind: type[Selection] | None = _STATES.get(one.page)
     if kind is None:
         return View(one.page, one.title, ("This version does not know such a page.",))
-    info = atlas.info
-    limits = Limits(info.vocabulary, info.layers, info.heads, configuration().max_top, info.expert_count)
-    selection: Any = kind.read(dict(parse_qsl(one.address, keep_blank_values=True)), limits)[0]
+    selection: Any = kind.read(dict(parse_qsl(one.address, keep_blank_values=True)), resources.limits(atlas))[0]
     if one.model != atlas.info.model or stored.fits(one, atlas) is False:
         why = f"It is of {one.model}, or of other weights of that name, and is told with the catalogue of those."
         return View(one.page, one.title, (one.prompt, why))
@@ -151,7 +149,7 @@ def _told(one: Saved, workspace: Workspace, atlas: Catalogue) -> View:
             return explanation(one.title, selection, workspace.result(one.id), atlas)
         return _VIEWS[one.page](one.title, selection, atlas)
     except AtlasError as error:
-        return View(one.page, one.title, (one.prompt, str(error)), address=shared(one.page, selection, atlas.info))
+        return View(one.page, one.title, (one.prompt, str(error)), address=shared(selection, atlas.info))
 
 
 def explanation(title: str, asked: PromptSelection, result: dict[str, Any], atlas: Catalogue) -> View:
@@ -189,13 +187,13 @@ def explanation(title: str, asked: PromptSelection, result: dict[str, Any], atla
             (prompt_charts.heads(reading), f"Every head of every layer by {reading.unit}"),
         ),
         tuple(sheets),
-        shared("prompt", asked, atlas.info),
+        shared(asked, atlas.info),
     )
 
 
 def comparison(title: str, asked: CompareSelection, atlas: Catalogue, found: "Comparison | None" = None) -> View:
     """Two runs: what changed, in layers, heads, predictions and neurons."""
-    found = found or compare.comparison(atlas, asked)
+    found = found or two_runs.comparison(atlas, asked)
     prompts, place = (asked.first.prompt, asked.second.prompt), asked.place
     sheets = [
         Sheet(
@@ -223,13 +221,13 @@ def comparison(title: str, asked: CompareSelection, atlas: Catalogue, found: "Co
     return View(
         "compare",
         title,
-        (compare.sentence(found, asked.zero), compare.measured(found), *found.notices),
+        (two_runs.sentence(found, asked.zero), two_runs.measured(found), *found.notices),
         (
             (prompt_charts.changed_layers(found, prompts, place, prompt_charts.nowhere), "The change of every layer"),
             (prompt_charts.changed_heads(found, prompts, place, prompt_charts.nowhere), "The change of every head"),
         ),
         tuple(sheets),
-        shared("compare", asked, atlas.info),
+        shared(asked, atlas.info),
     )
 
 
@@ -265,7 +263,7 @@ def neuron(title: str, asked: NeuronSelection, atlas: Catalogue) -> View:
     similar = atlas.similar(card.neuron, limit=12)
     rows = tuple((one.neuron.label, signed(one.signed)) for one in similar)
     sheets += [Sheet("Neurons that share its tokens", ("neuron", "similarity"), rows)] if rows else []
-    address = shared("neuron", asked, atlas.info)
+    address = shared(asked, atlas.info)
     return View("neuron", title, tuple(sentences), tuple(drawings), tuple(sheets), address)
 
 
@@ -322,7 +320,7 @@ def found_neurons(title: str, asked: SearchSelection, atlas: Catalogue) -> View:
         if rows
         else (),
         (Sheet(count, columns, shown),) if rows else (),
-        shared("search", asked, atlas.info),
+        shared(asked, atlas.info),
     )
 
 
@@ -334,34 +332,25 @@ def _found_row(row: "Hit | ConceptNeuron | ActivatedNeuron", ends: NeuronTokens)
 
 def steered(title: str, asked: SteerSelection, atlas: Catalogue) -> View:
     """A prompt under interventions: predictions before and after."""
-    found = steer.steering(atlas, asked)
+    found = two_runs.steering(atlas, asked)
     rows = tuple(((one.token.display,), percent(one.first), percent(one.second)) for one in found.predictions)
     return View(
         "steer",
         title,
-        (steer.sentence(found, asked),),
+        (two_runs.steered_sentence(found, asked),),
         sheets=(Sheet("Predictions before and after", ("token", "before", "after"), rows),),
-        address=shared("steer", asked, atlas.info),
+        address=shared(asked, atlas.info),
     )
 
 
 def _prompts(title: str, asked: ManySelection, atlas: Catalogue) -> View:
     return View(
-        "many",
-        title,
-        (asked.ready or asked.text, "Its lists are on the page."),
-        address=shared("many", asked, atlas.info),
+        "many", title, (asked.ready or asked.text, "Its lists are on the page."), address=shared(asked, atlas.info)
     )
 
 
-_STATES: dict[str, type[Selection]] = {
-    "prompt": PromptSelection,
-    "compare": CompareSelection,
-    "search": SearchSelection,
-    "neuron": NeuronSelection,
-    "many": ManySelection,
-    "steer": SteerSelection,
-}
+_SAVED = (PromptSelection, CompareSelection, SearchSelection, NeuronSelection, ManySelection, SteerSelection)
+_STATES: dict[str, type[Selection]] = {one.page_name: one for one in _SAVED}
 _VIEWS: dict[str, Callable[[str, Any, Catalogue], View]] = {
     "compare": comparison,
     "search": found_neurons,

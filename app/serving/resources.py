@@ -19,6 +19,7 @@ from app.serving import access, logs
 from app.serving.access import require_model
 from app.serving.settings import configuration
 from app.serving.worker import Asker, Finished, Piece, Report, Workshop
+from app.state.address import Limits
 from db.catalogue.builds import (
     CURRENT,
     all_builds,
@@ -88,10 +89,6 @@ class Loaded(Generic[K, T]):
     def peek(self, key: K) -> T | None:
         """What is in memory; does not count as a use."""
         return Cache.__getitem__(self._kept, key) if key in self._kept else None
-
-    def has(self, key: K) -> bool:
-        """Whether it is in memory; does not count as a use."""
-        return key in self._kept
 
 
 class OpenBuilds:
@@ -206,6 +203,12 @@ def _default() -> str | None:
     return min(names, key=age)
 
 
+def limits(atlas: Catalogue) -> Limits:
+    """What the states of pages are checked against."""
+    info = atlas.info
+    return Limits(info.vocabulary, info.layers, info.heads, configuration().max_top, info.expert_count)
+
+
 def catalogue_of_build(current: Catalogue, beginning: str) -> Catalogue | None:
     """The build of the same model whose id begins so: the current one, an older one, or one of a checkpoint of the same
     name, which has a folder of its own; None where it is gone.
@@ -264,7 +267,7 @@ class Wanted:
 
 def is_loaded(atlas: Catalogue) -> bool:
     """Whether the model is in memory already."""
-    return _models().has(Wanted.of(atlas))
+    return _models().peek(Wanted.of(atlas)) is not None
 
 
 def placement(atlas: Catalogue) -> "Placement | None":

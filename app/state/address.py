@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cache, lru_cache
 from operator import attrgetter
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import quote_plus, urlencode
 
 from db.errors import AtlasError
@@ -413,6 +413,8 @@ class Selection(State):
     """The whole state of a page."""
 
     __slots__ = ()
+    page_name: ClassVar[str]
+    """Of its page."""
 
     @classmethod
     def read(cls, params: Mapping[str, str], limits: Limits | None = None) -> tuple[Self, list[str]]:
@@ -553,9 +555,9 @@ def address(page: str, params: Mapping[str, str]) -> str:
     return f"{path}?{urlencode(params)}" if params else path
 
 
-def shared(page: str, selection: Selection, build: BuildStamp) -> str:
+def shared(selection: Selection, build: BuildStamp) -> str:
     """The address to pass on: it names the model and the build, so that whoever opens it sees the same figures."""
-    return address(page, {**selection.params(), MODEL: build.model, BUILD: stamp(build)})
+    return address(selection.page_name, {**selection.params(), MODEL: build.model, BUILD: stamp(build)})
 
 
 def stamp(build: BuildStamp) -> str:

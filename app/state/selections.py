@@ -187,23 +187,36 @@ class Place(State):
 
 
 @dataclass(frozen=True, slots=True)
-class PromptSelection(Selection):
-    """The prompt page."""
+class AboutPrompt(Selection):
+    """What every page about a prompt asks; a comparison, in its first run."""
 
     prompt: str = parameter("p", LongText(MAX_PROMPT), "")
     target: int | None = parameter("target", TOKEN)
     """A token id; None is the top prediction."""
     position: int | None = parameter("at", POSITION)
     """From 0; None is the last token."""
+    bare: bool = parameter("bos", Flag(on=0), False)
+    """Without what the tokenizer puts before a text."""
+    chat: bool = parameter("chat", Flag(), False)
+    """As a user's message, in the model's chat template; it says itself what stands before, so never `bare`."""
+
+    def without_bos(self, reader: Reader) -> bool:
+        """`bare`; of a chat, nothing is left out."""
+        if self.bare and self.chat:
+            reader.refuse("bos", "the chat template says what stands before a message")
+        return self.bare and not self.chat
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSelection(AboutPrompt):
+    """The prompt page."""
+
+    page_name = "prompt"
     top: int = parameter("k", TOP, DEFAULT_TOP)
     rule: Rule = parameter("rule", Choice(Rule), Rule.EXACT)
     distractor: int | None = parameter("not", TOKEN)
     """A token id that the target is held against; None for none."""
     place: Place = nested(Place)
-    bare: bool = parameter("bos", Flag(on=0), False)
-    """Without what the tokenizer puts before a text."""
-    chat: bool = parameter("chat", Flag(), False)
-    """As a user's message, in the model's chat template; it says itself what stands before, so never `bare`."""
     method: Method = parameter("method", Choice(Method), Method.ADDED)
     """By which neurons, heads and layers are scored."""
 
@@ -214,13 +227,7 @@ class PromptSelection(Selection):
 
     def normalised(self, reader: Reader) -> Self:
         """No more neurons than the server lists; of a chat, nothing is left out."""
-        return replace(self, top=min(self.top, reader.limits.top), bare=_bare(self, reader))
-
-
-def _bare(selection: "PromptSelection | CompareSelection | SteerSelection", reader: Reader) -> bool:
-    if selection.bare and selection.chat:
-        reader.refuse("bos", "the chat template says what stands before a message")
-    return selection.bare and not selection.chat
+        return replace(self, top=min(self.top, reader.limits.top), bare=self.without_bos(reader))
 
 
 def question_key(selection: PromptSelection) -> str:
@@ -252,6 +259,7 @@ class PageOrder(StrEnum):
 class SearchSelection(Selection):
     """The search page."""
 
+    page_name = "search"
     text: str = parameter("q", Text(MAX_TEXT), "")
     tokens: tuple[int, ...] | None = parameter("t", Tokens())
     """The tokens searched for; None are all that the text stands for. Not read where the search is by concept."""
@@ -338,6 +346,7 @@ class SearchSelection(Selection):
 class TokenSelection(Selection):
     """The page of a token."""
 
+    page_name = "token"
     token: int | None = parameter("t", TOKEN)
     text: str = parameter("q", Text(MAX_TEXT), "")
     """What was typed; read where no token is named."""
@@ -355,6 +364,7 @@ class TokenSelection(Selection):
 class OverviewSelection(Selection):
     """The overview of a model; the conditions are those of its list of peaked neurons."""
 
+    page_name = "overview"
     alike: GroupedBy = parameter("map", Choice(GroupedBy), GroupedBy.VALUE)
     shade: MapShade = parameter("shade", Choice(MapShade), MapShade.LAYER)
     group: str = parameter("group", Text(40, strip=True, of=Of.SHAPE), "")
@@ -379,6 +389,7 @@ class SimilarBy(StrEnum):
 class NeuronSelection(Selection):
     """The neuron page."""
 
+    page_name = "neuron"
     label: str = parameter("n", Text(40, strip=True, of=Of.SHAPE), "")
     """As typed; whether it names a neuron is the catalogue's to say."""
     origin: PromptSelection = nested(PromptSelection)
@@ -408,6 +419,7 @@ class NeuronSelection(Selection):
 class ManySelection(Selection):
     """The page of many prompts."""
 
+    page_name = "many"
     text: str = parameter("ps", LongText(MAX_MANY), "")
     """One prompt per line, its target after a tab."""
     ready: str = parameter("set", Text(40, strip=True), "")
@@ -463,14 +475,10 @@ class ComparePlace(State):
 
 
 @dataclass(frozen=True, slots=True)
-class CompareSelection(Selection):
+class CompareSelection(AboutPrompt):
     """The page that compares: the second run against the first."""
 
-    prompt: str = parameter("p", LongText(MAX_PROMPT), "")
-    target: int | None = parameter("target", TOKEN)
-    """A token id; None is the top prediction."""
-    position: int | None = parameter("at", POSITION)
-    """From 0; None is the last token."""
+    page_name = "compare"
     other: str = parameter("p2", LongText(MAX_PROMPT), "")
     """The second prompt; empty where it is the first."""
     other_target: int | None = parameter("target2", TOKEN)
@@ -482,10 +490,6 @@ class CompareSelection(Selection):
     top: int = parameter("k", TOP, COMPARE_TOP)
     rule: Rule = parameter("rule", Choice(Rule), Rule.EXACT)
     place: ComparePlace = nested(ComparePlace)
-    bare: bool = parameter("bos", Flag(on=0), False)
-    """Both without what the tokenizer puts before a text."""
-    chat: bool = parameter("chat", Flag(), False)
-    """Both as a user's message; see `PromptSelection`."""
 
     @classmethod
     def of(cls, asked: PromptSelection, zero: tuple[Wanted, ...] = ()) -> "CompareSelection":
@@ -525,18 +529,14 @@ class CompareSelection(Selection):
     def normalised(self, reader: Reader) -> Self:
         """A second prompt that is the first is none; no more neurons than the server lists."""
         other = "" if self.other == self.prompt else self.other
-        return replace(self, other=other, top=min(self.top, reader.limits.top), bare=_bare(self, reader))
+        return replace(self, other=other, top=min(self.top, reader.limits.top), bare=self.without_bos(reader))
 
 
 @dataclass(frozen=True, slots=True)
-class SteerSelection(Selection):
-    """The page that steers: one prompt without and with interventions."""
+class SteerSelection(AboutPrompt):
+    """The page that steers: one prompt without and with interventions. The text goes on after the position."""
 
-    prompt: str = parameter("p", LongText(MAX_PROMPT), "")
-    target: int | None = parameter("target", TOKEN)
-    """A token id; None is the top prediction."""
-    position: int | None = parameter("at", POSITION)
-    """From 0; the text goes on after this token. None is the last."""
+    page_name = "steer"
     interventions: tuple[Intervention, ...] = parameter("do", Interventions(MAX_ZERO), ())
     tokens: int = parameter("n", Integer(1, MAX_CONTINUED), 40)
     """How many the text is continued by."""
@@ -544,20 +544,16 @@ class SteerSelection(Selection):
     """0 always takes the most probable token."""
     top_p: float = parameter("topp", Number(0.01, 1), 1.0)
     seed: int = parameter("seed", Integer(0, 999_999_999), 0)
-    bare: bool = parameter("bos", Flag(on=0), False)
-    """Without what the tokenizer puts before a text."""
-    chat: bool = parameter("chat", Flag(), False)
-    """As a user's message; see `PromptSelection`."""
 
     @classmethod
     def of(cls, asked: PromptSelection, *interventions: Intervention) -> "SteerSelection":
         """A question of the prompt page under interventions; without any, what to change is still open."""
-        return cls(asked.prompt, asked.target, asked.position, interventions, bare=asked.bare, chat=asked.chat)
+        return cls(asked.prompt, asked.target, asked.position, asked.bare, asked.chat, interventions)
 
     @property
     def question(self) -> PromptSelection:
         """The same without interventions, for the prompt page."""
-        return PromptSelection(self.prompt, self.target, self.position, bare=self.bare, chat=self.chat)
+        return PromptSelection(self.prompt, self.target, self.position, self.bare, self.chat)
 
     @property
     def drawn(self) -> bool:
@@ -571,13 +567,14 @@ class SteerSelection(Selection):
     def normalised(self, reader: Reader) -> Self:
         """Of a chat, nothing is left out; the most probable token is not drawn."""
         top_p, seed = (self.top_p, self.seed) if self.drawn else (1.0, 0)
-        return replace(self, bare=_bare(self, reader), top_p=top_p, seed=seed)
+        return replace(self, bare=self.without_bos(reader), top_p=top_p, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
 class AddSelection(Selection):
     """The page that adds a model."""
 
+    page_name = "add"
     source: str = parameter("source", Text(MAX_TEXT, strip=True), "")
     """A hub id or a path, as typed. Reading it starts nothing."""
 
@@ -586,6 +583,7 @@ class AddSelection(Selection):
 class SavedSelection(Selection):
     """What is looked for among what was saved."""
 
+    page_name = "saved"
     text: str = parameter("q", Text(200, strip=True), "")
     """Words."""
     collection: str = parameter("in", Text(32), "")
@@ -598,3 +596,5 @@ class SavedSelection(Selection):
 @dataclass(frozen=True, slots=True)
 class GallerySelection(Selection):
     """The gallery: it has no state."""
+
+    page_name = "gallery"

@@ -17,7 +17,6 @@ from app.serving.settings import configuration
 from app.state.address import (
     BUILD,
     MODEL,
-    Limits,
     Selection,
     address,
     shared_by,
@@ -26,6 +25,7 @@ from app.state.address import (
     weights_of,
 )
 from app.state.selections import (
+    MAX_PROMPT,
     GallerySelection,
     Place,
     PromptSelection,
@@ -34,7 +34,7 @@ from app.state.selections import (
     Section,
 )
 from app.ui import navigation
-from app.ui.components import Chip, Step, button_label, chips, copy_link, link, trail
+from app.ui.components import Chip, button_label, chips, copy_link, download, link, mount
 from app.ui.navigation import fail, warn
 from app.ui.pages import ADD, PAGES
 from app.words import TERMS, literal
@@ -55,12 +55,8 @@ else:
     views = lazy_import("app.report.views")
 
 T = TypeVar("T")
-_FORMS = {
-    "csv": ("CSV", "text/csv"),
-    "json": ("JSON", "application/json"),
-    "parquet": ("Parquet", "application/vnd.apache.parquet"),
-}
-"""Of whole tables as files: by ending, what it is called and its media type."""
+_FORMS = {"csv": "CSV", "json": "JSON", "parquet": "Parquet"}
+"""Of whole tables as files: what they are called, by ending."""
 
 
 @st.fragment
@@ -99,15 +95,12 @@ def data_table(frame: pd.DataFrame, name: str) -> None:
     :mod:`app.main` hides it.
     """
     st.dataframe(frame, hide_index=True, key=f"table_{name}")
-    st.download_button(
+    download(
         button_label("CSV", f"of {name.replace('_', ' ')}"),
-        data=lambda: as_bytes(frame, "csv"),
-        file_name=f"{name.replace('_', '-')}.csv",
-        mime="text/csv",
-        on_click="ignore",
+        lambda: as_bytes(frame, "csv"),
+        f"{name.replace('_', '-')}.csv",
         key=f"table_{name}_csv",
         type="tertiary",
-        icon=":material/download:",
         help="Download this table; text that a spreadsheet would compute has an apostrophe before it",
     )
 
@@ -122,16 +115,9 @@ def whole_files(
     record: whose own JSON form stands in place of the table's.
     """
     with st.container(horizontal=True):
-        for form, (words, mime) in _FORMS.items():
-            st.download_button(
-                f"{what} as {words}" if what else words,
-                data=partial(_written, whole, form, record),
-                file_name=f"{name}.{form}",
-                mime=mime,
-                on_click="ignore",
-                key=f"{key}_{form}",
-                icon=":material/download:",
-            )
+        for form, words in _FORMS.items():
+            label, make = f"{what} as {words}" if what else words, partial(_written, whole, form, record)
+            download(label, make, f"{name}.{form}", key=f"{key}_{form}")
 
 
 def _written(whole: Callable[[], pd.DataFrame], form: str, record: object | None) -> bytes:
@@ -145,12 +131,11 @@ def formulas() -> None:
     st.caption("In CSV, text that a spreadsheet would read as a formula has an apostrophe before it.")
 
 
-def about(page: str) -> None:
+def about() -> None:
     """“What am I looking at?”: a few lines on the page, and its terms in plain words."""
-    shown = PAGES[page]
+    shown = PAGES[navigation.here()]
     with st.popover("What am I looking at?", icon=":material/help:", type="tertiary"):
-        terms = (TERMS[name] for name in shown.terms)
-        listed = "\n".join(f"- **{literal(term.name)}**: {literal(term.plain)}" for term in terms)
+        listed = "\n".join(f"- **{literal(name)}**: {literal(TERMS[name])}" for name in shown.terms)
         st.markdown("\n\n".join((*map(literal, shown.about), listed)))
 
 
@@ -187,7 +172,7 @@ def _build_seen(current: Catalogue) -> Catalogue:
     now = f"{current.info.build_id[:8]} of {current.info.created_at[:10]}"
     own = weights_of(current.info.checkpoint)
     if named is not None and found is None and named.weights not in ("", own):
-        chips([link("Show the current one", navigation.to_current())], key="build", here="", label="the current build")
+        chips([link("Show the current one", navigation.to_current())], key="build", label="the current build")
         raise AtlasError(
             f"This link was made with {named.words} of {current.info.model}, {reason}. The current one, {now}, is of "
             f"other weights ({own or 'unknown'}…, not {named.weights}…): what it says of them is another model’s."
@@ -196,26 +181,20 @@ def _build_seen(current: Catalogue) -> Catalogue:
         warn([f"This link was made with {named.words}, {reason}. The current one is shown, {now}: figures may differ."])
     elif named is not None and found is not current:
         warn([f"This link was made with {named.words}, and that one is shown. The current one is {now}."])
-        chips([link("Show the current one", navigation.to_current())], key="build", here="", label="the current build")
+        chips([link("Show the current one", navigation.to_current())], key="build", label="the current build")
     return found or current
 
 
-def limits(atlas: Catalogue) -> Limits:
-    """What the selections are checked against."""
-    info = atlas.info
-    return Limits(info.vocabulary, info.layers, info.heads, configuration().max_top, info.expert_count)
-
-
-def title(text: str, lead: str, page: str = "") -> None:
+def title(text: str, lead: str) -> None:
     """A page's heading, and beside it its `controls`."""
     with st.container(gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", key="title"):
             st.title(literal(text), anchor=False, width="content")
-            controls(page)
+            controls()
         st.caption(lead)
 
 
-def controls(page: str) -> None:
+def controls() -> None:
     """What stands beside a heading: “Copy link”, which adds the model and the build that is seen to the address; and of
     a page that has them, its `about` and the choice of the model.
     """
@@ -225,14 +204,14 @@ def controls(page: str) -> None:
         named = navigation.chosen_build()
         seen = (named and resources.catalogue_of_build(seen, named.beginning)) or seen
     if seen is not None:
-        copy_link({MODEL: seen.info.model, BUILD: stamp(seen.info)}, key="copy_link", here="")
-    if page:
-        about(page)
-        _choosing(page, seen)
+        copy_link({MODEL: seen.info.model, BUILD: stamp(seen.info)}, key="copy_link")
+    if navigation.here() in PAGES:
+        about()
+        _choosing(seen)
 
 
 @st.fragment
-def _choosing(page: str, seen: Catalogue | None) -> None:
+def _choosing(seen: Catalogue | None) -> None:
     """The model that is seen, and once opened the others, each with the state of this page as far as it means the same
     there; what they are is read only then.
     """
@@ -252,22 +231,23 @@ def _choosing(page: str, seen: Catalogue | None) -> None:
         if not opened.open:
             return
         with suppress(NotFoundError):  # there is none yet
-            items = [_of_model(one, page, seen) for one in resources.every_build() if one.current]
-            chips(items, key="models", here=page, label="models")
+            items = [_of_model(one, seen) for one in resources.every_build() if one.current]
+            chips(items, key="models", label="models")
         if adds:
-            chips([link("Add a model", address(ADD, {}))], key="add_model", here=page, label="more models")
+            chips([link("Add a model", address(ADD, {}))], key="add_model", label="more models")
 
 
-def _of_model(one: Build, page: str, seen: Catalogue | None) -> Chip:
+def _of_model(one: Build, seen: Catalogue | None) -> Chip:
+    page = navigation.here()
     kind, kept, note = PAGES[page].selection, dict[str, str](), "unreadable"
     if one.stamp is not None:
         note = f"{one.stamp.layers} layers, {one.stamp.neurons:,} neurons"
         if seen is not None and kind is not None:
-            kept = kind.read(navigation.params(), limits(seen))[0].params(shared_by(seen.info, one.stamp))
+            kept = kind.read(navigation.params(), resources.limits(seen))[0].params(shared_by(seen.info, one.stamp))
     if access.has_model() and not resources.weights_lie_here(one):
         note += ", no weights here"
     current = seen is not None and one.model == seen.info.model
-    return Chip(one.model, "link", href=address(page, kept | {MODEL: one.model}), note=note, current=current)
+    return link(one.model, address(page, kept | {MODEL: one.model}), current, note=note)
 
 
 def sync(key: str, value: object) -> None:
@@ -285,10 +265,7 @@ def choice(
     changed: Callable[[], None],
     hidden: bool = False,
 ) -> None:
-    """A row of buttons of which one is chosen; `names` gives the words for each value.
-
-    hidden: the label is for screen readers only.
-    """
+    """A row of buttons of which one is chosen; `names` gives the words for each value. See `switch` for `hidden`."""
     sync(key, str(chosen))  # of an Enum Streamlit would compare the classes
     st.segmented_control(
         label,
@@ -299,6 +276,46 @@ def choice(
         required=True,
         label_visibility="collapsed" if hidden else "visible",
     )
+
+
+def switch(label: str, names: Mapping[str, str], chosen: str, *, key: str, to: Callable[[str], Selection]) -> None:
+    """A `choice` that alone leads to another state of the page; its label is for screen readers only."""
+
+    def changed() -> None:
+        navigation.show(to(st.session_state[key]))
+
+    choice(label, names, chosen, key=key, changed=changed, hidden=True)
+
+
+def filled(name: str, selection: Selection, values: Mapping[str, object], submit: Callable[[], None]) -> partial[None]:
+    """Fill a form's fields with what the address says, unless what was typed could not be used: then that stays.
+
+    Args:
+        name: of the form; begins the keys of its fields.
+        selection: the state of the page.
+        values: of the fields, by the rest of their keys.
+        submit: reads them; an error that it raises is what could not be used.
+
+    Returns:
+        What the form's button calls.
+    """
+    refused, state = f"{name}_refused", st.session_state
+    if state.get(refused) != selection:
+        for field, value in values.items():
+            sync(f"{name}_{field}", value)
+
+    def submitted() -> None:
+        state[refused] = selection
+        submit()
+        state[refused] = None
+
+    return partial(on_click, submitted, name)
+
+
+def require_short(prompt: str, which: str = "The prompt") -> None:
+    """Refuse a prompt that is longer than any that is read."""
+    if len(prompt) > MAX_PROMPT:
+        raise AtlasError(f"{which} has {len(prompt):,} characters; at most {MAX_PROMPT:,} are read. Shorten it.")
 
 
 def on_click(act: Callable[[], str | None], key: str = "click") -> None:
@@ -340,23 +357,21 @@ def attempt(make: Callable[[Callable[[str], None]], T]) -> T | None:
         return None
 
 
-def keep(page: str, selection: Selection, suggested: str, about: str, atlas: Catalogue) -> None:
+def keep(selection: Selection, suggested: str, about: str, atlas: Catalogue) -> None:
     """The control that saves the view of a page; where that is not allowed, it says why. Nothing without a workspace.
 
     Args:
-        page: its name.
         selection: its whole state.
         suggested: a title to start from.
         about: what is seen, in a line; like the title in display form.
         atlas: the catalogue that it is seen in.
     """
+    page = selection.page_name
     if page in ("compare", "search", "neuron"):  # which have no report of their own
-        st.download_button(
+        download(
             "Report",
-            data=partial(views.alone, page, suggested, selection, atlas, st.context.url or ""),
-            file_name=f"atlas-{page}.html",
-            mime="text/html",
-            on_click="ignore",
+            partial(views.alone, suggested, selection, atlas, st.context.url or ""),
+            f"atlas-{page}.html",
             key="keep_report",
             icon=":material/description:",
             type="tertiary",
@@ -364,7 +379,7 @@ def keep(page: str, selection: Selection, suggested: str, about: str, atlas: Cat
         )
 
     def save(title: str) -> Saved:
-        return stored.save_view(page, selection, title, shorten(about, _LONGEST_ABOUT), atlas)
+        return stored.save_view(selection, title, shorten(about, _LONGEST_ABOUT), atlas)
 
     kept = "The address is kept, and with it all that is asked and open on this page. Find it under Saved."
     save_box(f"{page}_{urlencode(selection.params())}", suggested, save, "Save this view, to find it under Saved", kept)
@@ -401,18 +416,18 @@ def save_box(key: str, suggested: str, save: Callable[[str], Saved], what: str, 
     say_what_was_done(key="save", icon=":material/bookmark_added:")
 
 
-def without_model(here: str) -> None:
+def without_model() -> None:
     """What stands in place of what only a model could do: why it is not there, and what is."""
     try:
         access.require_model()
     except AtlasError as error:
         fail(error)
     items = [
-        link("Open one from the gallery", navigation.href("gallery", GallerySelection())),
-        link("Open what was saved", navigation.href("saved", SavedSelection())),
-        link("Search the neurons", navigation.href("search", SearchSelection())),
+        link("Open one from the gallery", GallerySelection()),
+        link("Open what was saved", SavedSelection()),
+        link("Search the neurons", SearchSelection()),
     ]
-    chips(items, key="without_model", here=here, label="what there is without a model")
+    chips(items, key="without_model", label="what there is without a model")
 
 
 def footer(atlas: Catalogue) -> None:
@@ -446,22 +461,21 @@ def saved_href(one: Saved, atlas: Catalogue) -> str:
         return address(one.page, params | {MODEL: one.model, BUILD: stamp_of_saved(one.build_id, one.checkpoint)})
     page = PAGES.get(one.page)
     selection = None if page is None else page.selection
-    return "" if selection is None else navigation.href(one.page, selection.read(params, limits(atlas))[0])
+    return "" if selection is None else navigation.href(selection.read(params, resources.limits(atlas))[0])
 
 
 def search_link(token_id: int) -> str:
     """The address of the search for one token."""
-    return navigation.href("search", SearchSelection(tokens=(token_id,)))
+    return navigation.href(SearchSelection(tokens=(token_id,)))
 
 
 # Where one is on the prompt page, from the prediction down to a neuron: each step leads back to itself.
 
-_PROMPT = "prompt"
 _TARGET = 20
 
 
-def steps(analysis: "Analysis", selection: PromptSelection, neuron: Neuron | None = None) -> list[Step]:
-    """The steps taken; a neuron is one whose page is open."""
+def where_you_are(analysis: "Analysis", selection: PromptSelection, neuron: Neuron | None = None) -> None:
+    """Draw the steps taken, from the whole to the part; a neuron is one whose page is open, and the last."""
     place = selection.place
     whole = replace(place.within(None), own=None, read=None, through=None)
     token = analysis.tokens[analysis.position]
@@ -480,10 +494,6 @@ def steps(analysis: "Analysis", selection: PromptSelection, neuron: Neuron | Non
         reached.append((f"why {place.own.label}", replace(place, read=None, through=None)))
     if place.read is not None:
         reached.append((f"{place.read.label} through a head", place))
-    found = [Step(words, navigation.href(_PROMPT, replace(selection, place=at))) for words, at in reached]
-    return found if neuron is None else [*found, Step(f"neuron {neuron.label}", "")]
-
-
-def where_you_are(analysis: "Analysis", selection: PromptSelection, *, key: str, neuron: Neuron | None = None) -> None:
-    """Draw them; on the neuron page with its neuron as the last."""
-    trail(steps(analysis, selection, neuron), key=key, here=_PROMPT if neuron is None else "neuron")
+    steps = [{"text": words, "href": navigation.href(replace(selection, place=at))} for words, at in reached]
+    steps += [] if neuron is None else [{"text": f"neuron {neuron.label}", "href": ""}]
+    mount("trail", {"label": "where you are", "steps": steps}, "trail")

@@ -26,11 +26,22 @@ _MOST_PARAMETERS = 60
 _LONGEST_NAME = 200
 _NOTICES = 5
 _HELD = "navigation_held_build"
+_HERE = "navigation_here"
 
 
-def href(page: str, selection: Selection) -> str:
+def arrive(page: str) -> None:
+    """From now on this page is shown."""
+    st.session_state[_HERE] = page
+
+
+def here() -> str:
+    """The name of the page that is shown."""
+    return str(st.session_state.get(_HERE, "start"))
+
+
+def href(selection: Selection) -> str:
     """The address of a page in a state, relative to any other page's."""
-    return address.address(page, _with_shared(selection.params()))
+    return address.address(selection.page_name, _with_shared(selection.params()))
 
 
 def show(selection: Selection) -> None:
@@ -38,19 +49,19 @@ def show(selection: Selection) -> None:
     st.query_params.from_dict(_with_shared(selection.params()))
 
 
-def follow(link: str, here: str) -> None:
+def follow(link: str) -> None:
     """Go where a link leads: to a page, or for one that begins with ``?`` to another state of this one. Links that are
     none of ours lead nowhere.
     """
     path, _, query = link.partition("?")
-    page = {"./": "start", "": here}.get(path, path)
-    if page != here and page not in PAGES:
+    page = {"./": "start", "": here()}.get(path, path)
+    if page != here() and page not in PAGES:
         return
     try:
         params = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS))
     except ValueError:
         return
-    if page == here:
+    if page == here():
         st.query_params.from_dict(params)
         st.rerun()
     st.switch_page(PAGES[page].file, query_params=params)
@@ -84,12 +95,12 @@ def params() -> dict[str, str]:
 
 def repeated() -> list[str]:
     """A notice for each parameter that stands in the address more than once."""
-    here = st.query_params
+    given = st.query_params
     return [
         f"In the address, {shorten(display(name[:80].encode('utf-8', 'replace')), 30)} stands more than once: the last "
         "one was taken."
-        for name in map(str, here)
-        if len(here.get_all(name)) > 1
+        for name in map(str, given)
+        if len(given.get_all(name)) > 1
     ][:_NOTICES]
 
 
@@ -117,10 +128,10 @@ def hold_build(hold: bool) -> None:
 
 def _with_shared(state: Mapping[str, str]) -> dict[str, str]:
     """A page's state with what is the same on every page: the model, and the build where an older one is shown."""
-    here, held = st.query_params, st.session_state.get(_HELD)
-    model = here.get(address.MODEL)
+    given, held = st.query_params, st.session_state.get(_HELD)
+    model = given.get(address.MODEL)
     shared = {} if model is None else {address.MODEL: model}
-    if held is not None and here.get(address.BUILD) == held:
+    if held is not None and given.get(address.BUILD) == held:
         shared[address.BUILD] = held
     return {**state, **shared}
 

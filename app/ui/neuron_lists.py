@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -9,7 +10,7 @@ import streamlit as st
 
 from app.answers import stored
 from app.answers.neuron import how_often
-from app.answers.reading import disagreement
+from app.answers.reading import OfNeuron, disagreement
 from app.serving import access
 from app.state.selections import (
     MAX_HAVING,
@@ -17,32 +18,28 @@ from app.state.selections import (
     ListOrder,
     NeuronSelection,
     OverviewSelection,
+    PageOrder,
     PromptSelection,
     SearchSelection,
     SteerSelection,
 )
 from app.ui import navigation
 from app.ui.common import choice, sync
-from app.ui.components import Cell, Chip, Column, TableRow, Tone, chip, chips, link, mount, neuron_table
-from app.words import nats, signed
+from app.ui.components import Cell, Chip, Column, To, Tone, address_of, as_data, chip, chips, link, mount
+from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.neuron import Intervention, Neuron, NeuronAt, NeuronKind, Part, Sign
+from db.questions import Order
 from db.records import Generic, NeuronTokens, Token
 from db.token_text import shorten
 
 if TYPE_CHECKING:
+    from app.attribution.compare import PredictionChange
     from app.attribution.results import Analysis, QueryNeuron, ValueNeuron
 
 Row = TypeVar("Row")
 ColumnOf = tuple[Column, Callable[[Row], Cell]]
 """A heading, and the cell below it in a row."""
-
-
-class OfNeuron(Protocol):
-    """A row about a neuron."""
-
-    @property
-    def neuron(self) -> Neuron: ...
 
 
 class OfEnd(OfNeuron, Protocol):
@@ -60,35 +57,30 @@ class OfToken(OfEnd, Protocol):
 
 
 def table(
-    rows: Sequence[Row],
-    columns: Sequence[ColumnOf[Row]],
-    opens: Callable[[Row], str],
-    *,
-    key: str,
-    here: str,
-    label: str,
+    rows: Sequence[Row], columns: Sequence[ColumnOf[Row]], opens: Callable[[Row], To], *, key: str, label: str
 ) -> None:
-    """Draw one table row per item of `rows`; `opens` gives the address that a click on it leads to."""
-    lines = [TableRow(opens(row), tuple(cell(row) for _, cell in columns)) for row in rows]
-    neuron_table([heading for heading, _ in columns], lines, key=key, here=here, label=label)
+    """Draw one table row per item of `rows`; `opens` says where a click on it leads to."""
+    headings = [as_data(heading, {"order"}) for heading, _ in columns]
+    lines = [{"href": address_of(opens(row)), "cells": [as_data(cell(row)) for _, cell in columns]} for row in rows]
+    mount("table", {"label": label, "columns": headings, "rows": lines}, key)
 
 
 def neuron_link(neuron: Neuron, origin: PromptSelection | None = None) -> str:
     """The address of a neuron's page; `origin` is the prompt that it is opened from."""
-    return navigation.href("neuron", NeuronSelection(neuron.label, origin or PromptSelection()))
+    return navigation.href(NeuronSelection(neuron.label, origin or PromptSelection()))
 
 
-def neuron_map(data: Mapping[str, object], *, here: str) -> None:
-    """The map of all FFN neurons: see :func:`app.answers.groups.cloud`. A click on one opens it."""
+def neuron_map(data: Mapping[str, object]) -> None:
+    """The map of all FFN neurons: see :func:`app.answers.search.cloud`. A click on one opens it."""
     told = "Point at a neuron to read what it is; a click opens it. Drag to move, zoom with + and −."
     label = "map of the FFN neurons; the tables list them"
     pattern = {"href": neuron_link(Neuron(0, NeuronKind.FFN, None, 0)), "stands": "L0.F0"}
-    mount("cloud", {"label": label, "told": told, **pattern, **data}, key="cloud", here=here)
+    mount("cloud", {"label": label, "told": told, **pattern, **data}, key="cloud")
 
 
 def steer_link(neuron: Neuron, origin: PromptSelection) -> str:
     """The address of the page that steers, with four times as much of a neuron."""
-    return navigation.href("steer", SteerSelection.of(origin, Intervention(Part.of(neuron), 4.0)))
+    return navigation.href(SteerSelection.of(origin, Intervention(Part.of(neuron), 4.0)))
 
 
 # Columns that several tables have.
@@ -100,7 +92,9 @@ _USUAL_FIRST = "tokens it usually raises, then those it usually lowers"
 _USUAL_HINT = "in the texts that were read, as far as that is known of the neuron; others: promotes, then suppresses"
 
 
-def named(known: Mapping[Neuron, NeuronTokens], atlas: Catalogue | None) -> ColumnOf[OfNeuron]:
+def named(
+    known: Mapping[Neuron, NeuronTokens], atlas: Catalogue | None, order: StrEnum | None = None
+) -> ColumnOf[OfNeuron]:
     """Labels, and below each what its neuron is called: by people, else by its tokens and texts."""
     own = {} if atlas is None else stored.called(atlas, tuple(known))
 
@@ -109,12 +103,14 @@ def named(known: Mapping[Neuron, NeuronTokens], atlas: Catalogue | None) -> Colu
         called = own.get(neuron) or (known[neuron].name if neuron in known else None) or ""
         return Cell(neuron.label, dot=neuron.kind.value, called=called, own=neuron in own)
 
-    return Column("neuron", "name"), cell
+    return Column("neuron", "name", order=order), cell
 
 
-def text(title: str, role: str, words: Callable[[Row], str], hint: str = "") -> ColumnOf[Row]:
+def text(
+    title: str, role: str, words: Callable[[Row], str], hint: str = "", order: StrEnum | None = None
+) -> ColumnOf[Row]:
     """Words or a number."""
-    return Column(title, role, hint), lambda row: Cell(words(row))
+    return Column(title, role, hint, order=order), lambda row: Cell(words(row))
 
 
 def chips_of(title: str, role: str, tokens: Callable[[Row], tuple[Chip, ...]], hint: str = "") -> ColumnOf[Row]:
@@ -130,15 +126,16 @@ def bar(
     hint: str = "",
     *,
     full: float | None = None,
+    order: StrEnum | None = None,
 ) -> ColumnOf[Row]:
     """Values in words beside bars around zero. A bar is full at `full`, or at the largest value of the rows in size."""
     most = full or max((abs(value(row)) for row in rows), default=0.0) or 1.0
-    return Column(title, "bar", hint), lambda row: Cell(words(value(row)), share=value(row) / most)
+    return Column(title, "bar", hint, order=order), lambda row: Cell(words(value(row)), share=value(row) / most)
 
 
-def token(hint: str) -> ColumnOf[OfToken]:
+def token(hint: str, order: StrEnum | None = None) -> ColumnOf[OfToken]:
     """The row's token, marked by its end."""
-    return Column("token", "token", hint), lambda row: Cell(
+    return Column("token", "token", hint, order=order), lambda row: Cell(
         tone=row.sign.value, chips=(chip(row.token.display, tone=row.sign.value),)
     )
 
@@ -150,6 +147,7 @@ def strongest_tokens(
     hint: str = "",
     *,
     skip: int = 0,
+    order: StrEnum | None = None,
 ) -> ColumnOf[OfEnd]:
     """The strongest tokens of the row's end, without the first `skip`, after how often the neuron is active with it."""
 
@@ -158,7 +156,7 @@ def strongest_tokens(
         chips = token_chips(one.at(row.sign)[skip:], row.sign.value)
         return Cell(chips=chips, remark="" if one.usual is None else how_often(one.usual, row.sign))
 
-    return Column(title, role, hint), cell
+    return Column(title, role, hint, order=order), cell
 
 
 def both_ends(
@@ -223,47 +221,46 @@ _ORDERS = {
     ListOrder.LAYER: ("first layers first", "last layers first"),
     ListOrder.SOURCE: ("first source positions first", "last source positions first"),
     ListOrder.PROMPTS: ("in most prompts first", "in fewest prompts first"),
-    ListOrder.EFFECT: ("measured, strongest first", "measured, weakest first"),
     ListOrder.DIFFERENCE: ("set A’s own first", "set B’s own first"),
     ListOrder.CHANCE: ("smallest p first", "largest p first"),
 }
 
 
+_UPWARDS = {ListOrder.LAYER, ListOrder.SOURCE, ListOrder.CHANCE, Order.RANK, PageOrder.NEURON, PageOrder.SIGN}
+"""Of these the smallest comes first."""
+
+
 def sortable(
-    columns: Sequence[ColumnOf[Row]],
-    orders: Sequence[ListOrder | None],
-    now: Arranged,
-    best: ListOrder,
-    at: Callable[[ListOrder | None, bool], str],
+    columns: Sequence[ColumnOf[Row]], now: StrEnum, reverse: bool, at: Callable[[Any, bool], str]
 ) -> list[ColumnOf[Row]]:
     """The columns with links in their headings: a click orders by one, a second click turns that round.
 
     Args:
         columns: as they are.
-        orders: what each of them orders by; None for one that does not.
-        now: the state of the page.
-        best: the order of the list itself.
-        at: the address of an order, None for `best`, and of the same reversed.
+        now: the order of the list.
+        reverse: whether it is turned round.
+        at: the address of an order, and of the same reversed.
     """
 
-    def heading(column: Column, order: ListOrder | None) -> Column:
-        if order is None:
+    def heading(column: Column) -> Column:
+        if column.order is None:
             return column
-        here = order is (now.order or best)
-        to = at(None if order is best else order, here and not now.reverse)
-        upwards = (order in (ListOrder.LAYER, ListOrder.SOURCE, ListOrder.CHANCE)) != now.reverse
-        return replace(column, href=to, sorted="" if not here else "ascending" if upwards else "descending")
+        chosen = column.order is now
+        upwards = (column.order in _UPWARDS) != reverse
+        to = at(column.order, chosen and not reverse)
+        return replace(column, href=to, sorted="" if not chosen else "ascending" if upwards else "descending")
 
-    return [(heading(column, order), cell) for (column, cell), order in zip(columns, orders, strict=True)]
+    return [(heading(column), cell) for column, cell in columns]
 
 
 def order_fields(
-    page: str, now: Arranged, orders: Sequence[ListOrder], changed: Callable[[], None], *, hidden: bool = False
+    now: Arranged, orders: Sequence[ListOrder], changed: Callable[[], None], *, hidden: bool = False
 ) -> None:
     """What a list is searched for, and its order; the first of `orders` is that of the list itself.
 
     hidden: the labels are for screen readers only.
     """
+    page = navigation.here()
     labels: Literal["collapsed", "visible"] = "collapsed" if hidden else "visible"
     sync(f"{page}_has", now.having)
     order = now.order if now.order in orders else orders[0]
@@ -290,8 +287,9 @@ def order_fields(
     )
 
 
-def chosen_order(page: str, orders: Sequence[ListOrder]) -> dict[str, Any]:
+def chosen_order(orders: Sequence[ListOrder]) -> dict[str, Any]:
     """What these fields stand for."""
+    page = navigation.here()
     chosen = st.session_state[f"{page}_sort"] or orders[0]
     order = ListOrder(chosen.rstrip("-"))
     return {
@@ -301,7 +299,7 @@ def chosen_order(page: str, orders: Sequence[ListOrder]) -> dict[str, Any]:
     }
 
 
-def pager(number: int, pages: int, to: Callable[[int], str], *, here: str) -> None:
+def pager(number: int, pages: int, to: Callable[[int], str]) -> None:
     """The way to the page before, to the next one and to some others; nothing where there is one page."""
     if pages < 2:
         return
@@ -311,7 +309,30 @@ def pager(number: int, pages: int, to: Callable[[int], str], *, here: str) -> No
         items.insert(0, link("← Previous", to(number - 1)))
     if number < pages:
         items.append(link("Next →", to(number + 1)))
-    chips(items, key="pages", here=here, label="pages of the result")
+    chips(items, key="pages", label="pages of the result")
+
+
+def changed_predictions(
+    rows: "Sequence[PredictionChange]", runs: tuple[str, str], opens: "Callable[[PredictionChange], To]", hint: str
+) -> None:
+    """How the probabilities of the likeliest tokens changed between two runs; `hint` says what a click does."""
+    first, second = runs
+
+    def probabilities(one: "PredictionChange") -> str:
+        return f"{percent(one.first)} → {percent(one.second)}"
+
+    columns: list[ColumnOf[PredictionChange]] = [
+        text("next token", "name", lambda one: shorten(one.token.display, 28), hint),
+        bar(
+            "Δ probability",
+            rows,
+            lambda one: one.probability,
+            lambda change: f"{signed(100 * change, 1)} %",
+            f"{second} minus {first}",
+        ),
+        text(f"{first} → {second}", "number", probabilities),
+    ]
+    table(rows, columns, opens, key="changed", label="changed predictions")
 
 
 # The neurons of an explanation: value neurons and query neurons.
@@ -350,40 +371,38 @@ def value_table(
     def actions(one: "ValueNeuron") -> tuple[Chip, ...]:
         label = one.neuron.label
         place = replace(selection.place, own=NeuronAt(one.neuron, one.position))
-        why = navigation.href("prompt", replace(selection, place=place))
-        explains = Chip("why", "link", href=why, hint=f"what switched {label} on", name=f"why {label}")
+        to = replace(selection, place=place)
+        explains = link("why", to, hint=f"what switched {label} on", name=f"why {label}")
         if not access.has_model():
             return (explains,) if own(NeuronAt(one.neuron, one.position).label) else ()
-        zero = navigation.href("compare", CompareSelection.of(selection, (Part.of(one.neuron),)))
-        return explains, Chip("zero", "link", href=zero, hint=f"what if {label} were zero", name=f"zero {label}")
+        zero = CompareSelection.of(selection, (Part.of(one.neuron),))
+        return explains, link("zero", zero, hint=f"what if {label} were zero", name=f"zero {label}")
 
-    def at(order: ListOrder | None, reverse: bool) -> str:
-        place = replace(selection.place, order=order, reverse=reverse)
-        return navigation.href("prompt", replace(selection, place=place))
+    def at(order: ListOrder, reverse: bool) -> str:
+        place = replace(selection.place, order=None if order is best else order, reverse=reverse)
+        return navigation.href(replace(selection, place=place))
 
     columns: list[ColumnOf[ValueNeuron]] = [
-        named(strongest, atlas),
-        bar(unit, found, lambda one: one.score, nats, f"{hint}; around zero"),
-        text("activation", "number", lambda one: signed(one.activation), _ACTIVATION),
+        named(strongest, atlas, ListOrder.LAYER),
+        bar(unit, found, lambda one: one.score, nats, f"{hint}; around zero", order=ListOrder.SCORE),
+        text("activation", "number", lambda one: signed(one.activation), _ACTIVATION, ListOrder.ACTIVATION),
         (Column(RAISED, "tokens", _RAISED_HINT), tokens),
         chips_of("", "action", actions),
     ]
-    orders: list[ListOrder | None] = [ListOrder.LAYER, ListOrder.SCORE, ListOrder.ACTIVATION, None, None]
     if effects:
         columns.insert(2, _effects(found))
-        orders.insert(2, ListOrder.EFFECT)
     if kind is NeuronKind.ATTENTION:
-        columns.insert(1, (Column("from", "source", "source position and its token"), source))
-        orders.insert(1, ListOrder.SOURCE)
-    now, best = selection.place, ListOrder.EFFECT if effects else ListOrder.SCORE
-    if now.order in (None, ListOrder.EFFECT) and all(one.effect is None for one in found):
-        now = replace(now, order=ListOrder.SCORE)  # until the effects are there
+        hint = "source position and its token"
+        columns.insert(1, (Column("from", "source", hint, order=ListOrder.SOURCE), source))
+    best = ListOrder.EFFECT if effects else ListOrder.SCORE
+    now = selection.place.order or best
+    if now is ListOrder.EFFECT and all(one.effect is None for one in found):
+        now = ListOrder.SCORE  # until the effects are there
     table(
         found,
-        sortable(columns, orders, now, best, at),
+        sortable(columns, now, selection.place.reverse, at),
         lambda one: neuron_link(one.neuron, selection),
         key=f"neurons_{kind}",
-        here="prompt",
         label=f"{kind} neurons",
     )
 
@@ -410,7 +429,7 @@ def _effects(found: "Sequence[ValueNeuron]") -> "ColumnOf[ValueNeuron]":
     def cell(one: "ValueNeuron") -> Cell:
         return Cell(absent) if one.effect is None else Cell(nats(one.effect), share=one.effect / most)
 
-    return Column("measured (nats)", "bar effect", hint, both=True), cell
+    return Column("measured (nats)", "bar effect", hint, both=True, order=ListOrder.EFFECT), cell
 
 
 def query_table(
@@ -422,7 +441,7 @@ def query_table(
 
     def through(one: "QueryNeuron") -> tuple[Chip, ...]:
         place = replace(selection.place, read=one.neuron, through=None)
-        href, name = navigation.href("prompt", replace(selection, place=place)), f"{one.neuron.label} through a head"
+        href, name = navigation.href(replace(selection, place=place)), f"{one.neuron.label} through a head"
         return (link("through a head", href, name=name),) if told(one.neuron.label) else ()
 
     columns: list[ColumnOf[QueryNeuron]] = [
@@ -431,7 +450,7 @@ def query_table(
         both_ends(strongest),
         chips_of("", "action", through),
     ]
-    table(found, columns, lambda one: neuron_link(one.neuron, selection), key=key, here="prompt", label=label)
+    table(found, columns, lambda one: neuron_link(one.neuron, selection), key=key, label=label)
 
 
 # The fields that narrow a list to one end, one kind and some layers.
@@ -441,29 +460,26 @@ _SIGNS = {_BOTH: "both", "promotes": "promotes", "suppresses": "suppresses"}
 _KINDS = {_BOTH: "all", "ffn": "FFN", "attention": "attention"}
 
 
-def kind_fields(page: str, selection: SearchSelection | OverviewSelection, changed: Callable[[], None]) -> None:
-    """The end and the kind of the neurons; `page` begins the keys of the fields."""
+def kind_fields(selection: SearchSelection | OverviewSelection, changed: Callable[[], None]) -> None:
+    """The end and the kind of the neurons."""
+    page = navigation.here()
     choice("The neuron", _SIGNS, str(selection.sign or _BOTH), key=f"{page}_sign", changed=changed)
     choice("Kind", _KINDS, str(selection.kind or _BOTH), key=f"{page}_kind", changed=changed)
 
 
 def layer_slider(
-    page: str,
-    selection: SearchSelection | OverviewSelection,
-    atlas: Catalogue,
-    changed: Callable[[], None],
-    width: int,
+    selection: SearchSelection | OverviewSelection, atlas: Catalogue, changed: Callable[[], None], width: int
 ) -> None:
     """The first and the last layer; nothing where there is only one."""
-    last = atlas.info.layers - 1
+    page, last = navigation.here(), atlas.info.layers - 1
     if last > 0:
         sync(f"{page}_layers", selection.layers or (0, last))
         st.slider("Layers", 0, last, key=f"{page}_layers", on_change=changed, width=width)
 
 
-def chosen_kinds(page: str, atlas: Catalogue) -> dict[str, Any]:
+def chosen_kinds(atlas: Catalogue) -> dict[str, Any]:
     """What the fields stand for: values of `sign`, `kind` and `layers`, each None where nothing is left out."""
-    state = st.session_state
+    state, page = st.session_state, navigation.here()
     sign, kind = state[f"{page}_sign"], state[f"{page}_kind"]
     every = (0, atlas.info.layers - 1)
     layers = tuple(state.get(f"{page}_layers", every))

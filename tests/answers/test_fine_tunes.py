@@ -73,7 +73,7 @@ def link_to(path: Path, page: str = "prompt") -> dict[str, str]:
     """The parameters of “Copy link” with a build open."""
     with Catalogue.open(path) as atlas:
         selection = PromptSelection(PROMPT, top=5) if page == "prompt" else NeuronSelection("L1.F2")
-        return dict(parse_qsl(urlsplit(shared(page, selection, atlas.info)).query))
+        return dict(parse_qsl(urlsplit(shared(selection, atlas.info)).query))
 
 
 def test_each_is_explained_with_its_own_weights(made, served):

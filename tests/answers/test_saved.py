@@ -104,8 +104,11 @@ def test_views_of_other_pages_are_kept_listed_collected_and_opened(small_page, w
 
 
 def test_a_view_of_a_page_that_is_not_known_is_listed_and_leads_nowhere(small_page, workspace, atlas):
-    selection = PromptSelection(PROMPT)
-    kept = stored.save_view("dreams", selection, "From later", "what comes", atlas)
+    class Dreams(PromptSelection):
+        page_name = "dreams"
+
+    selection = Dreams(PROMPT)
+    kept = stored.save_view(selection, "From later", "what comes", atlas)
     assert component(small_page("saved"), f"open_{kept.id}")["items"][0].get("href", "") == ""
     assert stored.answer(atlas, selection) is None
 

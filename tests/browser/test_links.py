@@ -33,7 +33,7 @@ def toy_app(root: Path, first: ToyCatalogue) -> Iterator[str]:
 
 
 def test_a_link_outlives_its_build(toy_app: str, page: Page, browser: Browser, root: Path, first: ToyCatalogue) -> None:
-    link = shared("search", SearchSelection(tokens=(3, 4)), first.stamp)
+    link = shared(SearchSelection(tokens=(3, 4)), first.stamp)
     page.goto(f"{toy_app}/{link}")
     settled(page)
     seen = labels(page, "found neurons")

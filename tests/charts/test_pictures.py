@@ -27,8 +27,6 @@ from app.charts import (
     Grid,
     Group,
     Move,
-    Piece,
-    Prediction,
     Predictions,
     pictures,
     shade,
@@ -74,7 +72,7 @@ def texts(drawing: bytes | str) -> list[str]:
 
 
 def coloured(tokens: tuple[str, ...]) -> ColouredText:
-    pieces = tuple(Piece(token, 1.0 + place) for place, token in enumerate(tokens))
+    pieces = tuple(Cell(1.0 + place, text=token) for place, token in enumerate(tokens))
     return ColouredText(**said("coloured_text"), pieces=pieces)
 
 
@@ -89,7 +87,7 @@ def every_chart() -> dict[str, Chart]:
         "predictions": Predictions(
             **said("predictions"),
             bars=tuple(
-                Prediction(token, probability, current=place == 1)
+                Cell(probability, text=token, current=place == 1)
                 for place, (token, probability) in enumerate(zip(NASTY, (0.5, 0.25, 0.01), strict=False))
             ),
         ),

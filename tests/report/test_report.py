@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pandas as pd
 import pytest
 
-from app.answers import compare, explain, stored
+from app.answers import explain, stored, two_runs
 from app.answers.reading import moves_sentence, reading_of
 from app.attribution import analyse, load, run_prompt
 from app.attribution.__main__ import main as attribution
@@ -345,7 +345,7 @@ def test_a_files_name_is_plain():
     "asked",
     [
         PromptSelection("The capital of 'France' is\n $HOME `x`"),
-        PromptSelection("-v --out x", 5, 0, 7, Rule.NOTEBOOK, 9, Place(map=Map.LENS)),
+        PromptSelection("-v --out x", 5, 0, top=7, rule=Rule.NOTEBOOK, distractor=9, place=Place(map=Map.LENS)),
     ],
 )
 def test_the_shell_command_asks_the_same(asked):
@@ -514,6 +514,12 @@ def test_what_the_tokenizer_made_of_the_text_is_told(model, atlas):
 # Views of other pages, and a collection of every kind
 
 
+class Dreams(NeuronSelection):
+    """Of a page that is not known."""
+
+    page_name = "dreams"
+
+
 @pytest.fixture
 def kept(small_page, tmp_path, atlas, analysis):
     """A collection of every kind, in a workspace."""
@@ -521,17 +527,17 @@ def kept(small_page, tmp_path, atlas, analysis):
         drawer = workspace.new_collection("Rivers <b>& seas")
         entry = explain.draft("An explanation", PromptSelection(PROMPT), analysis, atlas)
         views_kept = [workspace.save(entry)]
-        for one, state in (
-            ("compare", CompareSelection(PROMPT, zero=parse_list("L1.ffn"))),
-            ("search", SearchSelection("the", by=By.TOKEN)),
-            ("search", SearchSelection("river, sea", by=By.CONCEPT)),
-            ("neuron", NeuronSelection("L1.F3")),
-            ("neuron", NeuronSelection("L99.F3")),
-            ("many", ManySelection("The sea\nThe hill")),
-            ("steer", SteerSelection(PROMPT, interventions=parse_interventions("L1.F3=2"))),
-            ("dreams", NeuronSelection("L1.F3")),
+        for one in (
+            CompareSelection(PROMPT, zero=parse_list("L1.ffn")),
+            SearchSelection("the", by=By.TOKEN),
+            SearchSelection("river, sea", by=By.CONCEPT),
+            NeuronSelection("L1.F3"),
+            NeuronSelection("L99.F3"),
+            ManySelection("The sea\nThe hill"),
+            SteerSelection(PROMPT, interventions=parse_interventions("L1.F3=2")),
+            Dreams("L1.F3"),
         ):
-            views_kept.append(stored.save_view(one, state, f"A {one} {NASTY[:40]}", "about", atlas))
+            views_kept.append(stored.save_view(one, f"A {one.page_name} {NASTY[:40]}", "about", atlas))
         for each in views_kept:
             workspace.collect_analysis(drawer.id, each.id)
         workspace.collect_neuron(drawer.id, "llama", Neuron.ffn(2, 5))
@@ -560,15 +566,15 @@ def test_a_collections_report_has_all_its_kinds(kept, atlas):
 
 def test_a_comparison_and_a_neuron_are_told_with_the_librarys_figures(kept, model, atlas):
     asked = CompareSelection(PROMPT, zero=parse_list("L1.ffn"))
-    found = compare.comparison(atlas, asked)
-    seen = Seen(views.alone("compare", "x", asked, atlas, ""))
-    assert compare.sentence(found, asked.zero) in seen.text
+    found = two_runs.comparison(atlas, asked)
+    seen = Seen(views.alone("x", asked, atlas, ""))
+    assert two_runs.sentence(found, asked.zero) in seen.text
     rows = seen.cells(first="neuron")[0]
     expected = [[one.neuron.label, nats(one.score)] for one in found.neurons[NeuronKind.FFN][:30]]
     assert [row[:2] for row in rows] == expected
     tokens = seen.cells(first="token")[0]
     assert [row[1:3] for row in tokens] == [[percent(one.first), percent(one.second)] for one in found.predictions]
     card = atlas.neuron(Neuron.ffn(1, 3))
-    promoted, suppressed = Seen(views.alone("neuron", "x", NeuronSelection("L1.F3"), atlas, "")).cells(first="rank")
+    promoted, suppressed = Seen(views.alone("x", NeuronSelection("L1.F3"), atlas, "")).cells(first="rank")
     for rows, entries in ((promoted, card.top), (suppressed, card.bottom)):
         assert [row[2:] for row in rows] == [[signed(one.logit), signed(one.z)] for one in entries[:30]]

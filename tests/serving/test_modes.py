@@ -206,7 +206,7 @@ def test_only_so_many_models_are_in_memory():
     assert [kept.get(one) for one in "abacab"] == list("ABACAB")
     assert loaded == ["a", "b", "c", "b"]
     assert memory == ["a after 0", "b after 1", "made room", "c after 2", "made room", "b after 3"]
-    assert [kept.has(one) for one in "abc"] == [True, True, False]
+    assert [kept.peek(one) is not None for one in "abc"] == [True, True, False]
 
 
 def test_two_who_need_a_model_at_once_wait_for_one_loading():
@@ -223,7 +223,7 @@ def test_two_who_need_a_model_at_once_wait_for_one_loading():
         first = threads.submit(kept.get, "a")
         assert loading.wait(20)
         second = threads.submit(kept.get, "a")
-        assert not kept.has("a")
+        assert kept.peek("a") is None
         go.set()
         assert (first.result(20), second.result(20)) == ("a", "a")
     assert loaded == ["a"]

@@ -99,6 +99,6 @@ def test_an_uploads_name_is_no_path(name, tmp_path, monkeypatch):
 )
 def test_a_link_that_is_no_page_leads_nowhere(link, monkeypatch):
     monkeypatch.setattr("streamlit.switch_page", lambda *_, **__: pytest.fail("followed"))
-    follow(link, "search")
-    follow(f"{link}?q=x", "search")
-    follow("token?" + urlencode({f"n{number}": "x" for number in range(1000)}), "search")
+    follow(link)
+    follow(f"{link}?q=x")
+    follow("token?" + urlencode({f"n{number}": "x" for number in range(1000)}))

@@ -203,7 +203,7 @@ def two_builds(toy_page, tmp_path, monkeypatch):
 
 
 def link_of(build, token=3):
-    parts = urlsplit(shared("search", SearchSelection(tokens=(token,)), build.stamp))
+    parts = urlsplit(shared(SearchSelection(tokens=(token,)), build.stamp))
     return dict(parse_qsl(parts.query))
 
 

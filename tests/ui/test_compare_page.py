@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.answers.compare import measured, sentence
+from app.answers.two_runs import measured, sentence
 from app.attribution import Settings, load
 from app.attribution.compare import compare_prompts
 from app.attribution.run import StoredRanges
@@ -207,7 +207,7 @@ def test_what_is_too_long_is_said_and_stays(small_page):
     app.text_area(key="compare_prompt").set_value("another")
     app.text_area(key="compare_other").set_value(long)
     app.button[0].click().run()
-    assert "The second prompt has 8,001 characters; at most 8,000 are explained." in texts(app)
+    assert "The second prompt has 8,001 characters; at most 8,000 are read." in texts(app)
     assert [app.text_area(key=f"compare_{one}").value for one in ("prompt", "other")] == ["another", long]
     assert dict(app.query_params.items()) == {"p": PROMPT}
 

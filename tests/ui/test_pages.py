@@ -190,7 +190,7 @@ def test_typed_targets_are_told_apart_from_chosen_ones(monkeypatch):
     for value, meant in sent.items():
         answer = SimpleNamespace(opened=None, typed=None, sent=value)
         monkeypatch.setattr(components, "mount", lambda *_, answer=answer: answer)
-        found = components.token_field("x", placeholder="", options=lambda _: (), origin="", key="k", here="prompt")
+        found = components.token_field("x", placeholder="", options=lambda _: (), origin="", key="k")
         assert found == meant
 
 
@@ -204,7 +204,7 @@ def test_what_was_typed_for_another_text_is_not_taken(monkeypatch):
     ):
         answer = SimpleNamespace(opened=None, typed=state, sent=None)
         monkeypatch.setattr(components, "mount", lambda *_, answer=answer: answer)
-        typed = components.prompt_box(PROMPT, longest=100, placeholder="", key="k", here="prompt")
+        typed = components.prompt_box(PROMPT, longest=100, placeholder="", key="k")
         assert (typed.text, typed.sent) == (text, None)
 
 
@@ -214,7 +214,7 @@ def test_a_text_that_is_too_long_is_said_and_not_cut(monkeypatch):
     for state, sent in (({"text": "a" * 101, "origin": PROMPT}, None), (None, "a" * 101)):
         answer = SimpleNamespace(opened=None, typed=state, sent=sent)
         monkeypatch.setattr(components, "mount", lambda *_, answer=answer: answer)
-        typed = components.prompt_box(PROMPT, longest=100, placeholder="", key="k", here="prompt")
+        typed = components.prompt_box(PROMPT, longest=100, placeholder="", key="k")
         assert (typed.text, typed.sent) == (PROMPT, None)
     assert said == ["The text has 101 characters; at most 100 are explained. Shorten it."] * 2
 

@@ -293,9 +293,9 @@ def test_every_condition_is_the_librarys(toy_page, toy):
 
 def test_conditions_go_into_the_address(toy_page):
     app = toy_page("search", q="code")
-    app.number_input(key="search_z").set_value(0.5).run()
+    app.number_input(key="search_min_z").set_value(0.5).run()
     app.selectbox(key="search_head").set_value(1).run()
-    app.number_input(key="search_depth").set_value(3).run()
+    app.number_input(key="search_max_rank").set_value(3).run()
     app.selectbox(key="search_order").set_value("neuron").run()
     app.checkbox(key="search_reverse").check().run()
     expected = {"q": "code", "z": "0.5", "head": "1", "depth": "3", "order": "neuron", "reverse": "1"}

@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.answers import steer as answers
+from app.answers import two_runs as answers
 from app.attribution import Settings, load
 from app.attribution.intervene import Steered, steer
 from app.attribution.prompt import Sampling
@@ -42,7 +42,9 @@ def shown(app):
     "selection",
     [
         SteerSelection(),
-        SteerSelection(PROMPT, 4, 2, parse_interventions("L1.H2=-0.5,L2.F3:=1e5,L0.ffn=0,attention:20=2,L1.H0.N3")),
+        SteerSelection(
+            PROMPT, 4, 2, interventions=parse_interventions("L1.H2=-0.5,L2.F3:=1e5,L0.ffn=0,attention:20=2,L1.H0.N3")
+        ),
         SteerSelection(PROMPT, tokens=7, temperature=0.8, top_p=0.95, seed=12, chat=True),
         SteerSelection("long " * 900, bare=True),
     ],

@@ -7,6 +7,7 @@ anew with every view, forty times on a page.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -17,7 +18,8 @@ import streamlit as st
 from pydantic import TypeAdapter
 
 from app.charts import LEGEND, STRENGTH, TONES
-from app.ui.navigation import follow, warn
+from app.state.address import Selection
+from app.ui.navigation import follow, href, warn
 from app.words import literal, signed
 from db.token_text import shorten
 
@@ -83,14 +85,8 @@ class Column:
     sorted: Literal["", "ascending", "descending"] = ""
     both: bool = False
     """Its bars have room on either side of zero, whatever its values are."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableRow:
-    """A row that opens ``href``."""
-
-    href: str
-    cells: tuple[Cell, ...]
+    order: StrEnum | None = None
+    """What a click on the heading orders the rows by; see `app.ui.neuron_lists.sortable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +114,23 @@ class TextLine:
     after: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step of a trail, and where it leads."""
-
-    text: str
-    href: str
+To = Selection | str
+"""Where a link leads: a state of a page, or an address."""
 
 
-def chip(display: str, href: str = "", *, tone: Tone = "plain", hint: str = "", note: str = "", **more: Any) -> Chip:
+def address_of(to: To) -> str:
+    """As an address."""
+    return to if isinstance(to, str) else href(to)
+
+
+def chip(display: str, to: To = "", *, tone: Tone = "plain", hint: str = "", note: str = "", **more: Any) -> Chip:
     """A chip for a token's display text, shortened; the hint holds it in full."""
-    return Chip(shorten(display, 28), tone, href=href, hint=f"{display}  {hint}".strip(), note=note, **more)
+    return Chip(shorten(display, 28), tone, href=address_of(to), hint=f"{display}  {hint}".strip(), note=note, **more)
 
 
-def link(text: str, href: str, current: bool = False, *, name: str = "") -> Chip:
+def link(text: str, to: To, current: bool = False, *, hint: str = "", **more: Any) -> Chip:
     """A link that is no token."""
-    return Chip(shorten(text, 60), "link", href=href, hint=text, current=current, name=name)
+    return Chip(shorten(text, 60), "link", href=address_of(to), hint=hint or text, current=current, **more)
 
 
 def button_label(shown: str, of: str) -> str:
@@ -143,31 +140,38 @@ def button_label(shown: str, of: str) -> str:
     return f"{shown}:gray[ {literal(of)}]"
 
 
+_MEDIA = {
+    "csv": "text/csv",
+    "html": "text/html",
+    "json": "application/json",
+    "parquet": "application/vnd.apache.parquet",
+    "png": "image/png",
+    "svg": "image/svg+xml",
+    "zip": "application/zip",
+}
+
+
+def download(label: str, make: Callable[[], bytes], file: str, *, key: str, **more: Any) -> None:
+    """A button that hands out a file, which is made when it is pressed; its name's ending says what it is."""
+    kind, look = _MEDIA.get(file.rpartition(".")[2]), {"icon": ":material/download:"} | more
+    st.download_button(label, data=make, file_name=file, mime=kind, on_click="ignore", key=key, **look)
+
+
 Width = Literal["stretch", "content"]
 
 
-def chips(items: Iterable[Chip], *, key: str, here: str, label: str, focus: str = "", width: Width = "stretch") -> None:
-    """A line of tokens that wraps; where `focus` is new, it is scrolled into view. In a row with other things it has
-    the width of its content.
+def chips(items: Iterable[Chip], *, key: str, label: str, focus: str = "", width: Width = "stretch") -> None:
+    """A line of tokens that wraps, nothing where there are none; where `focus` is new, it is scrolled into view. In a
+    row with other things it has the width of its content.
     """
-    mount("chips", {"label": label, "focus": focus, "items": [as_data(one) for one in items]}, key, here, width)
+    if drawn := [as_data(one) for one in items]:
+        mount("chips", {"label": label, "focus": focus, "items": drawn}, key, width)
 
 
-def neuron_table(columns: Sequence[Column], rows: Sequence[TableRow], *, key: str, here: str, label: str) -> None:
-    """Neurons, one row each; a row opens its neuron."""
-    data = {"columns": [as_data(one) for one in columns], "rows": [as_data(row) for row in rows]}
-    mount("table", {"label": label, **data}, key, here)
-
-
-def excerpts(lines: Sequence[TextLine], *, most: float, key: str, here: str, label: str) -> None:
+def excerpts(lines: Sequence[TextLine], *, most: float, key: str, label: str) -> None:
     """Texts that activate a neuron, a line each; colours are full at `most` in size."""
     scale = {"title": "activation; framed: the peak", "low": signed(-most), "high": signed(most)}
-    mount("excerpts", {"label": label, "lines": [as_data(one) for one in lines], "scale": scale}, key, here)
-
-
-def trail(steps: Sequence[Step], *, key: str, here: str) -> None:
-    """Where one is, from the whole to the part; each step leads back to itself, the last is where one stands."""
-    mount("trail", {"label": "where you are", "steps": [as_data(step) for step in steps]}, key, here)
+    mount("excerpts", {"label": label, "lines": [as_data(one) for one in lines], "scale": scale}, key)
 
 
 def legend(*names: str, **own: str) -> None:
@@ -194,14 +198,13 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def mount(view: str, data: dict[str, Any], key: str, here: str, width: Width = "stretch") -> Any:
+def mount(view: str, data: dict[str, Any], key: str, width: Width = "stretch") -> Any:
     """Draw one of the frontend's views, and follow the link that was clicked in it.
 
     Args:
         view: a name in VIEWS of frontend/atlas.js.
         data: what it draws; plain numbers, texts, lists and objects.
         key: unique on the page.
-        here: the page.
         width: of its column, or of its content.
 
     Returns:
@@ -218,7 +221,7 @@ def mount(view: str, data: dict[str, Any], key: str, here: str, width: Width = "
         on_sent_change=_nothing,
     )
     if isinstance(result.opened, str):
-        follow(result.opened, here)
+        follow(result.opened)
     return result
 
 
@@ -279,7 +282,6 @@ def prompt_box(
     longest: int,
     placeholder: str,
     key: str,
-    here: str,
     label: str = "Prompt",
     button: str = "Explain",
     **more: Any,
@@ -291,14 +293,13 @@ def prompt_box(
         longest: characters that may be sent; a longer text stays in the box, and a notice says so.
         placeholder: shown while it is empty.
         key: unique on the page.
-        here: the page.
         label: what it is for.
         button: what the button says.
         more: `quiet`, where nobody waits for what is typed before it is sent; `rows`, where two are too many; `leads`,
             the address of another page and the parameter that a short text becomes there.
     """
     data = {"label": label, "button": button, "value": value, "longest": longest, "placeholder": placeholder, **more}
-    result = mount("promptBox", data, key, here)
+    result = mount("promptBox", data, key)
     typed, sent = _typed(result.typed, value), _text(result.sent, None)
     most = max(len(typed or ""), len(sent or ""))
     if most > longest:
@@ -308,7 +309,7 @@ def prompt_box(
 
 
 def token_field(
-    label: str, *, placeholder: str, options: Callable[[str], Sequence[Option]], origin: str, key: str, here: str
+    label: str, *, placeholder: str, options: Callable[[str], Sequence[Option]], origin: str, key: str
 ) -> str | int | None:
     """A field for one token, with those that begin so to choose from.
 
@@ -318,7 +319,6 @@ def token_field(
         options: the tokens to choose from, once something was typed.
         origin: what the tokens depend on; something typed for another origin has none.
         key: unique on the page.
-        here: the page.
 
     Returns:
         The id of a token that was chosen, or the text that was entered, just now; else None.
@@ -326,7 +326,7 @@ def token_field(
     state = _typed(_state(key), origin) or ""
     data = {"label": label, "placeholder": placeholder, "origin": origin, "asked": state}
     found = options(state) if state else ()
-    result = mount("tokenField", {**data, "options": [as_data(one) for one in found]}, key, here)
+    result = mount("tokenField", {**data, "options": [as_data(one) for one in found]}, key)
     sent = _text(result.sent, MAX_TYPED + 1)
     if sent is None:
         return None
@@ -335,9 +335,9 @@ def token_field(
     return int(sent) if sent.isdecimal() and len(sent) < 10 else None
 
 
-def copy_link(params: Mapping[str, str], *, key: str, here: str) -> None:
+def copy_link(params: Mapping[str, str], *, key: str) -> None:
     """A button that copies the address of the view, with `params` beside what stands in it."""
-    mount("copyLink", {"label": "Copy link", "params": dict(params)}, key, here, "content")
+    mount("copyLink", {"label": "Copy link", "params": dict(params)}, key, "content")
 
 
 def _state(key: str) -> Any:

@@ -13,7 +13,7 @@ import streamlit as st
 
 from app.charts import Chart, ColouredText, Columns, Flow, Grid, Plot, Predictions
 from app.charts.pictures import png, printed, svg
-from app.ui.components import as_data, button_label, chip, mount
+from app.ui.components import as_data, button_label, chip, download, mount
 from app.ui.navigation import follow
 from app.words import nats, percent, signed
 from db.catalogue.export import as_bytes
@@ -26,25 +26,24 @@ _FOOT = 18
 """Characters of a token below the flow."""
 
 
-def show(chart: Chart, here: str = "", *, downloads: bool = True) -> None:
+def show(chart: Chart, *, downloads: bool = True) -> None:
     """Draw a chart across its column, and below it the control that hands it out as SVG, PNG and CSV.
 
     Args:
         chart: its name is unique on the page.
-        here: the page, for the links of its marks.
         downloads: whether the control is drawn.
     """
     with st.container(gap=None):
         if isinstance(chart, Plot):
-            _plot(chart, here)
+            _plot(chart)
         else:
             view, data = drawn(chart)
-            mount(view, {"label": chart.alt, **data}, key=chart.name, here=here)
+            mount(view, {"label": chart.alt, **data}, key=chart.name)
         if downloads:
             _downloads(chart)
 
 
-def _plot(chart: Plot, here: str) -> None:
+def _plot(chart: Plot) -> None:
     """What Altair draws; where its marks lead somewhere, a click goes there."""
     if not chart.picked:
         st.altair_chart(chart.altair, width="stretch", alt=chart.alt)
@@ -59,26 +58,25 @@ def _plot(chart: Plot, here: str) -> None:
         selection_mode=_CLICKED,
     )
     for one in picked["selection"].get(_CLICKED, ()):
-        follow(str(one[chart.picked]), here)
+        follow(str(one[chart.picked]))
 
 
 def _downloads(chart: Chart) -> None:
     """Each file is made when it is asked for."""
-    files: tuple[tuple[str, str, str, Callable[[], bytes], str], ...] = (
-        ("SVG", "svg", "image/svg+xml", lambda: svg(*printed(chart)), "for papers and slides; its text stays text"),
-        ("PNG", "png", "image/png", lambda: png(*printed(chart)), "on white, at twice the screen's sharpness"),
-        ("data", "csv", "text/csv", lambda: as_bytes(chart.frame, "csv"), "the numbers behind the chart as CSV"),
+    files: tuple[tuple[str, str, Callable[[], bytes], str], ...] = (
+        ("SVG", "svg", lambda: svg(*printed(chart)), "for papers and slides; its text stays text"),
+        ("PNG", "png", lambda: png(*printed(chart)), "on white, at twice the screen's sharpness"),
+        ("data", "csv", lambda: as_bytes(chart.frame, "csv"), "the numbers behind the chart as CSV"),
     )
     with st.container(horizontal=True, horizontal_alignment="right", gap="small", key=f"picture_{chart.name}"):
-        for label, ending, mime, make, hint in files:
-            st.download_button(
+        for label, ending, make, hint in files:
+            download(
                 button_label(label, f"of {chart.title}"),
-                data=make,
-                file_name=f"{chart.name.replace('_', '-')}.{ending}",
-                mime=mime,
-                on_click="ignore",
+                make,
+                f"{chart.name.replace('_', '-')}.{ending}",
                 key=f"picture_{chart.name}_{ending}",
                 type="tertiary",
+                icon=None,
                 help=f"Download this chart: {hint}",
             )
 
@@ -100,14 +98,11 @@ def drawn(chart: Chart) -> tuple[str, dict[str, Any]]:
 
 
 def _predictions(chart: Predictions) -> dict[str, Any]:
+    chips = (chip(one.text, one.href, hint=one.hint, current=one.current) for one in chart.bars)
     return {
         "items": [
-            {
-                "chip": as_data(chip(one.token, one.href, hint=one.hint, current=one.current)),
-                "share": one.probability,
-                "words": percent(one.probability),
-            }
-            for one in chart.bars
+            {"chip": as_data(token), "share": one.value, "words": percent(one.value)}
+            for token, one in zip(chips, chart.bars, strict=True)
         ]
     }
 

@@ -17,14 +17,13 @@ from app.words import literal
 from db.errors import AtlasError
 from db.token_text import shorten
 
-HERE = "add"
 _POLL_SECONDS = 1.0
 _OPENS = {"search": "Search its neurons", "prompt": "Explain a prompt", "overview": "See it as a whole"}
 
 
 def draw() -> None:
     """The page."""
-    title("Add a model", "Make the catalogue of another model, here, in the background.", HERE)
+    title("Add a model", "Make the catalogue of another model, here, in the background.")
     selection, notices = AddSelection.read(navigation.params())
     warn(notices)
     navigation.name_tab("Add a model", selection.source)
@@ -85,8 +84,7 @@ def _running(first: Progress, selection: AddSelection) -> None:
     if first.doing is Doing.BUILD:
         st.caption("It goes on when this page is closed, and ends with the server. Finished layers are kept.")
     if first.source != selection.source:
-        own = link("Show it", navigation.href(HERE, AddSelection(first.source)))
-        chips([own], key="running", here=HERE, label="the model that is being added")
+        chips([link("Show it", AddSelection(first.source))], key="running", label="the model that is being added")
 
 
 def _known(selection: AddSelection, *, busy: bool) -> None:
@@ -95,7 +93,7 @@ def _known(selection: AddSelection, *, busy: bool) -> None:
     if found.model:
         st.success(literal(f"The catalogue of {found.model} is there."), icon=":material/check:")
         items = [link(words, address(page, {MODEL: found.model})) for page, words in _OPENS.items()]
-        chips(items, key="open", here=HERE, label=f"open {found.model}")
+        chips(items, key="open", label=f"open {found.model}")
         return
     if found.problem:
         fail(AtlasError(found.problem))
@@ -137,12 +135,10 @@ def _offered() -> None:
     if begun:
         st.header("Begun and not finished", anchor=False)
         st.caption("Their finished layers are kept; a build goes on from there.")
-        items = [link(name, navigation.href(HERE, AddSelection(source))) for name, source in begun]
-        chips(items, key="begun", here=HERE, label="begun and not finished")
+        chips((link(name, AddSelection(source)) for name, source in begun), key="begun", label="begun and not finished")
     if folders:
         st.header("Models on this machine without a catalogue", anchor=False)
-        items = [link(name, navigation.href(HERE, AddSelection(name))) for name in folders]
-        chips(items, key="folders", here=HERE, label="models without a catalogue")
+        chips((link(name, AddSelection(name)) for name in folders), key="folders", label="models without a catalogue")
 
 
 def _size(count: float) -> str:

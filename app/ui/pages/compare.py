@@ -6,25 +6,26 @@ from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
-from app.answers import compare, explain
+from app.answers import explain, two_runs
 from app.charts import KIND_NAMES, KINDS, prompt_charts
 from app.gallery import EXAMPLES
+from app.serving import resources
 from app.serving.access import has_model
-from app.state.selections import MAX_PROMPT, ComparePlace, CompareSelection, Place, PromptSelection, SteerSelection
+from app.state.selections import ComparePlace, CompareSelection, Place, PromptSelection, SteerSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
     attempt,
-    choice,
+    filled,
     folded,
     footer,
     formulas,
     keep,
-    limits,
     on_click,
     open_catalogue,
+    require_short,
     say_what_was_done,
-    sync,
+    switch,
     title,
     whole_files,
     without_model,
@@ -34,20 +35,14 @@ from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, nats, percent, signed
 from db.catalogue.store import Catalogue
-from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import Head, Intervention, NeuronKind, Part, labels, parse_list
-from db.token_text import shorten
 
 if TYPE_CHECKING:
     from app.attribution import compare as comparison
     from app.attribution.compare import Change, Comparison, Side
 else:
     comparison = lazy_import("app.attribution.compare")
-
-HERE = "compare"
-_REFUSED = "compare_refused"
-"""Where the selection is kept beside which something was typed that could not be used."""
 
 
 def draw() -> None:
@@ -56,10 +51,9 @@ def draw() -> None:
         "Compare two runs",
         "Two prompts, targets or positions, or one prompt with and without parts of the model: what changed, from "
         "layers to neurons.",
-        HERE,
     )
     atlas = open_catalogue()
-    selection, notices = CompareSelection.read(navigation.params(), limits(atlas))
+    selection, notices = CompareSelection.read(navigation.params(), resources.limits(atlas))
     warn(notices)
     without = f"without {labels(selection.zero)}" if selection.zero else ""
     sides = " | ".join(one for one in (selection.prompt, selection.other, without) if one)
@@ -67,7 +61,7 @@ def draw() -> None:
     if has_model():
         _asked(selection, atlas)
     else:
-        without_model(HERE)
+        without_model()
     footer(atlas)
 
 
@@ -79,27 +73,18 @@ def _asked(selection: CompareSelection, atlas: Catalogue) -> None:
         _suggestions(selection)
     else:
         st.caption("Type two prompts, or one and what to zero; or start from one of these:")
-        links = [link(words, navigation.href(HERE, example)) for words, example in EXAMPLES]
-        chips(links, key="comparisons", here=HERE, label="comparisons to try")
+        chips((link(words, example) for words, example in EXAMPLES), key="comparisons", label="comparisons to try")
 
 
 def _form(selection: CompareSelection) -> None:
     """Both prompts and what the second run does without. A new prompt forgets its target and position."""
-    if st.session_state.get(_REFUSED) != selection:  # else what was typed stays
-        sync("compare_prompt", selection.prompt)
-        sync("compare_other", selection.other)
-        sync("compare_zero", labels(selection.zero).replace(",", ", "))
 
     def submitted() -> None:
         state = st.session_state
         prompt, other = state["compare_prompt"] or "", state["compare_other"] or ""
-        state[_REFUSED] = selection
-        for name, text in (("first", prompt), ("second", other)):
-            if len(text) > MAX_PROMPT:
-                found = f"The {name} prompt has {len(text):,} characters"
-                raise AtlasError(f"{found}; at most {MAX_PROMPT:,} are explained. Shorten it.")
+        require_short(prompt, "The first prompt")
+        require_short(other, "The second prompt")
         zero = parse_list(state["compare_zero"] or "")
-        state[_REFUSED] = None
         moved = replace(selection, place=ComparePlace(kind=selection.place.kind))
         if prompt != selection.prompt:
             moved = replace(moved, prompt=prompt, target=None, position=None)
@@ -108,6 +93,9 @@ def _form(selection: CompareSelection) -> None:
             moved = replace(moved, other=other, other_target=None, other_position=None)
         navigation.show(replace(moved, zero=zero))
 
+    zeroed = labels(selection.zero).replace(",", ", ")
+    values = {"prompt": selection.prompt, "other": selection.other, "zero": zeroed}
+    send = filled("compare", selection, values, submitted)
     with st.form("compare_form", border=False):
         fields = (
             ("First prompt", "compare_prompt", "The capital of France is"),
@@ -123,7 +111,7 @@ def _form(selection: CompareSelection) -> None:
             "strongest value neurons of a kind (ffn:10, attention:200). They are zeroed at every position.",
         )
         st.caption("Enter compares, Shift+Enter begins a new line.")
-        st.form_submit_button("Compare", type="primary", on_click=partial(on_click, submitted, "compare"))
+        st.form_submit_button("Compare", type="primary", on_click=send)
     say_what_was_done(key="compare")
 
 
@@ -136,25 +124,21 @@ def _suggestions(selection: CompareSelection) -> None:
         ("the 10 strongest attention neurons", "attention:10"),
         ("100 FFN and 200 attention neurons", "ffn:100,attention:200"),
     )
-    links = [
-        link(f"without {words}", navigation.href(HERE, replace(selection, zero=parse_list(zero))))
-        for words, zero in wanted
-    ]
-    chips(links, key="suggestions", here=HERE, label="what to zero")
-    back = link("← Explain the prompt", navigation.href("prompt", selection.first))
-    chips([back], key="to_prompt", here=HERE, label="the prompt page")
+    links = [link(f"without {words}", replace(selection, zero=parse_list(zero))) for words, zero in wanted]
+    chips(links, key="suggestions", label="what to zero")
+    chips([link("← Explain the prompt", selection.first)], key="to_prompt", label="the prompt page")
 
 
 def _compared(selection: CompareSelection, atlas: Catalogue) -> None:
-    found = attempt(partial(compare.comparison, atlas, selection))
+    found = attempt(partial(two_runs.comparison, atlas, selection))
     if found is None:
         return
-    said = compare.sentence(found, selection.zero)
-    st.markdown(f"**{literal(said)}**  \n{literal(compare.measured(found))}")
+    said = two_runs.sentence(found, selection.zero)
+    st.markdown(f"**{literal(said)}**  \n{literal(two_runs.measured(found))}")
     for notice in found.notices:
         st.caption(f":material/info: {literal(notice)}")
     with st.container(horizontal=True, vertical_alignment="center", key="tools"):
-        keep(HERE, selection, compare.subject(found, selection.zero), said, atlas)
+        keep(selection, two_runs.subject(found, selection.zero), said, atlas)
     _zeroed(found, selection)
     left, right = st.columns(2, gap="large")
     with left:
@@ -182,10 +166,9 @@ def _zeroed(found: "Comparison", selection: CompareSelection) -> None:
         score = scores.get(part) if isinstance(part, Part) else None
         kept = tuple(one for one in selection.zero if one != part)
         items.append(
-            Chip(
+            link(
                 part.label,
-                "link",
-                href=navigation.href(HERE, replace(selection, zero=kept)),
+                replace(selection, zero=kept),
                 hint=f"{part.words}: restore it",
                 note="" if score is None else f"{nats(score)} nats",
                 removes=True,
@@ -193,19 +176,18 @@ def _zeroed(found: "Comparison", selection: CompareSelection) -> None:
         )
     st.caption("Zeroed in the second run, with their scores in the whole model; a click restores one.")
     steered = SteerSelection.of(selection.second, *map(Intervention, selection.zero))
-    chips(items, key="zeroed", here=HERE, label="zeroed parts")
-    onward = link("How does the text go on without them?", navigation.href("steer", steered))
-    chips([onward], key="to_steer", here=HERE, label="the page that steers")
+    chips(items, key="zeroed", label="zeroed parts")
+    chips([link("How does the text go on without them?", steered)], key="to_steer", label="the page that steers")
 
 
 def _looking(selection: CompareSelection, place: ComparePlace) -> str:
     """The address of the same comparison, looked at elsewhere."""
-    return navigation.href(HERE, replace(selection, place=place))
+    return navigation.href(replace(selection, place=place))
 
 
 def _without(selection: CompareSelection, part: Part) -> str:
     """The address of the comparison with one more part zeroed."""
-    return navigation.href(HERE, replace(selection, zero=(*selection.zero, part)))
+    return navigation.href(replace(selection, zero=(*selection.zero, part)))
 
 
 # The two runs side by side: tokens and predictions, each a link to another comparison.
@@ -234,13 +216,13 @@ def _side(side: "Side", which: _Which, selection: CompareSelection, atlas: Catal
     items = [
         chip(
             token.display,
-            navigation.href(HERE, _at(selection, which, None if at == last and which == "first" else at)),
+            _at(selection, which, None if at == last and which == "first" else at),
             hint=f"position {at}, token {token.id}",
             current=at == side.position,
         )
         for at, token in enumerate(side.tokens)
     ]
-    chips(items, key=f"tokens_{which}", here=HERE, label=f"tokens of the {which} prompt")
+    chips(items, key=f"tokens_{which}", label=f"tokens of the {which} prompt")
     target = side.target
     st.caption(
         literal(
@@ -251,16 +233,15 @@ def _side(side: "Side", which: _Which, selection: CompareSelection, atlas: Catal
     chart = prompt_charts.predictions(
         side.predictions[:_BARS],
         target.token.id,
-        lambda token: navigation.href(HERE, _explaining(selection, which, token)),
+        lambda token: navigation.href(_explaining(selection, which, token)),
         name=f"bars_{which}",
         label=f"most probable next tokens of the {which} run",
     )
-    show(chart, HERE, downloads=False)
+    show(chart, downloads=False)
     question = selection.first if which == "first" else selection.second
     _target_field(which, replace(question, target=None), selection, atlas)
     words = "Explain on the whole model →" if zeroed else "Explain this prompt →"
-    explained = link(words, navigation.href("prompt", replace(question, target=target.token.id)))
-    chips([explained], key=f"explain_{which}", here=HERE, label=f"explain {which}")
+    chips([link(words, replace(question, target=target.token.id))], key=f"explain_{which}", label=f"explain {which}")
 
 
 def _target_field(which: _Which, question: PromptSelection, selection: CompareSelection, atlas: Catalogue) -> None:
@@ -292,25 +273,11 @@ _ROWS = 10
 def _predictions(found: "Comparison", selection: CompareSelection) -> None:
     """How the probabilities of the likeliest tokens changed."""
     st.header("What comes next: changes", anchor=False)
-    rows = found.predictions[:_ROWS]
-    hint = "a click explains this token in both runs"
-    lists.table(
-        rows,
-        [
-            lists.text("next token", "name", lambda one: shorten(one.token.display, 28), hint),
-            lists.bar(
-                "Δ probability",
-                rows,
-                lambda one: one.probability,
-                lambda change: f"{signed(100 * change, 1)} %",
-                "second minus first",
-            ),
-            lists.text("first → second", "number", lambda one: f"{percent(one.first)} → {percent(one.second)}"),
-        ],
-        lambda one: navigation.href(HERE, replace(selection, target=one.token.id, other_target=one.token.id)),
-        key="changed",
-        here=HERE,
-        label="changed predictions",
+    lists.changed_predictions(
+        found.predictions[:_ROWS],
+        ("first", "second"),
+        lambda one: replace(selection, target=one.token.id, other_target=one.token.id),
+        "a click explains this token in both runs",
     )
 
 
@@ -322,7 +289,7 @@ def _layers(found: "Comparison", selection: CompareSelection) -> None:
     """Δ of every layer."""
     st.header("Where: layers", anchor=False)
     legend("attention", "ffn")
-    show(prompt_charts.changed_layers(found, _prompts(selection), selection.place, partial(_looking, selection)), HERE)
+    show(prompt_charts.changed_layers(found, _prompts(selection), selection.place, partial(_looking, selection)))
     st.caption(
         "Each bar is the second run's log-probability increase minus the first's. Click a layer to look into it."
     )
@@ -335,14 +302,14 @@ def _both_layers(found: "Comparison", selection: CompareSelection) -> None:
         name = KIND_NAMES[part]
         with column:
             st.markdown(f"**{name[0].upper()}{name[1:]}**, both runs")
-            show(prompt_charts.both_layers(found, part, _prompts(selection), selection.place, address), HERE)
+            show(prompt_charts.both_layers(found, part, _prompts(selection), selection.place, address))
     st.caption("Grey: the first run; in colour: the second. Both are scored with the first run's norm.")
 
 
 def _heads(found: "Comparison", selection: CompareSelection) -> None:
     """The map of changed heads, and what is known of a chosen one."""
     st.header("Where: heads", anchor=False)
-    show(prompt_charts.changed_heads(found, _prompts(selection), selection.place, partial(_looking, selection)), HERE)
+    show(prompt_charts.changed_heads(found, _prompts(selection), selection.place, partial(_looking, selection)))
     if selection.place.head is None:
         st.caption("Click a head for both its scores, or to zero it.")
     else:
@@ -357,15 +324,15 @@ def _head(found: "Comparison", selection: CompareSelection, head: Head) -> None:
             + literal(f"{nats(one)} nats in the first run, {nats(two)} in the second, Δ {nats(two - one)}.")
         )
         place = Place(layer=head.layer, head=head)
-        items = [link("Open in the first", navigation.href("prompt", replace(selection.first, place=place)))]
+        items = [link("Open in the first", replace(selection.first, place=place))]
         if selection.second != selection.first:
-            items.append(link("Open in the second", navigation.href("prompt", replace(selection.second, place=place))))
+            items.append(link("Open in the second", replace(selection.second, place=place)))
         part = Part.of(head)
         if part not in selection.zero:
             items.append(link("What if it were zero?", _without(selection, part)))
         close = replace(selection.place, head=None, layer=None)
         items.append(link("✕ Close the head", _looking(selection, close)))
-        chips(items, key="head", here=HERE, label="the chosen head", focus=head.label)
+        chips(items, key="head", label="the chosen head", focus=head.label)
 
 
 # The neurons of one kind that changed most, all of them or those of the chosen layer or head.
@@ -378,21 +345,19 @@ def _neurons(found: "Comparison", selection: CompareSelection, atlas: Catalogue)
     st.header("What: neurons", anchor=False)
     place = selection.place
 
-    def changed() -> None:
-        kind = NeuronKind(st.session_state["compare_kind"] or NeuronKind.FFN)
-        navigation.show(replace(selection, place=replace(place, kind=kind)))
+    def to(kind: str) -> CompareSelection:
+        return replace(selection, place=replace(place, kind=NeuronKind(kind)))
 
-    names = {str(kind): KIND_NAMES[kind] for kind in NeuronKind}
-    choice("Kind", names, str(place.kind), key="compare_kind", changed=changed, hidden=True)
+    switch("Kind", KIND_NAMES, place.kind, key="compare_kind", to=to)
     if place.layer is not None:
         words = f"Only layer {place.layer}"
         if place.head is not None and place.kind is NeuronKind.ATTENTION:
             words += f", head {place.head.head}"
         off = link(f"✕ {words}", _looking(selection, replace(place, layer=None, head=None)))
-        chips([off], key="narrowed", here=HERE, label="narrowed to")
-    rows = compare.changes_within(found, place)
+        chips([off], key="narrowed", label="narrowed to")
+    rows = two_runs.changes_within(found, place)
     legend("ffn" if place.kind is NeuronKind.FFN else "attention", "promotes", "suppresses")
-    st.caption(literal(compare.neurons_sentence(found, place, _NEURONS)))
+    st.caption(literal(two_runs.neurons_sentence(found, place, _NEURONS)))
     if rows:
         _table(rows[:_NEURONS], selection, atlas)
     else:
@@ -427,7 +392,6 @@ def _table(rows: "tuple[Change, ...]", selection: CompareSelection, atlas: Catal
         ],
         lambda one: lists.neuron_link(one.neuron, selection.first if one.stronger is one.first else selection.second),
         key="neurons",
-        here=HERE,
         label="changed neurons",
     )
     st.caption(
@@ -447,18 +411,13 @@ def _actions(one: "Change", selection: CompareSelection) -> tuple[Chip, ...]:
     if selection.second != selection.first:
         questions.append(("2nd", selection.second))
     items = [
-        Chip(
-            text,
-            "link",
-            href=navigation.href("prompt", replace(question, place=place)),
-            hint=f"{neuron.label} on the {text} prompt",
-        )
+        link(text, replace(question, place=place), hint=f"{neuron.label} on the {text} prompt")
         for text, question in questions
     ]
     part = Part.of(neuron)
     if part not in selection.zero:
         hint = f"what if {neuron.label} were zero in the second run"
-        items.append(Chip("zero", "link", href=_without(selection, part), hint=hint))
+        items.append(link("zero", _without(selection, part), hint=hint))
     return tuple(items)
 
 

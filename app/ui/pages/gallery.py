@@ -12,13 +12,12 @@ from app.ui.navigation import warn
 from app.words import literal, nats, percent
 from db.token_text import shorten
 
-HERE = "gallery"
 _COLUMNS = 3
 
 
 def draw() -> None:
     """The page."""
-    title("Gallery", "Explanations chosen because they show something. Each opens as it was found, at once.", HERE)
+    title("Gallery", "Explanations chosen because they show something. Each opens as it was found, at once.")
     atlas = open_catalogue()
     warn(left_out(navigation.params()))
     views = gallery.of_model(atlas.info.model, atlas.info.checkpoint)
@@ -27,8 +26,7 @@ def draw() -> None:
             "The gallery shows the demo model, and this catalogue belongs to another model: explain a prompt of your "
             "own."
         )
-        own = link("Explain a prompt", navigation.href("prompt", PromptSelection()))
-        chips([own], key="none", here=HERE, label="instead")
+        chips([link("Explain a prompt", PromptSelection())], key="none", label="instead")
     for first in range(0, len(views), _COLUMNS):
         columns = st.columns(_COLUMNS, gap="medium")
         for column, view in zip(columns, views[first : first + _COLUMNS], strict=False):
@@ -45,7 +43,7 @@ def _card(view: gallery.View) -> None:
     st.header(literal(choice.title), anchor=False)
     displays = {one["id"]: one["display"] for one in result["displays"]}
     tokens = [chip(displays[token_id]) for token_id in result["token_ids"]]
-    chips(tokens, key=f"tokens_{choice.name}", here=HERE, label=f"{choice.title}: the prompt")
+    chips(tokens, key=f"tokens_{choice.name}", label=f"{choice.title}: the prompt")
     target, contrast = result["target"], result.get("contrast")
     words = f"→ {_shown(target['text'])} {percent(target['probability'])}"
     if contrast is not None:
@@ -53,12 +51,8 @@ def _card(view: gallery.View) -> None:
         words += f", not {_shown(other)}: {nats(contrast['logit_difference'])} nats between them"
     st.markdown(literal(words))
     st.caption(literal(choice.sentence))
-    opened = link(
-        "Open the explanation →",
-        navigation.href("prompt", view.selection),
-        name=f"Open the explanation: {choice.title}",
-    )
-    chips([opened], key=f"open_{choice.name}", here=HERE, label=f"open {choice.title}")
+    opened = link("Open the explanation →", view.selection, name=f"Open the explanation: {choice.title}")
+    chips([opened], key=f"open_{choice.name}", label=f"open {choice.title}")
 
 
 def _shown(text: str) -> str:

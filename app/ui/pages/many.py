@@ -15,12 +15,13 @@ from app.attribution.frames import Said, said_frame
 from app.attribution.prompt import PromptLine
 from app.charts import catalogue_charts
 from app.gallery import READY
+from app.serving import resources
 from app.serving.access import has_model
 from app.serving.settings import configuration
 from app.state.selections import ListOrder, ManySelection, PromptSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import footer, in_display_form, keep, limits, open_catalogue, sync, title, whole_files, without_model
+from app.ui.common import footer, in_display_form, keep, open_catalogue, sync, title, whole_files, without_model
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
@@ -34,7 +35,6 @@ from db.workspace.records import ROLES
 if TYPE_CHECKING:
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-HERE = "many"
 _TEXT, _OTHER = "many_long_text", "many_long_other"
 """Where texts that are too long for the address are kept, for the session."""
 _ROWS = 200
@@ -46,9 +46,9 @@ _NAMED = 3  # of the models that a file is of
 
 def draw() -> None:
     """The page."""
-    title("Many prompts", "Which neurons matter again and again: the lists of many prompts, put together.", HERE)
+    title("Many prompts", "Which neurons matter again and again: the lists of many prompts, put together.")
     atlas = open_catalogue()
-    selection, notices = ManySelection.read(navigation.params(), limits(atlas))
+    selection, notices = ManySelection.read(navigation.params(), resources.limits(atlas))
     for name in {selection.ready, selection.other_ready} - {"", *READY}:
         notices.append(f"In the address, the set {name[:40]} is unknown: there are {', '.join(READY)}.")
         ready, other = ("" if one == name else one for one in (selection.ready, selection.other_ready))
@@ -60,7 +60,7 @@ def draw() -> None:
         _ready_sets(selection)
         _prompts(selection)
     else:
-        without_model(HERE)
+        without_model()
     files = _files()
     try:
         found = _found(selection, files, atlas)
@@ -88,23 +88,23 @@ def _keep(found: Aggregate | Compared, selection: ManySelection, atlas: Catalogu
     if texts[0] and selection.fits:
         first = (navigation.in_a_line(text.strip().partition("\n")[0].partition("\t")[0]) for text in texts)
         about = ", against ".join(f"{side.prompts} prompts: {one}" for side, one in zip(sides, first, strict=False))
-        keep(HERE, selection, about, about, atlas)
+        keep(selection, about, about, atlas)
 
 
 # What is asked: ready sets, typed prompts, or files of analyses.
 
 
 def _text(selection: ManySelection) -> str:
-    if selection.ready:
-        return batches.as_lines(READY[selection.ready])
-    return selection.text or str(st.session_state.get(_TEXT, ""))
+    return _of_set(selection.ready, selection.text, _TEXT)
 
 
 def _other(selection: ManySelection) -> str:
     """The second set."""
-    if selection.other_ready:
-        return batches.as_lines(READY[selection.other_ready])
-    return selection.other or str(st.session_state.get(_OTHER, ""))
+    return _of_set(selection.other_ready, selection.other, _OTHER)
+
+
+def _of_set(ready: str, text: str, long: str) -> str:
+    return batches.as_lines(READY[ready]) if ready else text or str(st.session_state.get(long, ""))
 
 
 def _ready_sets(selection: ManySelection, *, second: bool = False) -> None:
@@ -119,9 +119,9 @@ def _ready_sets(selection: ManySelection, *, second: bool = False) -> None:
     def with_set(name: str) -> ManySelection:
         return replace(fresh, other_ready=name) if second else replace(fresh, ready=name)
 
-    links = [link(name, navigation.href(HERE, with_set(name)), name == chosen) for name in READY if name != taken]
+    links = [link(name, with_set(name), name == chosen) for name in READY if name != taken]
     label = "ready sets of prompts for set B" if second else "ready sets of prompts"
-    chips(links, key="other_ready" if second else "ready", here=HERE, label=label)
+    chips(links, key="other_ready" if second else "ready", label=label)
 
 
 def _prompts(selection: ManySelection) -> None:
@@ -191,10 +191,12 @@ def _found(
     """What was asked for."""
     first, second = _lines(_text(selection), selection), _lines(_other(selection), selection)
     if not any(files):
-        if not first or not second:
-            return _analysed(first or second, selection.measure, atlas)
+        if not first and not second:
+            return None
         with _telling() as tell:
-            return batches.compared(atlas, first, second, selection.measure, tell)
+            if first and second:
+                return batches.compared(atlas, first, second, selection.measure, tell)
+            return batches.aggregate(atlas, first or second, selection.measure, tell)
     given = [None if file is None else batches.read_upload(file.name, file.getvalue()) for file in files]
     with _telling() as tell:
         one, other = (
@@ -233,16 +235,6 @@ def _telling() -> Iterator[batches.Tell]:
 
     yield tell
     slot.empty()
-
-
-def _analysed(asked: tuple[PromptLine, ...], measure: bool, atlas: Catalogue) -> Aggregate | None:
-    if not asked:
-        return None
-    known = batches.known_aggregate(atlas, asked, measure)
-    if known is not None:
-        return known
-    with _telling() as tell:
-        return batches.aggregate(atlas, asked, measure, tell)
 
 
 # What was found.
@@ -287,9 +279,9 @@ def _said(said: list[tuple[str, Said]], asked: ManySelection) -> None:
 
     def opens(one: tuple[str, Said]) -> str:
         target = None if one[1].target == one[1].top else one[1].target_id
-        return navigation.href("prompt", PromptSelection(one[1].prompt, target, bare=asked.bare, chat=asked.chat))
+        return navigation.href(PromptSelection(one[1].prompt, target, bare=asked.bare, chat=asked.chat))
 
-    lists.table(said, columns, opens, key="said", here=HERE, label="what the model says")
+    lists.table(said, columns, opens, key="said", label="what the model says")
     frame = said_frame(one for _, one in said)
     if any(name for name, _ in said):
         frame.insert(0, "set", [name for name, _ in said])
@@ -351,7 +343,7 @@ def _shown(rows: "Sequence[Row]", selection: ManySelection) -> "Sequence[Row]":
 
 
 def _pager(rows: Sequence[object], selection: ManySelection) -> None:
-    lists.pager(*_pages(rows, selection), lambda page: navigation.href(HERE, replace(selection, page=page)), here=HERE)
+    lists.pager(*_pages(rows, selection), lambda page: navigation.href(replace(selection, page=page)))
 
 
 def _particular(found: Compared, selection: ManySelection, atlas: Catalogue) -> None:
@@ -384,33 +376,25 @@ def _particular_table(
     generic = Generic() if atlas is None else atlas.generic
     known = {one.neuron: one.tokens for one in rows if one.tokens is not None}
 
-    def at(order: ListOrder | None, reverse: bool) -> str:
-        return navigation.href(HERE, replace(selection, order=order, reverse=reverse, page=1))
-
     of = "measured difference" if best is ListOrder.EFFECT else "difference of scores"
     chance = f"of the {of}: how often prompts dealt out at random differ as much"
-    columns: list[tuple[lists.ColumnOf[Particular], ListOrder | None]] = [
-        (lists.named(known, atlas), ListOrder.LAYER),
-        (
-            lists.bar("A − B (nats)", rows, lambda one: one.difference, nats, "difference of the mean scores"),
-            ListOrder.DIFFERENCE,
-        ),
-        (lists.text("score in A", "number extra", lambda one: nats(one.first), "mean, nats"), None),
-        (lists.text("in B", "number extra", lambda one: nats(one.second), "mean score, nats"), None),
-        (
-            lists.text("p", "number extra", lambda one: f"{one.p:.2g}", chance),
-            ListOrder.CHANCE,
-        ),
-        (lists.text("q", "number", lambda one: f"{one.q:.2g}", "p, corrected for the number of neurons"), None),
-        (lists.both_ends(known, generic.words), None),
+    hint = "difference of the mean scores"
+    columns: list[lists.ColumnOf[Particular]] = [
+        lists.named(known, atlas, ListOrder.LAYER),
+        lists.bar("A − B (nats)", rows, lambda one: one.difference, nats, hint, order=ListOrder.DIFFERENCE),
+        lists.text("score in A", "number extra", lambda one: nats(one.first), "mean, nats"),
+        lists.text("in B", "number extra", lambda one: nats(one.second), "mean score, nats"),
+        lists.text("p", "number extra", lambda one: f"{one.p:.2g}", chance, ListOrder.CHANCE),
+        lists.text("q", "number", lambda one: f"{one.q:.2g}", "p, corrected for the number of neurons"),
+        lists.both_ends(known, generic.words),
     ]
     if measured:
         hint = "difference of the mean measured effects: what A’s answers lost without it, less what B’s lost"
-        columns.insert(1, (_effect_bar("measured A − B (nats)", rows, hint), ListOrder.EFFECT))
-    columns[2:2] = [(one, None) for one in _at_mean(rows, "the same, each replaced by its mean over both sets instead")]
-    headed = lists.sortable([one for one, _ in columns], [order for _, order in columns], selection, best, at)
+        columns.insert(1, _effect_bar("measured A − B (nats)", rows, hint))
+    columns[2:2] = _at_mean(rows, "the same, each replaced by its mean over both sets instead")
+    headed = _sortable(columns, selection, best)
     label = "neurons of the two sets"
-    lists.table(rows, headed, lambda one: lists.neuron_link(one.neuron), key="particular", here=HERE, label=label)
+    lists.table(rows, headed, lambda one: lists.neuron_link(one.neuron), key="particular", label=label)
 
 
 def _effect_bar(title: str, rows: "Sequence[Row]", hint: str) -> "lists.ColumnOf[Row]":
@@ -420,7 +404,16 @@ def _effect_bar(title: str, rows: "Sequence[Row]", hint: str) -> "lists.ColumnOf
     def cell(one: "Row") -> Cell:
         return Cell("" if one.effect is None else nats(one.effect), share=(one.effect or 0.0) / most)
 
-    return Column(title, "bar", hint), cell
+    return Column(title, "bar", hint, order=ListOrder.EFFECT), cell
+
+
+def _sortable(
+    columns: "list[lists.ColumnOf[Row]]", selection: ManySelection, best: ListOrder
+) -> "list[lists.ColumnOf[Row]]":
+    def at(order: ListOrder, reverse: bool) -> str:
+        return navigation.href(replace(selection, order=None if order is best else order, reverse=reverse, page=1))
+
+    return lists.sortable(columns, selection.order or best, selection.reverse, at)
 
 
 def _at_mean(rows: "Sequence[Row]", hint: str) -> "list[lists.ColumnOf[Row]]":
@@ -449,7 +442,7 @@ def _filters(
                 layers=None if layers == whole else layers,
                 least=int(state.get("many_least") or 1),
                 page=1,
-                **lists.chosen_order(HERE, orders),
+                **lists.chosen_order(orders),
             )
         )
 
@@ -460,7 +453,7 @@ def _filters(
             st.slider("Layers", 0, last, key="many_layers", on_change=changed, width=240)
         if most > 1:
             st.number_input("In at least this many prompts", 1, most, key="many_least", on_change=changed, width=220)
-        lists.order_fields(HERE, selection, orders, changed)
+        lists.order_fields(selection, orders, changed)
 
 
 def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured: bool, atlas: Catalogue | None) -> None:
@@ -473,41 +466,29 @@ def _table(rows: list[NeuronRow], selection: ManySelection, most: int, measured:
             return ends[1](one)
         return lists.raised_first(one.tokens, one.activation, generic.words(one.neuron))
 
-    def at(order: ListOrder | None, reverse: bool) -> str:
-        return navigation.href(HERE, replace(selection, order=order, reverse=reverse, page=1))
-
+    over = "over the prompts that have it"
+    have = "how many have it in their list"
     columns: list[lists.ColumnOf[NeuronRow]] = [
-        lists.named(known, atlas),
-        lists.bar(
-            "prompts", rows, lambda one: one.prompts, "{:.0f}".format, "how many have it in their list", full=most
-        ),
-        lists.text("mean score (nats)", "number", lambda one: nats(one.score), "over the prompts that have it"),
+        lists.named(known, atlas, ListOrder.LAYER),
+        lists.bar("prompts", rows, lambda one: one.prompts, "{:.0f}".format, have, full=most, order=ListOrder.PROMPTS),
+        lists.text("mean score (nats)", "number", lambda one: nats(one.score), over, ListOrder.SCORE),
         lists.text(
             "mean activation",
             "number extra",
             lambda one: "" if one.activation is None else signed(one.activation),
             "over the same prompts; signed",
+            ListOrder.ACTIVATION,
         ),
         (Column(lists.RAISED, "tokens") if any(one.activation is not None for one in rows) else ends[0], tokens),
-    ]
-    orders: list[ListOrder | None] = [
-        ListOrder.LAYER,
-        ListOrder.PROMPTS,
-        ListOrder.SCORE,
-        ListOrder.ACTIVATION,
-        None,
     ]
     if measured:
         hint = "what the answers lost without it, over the same prompts"
         columns.insert(2, _effect_bar("mean measured (nats)", rows, hint))
-        orders.insert(2, ListOrder.EFFECT)
     hint = "what they lost where it was replaced by its mean over all these prompts, instead of by nothing"
-    for column in _at_mean(rows, hint):
-        columns.insert(3, column)
-        orders.insert(3, None)
-    headed = lists.sortable(columns, orders, selection, ListOrder.PROMPTS, at)
+    columns[3:3] = _at_mean(rows, hint)
+    headed = _sortable(columns, selection, ListOrder.PROMPTS)
     label = f"{selection.role} neurons"
-    lists.table(rows, headed, lambda one: lists.neuron_link(one.neuron), key="aggregate", here=HERE, label=label)
+    lists.table(rows, headed, lambda one: lists.neuron_link(one.neuron), key="aggregate", label=label)
 
 
 def _by_layer(rows: Sequence[NeuronRow], atlas: Catalogue) -> None:

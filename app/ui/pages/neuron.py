@@ -13,32 +13,30 @@ from app.answers import stored
 from app.answers.neuron import FIGURES, LayerRank, NeuronPeak
 from app.charts import KIND_NAMES, catalogue_charts
 from app.gallery import NEURONS, WALKTHROUGH_PROMPT
-from app.serving import access
+from app.serving import access, resources
 from app.serving.access import has_model
 from app.state.selections import NeuronSelection, OverviewSelection, PromptSelection, SavedSelection, SimilarBy
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
     attempt,
-    choice,
     data_table,
     folded,
     footer,
     keep,
-    limits,
     on_click,
     open_catalogue,
     saved_href,
     say_what_was_done,
     search_link,
+    switch,
     sync,
     title,
 )
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
-from app.ui.pages.neuron_activity import on_prompt, switched_on_by, tried_on_text
-from app.ui.pages.neuron_texts import activating_texts
+from app.ui.pages.neuron_activity import activating_texts, on_prompt, switched_on_by, tried_on_text
 from app.words import literal, nats, percent, signed
 from db.catalogue.export import card_frame
 from db.catalogue.store import Catalogue
@@ -51,7 +49,6 @@ from db.token_text import COMMAS, legible, shorten
 from db.workspace import Mention, NeuronNote, Workspace
 from db.workspace.records import MAX_NOTE
 
-HERE = "neuron"
 _LEAD = "One component of the model: its tokens, its figures and its layer."
 _TYPE = (
     "Type a label such as L29.F1499 (layer, FFN index) or L21.H8.N7 (layer, head, dimension), or look at one of these:"
@@ -65,7 +62,7 @@ _SIGN_RULE = (
 def draw() -> None:
     """The page."""
     atlas = open_catalogue()
-    selection, notices = NeuronSelection.read(navigation.params(), limits(atlas))
+    selection, notices = NeuronSelection.read(navigation.params(), resources.limits(atlas))
     card, wrong = None, []
     try:
         card = atlas.neuron(Neuron.parse(selection.label)) if selection.label else None
@@ -74,13 +71,12 @@ def draw() -> None:
     if card is not None:
         _neuron_page(card, selection, notices, atlas)
     else:
-        title("Neuron", _LEAD, HERE)
+        title("Neuron", _LEAD)
         warn(notices)
         _field(selection)
         warn(wrong)
         st.caption("Neurons to look at:" if wrong else _TYPE)
-        links = [link(label, navigation.href(HERE, NeuronSelection(label))) for label in NEURONS]
-        chips(links, key="examples", here=HERE, label="neurons to look at")
+        chips((link(label, NeuronSelection(label)) for label in NEURONS), key="examples", label="neurons to look at")
     footer(atlas)
 
 
@@ -91,7 +87,7 @@ def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str
     where = f"{within}layer {neuron.layer}"
     texts = attempt(lambda _watch: answers.texts_of(atlas, neuron))
     called = _called(neuron, texts, atlas)
-    title(f"{neuron.label}{called} · {KIND_NAMES[neuron.kind]} neuron of {where}", _SIGN_RULE, HERE)
+    title(f"{neuron.label}{called} · {KIND_NAMES[neuron.kind]} neuron of {where}", _SIGN_RULE)
     navigation.name_tab("", neuron.label)
     warn(notices)
     if card.generic:
@@ -120,7 +116,7 @@ def _neuron_page(card: NeuronCard, selection: NeuronSelection, notices: list[str
 
 def _page(neuron: Neuron, selection: NeuronSelection) -> str:
     """The page of another neuron, opened from the same prompt."""
-    return navigation.href(HERE, replace(selection, label=neuron.label, window=None))
+    return navigation.href(replace(selection, label=neuron.label, window=None))
 
 
 def _called(neuron: Neuron, texts: NeuronTexts | None, atlas: Catalogue) -> str:
@@ -158,16 +154,16 @@ def _paths(neuron: Neuron, selection: NeuronSelection, rank: LayerRank, atlas: C
         links.append(link(f"{rank.after.label} →", _page(rank.after, selection)))
     for group in groups_with(atlas.maps, atlas.layout.neuron_id(neuron)):
         where = OverviewSelection(alike=group.by, group=group.group)
-        links.append(link(f"Group {group.group}", navigation.href("overview", where)))
+        links.append(link(f"Group {group.group}", where))
     if has_model():
         origin = selection.origin if selection.origin.prompt else PromptSelection(WALKTHROUGH_PROMPT)
         links.append(link("Steer with it", lists.steer_link(neuron, origin)))
     if selection.origin.prompt:
-        links.append(link("↩ Back to the prompt", navigation.href("prompt", selection.origin)))
+        links.append(link("↩ Back to the prompt", selection.origin))
     with right, st.container(horizontal=True, vertical_alignment="center"):
-        chips(links, key="paths", here=HERE, label="other neurons")
+        chips(links, key="paths", label="other neurons")
         label, prompt = neuron.label, navigation.in_a_line(selection.origin.prompt)
-        keep(HERE, selection, label, f"{label}, on “{prompt}”" if prompt else label, atlas)
+        keep(selection, label, f"{label}, on “{prompt}”" if prompt else label, atlas)
 
 
 # Its two ends.
@@ -191,7 +187,7 @@ def _ends(card: NeuronCard, order: tuple[Sign, Sign], active: Sign | None, usual
             st.header(("Promotes" if sign is Sign.PROMOTES else "Suppresses") + state, anchor=False)
             entries = card.top if sign is Sign.PROMOTES else card.bottom
             links = [_token(entry, sign, faint) for entry in entries[:_CHIPS]]
-            chips(links, key=f"end_{sign}", here=HERE, label=f"tokens it {sign}")
+            chips(links, key=f"end_{sign}", label=f"tokens it {sign}")
             show(catalogue_charts.token_bars(frame, sign, _BARS, faint=faint))
     legend("promotes", "suppresses")
     st.caption("A token opens the search for it.")
@@ -236,8 +232,7 @@ def _note(note: NeuronNote | None) -> None:
     for line in note.text.splitlines():
         st.markdown(literal(line) or "&nbsp;")
     if note.tags:
-        items = [link(tag, navigation.href("saved", SavedSelection(tag=tag))) for tag in note.tags]
-        chips(items, key="note_tags", here=HERE, label="tags")
+        chips((link(tag, SavedSelection(tag=tag)) for tag in note.tags), key="note_tags", label="tags")
 
 
 def _note_form(neuron: Neuron, model: str, note: NeuronNote | None, among: tuple[str, ...]) -> None:
@@ -280,7 +275,6 @@ def _mentions(neuron: Neuron, found: tuple[Mention, ...], workspace: Workspace, 
         ],
         lambda one: saved_href(one.saved, atlas),
         key="mentions",
-        here=HERE,
         label="saved explanations",
     )
     if rows > len(found):
@@ -296,16 +290,13 @@ _WAYS = {str(SimilarBy.TOKENS): "by shared tokens", str(SimilarBy.VALUE): "by va
 def _similar(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> None:
     st.header("Similar neurons", anchor=False)
 
-    def changed() -> None:
-        chosen = SimilarBy(st.session_state["neuron_similar_by"] or SimilarBy.TOKENS)
-        navigation.show(replace(selection, similar_by=chosen))
+    def to(by: str) -> NeuronSelection:
+        return replace(selection, similar_by=SimilarBy(by))
 
-    if not has_model():  # which vectors point the same way is for the model's weights to say
-        _by_tokens(neuron, selection, atlas)
-        legend("ffn", "attention")
-        return
-    choice("Similar", _WAYS, str(selection.similar_by), key="neuron_similar_by", changed=changed, hidden=True)
-    if selection.similar_by is SimilarBy.VALUE:
+    both = has_model()  # which vectors point the same way is for the model's weights to say
+    if both:
+        switch("Similar", _WAYS, selection.similar_by, key="neuron_similar_by", to=to)
+    if both and selection.similar_by is SimilarBy.VALUE:
         _by_value(neuron, selection, atlas)
     else:
         _by_tokens(neuron, selection, atlas)
@@ -327,7 +318,6 @@ def _by_tokens(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> 
         ],
         lambda one: _page(one.neuron, selection),
         key="similar",
-        here=HERE,
         label="similar neurons",
     )
     st.caption(
@@ -351,7 +341,6 @@ def _by_value(neuron: Neuron, selection: NeuronSelection, atlas: Catalogue) -> N
         ],
         lambda one: _page(one.neuron, selection),
         key="similar",
-        here=HERE,
         label="similar neurons",
     )
     st.caption(literal(f"Of all {atlas.info.neurons:,} neurons, by the cosine of what they write."))
@@ -371,7 +360,7 @@ def _neighbours(neuron: Neuron, selection: NeuronSelection, layer: pd.DataFrame,
         st.caption("The dimensions next to it")
     around = answers.layer_neighbours(atlas, neuron)
     links = [link(one.label, _page(one, selection), current=one == neuron) for one in around]
-    chips(links, key="neighbours", here=HERE, label="neighbours in the model")
+    chips(links, key="neighbours", label="neighbours in the model")
 
 
 def _head(neuron: Neuron, selection: NeuronSelection, layer: pd.DataFrame, atlas: Catalogue) -> None:
@@ -397,7 +386,6 @@ def _head(neuron: Neuron, selection: NeuronSelection, layer: pd.DataFrame, atlas
         ],
         lambda one: _page(one.neuron, selection),
         key="head",
-        here=HERE,
         label="the other dimensions of its head",
     )
 

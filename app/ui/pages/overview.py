@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app.answers import groups, search
+from app.answers import search
 from app.answers.search import MAX_BUILD_BYTES, copy_command
 from app.charts import catalogue_charts
 from app.serving import resources
 from app.state.selections import OverviewSelection, TokenSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import choice, data_table, folded, footer, limits, open_catalogue, title
-from app.ui.components import Cell, Column, chip, legend
+from app.ui.common import choice, data_table, folded, footer, open_catalogue, title
+from app.ui.components import Cell, Column, chip, download, legend
 from app.ui.components.charts import show
 from app.ui.navigation import warn
 from app.words import literal, signed
@@ -25,7 +25,6 @@ from db.questions import OneGroup
 from db.records import TokenFavour
 from db.token_text import shorten
 
-HERE = "overview"
 _FIGURES = {
     "norm": ("norm of the value vectors", "norm"),
     "peak": ("how far the first token stands out", "larger |z| of its two first tokens"),
@@ -40,10 +39,9 @@ def draw() -> None:
         f"The neurons of {info.model}",
         f"{info.ffn_neurons:,} FFN and {info.attention_neurons:,} attention neurons in {info.layers} layers. Each adds "
         "a vector of its own to the answer: how long those vectors are, and how sharply they point to single tokens.",
-        HERE,
     )
     navigation.name_tab("Overview", info.model)
-    selection, notices = OverviewSelection.read(navigation.params(), limits(atlas))
+    selection, notices = OverviewSelection.read(navigation.params(), resources.limits(atlas))
     warn(notices)
     if atlas.maps:
         _map(selection, atlas)
@@ -73,7 +71,7 @@ def _map(selection: OverviewSelection, atlas: Catalogue) -> None:
     by = selection.alike if selection.alike in maps else next(iter(maps))
     group = None
     try:
-        group = groups.chosen_group(atlas, selection.group)
+        group = search.chosen_group(atlas, selection.group)
     except AtlasError as error:
         warn([str(error)])
     by = by if group is None else group.by
@@ -96,8 +94,8 @@ def _map(selection: OverviewSelection, atlas: Catalogue) -> None:
         choice("Coloured by", shades, shade, key="overview_shade", changed=changed)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        data = groups.cloud(atlas, by, shade, group)
-        lists.neuron_map(data, here=HERE)
+        data = search.cloud(atlas, by, shade, group)
+        lists.neuron_map(data)
     with right:
         _groups(maps[by].groups, group, selection, by)
     if group is not None:
@@ -127,9 +125,8 @@ def _groups(found: Sequence[Group], chosen: Group | None, selection: OverviewSel
             lists.text("alike", "number", lambda one: f"{one.alike:.2f}", "mean cosine of two of its neurons"),
             lists.text("shared tokens", "tokens", lambda one: one.name or "no clear name"),
         ],
-        lambda one: navigation.href(HERE, replace(selection, alike=by, group=one.group)),
+        lambda one: replace(selection, alike=by, group=one.group),
         key="groups",
-        here=HERE,
         label="groups of neurons",
     )
 
@@ -152,7 +149,6 @@ def _members(group: Group, atlas: Catalogue) -> None:
         ],
         lambda one: lists.neuron_link(one.neuron),
         key="members",
-        here=HERE,
         label="neurons of the group",
     )
 
@@ -185,11 +181,11 @@ def _peaked(selection: OverviewSelection, atlas: Catalogue) -> None:
     st.header("The most peaked neurons", anchor=False)
 
     def changed() -> None:
-        navigation.show(replace(selection, **lists.chosen_kinds(HERE, atlas)))
+        navigation.show(replace(selection, **lists.chosen_kinds(atlas)))
 
     with st.container(horizontal=True, gap="medium"):
-        lists.kind_fields(HERE, selection, changed)
-        lists.layer_slider(HERE, selection, atlas, changed, width=190)
+        lists.kind_fields(selection, changed)
+        lists.layer_slider(selection, atlas, changed, width=190)
     found = search.most_peaked(atlas, selection.conditions)
     if not found:
         st.caption("No neuron meets these conditions.")
@@ -205,7 +201,6 @@ def _peaked(selection: OverviewSelection, atlas: Catalogue) -> None:
         ],
         lambda one: lists.neuron_link(one.neuron),
         key="peaked",
-        here=HERE,
         label="most peaked neurons",
     )
     legend("ffn", "attention", "promotes", "suppresses")
@@ -230,9 +225,8 @@ def _favoured(atlas: Catalogue) -> None:
             lists.bar("neurons: first", found, lambda one: one.first, lambda count: f"{count:,}", first),
             lists.text(f"in the first {atlas.info.depth}", "number", lambda one: f"{one.stored:,}", stored),
         ],
-        lambda one: navigation.href("token", TokenSelection(one.token.token_id)),
+        lambda one: TokenSelection(one.token.token_id),
         key="favoured",
-        here=HERE,
         label="favoured tokens",
     )
 
@@ -260,14 +254,7 @@ def _whole_build(atlas: Catalogue) -> None:
             " `python -m db --catalogue FILE …`, or from Python with `Catalogue.open`."
         )
         if size <= MAX_BUILD_BYTES:
-            st.download_button(
-                "Download it",
-                data=path.read_bytes,
-                file_name=path.name,
-                on_click="ignore",
-                icon=":material/download:",
-                key="whole_build",
-            )
+            download("Download it", path.read_bytes, path.name, key="whole_build")
         st.caption("To copy it where this server runs:")
         st.code(copy_command(path, atlas.info.model), language="bash", wrap_lines=True)
         place = resources.placement(atlas)

@@ -22,7 +22,7 @@ from app.attribution.results import Analysis, Prediction
 from app.charts import prompt_charts
 from app.gallery import PROMPTS
 from app.report import FILES, FileForm, Material, Origin, file_name
-from app.serving import access
+from app.serving import access, resources
 from app.serving.settings import Mode, configuration
 from app.serving.worker import Report
 from app.state.selections import (
@@ -41,7 +41,6 @@ from app.ui import navigation
 from app.ui.common import (
     choice,
     footer,
-    limits,
     open_catalogue,
     save_box,
     say_what_was_done,
@@ -51,11 +50,11 @@ from app.ui.common import (
     where_you_are,
     without_model,
 )
-from app.ui.components import Option, chip, chips, link, prompt_box, token_field
+from app.ui.components import Option, chip, chips, download, link, prompt_box, token_field
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
 from app.ui.pages.prompt_neurons import further, neurons
-from app.ui.pages.prompt_where import HERE, chart_table, every_neuron, flow, layers, looked_into, maps
+from app.ui.pages.prompt_where import chart_table, every_neuron, flow, layers, looked_into, maps
 from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -77,10 +76,9 @@ def draw() -> None:
     title(
         "Explain a prompt",
         "Which layers, heads and neurons raised the log-probability of the next token. In nats: +0.69 doubles it.",
-        HERE,
     )
     atlas = open_catalogue()
-    selection, notices = PromptSelection.read(navigation.params(), limits(atlas))
+    selection, notices = PromptSelection.read(navigation.params(), resources.limits(atlas))
     warn(notices)
     analysis = _prompt_box(selection, atlas)
     if analysis is not None:
@@ -106,7 +104,7 @@ def _prompt_box(selection: PromptSelection, atlas: Catalogue) -> Analysis | None
     left, right = st.columns([3, 2], gap="medium")
     with left, st.container(gap="xsmall"):
         typed = prompt_box(
-            selection.prompt, longest=MAX_PROMPT, placeholder="The capital of France is", key="prompt_box", here=HERE
+            selection.prompt, longest=MAX_PROMPT, placeholder="The capital of France is", key="prompt_box"
         )
         if typed.sent is not None:
             navigation.show(_with_text(typed.sent, selection))
@@ -126,7 +124,7 @@ def _stored_only(selection: PromptSelection, atlas: Catalogue) -> Analysis | Non
     """The same on a server without a model: a stored analysis, or which there are."""
     found = stored.answer(atlas, selection) if selection.prompt else None
     if found is None:
-        without_model(HERE)
+        without_model()
         _prompts_to_try(atlas)
         return None
     left, right = st.columns([3, 2], gap="medium")
@@ -140,14 +138,12 @@ def _stored_only(selection: PromptSelection, atlas: Catalogue) -> Analysis | Non
 
 def _prompts_to_try(atlas: Catalogue) -> None:
     asked = stored.answers_to(atlas, map(PromptSelection, PROMPTS))
-    links = [link(one.prompt, navigation.href(HERE, one)) for one in asked]
-    if links:
-        chips(links, key="prompts", here=HERE, label="prompts to try")
+    chips((link(one.prompt, one) for one in asked), key="prompts", label="prompts to try")
 
 
 def _answered(atlas: Catalogue, asked: PromptSelection) -> str:
     """The address of a question, where this server answers it."""
-    return navigation.href(HERE, asked) if access.has_model() or stored.answers_to(atlas, [asked]) else ""
+    return navigation.href(asked) if access.has_model() or stored.answers_to(atlas, [asked]) else ""
 
 
 def _with_text(text: str, selection: PromptSelection) -> PromptSelection:
@@ -227,7 +223,7 @@ def _tokens(found: Sequence[PromptToken], position: int, asked: PromptSelection,
         )
         for place, token in enumerate(found)
     ]
-    chips(items, key="tokens", here=HERE, label="tokens of the prompt")
+    chips(items, key="tokens", label="tokens of the prompt")
 
 
 def _next_tokens(
@@ -249,7 +245,7 @@ def _next_tokens(
         lambda token: _answered(atlas, _with_token(asked, "target", token)),
         subject="" if explained is None else f"{prompt_charts.subject(asked.prompt)}, {explained.model}",
     )
-    show(chart, HERE, downloads=explained is not None)
+    show(chart, downloads=explained is not None)
     if explained is not None:
         chart_table(chart, asked)
 
@@ -270,9 +266,8 @@ def _token_field(label: str, name: str, asked: PromptSelection, atlas: Catalogue
         label,
         placeholder="a token, as ␣London",
         options=partial(_options, asked, atlas),
-        origin=navigation.href(HERE, asked.question),
+        origin=navigation.href(asked.question),
         key=f"prompt_{name}",
-        here=HERE,
     )
     if given is None:
         return
@@ -318,11 +313,11 @@ def _held_against(reading: Reading, selection: PromptSelection) -> None:
         st.caption("Layers, heads, source positions and value neurons now show their share of this difference.")
         off = chip(
             other.token.display,
-            navigation.href(HERE, _with_token(selection, "distractor", None)),
+            _with_token(selection, "distractor", None),
             hint="click to explain the target alone",
             removes=True,
         )
-        chips([off], key="against", here=HERE, label="held against")
+        chips([off], key="against", label="held against")
 
 
 def _settings(selection: PromptSelection) -> None:
@@ -376,7 +371,7 @@ def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue)
     _tools(analysis, selection, atlas)
     _held_against(reading, selection)
     if selection.place.layer is not None:
-        where_you_are(analysis, selection, key="trail")
+        where_you_are(analysis, selection)
         looked_into(reading, selection, atlas)
     with st.container(key="in_words"):
         st.markdown(literal(" ".join(in_words(analysis))))
@@ -396,15 +391,15 @@ def _tools(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> 
     """What can be done with all of it."""
     asked = CompareSelection.of(selection)
     items = [
-        link("Compare with another prompt …", navigation.href("compare", asked)),
-        link("… or without its 10 strongest neurons", navigation.href("compare", replace(asked, zero=_STRONGEST))),
-        link("Steer", navigation.href("steer", SteerSelection.of(selection))),
+        link("Compare with another prompt …", asked),
+        link("… or without its 10 strongest neurons", replace(asked, zero=_STRONGEST)),
+        link("Steer", SteerSelection.of(selection)),
     ]
     with st.container(horizontal=True, vertical_alignment="center", key="tools"):
         _report(analysis, selection, atlas)
         _save(analysis, selection, atlas)
         if access.has_model():
-            chips(items, key="compare", here=HERE, label="compare this prompt", width="content")
+            chips(items, key="compare", label="compare this prompt", width="content")
         _origin(selection, atlas)
     _older(selection, atlas)
 
@@ -427,15 +422,12 @@ def _origin(selection: PromptSelection, atlas: Catalogue) -> None:
         return
     day = found.created_at[:10]
     if found.saved_id is None:
-        words, back = (
-            f"From the gallery, made on {day}",
-            link("Gallery", navigation.href("gallery", GallerySelection())),
-        )
+        words, back = (f"From the gallery, made on {day}", link("Gallery", GallerySelection()))
     else:
         words = f"Saved on {day} as “{found.title}”"
-        back = link("Saved", navigation.href("saved", SavedSelection(found.title[:100])))
+        back = link("Saved", SavedSelection(found.title[:100]))
     st.caption(f":material/bookmark: {literal(words)}.", width="content")
-    chips([back], key="stored_from", here=HERE, label="where it is kept", width="content")
+    chips([back], key="stored_from", label="where it is kept", width="content")
     if configuration().mode is not Mode.CATALOGUE:
         st.button(
             "Analyse anew",
@@ -496,16 +488,8 @@ def _report(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) ->
             "shown. And the same as data."
         )
         for name, form in FILES.items():
-            st.download_button(
-                f"{form.name}: {form.hint}",
-                data=partial(written, form),
-                file_name=file_name(form, analysis.prompt),
-                mime=form.mime,
-                on_click="ignore",
-                key=f"report_{name}",
-                icon=":material/download:",
-                type="tertiary",
-            )
+            label, file = f"{form.name}: {form.hint}", file_name(form, analysis.prompt)
+            download(label, partial(written, form), file, key=f"report_{name}", type="tertiary")
         command = origin.command()
         if command is not None:
             st.caption("The report from the shell:")

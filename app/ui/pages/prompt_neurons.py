@@ -16,7 +16,7 @@ from app.charts import catalogue_charts
 from app.charts.prompt_charts import query_charts, scatter
 from app.state.selections import ListOrder, NeuronSelection, Place, PromptSelection, Section, Show
 from app.ui import navigation
-from app.ui.common import choice, data_table, folded, progress, section, sync
+from app.ui.common import data_table, folded, progress, section, switch, sync
 from app.ui.components import Tone, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail
@@ -27,7 +27,6 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronAt, NeuronKind
 
-HERE = "prompt"
 _OVERLAP = {"both": "in both lists", "query_only": "query only", "value_only": "value only"}
 _OVERLAP_CHIPS = 40
 _ORDERS = (ListOrder.SCORE, ListOrder.ACTIVATION, ListOrder.LAYER, ListOrder.SOURCE)
@@ -80,11 +79,10 @@ def _switch(reading: Reading, selection: PromptSelection) -> None:
         "query": "switched them on (query)",
     }
 
-    def changed() -> None:
-        chosen = Show(st.session_state["prompt_show"] or Show.RAISED)
-        navigation.show(replace(selection, place=replace(selection.place, show=chosen)))
+    def to(show: str) -> PromptSelection:
+        return replace(selection, place=replace(selection.place, show=Show(show)))
 
-    choice("Neurons", names, str(selection.place.show), key="prompt_show", changed=changed, hidden=True)
+    switch("Neurons", names, selection.place.show, key="prompt_show", to=to)
 
 
 def _order(selection: PromptSelection, *, measurable: bool) -> None:
@@ -92,10 +90,10 @@ def _order(selection: PromptSelection, *, measurable: bool) -> None:
     orders = (ListOrder.EFFECT, *_ORDERS) if measurable else _ORDERS
 
     def changed() -> None:
-        place = replace(selection.place, **chosen_order(HERE, orders))
+        place = replace(selection.place, **chosen_order(orders))
         navigation.show(replace(selection, place=place))
 
-    order_fields(HERE, selection.place, orders, changed, hidden=True)
+    order_fields(selection.place, orders, changed, hidden=True)
 
 
 # Value neurons.
@@ -132,12 +130,9 @@ def _measuring(
         return
     scored = place.order is ListOrder.SCORE
     other = replace(place, order=None if scored else ListOrder.SCORE, reverse=False)
-    switch = link(
-        "Sort by what was measured" if scored else "Sort by score",
-        navigation.href(HERE, replace(selection, place=other)),
-    )
+    switch = link("Sort by what was measured" if scored else "Sort by score", replace(selection, place=other))
     with st.container(horizontal=True, vertical_alignment="center", key="measured"):
-        chips([switch], key="sort_switch", here=HERE, label="order of the lists", width="content")
+        chips([switch], key="sort_switch", label="order of the lists", width="content")
         if isinstance(missing, effects.Job):
             _coming(missing)
         else:
@@ -185,7 +180,7 @@ def _against_measured(reading: Reading, selection: PromptSelection, atlas: Catal
         return
     words = reading.words[selection.place.show]
     chart = scatter(reading, found, words, lambda neuron: neuron_link(neuron, selection))
-    show(chart, HERE)
+    show(chart)
     chart_table(chart, selection)
     st.caption(f"Each point is a neuron; a click opens it. {DISAGREEMENT}")
 
@@ -243,8 +238,8 @@ def _overlap(reading: Reading, selection: PromptSelection) -> None:
         labels = parts[name][:_OVERLAP_CHIPS]
         more = f", the first {len(labels)}" if len(labels) < len(parts[name]) else ""
         st.markdown(f"**{words[0].upper()}{words[1:]}**{more}")
-        links = [link(label, navigation.href("neuron", NeuronSelection(label, selection))) for label in labels]
-        chips(links, key=f"overlap_{name}", here=HERE, label=f"neurons {words}")
+        links = [link(label, NeuronSelection(label, selection)) for label in labels]
+        chips(links, key=f"overlap_{name}", label=f"neurons {words}")
 
 
 def _own(selection: PromptSelection, at: NeuronAt, atlas: Catalogue) -> None:
@@ -329,16 +324,15 @@ def _ends(title: str, promotes: Sequence[PromptToken], suppresses: Sequence[Prom
     st.markdown(f"**{literal(title)}**")
     ends: tuple[tuple[Tone, Sequence[PromptToken]], ...] = (("promotes", promotes), ("suppresses", suppresses))
     for tone, tokens in ends:
-        items = [chip(token.display, tone=tone) for token in tokens]
-        chips(items, key=f"{key}_{tone}", here=HERE, label=f"{title}: {tone}")
+        chips((chip(token.display, tone=tone) for token in tokens), key=f"{key}_{tone}", label=f"{title}: {tone}")
 
 
 def _close(selection: PromptSelection, panel: str, neuron: Neuron | None = None) -> None:
     """Links out of a panel, “own” or “read”: to its neuron's page, and to the page without it."""
     place = selection.place
     without = replace(place, own=None) if panel == "own" else replace(place, read=None, through=None)
-    items = [link("✕ Close", navigation.href(HERE, replace(selection, place=without)))]
+    items = [link("✕ Close", replace(selection, place=without))]
     if neuron is not None:
         items.insert(0, link(f"Page of {neuron.label}", neuron_link(neuron, selection)))
-    focus = f"{panel} {navigation.href(HERE, selection)}"
-    chips(items, key=f"close_{panel}", here=HERE, label=f"about {panel}", focus=focus)
+    focus = f"{panel} {navigation.href(selection)}"
+    chips(items, key=f"close_{panel}", label=f"about {panel}", focus=focus)

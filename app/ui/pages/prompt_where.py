@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app.answers import effects, explain
-from app.answers.reading import Reading, disagreement, moves_sentence, strongest_first
+from app.answers.reading import Reading, disagreement, moves_sentence
 from app.attribution import frames
 from app.attribution.measured import Measured
 from app.attribution.results import Flow, Move, ValueNeuron
@@ -19,7 +19,7 @@ from app.serving import access
 from app.state.selections import CompareSelection, Map, Place, PromptSelection, SteerSelection, question_key
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import choice, data_table, folded, sync
+from app.ui.common import choice, data_table, folded, switch, sync
 from app.ui.components import Cell, Chip, Column, chip, chips, legend, link
 from app.ui.components.charts import show
 from app.ui.navigation import fail
@@ -30,7 +30,6 @@ from db.neuron import Head, Intervention, Neuron, Part
 from db.records import NeuronTokens
 from db.token_text import shorten
 
-HERE = "prompt"
 _MAPS = {"heads": "heads", "lens": "logit lens"}
 _NONE, _FFN = -1, -2
 """In the boxes, besides the numbers of layers and heads."""
@@ -79,15 +78,13 @@ def _figures(reading: Reading, selection: PromptSelection, where: str) -> None:
     """The switch between what was scored and what was measured, where that is or will be known."""
     if reading.source.head_effects is None and not access.has_model():
         return
-    key = f"{where}_figures"
 
-    def changed() -> None:
-        measured = st.session_state[key] == prompt_charts.EFFECT
-        navigation.show(replace(selection, place=replace(selection.place, effects=measured)))
+    def to(figures: str) -> PromptSelection:
+        return replace(selection, place=replace(selection.place, effects=figures == prompt_charts.EFFECT))
 
     chosen = prompt_charts.EFFECT if selection.place.effects else "score"
     names = {"score": "scored", prompt_charts.EFFECT: "measured"}
-    choice("Figures", names, chosen, key=key, changed=changed, hidden=True)
+    switch("Figures", names, chosen, key=f"{where}_figures", to=to)
 
 
 def chart_table(chart: Chart, selection: PromptSelection) -> None:
@@ -98,13 +95,13 @@ def chart_table(chart: Chart, selection: PromptSelection) -> None:
 
 
 def _chart(chart: Chart, selection: PromptSelection) -> None:
-    show(chart, HERE)
+    show(chart)
     chart_table(chart, selection)
 
 
 def _looking(selection: PromptSelection, place: Place) -> str:
     """The address of the same question, looked at elsewhere."""
-    return navigation.href(HERE, replace(selection, place=place))
+    return navigation.href(replace(selection, place=place))
 
 
 # What heads moved, over all layers at once.
@@ -125,7 +122,7 @@ def flow(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None
             legend("raises", "lowers")
         else:
             legend(raises=raises, lowers=lowers)
-        show(chart, HERE)
+        show(chart)
     with right:
         st.markdown("**Strongest moves**, by head and source position")
         _moves(found, selection)
@@ -158,7 +155,7 @@ def _moves(found: Flow, selection: PromptSelection) -> None:
     def opens(move: Move) -> str:
         return _looking(selection, prompt_charts.to_move(place, move))
 
-    lists.table(found.moves, columns, opens, key="moves", here=HERE, label="strongest moves")
+    lists.table(found.moves, columns, opens, key="moves", label="strongest moves")
 
 
 # The map of heads or of the logit lens.
@@ -209,9 +206,7 @@ def _heads_of_layer(reading: Reading, selection: PromptSelection, layer: int) ->
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**Layer {layer}**, its heads", width="content")
             leave = link("✕ All layers", _looking(selection, selection.place.within(None)))
-            chips(
-                [leave], key="all_layers", here=HERE, label="leave the layer", focus=f"layer {layer}", width="content"
-            )
+            chips([leave], key="all_layers", label="leave the layer", focus=f"layer {layer}", width="content")
         _chart(prompt_charts.heads_of_layer(reading, layer, selection.place, partial(_looking, selection)), selection)
         st.caption("Click a head for its source positions and its attention pattern.")
 
@@ -223,7 +218,7 @@ def _lens(selection: PromptSelection, atlas: Catalogue) -> None:
     except AtlasError as error:
         fail(error)
         return
-    show(prompt_charts.lens(frame, selection.prompt), HERE)
+    show(prompt_charts.lens(frame, selection.prompt))
     if frame["position"].max() >= LENS_POSITIONS:
         st.caption(f"The last {LENS_POSITIONS} positions; the table has all.")
     _tables("The same as a data table, with CSV export", {"logit_lens": frame}, "logit_lens", selection)
@@ -237,13 +232,13 @@ def _head(reading: Reading, selection: PromptSelection, head: Head, atlas: Catal
         zero = CompareSelection.of(selection, (Part.of(head),))
         links = [link("✕ Close the head", _looking(selection, selection.place.within(head.layer)))]
         links += access.has_model() * [
-            link("What if it were zero?", navigation.href("compare", zero)),
-            link("Steer it", navigation.href("steer", SteerSelection.of(selection, Intervention(Part.of(head))))),
+            link("What if it were zero?", zero),
+            link("Steer it", SteerSelection.of(selection, Intervention(Part.of(head)))),
         ]
         with st.container(horizontal=True, vertical_alignment="center"):
             words = f"**{literal(f'Head {head.label}')}**: {literal(nats(reading.head_score(head)))} nats"
             st.markdown(words + literal(_as_measured(reading, head)), width="content")
-            chips(links, key="close_head", here=HERE, label="leave the head", focus=head.label, width="content")
+            chips(links, key="close_head", label="leave the head", focus=head.label, width="content")
         _other_heads(reading, selection, head)
         try:
             positions = reading.source_positions(explain.detail(atlas, selection, "positions", head))
@@ -283,11 +278,12 @@ def _other_heads(reading: Reading, selection: PromptSelection, head: Head) -> No
         )
         for one in heads
     ]
-    chips(items, key="other_heads", here=HERE, label=f"heads of layer {head.layer}")
+    chips(items, key="other_heads", label=f"heads of layer {head.layer}")
 
 
 def _positions(frame: pd.DataFrame, selection: PromptSelection) -> None:
-    place, rows = selection.place, strongest_first(frame).to_dict("records")
+    place = selection.place
+    rows = frame.sort_values("score", key=abs, ascending=False).to_dict("records")
 
     def name(row: dict[Any, Any]) -> str:
         return f"{row['position']} {shorten(row['token'], 16)}" + (" ✕" if row["position"] == place.source else "")
@@ -310,7 +306,7 @@ def _positions(frame: pd.DataFrame, selection: PromptSelection) -> None:
         ),
         *(lists.chips_of(of, "list", partial(tokens, of), hint) for of, hint in _TOKEN_LISTS.items()),
     ]
-    lists.table(rows, columns, opens, key="positions", here=HERE, label="source positions")
+    lists.table(rows, columns, opens, key="positions", label="source positions")
     st.caption("Strongest first. A row shows the neurons that this head moved from there, in the list below.")
 
 
@@ -391,7 +387,7 @@ def _every_list(found: Measured, selection: PromptSelection, atlas: Catalogue) -
             st.markdown(f"**{title}**, the first {len(rows)}: {literal(one.chosen)}")
             if rows:
                 opens = partial(_opens, selection)
-                lists.table(rows, columns, opens, key=name, here=HERE, label=f"FFN neurons: {title}")
+                lists.table(rows, columns, opens, key=name, label=f"FFN neurons: {title}")
 
 
 def _raised(strongest: Mapping[Neuron, NeuronTokens], row: ValueNeuron) -> Cell:

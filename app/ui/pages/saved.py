@@ -20,7 +20,7 @@ from app.ui.common import (
     sync,
     title,
 )
-from app.ui.components import chips, link
+from app.ui.components import chips, download, link
 from app.ui.navigation import fail, warn
 from app.words import literal
 from db.catalogue.store import Catalogue
@@ -31,7 +31,6 @@ from db.workspace import Collection, NeuronNote, Saved, Workspace
 from db.workspace.exchange import export, parse, to_text
 from db.workspace.records import MAX_NAME, MAX_TITLE
 
-HERE = "saved"
 _NOTE = 300
 """How much of a note is shown, in characters."""
 _TAGS = 60
@@ -40,7 +39,7 @@ _NEW = "a new collection …"
 
 def draw() -> None:
     """The page."""
-    title("Saved", "Explanations, comparisons, searches and neurons that were kept; notes; collections of them.", HERE)
+    title("Saved", "Explanations, comparisons, searches and neurons that were kept; notes; collections of them.")
     atlas = open_catalogue()
     selection, notices = SavedSelection.read(navigation.params())
     warn(notices)
@@ -80,11 +79,8 @@ def _page(workspace: Workspace | None, selection: SavedSelection, atlas: Catalog
 
 def _nothing() -> None:
     st.info("Nothing is saved yet. Press Save beside an explanation, a comparison, a search or a neuron.")
-    links = [
-        link("Explain a prompt", navigation.href("prompt", PromptSelection())),
-        link("Look at a neuron", navigation.href("neuron", NeuronSelection())),
-    ]
-    chips(links, key="nothing", here=HERE, label="where to begin")
+    links = [link("Explain a prompt", PromptSelection()), link("Look at a neuron", NeuronSelection())]
+    chips(links, key="nothing", label="where to begin")
 
 
 def _search(selection: SavedSelection, collections: tuple[Collection, ...]) -> None:
@@ -101,8 +97,8 @@ def _search(selection: SavedSelection, collections: tuple[Collection, ...]) -> N
     left.text_input("Search", key="saved_words", max_chars=200, placeholder=hint, on_change=changed)
     right.selectbox("Collection", list(names), key="saved_collection", format_func=names.__getitem__, on_change=changed)
     if selection.tag:
-        off = link(f"✕ Only notes tagged {selection.tag}", navigation.href(HERE, replace(selection, tag="")))
-        chips([off], key="tag_off", here=HERE, label="narrowed to")
+        off = link(f"✕ Only notes tagged {selection.tag}", replace(selection, tag=""))
+        chips([off], key="tag_off", label="narrowed to")
 
 
 def _analyses(
@@ -121,11 +117,10 @@ def _analyses(
         _analysis(one, collections, None, atlas)
     pages = []
     if selection.page > 1:
-        pages.append(link("← Newer", navigation.href(HERE, replace(selection, page=selection.page - 1))))
+        pages.append(link("← Newer", replace(selection, page=selection.page - 1)))
     if offset + SAVED_ROWS < total:
-        pages.append(link("Older →", navigation.href(HERE, replace(selection, page=selection.page + 1))))
-    if pages:
-        chips(pages, key="pages", here=HERE, label="pages")
+        pages.append(link("Older →", replace(selection, page=selection.page + 1)))
+    chips(pages, key="pages", label="pages")
 
 
 def _analysis(one: Saved, collections: tuple[Collection, ...], within: Collection | None, atlas: Catalogue) -> None:
@@ -133,8 +128,7 @@ def _analysis(one: Saved, collections: tuple[Collection, ...], within: Collectio
     with st.container(border=True):
         left, right = st.columns([8, 2], vertical_alignment="center")
         with left:
-            opened = link(one.title, saved_href(one, atlas))
-            chips([opened], key=f"open_{one.id}", here=HERE, label=f"open {one.title}")
+            chips([link(one.title, saved_href(one, atlas))], key=f"open_{one.id}", label=f"open {one.title}")
             shown = in_display_form(one.prompt).replace("␣", " ") if one.page == "prompt" else one.prompt
             facts = [views.KINDS.get(one.page, one.page), shorten(shown, 120)]
             facts += [f"→ {in_display_form(one.target)}"] if one.page == "prompt" else []
@@ -173,12 +167,10 @@ def _collection(
         st.info("This collection is still empty. Put something in it from the menu of its row.")
     else:
         base = st.context.url or ""
-        st.download_button(
+        download(
             "Report",
-            data=lambda: views.html(chosen.name, views.of_collection(workspace, chosen, atlas), atlas, base),
-            file_name="atlas-collection.html",
-            mime="text/html",
-            on_click="ignore",
+            lambda: views.html(chosen.name, views.of_collection(workspace, chosen, atlas), atlas, base),
+            "atlas-collection.html",
             key="collection_report",
             icon=":material/description:",
             help="All of it as one page that opens offline. Comparisons and searches are asked anew.",
@@ -189,8 +181,8 @@ def _collection(
     names = stored.names(atlas, here) | stored.called(atlas, here)
     for model, neuron in contents.neurons:
         with st.container(border=True):
-            items = [link(neuron.label, navigation.href("neuron", NeuronSelection(neuron.label)))]
-            chips(items, key=f"neuron_{model}_{neuron.label}", here=HERE, label=f"neuron {neuron.label}")
+            items = [link(neuron.label, NeuronSelection(neuron.label))]
+            chips(items, key=f"neuron_{model}_{neuron.label}", label=f"neuron {neuron.label}")
             if model != atlas.info.model:
                 st.caption(literal(f"of {model}"))
             elif neuron in names:
@@ -208,11 +200,10 @@ def _notes(
         return
     st.header(f"Notes on {total:,} neuron{'' if total == 1 else 's'}", anchor=False)
     items = [
-        link(f"{name} {count}", navigation.href(HERE, SavedSelection(tag=name)), current=name == selection.tag)
+        link(f"{name} {count}", SavedSelection(tag=name), current=name == selection.tag)
         for name, count in workspace.tags(model, among)[:_TAGS]
     ]
-    if items:
-        chips(items, key="tags", here=HERE, label="tags")
+    chips(items, key="tags", label="tags")
     notes = workspace.notes(selection.text, tag=tag, model=model, among=among, limit=SAVED_ROWS)
     names = stored.names(atlas, [note.neuron for note in notes])
     for note in notes:
@@ -224,9 +215,9 @@ def _notes(
 def _note(note: NeuronNote, collections: tuple[Collection, ...], name: str) -> None:
     with st.container(border=True):
         label = note.neuron.label
-        items = [link(label, navigation.href("neuron", NeuronSelection(label)))]
-        items += [link(tag, navigation.href(HERE, SavedSelection(tag=tag))) for tag in note.tags]
-        chips(items, key=f"note_{label}", here=HERE, label=f"note on {label}")
+        items = [link(label, NeuronSelection(label))]
+        items += [link(tag, SavedSelection(tag=tag)) for tag in note.tags]
+        chips(items, key=f"note_{label}", label=f"note on {label}")
         if name:
             st.caption(literal(f"named from its tokens and texts: {name}"))
         if note.text:
@@ -317,14 +308,11 @@ def _files(workspace: Workspace | None) -> None:
     """Export, and for whoever may write import."""
     with st.expander("Export and import"):
         if workspace is not None:
-            st.download_button(
+            download(
                 "Export everything as JSON",
-                data=lambda: to_text(export(workspace)).encode("ascii"),
-                file_name="neuron-atlas-workspace.json",
-                mime="application/json",
-                on_click="ignore",
+                lambda: to_text(export(workspace)).encode("ascii"),
+                "neuron-atlas-workspace.json",
                 key="saved_export",
-                icon=":material/download:",
             )
         if access.may_write():
             given = st.file_uploader("Import such a file", type="json", key="saved_import_file")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
@@ -12,6 +12,7 @@ from app.answers import search
 from app.answers.search import ORDERS, Result, Row, command, order_of, orders
 from app.charts import catalogue_charts, prompt_charts
 from app.gallery import CONCEPTS, TRIALS, WORDS
+from app.serving import resources
 from app.serving.access import has_model
 from app.state.selections import (
     MAX_RANK,
@@ -34,7 +35,6 @@ from app.ui.common import (
     footer,
     formulas,
     keep,
-    limits,
     open_catalogue,
     search_link,
     sync,
@@ -55,7 +55,6 @@ from db.records import Concept, ConceptNeuron, Hit, Token, TokenMatches
 if TYPE_CHECKING:
     from app.attribution.activated import ActivatedBy, ActivatedNeuron
 
-HERE = "search"
 _BYS = {"token": "a token", "concept": "a concept", "text": "a text"}
 
 
@@ -65,10 +64,9 @@ def draw() -> None:
         "Search neurons by token, concept or text",
         "Find the neurons whose value vector raises or lowers the logit of a token the most, or of the many tokens "
         "that a few words stand for; or those that a text activates far more than usual.",
-        HERE,
     )
     atlas = open_catalogue()
-    selection, notices = SearchSelection.read(navigation.params(), limits(atlas))
+    selection, notices = SearchSelection.read(navigation.params(), resources.limits(atlas))
     if selection.usual and atlas.texts is None:
         selection = replace(selection, usual=False)
         notices = [*notices, "No texts were read for this model, so which ends are usually active is not known."]
@@ -110,13 +108,13 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
     with right:
         choice("Look for", _BYS, str(by), key="search_by", changed=changed)
     with st.container(horizontal=True, vertical_alignment="bottom", key="search_filters"):
-        lists.kind_fields(HERE, selection, changed)
+        lists.kind_fields(selection, changed)
         names = {str(order): ORDERS[order].label for order in orders(selection, by)}
         sync("search_order", str(order_of(selection, by)))
         st.selectbox(
             "Ranked by", list(names), key="search_order", format_func=names.__getitem__, on_change=changed, width=170
         )
-        lists.layer_slider(HERE, selection, atlas, changed, width=220)
+        lists.layer_slider(selection, atlas, changed, width=220)
         _more_conditions(selection, by, atlas, changed)
         if by is By.CONCEPT and has_model():
             sync("search_exact", selection.exact)
@@ -129,38 +127,35 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
             )
 
 
+_CONDITIONS = ("head", "expert", "min_z", "max_rank", "reverse", "usual")
+"""Of the popover: fields of the selection, each with a widget of that name."""
+
+
 def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, changed: Callable[[], None]) -> None:
-    values = {"head": selection.head, "z": selection.min_z, "depth": selection.max_rank, "reverse": selection.reverse}
-    if atlas.texts is not None:
-        values["usual"] = selection.usual
-    if atlas.info.expert_count:
-        values["expert"] = selection.expert
+    values = {name: getattr(selection, name) for name in _CONDITIONS}
     for name, value in values.items():
         sync(f"search_{name}", value)
     count = sum(value is not None and value is not False for value in values.values())
-    label = "More conditions" + (f" · {count} set" if count else "")
-    with st.popover(label, help="Head, least z, depth, reversed order"):
+
+    def numbered(name: str, many: int, *, disabled: bool) -> None:
         st.selectbox(
-            "Head",
-            [None, *range(atlas.info.heads)],
-            key="search_head",
-            format_func=lambda head: "any" if head is None else f"head {head}",
-            disabled=selection.kind is NeuronKind.FFN,
+            name.capitalize(),
+            [None, *range(many)],
+            key=f"search_{name}",
+            format_func=lambda one: "any" if one is None else f"{name} {one}",
+            disabled=disabled,
             on_change=changed,
             width=130,
         )
+
+    label = "More conditions" + (f" · {count} set" if count else "")
+    with st.popover(label, help="Head, least z, depth, reversed order"):
+        numbered("head", atlas.info.heads, disabled=selection.kind is NeuronKind.FFN)
         if atlas.info.expert_count:
-            st.selectbox(
-                "Expert",
-                [None, *range(atlas.info.expert_count)],
-                key="search_expert",
-                format_func=lambda expert: "any" if expert is None else f"expert {expert}",
-                disabled=selection.kind is NeuronKind.ATTENTION or selection.head is not None,
-                on_change=changed,
-                width=130,
-            )
+            without = selection.kind is NeuronKind.ATTENTION or selection.head is not None
+            numbered("expert", atlas.info.expert_count, disabled=without)
         st.number_input(
-            "Least z", 0.0, MAX_Z, None, 0.5, key="search_z", placeholder="any", on_change=changed, width=150
+            "Least z", 0.0, MAX_Z, None, 0.5, key="search_min_z", placeholder="any", on_change=changed, width=150
         )
         st.number_input(
             "Among the first … tokens",
@@ -168,7 +163,7 @@ def _more_conditions(selection: SearchSelection, by: By, atlas: Catalogue, chang
             MAX_RANK,
             None,
             5,
-            key="search_depth",
+            key="search_max_rank",
             placeholder=f"all {atlas.info.depth}",
             disabled=by is By.CONCEPT and selection.exact,
             on_change=changed,
@@ -190,20 +185,18 @@ def _typed(selection: SearchSelection, by: By, atlas: Catalogue) -> SearchSelect
     if chosen is not by:
         passage = selection.passage or (text if chosen is By.TEXT else "")
         selection = replace(selection, by=chosen, tokens=None, passage=passage)
-    kinds = lists.chosen_kinds(HERE, atlas)
+    kinds = lists.chosen_kinds(atlas)
     best = orders(selection, by)[0]
     order = next(one for one in ORDERS if one == (state["search_order"] or best))
-    head = None if kinds["kind"] is NeuronKind.FFN else state["search_head"]
+    more: dict[str, Any] = {name: state.get(f"search_{name}") for name in _CONDITIONS}
+    more["head"] = None if kinds["kind"] is NeuronKind.FFN else more["head"]
+    if kinds["kind"] is NeuronKind.ATTENTION or more["head"] is not None:
+        more["expert"] = None
     return replace(
         selection,
         **kinds,
+        **more,
         order=None if order is best or chosen is not by else order,
-        head=head,
-        expert=None if kinds["kind"] is NeuronKind.ATTENTION or head is not None else state.get("search_expert"),
-        min_z=state["search_z"],
-        max_rank=state["search_depth"],
-        reverse=bool(state["search_reverse"]),
-        usual=bool(state.get("search_usual", False)),
         exact=bool(state.get("search_exact", selection.exact)) and chosen is By.CONCEPT,
         page=1,
     )
@@ -219,21 +212,20 @@ def _by_token(selection: SearchSelection, matches: TokenMatches | None, atlas: C
         tokens = [] if matches is None else list(matches.matched)
     if tokens:
         _token_chips(selection, tokens)
-        _hit_results(tokens, selection, atlas)
+        result = search.find_hits(atlas, tokens, selection)
+        _results(result, _hit_columns(result.page.rows, selection, atlas), selection, atlas)
     elif matches is None:
         _examples("Type one or more words, or start from one of these:")
     elif selection.tokens is not None:
         _examples("No token is left. Type a word, or start from one of these:")
     else:
         st.info(literal(matches.no_match()), icon=":material/content_cut:")
-        meant = [link(one, navigation.href(HERE, replace(selection, text=one, page=1))) for one in matches.suggestions]
-        if meant:
-            chips(meant, key="meant", here=HERE, label="other spellings")
+        meant = [link(one, replace(selection, text=one, page=1)) for one in matches.suggestions]
+        chips(meant, key="meant", label="other spellings")
         pieces = [chip(piece.display, search_link(piece.token_id)) for piece in matches.pieces[:24]]
-        concept = navigation.href(HERE, SearchSelection(selection.text, by=By.CONCEPT))
-        if pieces:
-            chips(pieces, key="pieces", here=HERE, label="pieces")
-        chips([link("Search it as a concept", concept)], key="instead", here=HERE, label="another search")
+        concept = navigation.href(SearchSelection(selection.text, by=By.CONCEPT))
+        chips(pieces, key="pieces", label="pieces")
+        chips([link("Search it as a concept", concept)], key="instead", label="another search")
 
 
 def _token_chips(selection: SearchSelection, tokens: list[Token]) -> None:
@@ -241,17 +233,17 @@ def _token_chips(selection: SearchSelection, tokens: list[Token]) -> None:
     items = [
         chip(
             token.display,
-            navigation.href(HERE, selection.with_tokens(i for i in ids if i != token.token_id)),
+            selection.with_tokens(i for i in ids if i != token.token_id),
             hint=f"token {token.token_id}; click to leave it out",
             removes=True,
         )
         for token in tokens
     ]
-    page = link(f"About “{tokens[0].display}” →", navigation.href("token", TokenSelection(ids[0])))
-    concept = link("Search as a concept →", navigation.href(HERE, selection.plus(() if selection.text else ids)))
+    page = link(f"About “{tokens[0].display}” →", TokenSelection(ids[0]))
+    concept = link("Search as a concept →", selection.plus(() if selection.text else ids))
     with st.container(horizontal=True, vertical_alignment="center"):
-        chips(items, key="tokens", here=HERE, label="tokens searched for", width="content")
-        chips([page, concept], key="about", here=HERE, label="more about the token", width="content")
+        chips(items, key="tokens", label="tokens searched for", width="content")
+        chips([page, concept], key="about", label="more about the token", width="content")
 
 
 def _passage_box(selection: SearchSelection) -> None:
@@ -260,7 +252,6 @@ def _passage_box(selection: SearchSelection) -> None:
         longest=MAX_TRIAL,
         placeholder="Paste a passage: which neurons does it activate far more than usual?",
         key="search_passage",
-        here=HERE,
         label="Text",
         button="Search",
         quiet=True,
@@ -273,8 +264,8 @@ def _passage_box(selection: SearchSelection) -> None:
 def _by_text(selection: SearchSelection, atlas: Catalogue) -> None:
     if not selection.passage:
         st.caption("Type or paste a text, or take one of these:")
-        links = [link(one, navigation.href(HERE, replace(selection, by=By.TEXT, passage=one))) for one in TRIALS]
-        chips(links, key="passages", here=HERE, label="texts to search by")
+        links = [link(one, replace(selection, by=By.TEXT, passage=one)) for one in TRIALS]
+        chips(links, key="passages", label="texts to search by")
         return
     answer = attempt(partial(search.find_activated, atlas, selection))
     if answer is None:
@@ -288,25 +279,27 @@ def _by_text(selection: SearchSelection, atlas: Catalogue) -> None:
     if one is not None:
         tokens = [token.display for token in found.tokens]
         frame = pd.DataFrame({"position": range(len(tokens)), "token": tokens, "activation": one.activations})
-        show(prompt_charts.activations(frame, "activation", "activation", one.neuron), HERE)
+        show(prompt_charts.activations(frame, "activation", "activation", one.neuron))
     _results(result, _activated_columns(found, rows, selection, atlas), selection, atlas)
 
 
 def _activated_columns(
     found: "ActivatedBy", rows: "Sequence[ActivatedNeuron]", selection: SearchSelection, atlas: Catalogue
-) -> "list[_Sortable[ActivatedNeuron]]":
+) -> "list[lists.ColumnOf[ActivatedNeuron]]":
     strongest = atlas.strongest_tokens([row.neuron for row in rows], 6)
 
     def peak(row: "ActivatedNeuron") -> tuple[Chip, ...]:
         hint = f"position {row.position}: show this neuron’s activations along the text"
-        to = navigation.href(HERE, replace(selection, shown=NeuronAt(row.neuron)))
+        to = navigation.href(replace(selection, shown=NeuronAt(row.neuron)))
         return (chip(found.tokens[row.position].display, to, hint=hint, note=signed(row.activation)),)
 
     return [
-        (lists.named(strongest, atlas), PageOrder.NEURON),
-        (lists.bar("z", rows, lambda row: row.z, signed, _ACTIVATED_Z), PageOrder.SCORE),
-        (lists.chips_of("most at", "token", peak, "the token of its peak, and its activation there"), None),
-        (lists.strongest_tokens(strongest, "raises there", "tokens", "the first tokens of that end"), PageOrder.SIGN),
+        lists.named(strongest, atlas, PageOrder.NEURON),
+        lists.bar("z", rows, lambda row: row.z, signed, _ACTIVATED_Z, order=PageOrder.SCORE),
+        lists.chips_of("most at", "token", peak, "the token of its peak, and its activation there"),
+        lists.strongest_tokens(
+            strongest, "raises there", "tokens", "the first tokens of that end", order=PageOrder.SIGN
+        ),
     ]
 
 
@@ -334,19 +327,12 @@ def _by_concept(selection: SearchSelection, atlas: Catalogue) -> None:
 
 def _examples(lead: str) -> None:
     st.caption(lead)
-    links = [link(words, navigation.href(HERE, SearchSelection(words, by=By.CONCEPT))) for words in CONCEPTS]
-    chips(links, key="concepts", here=HERE, label="concepts to search for")
-    links = [link(word, navigation.href(HERE, SearchSelection(word))) for word in WORDS]
-    chips(links, key="words", here=HERE, label="words to search for")
+    links = [link(words, SearchSelection(words, by=By.CONCEPT)) for words in CONCEPTS]
+    chips(links, key="concepts", label="concepts to search for")
+    chips((link(word, SearchSelection(word)) for word in WORDS), key="words", label="words to search for")
 
 
 # What was found: a sentence, a page of it as a table, where in the model its neurons are, and all of it as files.
-
-
-def _hit_results(tokens: Sequence[Token], selection: SearchSelection, atlas: Catalogue) -> None:
-    """The neurons that have one of the tokens at an end."""
-    result = search.find_hits(atlas, tokens, selection)
-    _results(result, _hit_columns(result.page.rows, selection, atlas), selection, atlas)
 
 
 def _concept_results(concept: Concept, selection: SearchSelection, atlas: Catalogue) -> None:
@@ -354,25 +340,21 @@ def _concept_results(concept: Concept, selection: SearchSelection, atlas: Catalo
     if selection.exact:
         result = attempt(partial(search.find_exactly, atlas, concept, selection))
         if result is None:
-            off = navigation.href(HERE, replace(selection, exact=False, page=1))
-            chips([link("Search the stored lists instead", off)], key="inexact", here=HERE, label="without the model")
+            off = navigation.href(replace(selection, exact=False, page=1))
+            chips([link("Search the stored lists instead", off)], key="inexact", label="without the model")
             return
     else:
         result = search.find_concept(atlas, concept, selection)
     _results(result, _end_columns(result.page.rows, selection, atlas), selection, atlas)
 
 
-_Sortable = tuple[lists.ColumnOf[Row], Order | PageOrder | None]
-"""A column, and the order that a click on its heading chooses."""
-
-
 def _results(
-    result: Result[Row], columns: Sequence[_Sortable[Row]], selection: SearchSelection, atlas: Catalogue
+    result: Result[Row], columns: Sequence[lists.ColumnOf[Row]], selection: SearchSelection, atlas: Catalogue
 ) -> None:
     page = result.page
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{literal(result.sentence)}**", width="content")
-        keep(HERE, selection, navigation.in_a_line(selection.text) or result.sentence, result.sentence, atlas)
+        keep(selection, navigation.in_a_line(selection.text) or result.sentence, result.sentence, atlas)
     if not page.total:
         st.info(
             f"No neuron has such a token among the {atlas.info.depth} strongest of an end. Widen the layers, allow "
@@ -391,15 +373,10 @@ def _results(
         st.caption(f"{page.first:,} to {last:,} of {page.total:,} {what}.{each} A row opens its neuron.")
         headed = _headed(columns, selection, result.by)
         lists.table(
-            page.rows,
-            headed,
-            lambda row: _opened(row.neuron, selection, result.by),
-            key="hits",
-            here=HERE,
-            label="found neurons",
+            page.rows, headed, lambda row: _opened(row.neuron, selection, result.by), key="hits", label="found neurons"
         )
         legend("ffn", "attention", "promotes", "suppresses")
-        lists.pager(page.number, page.pages, lambda at: navigation.href(HERE, replace(selection, page=at)), here=HERE)
+        lists.pager(page.number, page.pages, lambda at: navigation.href(replace(selection, page=at)))
     with right:
         title = "Found neurons by layer" if hits else f"The best {min(search.BEST, page.total)} by layer"
         name = "found_by_layer" if hits else "best_by_layer"
@@ -411,37 +388,29 @@ def _results(
 
 def _opened(neuron: Neuron, selection: SearchSelection, by: By) -> str:
     """The address that a row leads to; of a search by text the neuron is tried on the text."""
-    return navigation.href("neuron", NeuronSelection(neuron.label, trial=selection.passage if by is By.TEXT else ""))
+    return navigation.href(NeuronSelection(neuron.label, trial=selection.passage if by is By.TEXT else ""))
 
 
-def _headed(columns: Sequence[_Sortable[Row]], selection: SearchSelection, by: By) -> list[lists.ColumnOf[Row]]:
+def _headed(columns: Sequence[lists.ColumnOf[Row]], selection: SearchSelection, by: By) -> list[lists.ColumnOf[Row]]:
     """The columns with links in their headings: a click sorts, a second click reverses the order."""
-    possible, current = orders(selection, by), order_of(selection, by)
 
-    def heading(column: Column, order: Order | PageOrder | None) -> Column:
-        if order is None or order not in possible:
-            return column
-        here = order is current
-        best = None if order is possible[0] else order
-        to = replace(selection, order=best, reverse=here and not selection.reverse, page=1)
-        upwards = ORDERS[order].ascending != selection.reverse
-        state: Literal["ascending", "descending"] = "ascending" if upwards else "descending"
-        return replace(column, href=navigation.href(HERE, to), sorted=state if here else "")
+    def at(order: Order | PageOrder, reverse: bool) -> str:
+        best = order is orders(selection, by)[0]
+        return navigation.href(replace(selection, order=None if best else order, reverse=reverse, page=1))
 
-    return [(heading(column, order), cell) for (column, cell), order in columns]
+    return lists.sortable(columns, order_of(selection, by), selection.reverse, at)
 
 
-def _hit_columns(rows: Sequence[Hit], selection: SearchSelection, atlas: Catalogue) -> list[_Sortable[Hit]]:
+def _hit_columns(rows: Sequence[Hit], selection: SearchSelection, atlas: Catalogue) -> list[lists.ColumnOf[Hit]]:
     strongest = atlas.strongest_tokens([hit.neuron for hit in rows], 6)
-    by_logit = order_of(selection, By.TOKEN) is Order.LOGIT
     return [
-        (lists.named(strongest, atlas), PageOrder.NEURON),
-        (lists.token("▲ among the neuron’s highest logits, ▼ among its lowest"), PageOrder.SIGN),
-        (lists.text("rank", "number", lambda hit: f"{hit.rank}", lists.RANK_HINT), Order.RANK),
-        (lists.bar("logit", rows, lambda hit: hit.logit, signed, "of the value vector alone"), Order.LOGIT)
-        if by_logit
-        else (lists.bar("z-score", rows, lambda hit: hit.z, signed, lists.Z_HINT), Order.Z),
-        (lists.strongest_tokens(strongest), None),
+        lists.named(strongest, atlas, PageOrder.NEURON),
+        lists.token("▲ among the neuron’s highest logits, ▼ among its lowest", PageOrder.SIGN),
+        lists.text("rank", "number", lambda hit: f"{hit.rank}", lists.RANK_HINT, Order.RANK),
+        lists.bar("logit", rows, lambda hit: hit.logit, signed, "of the value vector alone", order=Order.LOGIT)
+        if order_of(selection, By.TOKEN) is Order.LOGIT
+        else lists.bar("z-score", rows, lambda hit: hit.z, signed, lists.Z_HINT, order=Order.Z),
+        lists.strongest_tokens(strongest),
     ]
 
 
@@ -451,15 +420,16 @@ _MEAN_Z = "Weighted mean of z over all of the concept’s tokens, whether stored
 
 def _end_columns(
     rows: Sequence[ConceptNeuron], selection: SearchSelection, atlas: Catalogue
-) -> list[_Sortable[ConceptNeuron]]:
+) -> list[lists.ColumnOf[ConceptNeuron]]:
     strongest = atlas.strongest_tokens([row.neuron for row in rows], 8)
     name, hint = ("mean z", _MEAN_Z) if selection.exact else ("score", _SCORE)
-    matched = Column("matched", "list", "the concept’s tokens among the stored ones of that end")
+    order = None if selection.exact else PageOrder.MATCHED
+    stored = "the concept’s tokens among the stored ones of that end"
     return [
-        (lists.named(strongest, atlas), PageOrder.NEURON),
-        (lists.bar(name, rows, lambda row: row.score, lambda value: f"{value:.2f}", hint), PageOrder.SCORE),
-        ((matched, _matched), PageOrder.MATCHED),
-        (lists.strongest_tokens(strongest, "strongest", "list", "its first tokens at that end"), None),
+        lists.named(strongest, atlas, PageOrder.NEURON),
+        lists.bar(name, rows, lambda row: row.score, "{:.2f}".format, hint, order=PageOrder.SCORE),
+        (Column("matched", "list", stored, order=order), _matched),
+        lists.strongest_tokens(strongest, "strongest", "list", "its first tokens at that end"),
     ]
 
 

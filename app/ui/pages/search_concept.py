@@ -19,7 +19,6 @@ from db.errors import AtlasError
 from db.records import Concept, Origin, WeightedToken
 from db.token_text import display, shorten
 
-HERE = "search"
 _SHOWN = 5
 _ORIGINS = {
     Origin.WORD: "the word itself",
@@ -28,6 +27,7 @@ _ORIGINS = {
     Origin.COMPANY: "at the ends of several of the neurons that cover the others best",
     Origin.CHOSEN: "added",
 }
+_NEAR = (Origin.NEIGHBOUR, Origin.COMPANY)
 
 
 def concept_tokens(concept: Concept, selection: SearchSelection, atlas: Catalogue) -> None:
@@ -36,53 +36,41 @@ def concept_tokens(concept: Concept, selection: SearchSelection, atlas: Catalogu
     near: list[Chip] = []
     avoided: list[Chip] = []
     for family in families(concept):
-        is_near = all(entry.origin in (Origin.NEIGHBOUR, Origin.COMPANY) for entry in family)
-        (avoided if family[0].weight <= 0 else near if is_near else own).append(_family(family, selection))
+        is_near = all(entry.origin in _NEAR for entry in family)
+        (avoided if family[0].weight <= 0 else near if is_near else own).append(_chip(family, selection))
     _unmatched(concept, selection)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="concept_box"):
         for name, items in (("own", own), ("near", near[:_SHOWN]), ("avoided", avoided)):
-            if items:
-                chips(items, key=f"concept_{name}", here=HERE, label=f"{name} tokens", width="content")
+            chips(items, key=f"concept_{name}", label=f"{name} tokens", width="content")
         _dropped(selection, atlas)
         if concept.tokens:
             _widening(concept, selection)
             with st.popover("All tokens"):
                 for family in families(concept):
-                    items = [_chip(entry, selection) for entry in family]
-                    chips(items, key=f"every_{family[0].token.token_id}", here=HERE, label=family[0].token.display)
+                    items = [_chip([entry], selection) for entry in family]
+                    chips(items, key=f"every_{family[0].token.token_id}", label=family[0].token.display)
         _add(selection, atlas)
         if concept.passed_over:
             named = ", ".join(f"“{shorten(display(one.encode()), 40)}”" for one in concept.passed_over)
             st.caption(literal(f"Passed over: {named}. In quotation marks a word counts."), width="content")
 
 
-def _family(family: Sequence[WeightedToken], selection: SearchSelection) -> Chip:
-    """One chip for all spellings and inflections of a word; a click leaves them out together."""
-    first = family[0]
-    if len(family) == 1:
-        return _chip(first, selection)
-    ids = [entry.token.token_id for entry in family]
-    spelt = " ".join(entry.token.display for entry in family)
+def _chip(family: Sequence[WeightedToken], selection: SearchSelection) -> Chip:
+    """One chip for a token, or for all spellings and inflections of a word: a click leaves them out together."""
+    first, ids = family[0], [entry.token.token_id for entry in family]
+    to, note = selection.less(ids[0]), signed(first.weight) if first.weight < 0 else f"{first.weight:.2f}"
+    hint = f"token {ids[0]}, {_ORIGINS[first.origin]}; click to leave it out"
+    if len(family) > 1:
+        to, note = selection.less_family(ids), f"×{len(family)}"
+        spelt = " ".join(entry.token.display for entry in family)
+        hint = f"{spelt}: {_ORIGINS[first.origin]}; click to leave all {len(family)} out"
     return chip(
         first.token.display,
-        navigation.href(HERE, selection.less_family(ids)),
+        to,
         tone="avoided" if first.weight <= 0 else "plain",
-        faint=first.origin in (Origin.NEIGHBOUR, Origin.COMPANY),
-        hint=f"{spelt}: {_ORIGINS[first.origin]}; click to leave all {len(family)} out",
-        note=f"×{len(family)}",
-        removes=True,
-    )
-
-
-def _chip(entry: WeightedToken, selection: SearchSelection) -> Chip:
-    token_id = entry.token.token_id
-    return chip(
-        entry.token.display,
-        navigation.href(HERE, selection.less(token_id)),
-        tone="avoided" if entry.weight <= 0 else "plain",
-        faint=entry.origin in (Origin.NEIGHBOUR, Origin.COMPANY),
-        hint=f"token {token_id}, {_ORIGINS[entry.origin]}; click to leave it out",
-        note=signed(entry.weight) if entry.weight < 0 else f"{entry.weight:.2f}",
+        faint=first.origin in _NEAR,
+        hint=hint,
+        note=note,
         removes=True,
     )
 
@@ -92,26 +80,20 @@ def _widening(concept: Concept, selection: SearchSelection) -> None:
         st.caption("This build holds no neighbours of tokens, so the words are not widened.", width="content")
         return
     words = "Widen by the tokens near them" if selection.narrow else "Only the words themselves"
-    to = navigation.href(HERE, replace(selection, narrow=not selection.narrow, page=1))
-    chips([link(words, to)], key="concept_widen", here=HERE, label="widening", width="content")
+    to = navigation.href(replace(selection, narrow=not selection.narrow, page=1))
+    chips([link(words, to)], key="concept_widen", label="widening", width="content")
 
 
 def _dropped(selection: SearchSelection, atlas: Catalogue) -> None:
     families, dropped = (atlas.tokens(ids).values() for ids in (selection.families, selection.dropped))
     items = [
-        chip(
-            one.display,
-            navigation.href(HERE, selection.again(one.token_id)),
-            faint=True,
-            note=note,
-            hint="left out; click to bring back",
-        )
+        chip(one.display, selection.again(one.token_id), faint=True, note=note, hint="left out; click to bring back")
         for note, tokens in (("＋ all", families), ("＋", dropped))
         for one in tokens
     ]
     if items:
         st.caption("left out:", width="content")
-        chips(items, key="concept_dropped", here=HERE, label="tokens left out", width="content")
+        chips(items, key="concept_dropped", label="tokens left out", width="content")
 
 
 def _unmatched(concept: Concept, selection: SearchSelection) -> None:
@@ -122,19 +104,16 @@ def _unmatched(concept: Concept, selection: SearchSelection) -> None:
         into = " It splits into" if word.pieces else ""
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             meant = [
-                link(f"Did you mean {one}?", navigation.href(HERE, replace(selection, text=text, page=1)))
+                link(f"Did you mean {one}?", replace(selection, text=text, page=1))
                 for one in word.suggestions
                 if (text := search.with_word(selection.text, word.text, one)) != selection.text
             ]
-            if meant:
-                chips(meant, key=f"meant_{number}", here=HERE, label="other spellings", width="content")
+            chips(meant, key=f"meant_{number}", label="other spellings", width="content")
             st.caption(literal(f"“{shown}” {word.why}{stands}.{into}"), width="content")
-            pieces = [
-                chip(one.display, navigation.href("token", TokenSelection(one.token_id))) for one in word.pieces[:24]
-            ]
+            pieces = [chip(one.display, TokenSelection(one.token_id)) for one in word.pieces[:24]]
             if pieces:
                 label = f"pieces of word {number + 1}"
-                chips(pieces, key=f"concept_pieces_{number}", here=HERE, label=label, width="content")
+                chips(pieces, key=f"concept_pieces_{number}", label=label, width="content")
 
 
 def _add(selection: SearchSelection, atlas: Catalogue) -> None:

@@ -23,7 +23,6 @@ from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import Head
 
-HERE = "start"
 _PREDICTIONS = 3
 _TOKENS = 7
 
@@ -32,7 +31,7 @@ def draw() -> None:
     """The page. Nothing on it waits for the model: the example's result is stored."""
     with st.container(horizontal=True, vertical_alignment="center", key="title"):
         st.title("Neuron Atlas", anchor=False, width="content")
-        controls(HERE)
+        controls()
     st.markdown(
         "A language model answers by adding up vectors, and each of its **neurons** adds one that raises some tokens "
         "and lowers others. This atlas holds both ends of every neuron, so that you can **search** them by token or "
@@ -59,30 +58,30 @@ def draw() -> None:
 def _prompt(prompts: Iterable[PromptSelection]) -> None:
     st.header("Explain a prompt", anchor=False)
     if access.takes_any_prompt():
-        typed = _field("prompt", PromptSelection(), "p", longest=MAX_PROMPT, placeholder=PROMPTS[0])
+        typed = _field(PromptSelection(), "p", longest=MAX_PROMPT, placeholder=PROMPTS[0])
         if typed.sent:
-            navigation.follow(navigation.href("prompt", PromptSelection(typed.sent)), HERE)
+            navigation.follow(navigation.href(PromptSelection(typed.sent)))
     elif not access.has_model():
         st.info("This server has no model, so it explains no new prompts." + " These are stored:" * bool(prompts))
     if prompts:
-        _links("prompt", ((one.prompt, one) for one in prompts), "prompts", "prompts to explain")
+        _links(((one.prompt, one) for one in prompts), "prompts", "prompts to explain")
 
 
 def _search() -> None:
     st.header("Search the neurons", anchor=False)
     words, more = "Token or concept", {"label": "Token or concept", "button": "Search"}
-    typed = _field("search", SearchSelection(), "q", longest=MAX_TEXT, placeholder=f"{words}: Paris", **more)
+    typed = _field(SearchSelection(), "q", longest=MAX_TEXT, placeholder=f"{words}: Paris", **more)
     if typed.sent:
-        navigation.follow(navigation.href("search", SearchSelection(typed.sent)), HERE)
+        navigation.follow(navigation.href(SearchSelection(typed.sent)))
     concepts = ((words, SearchSelection(words, by=By.CONCEPT)) for words in CONCEPTS)
-    _links("search", concepts, "concepts", "concepts to search for")
-    _links("search", ((word, SearchSelection(word)) for word in WORDS), "words", "words to search for")
+    _links(concepts, "concepts", "concepts to search for")
+    _links(((word, SearchSelection(word)) for word in WORDS), "words", "words to search for")
 
 
-def _field(page: str, empty: Selection, parameter: str, **more: Any) -> Typed:
+def _field(empty: Selection, parameter: str, **more: Any) -> Typed:
     """A field that leads to another page, with what was typed as its parameter."""
-    leads = {"href": navigation.href(page, empty), "parameter": parameter}
-    return prompt_box("", key=f"start_{page}", here=HERE, rows=1, quiet=True, leads=leads, **more)
+    leads = {"href": navigation.href(empty), "parameter": parameter}
+    return prompt_box("", key=f"start_{empty.page_name}", rows=1, quiet=True, leads=leads, **more)
 
 
 def _ways(atlas: Catalogue) -> None:
@@ -91,16 +90,15 @@ def _ways(atlas: Catalogue) -> None:
     if shown:
         st.header("Open one from the gallery", anchor=False)
         views = ((view.choice.title, view.selection) for view in shown)
-        _links("prompt", views, "gallery", "explanations of the gallery")
+        _links(views, "gallery", "explanations of the gallery")
     st.header("Look at a neuron", anchor=False)
     neurons = ((label, NeuronSelection(label)) for label in NEURONS)
-    _links("neuron", neurons, "neurons", "neurons to look at")
+    _links(neurons, "neurons", "neurons to look at")
     st.caption(literal(f"One of {atlas.info.neurons:,} in {atlas.info.model}; any other by its label."))
 
 
-def _links(page: str, items: Iterable[tuple[str, Selection]], key: str, label: str) -> None:
-    links = [link(words, navigation.href(page, selection)) for words, selection in items]
-    chips(links, key=key, here=HERE, label=label)
+def _links(items: Iterable[tuple[str, Selection]], key: str, label: str) -> None:
+    chips((link(words, selection) for words, selection in items), key=key, label=label)
 
 
 def _example(atlas: Catalogue) -> None:
@@ -109,7 +107,7 @@ def _example(atlas: Catalogue) -> None:
         if stored.answers_to(atlas, [QUESTION]):
             st.header("One prompt, explained", anchor=False)
             st.caption("The model is loaded when it is first asked, which takes a moment.")
-            _links("prompt", [(WALKTHROUGH_PROMPT, QUESTION)], "whole", "the example")
+            _links([(WALKTHROUGH_PROMPT, QUESTION)], "whole", "the example")
         return
     with st.container(border=True):
         st.header("One prompt, explained", anchor=False)
@@ -131,8 +129,7 @@ def _walk(found: Walkthrough) -> None:
     legend("promotes", "suppresses")
     if found.first.activation < 0 or found.carrying.activation < 0:
         st.caption("Where an activation is negative, a neuron raises the tokens that it otherwise suppresses.")
-    whole = link("See the whole explanation →", navigation.href("prompt", QUESTION))
-    chips([whole], key="whole", here=HERE, label="the whole explanation")
+    chips([link("See the whole explanation →", QUESTION)], key="whole", label="the whole explanation")
 
 
 def _answer(found: Walkthrough) -> None:
@@ -140,14 +137,14 @@ def _answer(found: Walkthrough) -> None:
     tokens = [
         chip(token.display, current=place == found.carrying.position) for place, token in enumerate(analysis.tokens)
     ]
-    chips(tokens, key="example", here=HERE, label="the example")
+    chips(tokens, key="example", label="the example")
     st.caption("The model continues with")
     chart = predictions(
         analysis.predictions[:_PREDICTIONS],
         analysis.target.token.id,
-        lambda token: navigation.href("prompt", PromptSelection(WALKTHROUGH_PROMPT, token)),
+        lambda token: navigation.href(PromptSelection(WALKTHROUGH_PROMPT, token)),
     )
-    show(chart, HERE, downloads=False)
+    show(chart, downloads=False)
 
 
 def _value_neurons(found: Walkthrough) -> None:
@@ -179,8 +176,8 @@ def _query_neuron(found: Walkthrough, query: Shown) -> None:
     st.markdown(literal(f"Read through head {head.label}, which it switched on, it says:"))
     place = Place(read=query.neuron, through=head)
     said = [chip(text, tone=query.end.value) for text in found.through[:_TOKENS]]
-    how = link("how →", navigation.href("prompt", PromptSelection(WALKTHROUGH_PROMPT, place=place)))
-    chips([*said, how], key="neuron_through", here=HERE, label="what it says through the head")
+    how = link("how →", PromptSelection(WALKTHROUGH_PROMPT, place=place))
+    chips([*said, how], key="neuron_through", label="what it says through the head")
 
 
 def _figures(one: Shown) -> str:
@@ -194,9 +191,9 @@ def _source(found: Walkthrough) -> str:
 
 def _neuron(one: Shown, key: str) -> None:
     """A link to the neuron, and the tokens that it raised here."""
-    opened = link(one.neuron.label, navigation.href("neuron", NeuronSelection(one.neuron.label, QUESTION)))
+    opened = link(one.neuron.label, NeuronSelection(one.neuron.label, QUESTION))
     raised: list[Chip] = [chip(text, tone=one.end.value) for text in one.raised[:_TOKENS]]
-    chips([opened, *raised], key=f"neuron_{key}", here=HERE, label=f"tokens that {one.neuron.label} raised")
+    chips([opened, *raised], key=f"neuron_{key}", label=f"tokens that {one.neuron.label} raised")
 
 
 if __name__ == "__main__":

@@ -6,40 +6,37 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.answers import steer as answers
+from app.answers import two_runs
 from app.gallery import PROMPTS
 from app.report import contents
+from app.serving import resources
 from app.serving.access import has_model
 from app.serving.settings import configuration
-from app.state.selections import MAX_CONTINUED, MAX_PROMPT, MAX_TEMPERATURE, CompareSelection, SteerSelection
+from app.state.selections import MAX_CONTINUED, MAX_TEMPERATURE, CompareSelection, SteerSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
     attempt,
+    filled,
     footer,
     keep,
-    limits,
     on_click,
     open_catalogue,
+    require_short,
     say_what_was_done,
     sync,
     title,
     without_model,
 )
-from app.ui.components import Chip, chips, link
+from app.ui.components import chips, download, link
 from app.ui.navigation import warn
-from app.words import literal, percent, signed
+from app.words import literal
 from db.catalogue.store import Catalogue
-from db.errors import AtlasError
 from db.neuron import MAX_AMOUNT, Intervention, labels, parse_interventions
-from db.token_text import shorten
 
 if TYPE_CHECKING:
     from app.attribution.intervene import Continuation, Steering
 
-HERE = "steer"
-_REFUSED = "steer_refused"
-"""Where the selection is kept beside which something was typed that could not be used."""
 _AMOUNTS = 8
 """Interventions whose numbers can be changed in a field of their own."""
 _ROWS = 10
@@ -47,9 +44,9 @@ _ROWS = 10
 
 def draw() -> None:
     """The page."""
-    title("Steer", "Zero, scale or clamp parts of the model: what it says then, and how it goes on.", HERE)
+    title("Steer", "Zero, scale or clamp parts of the model: what it says then, and how it goes on.")
     atlas = open_catalogue()
-    selection, notices = SteerSelection.read(navigation.params(), limits(atlas))
+    selection, notices = SteerSelection.read(navigation.params(), resources.limits(atlas))
     warn(notices)
     navigation.name_tab("Steer", " | ".join(filter(None, [selection.prompt, labels(selection.interventions)])))
     if has_model():
@@ -59,36 +56,32 @@ def draw() -> None:
         else:
             _examples(selection)
     else:
-        without_model(HERE)
+        without_model()
     footer(atlas)
 
 
 def _examples(selection: SteerSelection) -> None:
     st.caption("Type a prompt, or start from one of these:")
-    links = [link(prompt, navigation.href(HERE, replace(selection, prompt=prompt))) for prompt in PROMPTS[:6]]
-    chips(links, key="prompts", here=HERE, label="prompts to try")
+    links = [link(prompt, replace(selection, prompt=prompt)) for prompt in PROMPTS[:6]]
+    chips(links, key="prompts", label="prompts to try")
 
 
 def _form(selection: SteerSelection) -> None:
     """The prompt, what is changed, and how the text is continued. A new prompt forgets its target and position."""
-    if st.session_state.get(_REFUSED) != selection:  # else what was typed stays
-        sync("steer_prompt", selection.prompt)
-        sync("steer_do", labels(selection.interventions).replace(",", ", "))
-        for name in ("tokens", "temperature", "top_p", "seed"):
-            sync(f"steer_{name}", getattr(selection, name))
+    sampling = ("tokens", "temperature", "top_p", "seed")
 
     def submitted() -> None:
         state = st.session_state
         prompt = state["steer_prompt"] or ""
-        state[_REFUSED] = selection
-        if len(prompt) > MAX_PROMPT:
-            raise AtlasError(f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are read. Shorten it.")
+        require_short(prompt)
         found = parse_interventions(state["steer_do"] or "")
-        state[_REFUSED] = None
         moved = selection if prompt == selection.prompt else replace(selection, target=None, position=None)
-        numbers = {name: state[f"steer_{name}"] for name in ("tokens", "temperature", "top_p", "seed")}
+        numbers = {name: state[f"steer_{name}"] for name in sampling}
         navigation.show(replace(moved, prompt=prompt, interventions=found, **numbers))
 
+    changes = labels(selection.interventions).replace(",", ", ")
+    values = {"prompt": selection.prompt, "do": changes} | {name: getattr(selection, name) for name in sampling}
+    send = filled("steer", selection, values, submitted)
     with st.form("steer_form", border=False):
         st.text_area("Prompt", key="steer_prompt", height=80, placeholder="The capital of France is")
         st.text_input(
@@ -110,19 +103,19 @@ def _form(selection: SteerSelection) -> None:
             st.number_input("Top-p", 0.01, 1.0, step=0.05, key="steer_top_p", help=hint, width=150)
             hint = "with a temperature: the same seed draws the same text"
             st.number_input("Seed", 0, 999_999_999, step=1, key="steer_seed", help=hint, width=150)
-        st.form_submit_button("Steer", type="primary", on_click=partial(on_click, submitted, "steer"))
+        st.form_submit_button("Steer", type="primary", on_click=send)
     say_what_was_done(key="steer")
 
 
 def _steered(selection: SteerSelection, atlas: Catalogue) -> None:
     _amounts(selection)
-    found = attempt(partial(answers.steering, atlas, selection))
+    found = attempt(partial(two_runs.steering, atlas, selection))
     if found is None:
         return
-    said = answers.sentence(found, selection)
+    said = two_runs.steered_sentence(found, selection)
     st.markdown(f"**{literal(said)}**")
     changes = labels(selection.interventions).replace(",", ", ")
-    keep(HERE, selection, " with ".join(filter(None, [navigation.in_a_line(selection.prompt), changes])), said, atlas)
+    keep(selection, " with ".join(filter(None, [navigation.in_a_line(selection.prompt), changes])), said, atlas)
     for notice in found.notices:
         st.caption(f":material/info: {literal(notice)}")
     if selection.interventions:
@@ -138,17 +131,11 @@ def _amounts(selection: SteerSelection) -> None:
     if not selection.interventions:
         return
     items = [
-        Chip(
-            one.label,
-            "link",
-            href=navigation.href(HERE, selection.without(one)),
-            hint=f"{one.words}: take it back",
-            removes=True,
-        )
+        link(one.label, selection.without(one), hint=f"{one.words}: take it back", removes=True)
         for one in selection.interventions
     ]
     st.caption("Changed at every position of the prompt and of what is written; a click takes a change back.")
-    chips(items, key="changes", here=HERE, label="interventions")
+    chips(items, key="changes", label="interventions")
     with st.container(horizontal=True, key="steer_amounts"):
         for one in selection.interventions[:_AMOUNTS]:
             _amount(one, selection)
@@ -184,33 +171,17 @@ def _suggestions(selection: SteerSelection, atlas: Catalogue) -> None:
         ("without its 10 strongest FFN neurons", "ffn:10=0"),
         ("with half of the last layer’s attention", f"L{atlas.info.layers - 1}.attention=0.5"),
     )
-    links = [
-        link(words, navigation.href(HERE, replace(selection, interventions=parse_interventions(text))))
-        for words, text in wanted
-    ]
-    chips(links, key="suggestions", here=HERE, label="what to change")
+    links = [link(words, replace(selection, interventions=parse_interventions(text))) for words, text in wanted]
+    chips(links, key="suggestions", label="what to change")
 
 
 def _predictions(found: "Steering", selection: SteerSelection) -> None:
     st.header("What comes next: before and after", anchor=False)
-    rows = found.predictions[:_ROWS]
-    lists.table(
-        rows,
-        [
-            lists.text("next token", "name", lambda one: shorten(one.token.display, 28), "a click follows this token"),
-            lists.bar(
-                "Δ probability",
-                rows,
-                lambda one: one.probability,
-                lambda change: f"{signed(100 * change, 1)} %",
-                "after minus before",
-            ),
-            lists.text("before → after", "number", lambda one: f"{percent(one.first)} → {percent(one.second)}"),
-        ],
-        lambda one: navigation.href(HERE, replace(selection, target=one.token.id)),
-        key="changed",
-        here=HERE,
-        label="predictions before and after",
+    lists.changed_predictions(
+        found.predictions[:_ROWS],
+        ("before", "after"),
+        lambda one: replace(selection, target=one.token.id),
+        "a click follows this token",
     )
 
 
@@ -224,7 +195,7 @@ def _text(text: str) -> str:
 
 def _continued(selection: SteerSelection, atlas: Catalogue) -> "tuple[Continuation, ...] | None":
     st.header("How the text goes on", anchor=False)
-    st.caption(answers.drawing(selection))
+    st.caption(two_runs.drawing(selection))
     slots = []
     names = ("As it is", "With the changes") if selection.interventions else ("As it is",)
     for column, name in zip(st.columns(len(names), gap="large"), names, strict=True):
@@ -232,11 +203,11 @@ def _continued(selection: SteerSelection, atlas: Catalogue) -> "tuple[Continuati
             st.markdown(f"**{name}**")
             slots.append(st.empty())
 
-    def show(texts: answers.Texts) -> None:
+    def show(texts: two_runs.Texts) -> None:
         for slot, text in zip(slots, texts, strict=True):
             slot.markdown(f"… {_text(text)}")
 
-    written = attempt(lambda watch: answers.continuations(atlas, selection, show, watch))
+    written = attempt(lambda watch: two_runs.continuations(atlas, selection, show, watch))
     if written is not None:
         show(tuple(one.text for one in written))
         ended = [name for name, one in zip(names, written, strict=True) if one.ended]
@@ -250,23 +221,16 @@ def _further(
 ) -> None:
     """The report, and where else to go with the same prompt."""
     zeroed = tuple(one.part for one in selection.interventions if not one.amount and not one.clamped)
-    items = [link("Explain the prompt →", navigation.href("prompt", selection.question))]
+    items = [link("Explain the prompt →", selection.question)]
     if zeroed:
-        compared = navigation.href("compare", CompareSelection.of(selection.question, zeroed))
+        compared = navigation.href(CompareSelection.of(selection.question, zeroed))
         items.append(link("Compare without what is zeroed →", compared))
     with st.container(horizontal=True, vertical_alignment="center", key="tools"):
         if written is not None:
             whole = replace(found, continuations=written)
-            st.download_button(
-                "Report",
-                data=partial(contents.steered_html, whole, selection, atlas.info, st.context.url or ""),
-                file_name="atlas-steered.html",
-                mime="text/html",
-                on_click="ignore",
-                key="steer_report",
-                icon=":material/download:",
-            )
-        chips(items, key="further", here=HERE, label="the same prompt elsewhere", width="content")
+            make = partial(contents.steered_html, whole, selection, atlas.info, st.context.url or "")
+            download("Report", make, "atlas-steered.html", key="steer_report")
+        chips(items, key="further", label="the same prompt elsewhere", width="content")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ import streamlit as st
 from app.answers import search
 from app.charts import catalogue_charts
 from app.gallery import WORDS
+from app.serving import resources
 from app.state.selections import SearchSelection, TokenSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
-from app.ui.common import data_table, folded, footer, limits, open_catalogue, sync, title
+from app.ui.common import data_table, folded, footer, open_catalogue, sync, title
 from app.ui.components import chip, chips, link
 from app.ui.components.charts import show
 from app.ui.navigation import warn
@@ -18,14 +19,13 @@ from db.neuron import Sign
 from db.records import Token
 from db.token_text import shorten
 
-HERE = "token"
 _ROWS = 15
 
 
 def draw() -> None:
     """The page."""
     atlas = open_catalogue()
-    selection, notices = TokenSelection.read(navigation.params(), limits(atlas))
+    selection, notices = TokenSelection.read(navigation.params(), resources.limits(atlas))
     token = None if selection.token is None else atlas.token(selection.token)
     pieces: tuple[Token, ...] = ()
     if selection.text:
@@ -35,18 +35,17 @@ def draw() -> None:
         else:
             notices, pieces = [*notices, matches.no_match()], matches.pieces[:24]
     if token is None:
-        title("Token", "One row of the unembedding: what is near it, and which neurons raise and lower it.", HERE)
+        title("Token", "One row of the unembedding: what is near it, and which neurons raise and lower it.")
     else:
-        title(f"Token {shorten(token.display, 40)}", _figures(token, atlas), HERE)
+        title(f"Token {shorten(token.display, 40)}", _figures(token, atlas))
         navigation.name_tab("", f"Token {token.display}")
     warn(notices)
     if token is None:
         _field(selection)
         if pieces:
-            chips([chip(one.display, _page(one)) for one in pieces], key="pieces", here=HERE, label="pieces")
+            chips([chip(one.display, _page(one)) for one in pieces], key="pieces", label="pieces")
         st.caption("Type a token, or look at one of these:")
-        links = [link(word, navigation.href(HERE, TokenSelection(text=word))) for word in WORDS]
-        chips(links, key="examples", here=HERE, label="tokens to look at")
+        chips((link(word, TokenSelection(text=word)) for word in WORDS), key="examples", label="tokens to look at")
     else:
         _token(token, selection, atlas)
     footer(atlas)
@@ -84,14 +83,14 @@ def _token(token: Token, selection: TokenSelection, atlas: Catalogue) -> None:
     with right:
         concept = SearchSelection().plus([token.token_id])
         items = [
-            link("Search its neurons", navigation.href("search", SearchSelection(tokens=(token.token_id,)))),
-            link("Search it as a concept", navigation.href("search", concept)),
+            link("Search its neurons", SearchSelection(tokens=(token.token_id,))),
+            link("Search it as a concept", concept),
             *(
                 chip(one.display, _page(one), hint=f"token {one.token_id}: another spelling")
                 for one in search.other_spellings(atlas, token)
             ),
         ]
-        chips(items, key="paths", here=HERE, label="searches and other spellings")
+        chips(items, key="paths", label="searches and other spellings")
     _neighbours(token, atlas)
     for column, sign in zip(st.columns(2, gap="medium"), Sign, strict=True):
         with column:
@@ -114,8 +113,7 @@ def _neighbours(token: Token, atlas: Catalogue) -> None:
         chip(one.token.display, _page(one.token), hint=f"cosine {one.cosine:.3f}", note=f"{one.cosine:.2f}")
         for one in atlas.neighbours(token.token_id)
     ]
-    if items:
-        chips(items, key="neighbours", here=HERE, label="tokens near it")
+    chips(items, key="neighbours", label="tokens near it")
     st.caption(
         "By the cosine of their rows in the unembedding, after what all rows have in common is subtracted. Tokens that "
         "are near everything are ranked lower, so the order is not quite that of the cosines. This token is near "
@@ -150,16 +148,14 @@ def _neurons(token: Token, sign: Sign, atlas: Catalogue) -> None:
         ],
         lambda hit: lists.neuron_link(hit.neuron),
         key=f"neurons_{sign}",
-        here=HERE,
         label=f"neurons that {sign.value}",
     )
     if total > len(hits):
-        more = link(f"All {total:,} →", navigation.href("search", selection))
-        chips([more], key=f"more_{sign}", here=HERE, label=f"all that {sign.value}")
+        chips([link(f"All {total:,} →", selection)], key=f"more_{sign}", label=f"all that {sign.value}")
 
 
 def _page(token: Token) -> str:
-    return navigation.href(HERE, TokenSelection(token.token_id))
+    return navigation.href(TokenSelection(token.token_id))
 
 
 if __name__ == "__main__":
