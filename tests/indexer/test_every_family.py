@@ -140,6 +140,25 @@ def test_a_catalogue_holds_what_reaches_the_logits(tmp_path: Path):
             assert card.top[0].logit == pytest.approx(float(logits[:300].max()), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "label", "tensor", "place", "factor"),
+    [
+        ("gpt_oss", "L2.E3.F7", "mlp.experts.down_proj", (3, 7), 1.0),
+        ("granitemoeshared", "L2.F7", "shared_mlp.output_linear.weight", (slice(None), 7), 0.6 / 1.7),
+    ],
+)
+def test_a_catalogue_holds_experts_as_their_files_keep_them(name, label, tensor, place, factor, tmp_path):
+    """Transposed, or beside the other experts' module; the files alone are the oracle."""
+    checkpoint = families.language_model(name).checkpoint
+    tensors = {key: one.double() for key, one in load_file(checkpoint.folder / "model.safetensors").items()}
+    head = tensors.get("lm_head.weight", tensors["model.embed_tokens.weight"]) * tensors["model.norm.weight"]
+    logits = head @ tensors[f"model.layers.2.{tensor}"][place] * factor
+    with Catalogue.open(build(checkpoint, tmp_path / name, depth=5).path) as catalogue:
+        card = catalogue.neuron(Neuron.parse(label))
+    assert [one.token.token_id for one in card.top] == logits[:300].topk(5).indices.tolist()
+    assert card.top[0].logit == pytest.approx(float(logits[:300].max()), abs=1e-5)
+
+
 @pytest.mark.parametrize("name", ["deepseek_v2", "deepseek_v3"])
 def test_keys_that_are_read_through_a_compressed_copy(name):
     """Readings of tokens, and a head's keys mapped back, by the model's own modules."""
