@@ -344,9 +344,9 @@ def steered(title: str, asked: SteerSelection, atlas: Catalogue) -> View:
 
 
 def _prompts(title: str, asked: ManySelection, atlas: Catalogue) -> View:
-    return View(
-        "many", title, (asked.ready or asked.text, "Its lists are on the page."), address=shared(asked, atlas.info)
-    )
+    other = asked.other_ready or asked.other
+    sets = (asked.ready or asked.text, f"Against: {other}") if other else (asked.ready or asked.text,)
+    return View("many", title, (*sets, "Its lists are on the page."), address=shared(asked, atlas.info))
 
 
 _SAVED = (PromptSelection, CompareSelection, SearchSelection, NeuronSelection, ManySelection, SteerSelection)

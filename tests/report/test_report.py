@@ -533,7 +533,7 @@ def kept(small_page, tmp_path, atlas, analysis):
             SearchSelection("river, sea", by=By.CONCEPT),
             NeuronSelection("L1.F3"),
             NeuronSelection("L99.F3"),
-            ManySelection("The sea\nThe hill"),
+            ManySelection("The sea\nThe hill", other="A road"),
             SteerSelection(PROMPT, interventions=parse_interventions("L1.F3=2")),
             Dreams("L1.F3"),
         ):
@@ -556,6 +556,7 @@ def test_a_collections_report_has_all_its_kinds(kept, atlas):
     assert elements.count("svg") == 2 * 2 + 2 * 1 + 2 * 2
     assert not {"script", "img", "b", "link"} & set(elements)
     assert "Rivers <b>& seas" in seen.text
+    assert "Against: A road" in seen.text
     ids = [attributes["id"] for _, attributes in seen.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     for kind in views.KINDS.values():
