@@ -58,7 +58,7 @@ _STATE = "state.safetensors"
 _SHARE_NAME = re.compile(r"share-(\d+)-of-(\d+)")
 _TRIAL_TOKENS = 512
 _PROCESS_BYTES = 620e6  # Python, torch and transformers
-_FILE_BYTES_A_NEURON = 1800
+_FILE_BYTES_A_NEURON = 2000
 _TEMPORARIES = 10  # tensors of the size of one layer's activations in a batch
 
 
