@@ -355,7 +355,11 @@ class Tokens(Reader):
         whole = [text for text in words if text[0].isspace()] or words  # “regation” is a piece of words
         for text in map(str.strip, whole):
             found.setdefault(text.lower(), text)
-        likest = sorted(found, key=lambda other: -SequenceMatcher(None, bare, other).ratio())
+
+        def unlike(other: str) -> tuple[bool, float]:  # letters that changed places are the likeliest slip
+            return sorted(other) != sorted(bare), -SequenceMatcher(None, bare, other).ratio()
+
+        likest = sorted(found, key=unlike)
         return tuple(found[other] for other in likest[:_SUGGESTED])
 
     def token(self, token_id: int) -> Token:

@@ -133,12 +133,12 @@ def tokens_beginning(word: str) -> Statement:
 
 
 def tokens_spelt_like(word: str, edits: int) -> Statement:
-    """Columns: TOKEN_COLUMNS; those that some single edits make a word, given in lower case, whatever their case and
-    spaces.
+    """Columns: TOKEN_COLUMNS; those that some edits of single letters, or of two that changed places, make a word, given in
+    lower case, whatever their case and spaces.
     """
     bare = func.lower(func.trim(token.c.text))
     as_long = func.length(bare).between(len(word) - edits, len(word) + edits)
-    near = func.levenshtein(bare, word) <= edits
+    near = func.damerau_levenshtein(bare, word) <= edits
     return select(*TOKEN_COLUMNS).where(token.c.special == 0, as_long, near).order_by(token.c.token_id)
 
 

@@ -162,13 +162,16 @@ def test_quotation_marks_keep_words_together(marks: str) -> None:
 
 
 def edits(one: str, other: str) -> int:
-    """Single letters that have to be put in, taken out or replaced, written out from the definition."""
+    """Single letters that have to be put in, taken out, replaced or swapped with the next, written out from the
+    definition.
+    """
     if not one or not other:
         return len(one) + len(other)
-    return min(edits(one[1:], other) + 1, edits(one, other[1:]) + 1, edits(one[1:], other[1:]) + (one[0] != other[0]))
+    least = min(edits(one[1:], other) + 1, edits(one, other[1:]) + 1, edits(one[1:], other[1:]) + (one[0] != other[0]))
+    return min(least, edits(one[2:], other[2:]) + 1) if one[1:2] + one[0] == other[:2] else least
 
 
-@pytest.mark.parametrize("typed", ["Pariss", "pyton", "PYTHOM", "cod", "codee", "parq", "nothing", "w", "x"])
+@pytest.mark.parametrize("typed", ["Pariss", "pyton", "PYTHOM", "Pyhton", "cdoe", "cod", "codee", "parq", "nothing", "w", "x"])
 def test_suggestions_are_the_words_a_few_edits_away(catalogue: Catalogue, typed: str) -> None:
     most = 1 if len(typed) < 5 else 2
     texts = {data.decode(errors="replace").lower() for data in TOKENS}
@@ -184,6 +187,7 @@ def test_a_typo_is_told_wherever_it_is_typed(catalogue: Catalogue) -> None:
     (told,) = catalogue.concept("Pariss, code").suggestions
     assert (told.word, told.meant) == ("Pariss", ("Paris",))
     assert catalogue.resolve("Paris").suggestions == ()
+    assert catalogue.spelt_like("cdoe")[0] == "code"
 
 
 def test_families_are_spellings_and_inflections(catalogue: Catalogue) -> None:
