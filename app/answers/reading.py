@@ -89,9 +89,9 @@ class Reading:
         return ", ".join(f"{signed(value)} {name}" for name, value in parts.items())
 
 
-def in_words(analysis: Analysis) -> tuple[str, ...]:
+def in_words(analysis: Analysis, *, coming: bool = False) -> tuple[str, ...]:
     """The sentences above the lists; see `measured.in_words`."""
-    return measured.in_words(analysis, nats, percent)
+    return measured.in_words(analysis, nats, percent, coming=coming)
 
 
 def reading_of(analysis: Analysis) -> Reading:

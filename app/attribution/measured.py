@@ -323,6 +323,8 @@ def in_words(
     analysis: Analysis,
     nats: Callable[[float], str] = "{:+.3f}".format,
     percent: Callable[[float], str] = "{:.1%}".format,
+    *,
+    coming: bool = False,
 ) -> tuple[str, ...]:
     """What the model says and how sure it is, which head brought what from where, which neurons did most, and what the
     ten strongest hold together. A score is never called more than a score.
@@ -331,11 +333,12 @@ def in_words(
         analysis: with its contrast, where there is one; with or without measured effects.
         nats: how a score or an effect is written.
         percent: how a probability is.
+        coming: what is not measured is being measured.
     """
     found = (
         _says(analysis, percent),
         _head_in_words(analysis, nats),
-        _neurons_in_words(analysis, nats),
+        _neurons_in_words(analysis, nats, coming),
         _together_in_words(analysis, nats),
     )
     return tuple(filter(None, found))
@@ -386,7 +389,7 @@ def _head_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
     return f"As measured, head {label} did most, {nats(effect)} nats (by score {nats(score)}{brought})."
 
 
-def _neurons_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
+def _neurons_in_words(analysis: Analysis, nats: Callable[[float], str], coming: bool) -> str:
     contrast = analysis.contrast
     if contrast is None:
         listed = (*analysis.ffn_value_neurons, *analysis.attention_value_neurons)
@@ -400,7 +403,7 @@ def _neurons_in_words(analysis: Analysis, nats: Callable[[float], str]) -> str:
 
     if not measured:
         best = _and([named(one) for one in sorted(listed, key=lambda one: -one.score)[:_NAMED] if one.score > 0])
-        end = "what they do to the answer is not measured"
+        end = f"what they do to the answer is {'being' if coming else 'not'} measured"
         return f"By score, these neurons come first: {best}, in nats; {end}." if best else ""
     helping = [one for one in sorted(measured, key=lambda one: -(one.effect or 0.0))[:_NAMED] if (one.effect or 0) > 0]
     if not helping:

@@ -85,6 +85,7 @@ def test_the_page_shows_scores_first_and_a_column_for_what_comes(small_page, atl
     assert "sorted" not in heading
     assert column(app, "neurons_ffn", "score (nats)")[0]["sorted"] == "descending"
     assert isinstance(effects.unmeasured(atlas, ASKED, explain.analysis(atlas, ASKED)), effects.Job)
+    assert any("to the answer is being measured" in one.value for one in app.markdown)
 
 
 @pytest.mark.parametrize("show", [Show.RAISED, Show.LOWERED])

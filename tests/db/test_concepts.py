@@ -171,7 +171,9 @@ def edits(one: str, other: str) -> int:
     return min(least, edits(one[2:], other[2:]) + 1) if one[1:2] + one[0] == other[:2] else least
 
 
-@pytest.mark.parametrize("typed", ["Pariss", "pyton", "PYTHOM", "Pyhton", "cdoe", "cod", "codee", "parq", "nothing", "w", "x"])
+@pytest.mark.parametrize(
+    "typed", ["Pariss", "pyton", "PYTHOM", "Pyhton", "cdoe", "cod", "codee", "parq", "nothing", "w", "x"]
+)
 def test_suggestions_are_the_words_a_few_edits_away(catalogue: Catalogue, typed: str) -> None:
     most = 1 if len(typed) < 5 else 2
     texts = {data.decode(errors="replace").lower() for data in TOKENS}

@@ -373,9 +373,10 @@ def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue)
     if selection.place.layer is not None:
         where_you_are(analysis, selection)
         looked_into(reading, selection, atlas)
+    missing = effects.unmeasured(atlas, selection, analysis)
     with st.container(key="in_words"):
-        st.markdown(literal(" ".join(in_words(analysis))))
-    neurons(reading, selection, atlas)
+        st.markdown(literal(" ".join(in_words(analysis, coming=isinstance(missing, effects.Job)))))
+    neurons(reading, selection, atlas, missing)
     _tables_switch(selection)
     section(
         "Where: what heads moved, and from where", Section.FLOW, selection, partial(flow, reading, selection, atlas)

@@ -34,10 +34,11 @@ _POLL_SECONDS, _WAIT_SECONDS = 0.5, 1.5
 """How soon it is asked again whether what is being measured is there, and how long each question waits for that."""
 
 
-def neurons(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None:
-    """One of the three lists, and what was asked about a neuron in it."""
+def neurons(
+    reading: Reading, selection: PromptSelection, atlas: Catalogue, missing: "effects.Job | str | None"
+) -> None:
+    """One of the three lists, and what was asked about a neuron in it; `missing` of the measured effects."""
     place = selection.place
-    missing = effects.unmeasured(atlas, selection, reading.analysis)
     measurable = not isinstance(missing, str) and place.show is not Show.QUERY
     with st.container(horizontal=True, vertical_alignment="center", key="neurons"):
         words = "Why: what switched them on" if place.show is Show.QUERY else "What: neurons"
