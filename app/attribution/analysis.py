@@ -184,7 +184,7 @@ def measured(
         analysis: of it.
         report: told what is being done.
         count: None is `settings.measure`.
-        lists: which of `LISTS` and `CONTRAST_LISTS`, of each the first two at least or none.
+        lists: names from `LISTS` and `CONTRAST_LISTS`; of each, none or at least the two that raised.
     """
     count = run.settings.measure if count is None else count
     if not count:
