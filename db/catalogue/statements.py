@@ -133,8 +133,9 @@ def tokens_beginning(word: str) -> Statement:
 
 
 def tokens_spelt_like(word: str, edits: int) -> Statement:
-    """Columns: TOKEN_COLUMNS; those that some edits of single letters, or of two that changed places, make a word, given in
-    lower case, whatever their case and spaces.
+    """Columns: TOKEN_COLUMNS; those that some edits of single letters, or of two that changed places, make a word.
+
+    The word is given in lower case; the tokens' own case and spaces do not count.
     """
     bare = func.lower(func.trim(token.c.text))
     as_long = func.length(bare).between(len(word) - edits, len(word) + edits)
