@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from db import settings
 from db.errors import AtlasError
@@ -248,3 +249,17 @@ def page_out(tensor: Tensor) -> None:
     size = (tensor.data_ptr() + tensor.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
     if madvise is not None and size > 0 and tensor.is_contiguous():
         madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), _PAGE_OUT)
+
+
+class Watched(TorchFunctionMode):
+    """Within it, `look` is called before each operation on tensors of this thread; what it raises ends the work there.
+    What computes for long need not say so, whoever wrote it. A pass back is one operation.
+    """
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__()
+        self._look = look
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._look()
+        return func(*args, **(kwargs or {}))

@@ -40,13 +40,14 @@ from db.records import Build, short_identity
 if TYPE_CHECKING:
     from app.attribution import run as prompt_run
     from app.attribution.run import PromptRun, Ranges
-    from indexer import checkpoint, language_model
+    from indexer import checkpoint, device, language_model
     from indexer.checkpoint import Checkpoint
     from indexer.device import Placement
     from indexer.language_model import LanguageModel
 else:
     prompt_run = lazy_import("app.attribution.run")
-    checkpoint, language_model = lazy_import("indexer.checkpoint"), lazy_import("indexer.language_model")
+    checkpoint, device = lazy_import("indexer.checkpoint"), lazy_import("indexer.device")
+    language_model = lazy_import("indexer.language_model")
 
 _ADDED = re.compile(r"-[0-9a-f]{8,64}$")
 """What the name of a checkpoint's folder has more than the checkpoint's, where another has that; see `home_of`."""
@@ -397,7 +398,13 @@ def _shop() -> Workshop:
     room = {kind: ceil(share * settings.keep_results) for kind, share in _ROOM.items()}
     for kind in ("row", "figures"):
         room[kind] = max(room[kind], 2 * settings.max_prompts)
-    return Workshop(room, waiting=settings.max_waiting, limit=settings.max_seconds, on_end=_log_end)
+    return Workshop(
+        room,
+        waiting=settings.max_waiting,
+        limit=settings.max_seconds,
+        on_end=_log_end,
+        watched=lambda look: device.Watched(look),
+    )
 
 
 def _log_end(ended: Finished) -> None:

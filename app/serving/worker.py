@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -139,6 +139,8 @@ class Piece:
         started: when its turn came.
         left: when one of those who waited last left.
         not_counted: seconds that it spent on what serves all.
+        serving_all: whether it does such a thing now.
+        looked: when it was last seen whether it may go on.
         askers: how many wait for it.
         owners: whose page last asked for it.
         aside: whether nobody waits for it: it goes on while others ask for other things, which come first.
@@ -153,6 +155,8 @@ class Piece:
     started: float | None = None
     left: float = 0.0
     not_counted: float = 0.0
+    serving_all: bool = False
+    looked: float = 0.0
     askers: int = 0
     owners: set[Hashable] = field(default_factory=set)
     aside: bool = False
@@ -161,10 +165,11 @@ class Piece:
     result: Any = None
     error: BaseException | None = None
 
-    def work(self, report: Report) -> None:
+    def work(self, report: Report, watched: Callable[[], AbstractContextManager[object]]) -> None:
         """Do it, and keep what it makes or raises for whoever waits."""
         try:
-            self.result = self.make(report)
+            with watched():
+                self.result = self.make(report)
         except BaseException as raised:
             self.error = raised
         self.make = _nothing  # it may hold what should not be kept
@@ -204,6 +209,7 @@ Result = TypeVar("Result")
 _LOOK_SECONDS = 0.05
 _QUIET_SECONDS = 0.25
 """Work shorter than this is not worth a word."""
+_CHECK_SECONDS = 0.2
 _GRACE_SECONDS = 5.0
 """A page that is drawn anew asks again within this time."""
 
@@ -214,10 +220,12 @@ class Workshop:
     Args:
         room: how many results are kept, by the kind of work.
         waiting: more unfinished pieces than this are refused.
-        limit: a piece may take so many seconds; checked whenever it says what it is doing.
+        limit: a piece may take so many seconds.
         patience: who has waited so many seconds for a turn gives up.
         grace: what nobody has waited for during so many seconds is dropped.
         on_end: told of each piece that ended, on the workshop's thread.
+        watched: around each piece; is handed what to call as often as may be, and what that raises ends the piece. A
+            piece that is not watched is stopped where it says what it is doing.
         clock: the time in seconds.
     """
 
@@ -230,13 +238,14 @@ class Workshop:
         patience: float = 1800,
         grace: float = _GRACE_SECONDS,
         on_end: Callable[[Finished], None] = lambda _: None,
+        watched: Callable[[Callable[[], None]], AbstractContextManager[object]] = lambda _: nullcontext(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._made: dict[str, LRUCache[Hashable, Piece]] = {kind: LRUCache(size) for kind, size in room.items()}
         self._unfinished: dict[Hashable, Piece] = {}
         self._turns: Turns[Piece] = Turns()
         self._waiting, self._limit, self._patience, self._grace = waiting, limit, patience, grace
-        self._on_end, self._clock = on_end, clock
+        self._on_end, self._watched, self._clock = on_end, watched, clock
         self._lock = threading.Lock()
         self._here = threading.local()
         self._running: Piece | None = None
@@ -298,13 +307,20 @@ class Workshop:
     @contextmanager
     def untimed(self) -> Iterator[None]:
         """Around what a piece of work does for all, such as loading the model: it does not count against its time."""
-        started = self._clock()
+        started, piece = self._clock(), self._now
+        around = piece.serving_all
+        piece.serving_all = True
         try:
             yield
         finally:
-            piece: Piece | None = getattr(self._here, "piece", None)
-            if piece is not None:
+            piece.serving_all = around
+            if not around:
                 piece.not_counted += self._clock() - started
+
+    @property
+    def _now(self) -> Piece:
+        """What this thread works on; one that counts for nothing where it is not the workshop's."""
+        return getattr(self._here, "piece", None) or Piece("", None, _nothing, 0.0)
 
     def _ask(
         self, kind: str, key: Hashable, make: Callable[[Report], Any], asker: Asker, *, aside: bool = False
@@ -377,7 +393,7 @@ class Workshop:
                 return False
             around, self._running, piece.started = self._running, piece, self._clock()
         self._here.piece = piece
-        piece.work(lambda stage: self._report(piece, stage))
+        piece.work(lambda stage: self._report(piece, stage), lambda: self._watched(self._check))
         self._here.piece = around
         with self._lock:
             self._running = around
@@ -392,19 +408,32 @@ class Workshop:
         return True
 
     def _report(self, piece: Piece, stage: str) -> None:
-        """Note what is being done, and stop it where it is deserted or has taken too long."""
+        """Note what is being done; what others wait for comes between the steps of what nobody waits for."""
         with self._lock:
             piece.stage = stage
-            if self._is_deserted(piece):
-                del self._unfinished[piece.kind, piece.key]  # whoever asks from now on gets a new one
-                raise LeftError
-            if piece.seconds(self._clock()) > self._limit:
-                raise RefusedError(
-                    Reason.TIME,
-                    f"This was stopped after {self._limit:g} seconds, the longest that this server allows. Ask for "
-                    "fewer neurons or a shorter prompt.",
-                )
+            self._require_going_on(piece)
         while piece.aside:
             with self.untimed():
                 if not self._work(lambda other: not other.aside):
                     break
+
+    def _check(self) -> None:
+        """Between two stages, of what is being done on this thread."""
+        piece, now = self._now, self._clock()
+        if not piece.serving_all and now - piece.looked > _CHECK_SECONDS:
+            piece.looked = now
+            with self._lock:
+                self._require_going_on(piece)
+
+    def _require_going_on(self, piece: Piece) -> None:
+        """Stop what is deserted or has taken too long."""
+        if self._is_deserted(piece):
+            if self._unfinished.get((piece.kind, piece.key)) is piece:
+                del self._unfinished[piece.kind, piece.key]  # whoever asks from now on gets a new one
+            raise LeftError
+        if piece.seconds(self._clock()) > self._limit:
+            raise RefusedError(
+                Reason.TIME,
+                f"This was stopped after {self._limit:g} seconds, the longest that this server allows. Ask for "
+                "fewer neurons or a shorter prompt.",
+            )

@@ -23,6 +23,7 @@ from app.serving.settings import configuration
 from app.serving.worker import Reason, RefusedError, Workshop
 from app.state.selections import PromptSelection
 from db.errors import AtlasError
+from db.neuron import Part
 from indexer.build import build
 from indexer.language_model import LanguageModel
 from tests import models
@@ -182,6 +183,21 @@ def test_work_over_its_time_ends_with_a_sentence(monkeypatch, small_page):
     app = small_page("prompt", p=PROMPT, k="5")
     assert "stopped after 60 seconds" in texts(app)
     assert not app.error
+
+
+@pytest.mark.parametrize(("name", "what"), [("flow", 40), ("lens", None), ("effects", 5), ("within", "L1")])
+def test_a_drill_down_over_its_time_ends_in_its_midst(name, what, monkeypatch, small_folders):
+    """None of them says what it is doing: they are looked at whenever they compute."""
+    set_to(monkeypatch, catalogue=str(small_folders[1]), models=str(small_folders[0]))
+    atlas, question = resources.catalogue(), PromptSelection(PROMPT, top=5)
+    explain.analysis(atlas, question)
+    seconds, shop = itertools.count(), resources._shop()
+    monkeypatch.setattr(shop, "_clock", lambda: next(seconds))
+    monkeypatch.setattr(shop, "_limit", 20)
+    monkeypatch.setattr(shop, "_patience", 1e9)
+    what = Part.parse(what) if isinstance(what, str) else what
+    ask = partial(explain.detail, atlas, question, name, what)
+    assert refusal(ask).reason is Reason.TIME
 
 
 def test_one_of_many_prompts_that_takes_too_long_does_not_stop_the_others(monkeypatch, small_page):

@@ -4,9 +4,10 @@ Time is a clock that the test moves; threads meet at events.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -425,6 +426,91 @@ def test_waiting_and_what_serves_all_do_not_count_against_the_time():
         assert answer.result() == "made"
         ended = bench.ended[-1]
         assert (ended.outcome, ended.waited, ended.seconds) == ("done", 30.0, 9.0)
+
+
+def watched_bench(**settings: Any) -> tuple[AbstractContextManager[Bench], list[Callable[[], None]]]:
+    """A bench whose pieces can be looked at, by what the list holds."""
+    looks: list[Callable[[], None]] = []
+
+    @contextmanager
+    def watched(look: Callable[[], None]) -> Iterator[None]:
+        looks.append(look)
+        yield
+
+    return a_bench(watched=watched, **settings), looks
+
+
+def test_work_that_says_nothing_is_stopped_where_it_is_looked_at():
+    made, looks = watched_bench(limit=10)
+    with made as bench:
+
+        def make(_report: Report) -> str:
+            with bench.shop.untimed():
+                bench.clock.now += 60
+                looks[-1]()  # what serves all goes on
+            for _ in range(4):
+                bench.clock.now += 3
+                looks[-1]()
+            return "made"
+
+        with pytest.raises(RefusedError, match="stopped after 10 seconds"):
+            bench.visitor("a").ask("x", make).result()
+        assert bench.ended[-1].seconds == 12
+
+
+def test_work_that_says_nothing_is_stopped_when_all_have_left():
+    made, looks = watched_bench()
+    with made as bench:
+        at_work, go, looked = threading.Event(), threading.Event(), []
+
+        def make(_report: Report) -> str:
+            at_work.set()
+            assert go.wait(SOON)
+            for _ in range(2):
+                looks[-1]()
+                looked.append(1)
+            return "made"
+
+        left = bench.visitor("a").ask("x", make)
+        assert at_work.wait(SOON)
+        left.go()
+        bench.clock.now += 100
+        newcomer = bench.visitor("b").ask("y")
+        go.set()
+        assert newcomer.result() == "Y"
+        assert looked == []
+        assert bench.ended[0].outcome == "left"
+
+
+def test_of_what_comes_in_between_its_own_time_is_looked_at():
+    """Work aside, which does another's piece at its next stage, has no less time for it."""
+    made, looks = watched_bench(limit=10)
+    with made as bench:
+
+        def other(_report: Report) -> str:
+            bench.clock.now += 9
+            looks[0]()
+            looks[1]()
+            return "other"
+
+        asked = []
+
+        def aside(report: Report) -> str:
+            bench.clock.now += 4
+            asked.append(bench.threads.submit(bench.shop.result, "kind", "y", other, None, Asker("b")))
+            while not bench.shop._turns._lines:
+                time.sleep(0.001)
+            report("A stage …")
+            bench.clock.now += 4
+            bench.shop.begun("kind", "x", aside, Asker("a"))  # its page is still there
+            looks[0]()
+            return "made"
+
+        piece = bench.shop.begun("kind", "x", aside, Asker("a"))
+        assert piece.finished.wait(SOON)
+        assert asked[0].result(SOON) == "other"
+        assert piece.outcome() == "made"
+        assert [one.seconds for one in bench.ended] == [9, 8]
 
 
 def test_only_so_many_results_are_kept():
