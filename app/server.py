@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Mount, Route
 from streamlit.starlette import App
 
-from app.answers import stored
+from app.answers import http, stored
 from app.serving import logs
 from app.serving.api import api
 from app.serving.frontend import Asset, Assets, SecurityHeaders, of_folder, with_preloads
@@ -72,7 +72,7 @@ app = App(
     routes=[
         Route(f"{_ROOT}/health", health(stored.workspace)),
         Route(_API, _to_api),
-        Mount(_API, api()),
+        Mount(_API, api(http.router())),
     ],
     middleware=[Middleware(SecurityHeaders, api=_API, index=_INDEX), Middleware(Assets, assets=_assets())],
     lifespan=_running,

@@ -20,6 +20,7 @@ from app.attribution.results import (
     QueryNeuron,
     Seconds,
     ValueNeuron,
+    Within,
     to_json,
 )
 from app.gallery import WALKTHROUGH_PROMPT
@@ -210,6 +211,17 @@ def found_within(
     return _asked(atlas, question, ("within", part, kind, lowered), find, watch)
 
 
+def within(atlas: Catalogue, question: PromptSelection, part: Part) -> Within:
+    """The part's neurons by kind: those that raised and those that lowered the target, or favoured either token."""
+    signs = ("raising", "lowering") if question.distractor is None else ("favouring", "opposing")
+    found = {
+        f"{kind}_{sign}": found_within(atlas, question, part, kind, lowered=sign is signs[1])
+        for kind in part.kinds
+        for sign in signs
+    }
+    return Within(part, found)
+
+
 def activations(
     atlas: Catalogue, text: PromptSelection, neuron: Neuron, watch: Report | None = None
 ) -> tuple[tuple[str, ...], Activations]:
@@ -250,7 +262,7 @@ def suggested_title(selection: PromptSelection, analysis: Analysis) -> str:
 def draft(title: str, selection: PromptSelection, analysis: Analysis, atlas: Catalogue) -> AnalysisEntry:
     """The view as it is kept: the analysis, and what was looked at in it."""
     details = drilldowns.kept(
-        _looked_at(selection.place, analysis),
+        looked_at(selection.place, analysis),
         partial(detail, atlas, selection),
         lambda name, error: logs.event("not_kept", question=name, reason=type(error).__name__),
     )
@@ -266,7 +278,7 @@ def draft(title: str, selection: PromptSelection, analysis: Analysis, atlas: Cat
     )
 
 
-def _looked_at(place: Place, analysis: Analysis) -> Iterator[tuple[str, Hashable]]:
+def looked_at(place: Place, analysis: Analysis) -> Iterator[tuple[str, Hashable]]:
     """The steps that the page shows at a place, and what each is about."""
     yield "flow", None
     if place.map is Map.LENS:

@@ -197,7 +197,7 @@ def _one(options: Namespace, model: "LanguageModel", asked: drilldowns.Asked, lo
     analysis = replace(analysis, seconds=replace(analysis.seconds, load=loaded))
     if options.effects == measured.ALL:
         _measure_all(run)
-    details = drilldowns.answers_json(run, asked, ranges)
+    details = drilldowns.answers_json(asked, lambda row, what: row.compute(run, what, ranges))
     if wanted:
         means = None if others is None else measured.Means.over(_runs(model, others, settings))
         sets = [ablation.resolve(run, parts) for parts in wanted]

@@ -346,15 +346,15 @@ def asked_for(options: Mapping[str, Any]) -> Asked:
     return found
 
 
-def answers_json(run: "PromptRun", asked: Asked, ranges: "Ranges | None") -> dict[str, Any]:
-    """What was asked for, by the keys of the shell's JSON.
+def answers_json(asked: Asked, ask: Callable[[DrillDown, Any], Any]) -> dict[str, Any]:
+    """What was asked for, by the keys of the shell's JSON; `ask` yields the result of a row, given what it is about.
 
     Raises:
         AtlasError: there is no such head, neuron, part or position.
     """
     found: dict[str, Any] = {}
     for row, about in asked:
-        answers = [to_json(row.compute(run, what, ranges)) for what in about]
+        answers = [to_json(ask(row, what)) for what in about]
         earlier = found.get(row.key, [{}] * len(answers))
         joined = [one | other for one, other in zip(earlier, answers, strict=True)]
         found[row.key] = joined if row.many else joined[0]

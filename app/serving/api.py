@@ -6,7 +6,7 @@ Parameters, their bounds and the schemas of the answers are made from the questi
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, is_dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -234,7 +234,7 @@ async def answered(request: Request, name: str, asked: Parameters, label: str | 
         further = _further(request, found, question)
         return written(found, headers | ({"Link": further} if further else {}))
 
-    return await _told(name, answer)
+    return await told(name, answer)
 
 
 async def listed(request: Request, name: str, model: str | None) -> Response:
@@ -247,7 +247,7 @@ async def listed(request: Request, name: str, model: str | None) -> Response:
             return Response(None, 304, {**_CACHED, "ETag": tag})
         return written(found, {"ETag": tag})
 
-    return await _told("list", answer)
+    return await told("list", answer)
 
 
 def _question(question: type[Question], asked: Parameters, label: str | None) -> Question:
@@ -256,12 +256,14 @@ def _question(question: type[Question], asked: Parameters, label: str | None) ->
     return question(**{one.field: tuple(given[one.name]) if one.several else given[one.name] for one in known})
 
 
-async def _told(name: str, answer: Callable[[], Response]) -> Response:
-    """The answer, made in a thread; one line of the log says which question it was, and nothing of what was typed."""
+async def told(name: str, answer: Callable[[], Response], pool: Pool = _POOL) -> Response:
+    """The answer, made in a thread of the pool; one line of the log says which question it was, and nothing of what was
+    typed.
+    """
     started = time.perf_counter()
     status = 500
     try:
-        response = await _POOL.run(answer)
+        response = await pool.run(answer)
         status = response.status_code
         return response
     except AtlasError as error:
@@ -338,10 +340,10 @@ def _code() -> str:
 # The API as an ASGI application, to be mounted at ``/api``.
 
 _ABOUT = (
-    "What the neurons of a language model promote and suppress, read-only. Every answer is the JSON that "
-    "`python -m db … --json` prints, of the current build of a catalogue. Answers carry an ETag: send it back in "
-    "If-None-Match, and an unchanged answer is 304. Where a page is full, the header Link names the next one. No model "
-    "runs here: a prompt is explained, and searched by what it activates, with `python -m app.attribution … --json`."
+    "What the neurons of a language model promote and suppress, and what they did on a prompt; read-only. What a "
+    "catalogue answers is the JSON that `python -m db … --json` prints, of its current build. It carries an ETag: send "
+    "that back in If-None-Match, and an unchanged answer is 304. Where a page is full, the header Link names the next "
+    "one. What asks the model takes the address of its page, and answers as `python -m app.attribution … --json`."
 )
 _PROBLEMS = {
     400: "The query cannot be read.",
@@ -359,8 +361,8 @@ Label = Annotated[
 ]
 
 
-def api() -> FastAPI:
-    """A new application. It reads the settings once and the catalogues at each request."""
+def api(*more: APIRouter) -> FastAPI:
+    """A new application, with more routes below /v1. It reads the settings once and the catalogues at each request."""
     app = FastAPI(
         title="Neuron Atlas",
         version="1",
@@ -370,7 +372,8 @@ def api() -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.include_router(_router())
+    for router in (_router(), *more):
+        app.include_router(router, prefix="/v1", dependencies=[Depends(readable)])
     app.add_api_route("/", page, include_in_schema=False)
     handle_problems(app)
     origins = configuration().cors_origins
@@ -386,7 +389,7 @@ def api() -> FastAPI:
 
 
 def _router() -> APIRouter:
-    router = APIRouter(prefix="/v1", dependencies=[Depends(readable)])
+    router = APIRouter()
     _add(router, "models", _of_builds("models"), "The models and their current builds.")
     _add(router, "builds", _of_builds("builds"), "All builds, and which are current.")
     for name, question in QUESTIONS.items():
@@ -397,19 +400,32 @@ def _router() -> APIRouter:
 
 
 def _add(router: APIRouter, name: str, ask: Callable[..., Any], about: str, more: str = "") -> None:
-    """A route that yields JSON of a shape, or a problem."""
+    """A route that answers from the catalogue, and says when an answer is unchanged."""
+    unchanged: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names is still the answer."}}
+    add_route(router, name, ask, about, ANSWERS[name], more=more, responses=unchanged)
+
+
+def add_route(
+    router: APIRouter,
+    name: str,
+    ask: Callable[..., Any],
+    about: str,
+    shape: Any,
+    *,
+    problems: Mapping[int, str] | None = None,
+    more: str = "",
+    responses: Mapping[int | str, dict[str, Any]] | None = None,
+) -> None:
+    """A route that yields JSON of a shape, or a problem; of these there may be more than any route has."""
     problem = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-    responses: dict[int | str, dict[str, Any]] = {
-        200: {"model": ANSWERS[name], "description": about},
-        304: {"description": "What If-None-Match names is still the answer."},
-        **{status: {"description": text, **problem} for status, text in _PROBLEMS.items()},
-    }
-    responses[503]["model"] = Problem  # named once as a model, so that the document holds its schema
+    found: dict[int | str, dict[str, Any]] = {200: {"model": shape, "description": about}, **(responses or {})}
+    found |= {status: {"description": text, **problem} for status, text in (_PROBLEMS | dict(problems or {})).items()}
+    found[503]["model"] = Problem  # named once as a model, so that the document holds its schema
     router.add_api_route(
         f"/{name}{more}",
         ask,
         operation_id=name,
-        responses=responses,
+        responses=found,
         response_class=Response,
         summary=about,
     )
@@ -443,6 +459,8 @@ def _of_neuron(name: str, parameters: type[Parameters]) -> Callable[..., Any]:
 # The page at ``/api/``, for people: made from the OpenAPI document; nothing of it comes from elsewhere.
 
 _SHARED = "model"
+LEADING = "x-leading"
+"""Marks, in a parameter's schema, what a question is about though it need not be given by this name."""
 _KINDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif;
@@ -489,7 +507,7 @@ def _about(root: str, path: str, question: dict[str, Any], choices: dict[str, li
         example = next(iter(one["schema"].get("examples", [])), None)
         if one["in"] == "path":
             address = address.replace("{" + one["name"] + "}", quote(str(example)))
-        elif one.get("required"):
+        elif one.get("required") or LEADING in one["schema"]:
             query[one["name"]] = example
     example = f"{root}{address}" + (f"?{urlencode(query, quote_via=quote)}" if query else "")
     head = "<tr><th>parameter</th><th>holds</th><th>meaning</th></tr>"

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.serving.resources import catalogue_root
+from app.serving.worker import Reason, RefusedError
 from db.errors import AtlasError, NotFoundError
 from db.token_text import display, shorten
 
@@ -26,6 +27,7 @@ _WRITTEN = {
     "label": "no neuron label: write L28.F29 (layer, index) or L21.H19.N7 (layer, head, dimension)",
     "layers": "no range of layers: write 20-29, or 7",
 }
+_REFUSED = {Reason.MODE: 403, Reason.LIMIT: 422, Reason.BUSY: 503, Reason.TIME: 503}
 _LOG = logging.getLogger(__name__)
 
 
@@ -68,6 +70,8 @@ def status_of(error: AtlasError) -> int:
         return 400
     if isinstance(error, NotFoundError):
         return 404
+    if isinstance(error, RefusedError):
+        return _REFUSED[error.reason]
     # An error that the database caused is about the file, not about the question.
     return 503 if isinstance(error, UnavailableError) or isinstance(error.__cause__, DBAPIError) else 422
 

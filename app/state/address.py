@@ -322,8 +322,8 @@ def nested(state: "type[State]") -> Any:
 class Reader:
     """The parameters of an address, and a notice for each that is unusable."""
 
-    def __init__(self, params: Mapping[str, str], limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, params: Mapping[str, str], limits: Limits, outcome: str = "was left out") -> None:
+        self.limits, self.outcome = limits, outcome
         self.notices: list[str] = []
         self._params = params
         form = params.get(FORM, "1")
@@ -350,7 +350,7 @@ class Reader:
     def refuse(self, name: str, reason: str) -> None:
         """Note that a parameter was left out."""
         given = shorten(display(self._params[name][:200].encode("utf-8", "replace")), 40)
-        self.notices.append(f"In the address, {name}={given} was left out: {reason}.")
+        self.notices.append(f"In the address, {name}={given} {self.outcome}: {reason}.")
 
 
 class State:
@@ -417,18 +417,17 @@ class Selection(State):
     """Of its page."""
 
     @classmethod
-    def read(cls, params: Mapping[str, str], limits: Limits | None = None) -> tuple[Self, list[str]]:
-        """The selection that the parameters stand for, and a notice for each that could not be used."""
-        reader = Reader(params, limits or Limits())
-        return cls.read_from(reader), [*reader.notices, *left_out(params, cls._names())]
+    def read(
+        cls, params: Mapping[str, str], limits: Limits | None = None, outcome: str = "was left out"
+    ) -> tuple[Self, list[str]]:
+        """The selection that the parameters stand for, and a notice of the outcome for each that could not be used."""
+        reader = Reader(params, limits or Limits(), outcome)
+        return cls.read_from(reader), [*reader.notices, *left_out(params, cls._names(), outcome)]
 
 
-def left_out(params: Mapping[str, str], known: Collection[str] = ()) -> list[str]:
-    """A notice that names the parameters that nobody reads, where there are any.
-
-    Args:
-        params: of the address.
-        known: those that the page reads; beside them, what every page reads, and what Streamlit does.
+def left_out(params: Mapping[str, str], known: Collection[str] = (), outcome: str = "was left out") -> list[str]:
+    """A notice that names the parameters that nobody reads, where there are any, and what became of them: neither the
+    page, by the `known` ones, nor every page, nor Streamlit.
     """
     if _NUMBER.fullmatch(params.get(FORM, "1")) and int(params.get(FORM, "1")) > VERSION:
         return []  # a newer version's, which is said anyway
@@ -437,7 +436,7 @@ def left_out(params: Mapping[str, str], known: Collection[str] = ()) -> list[str
         return []
     shown = ", ".join(shorten(display(name[:80].encode("utf-8", "replace")), 30) for name in names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [f"In the address, {shown}{more} was left out: this page has no parameter of that name."]
+    return [f"In the address, {shown}{more} {outcome}: this page has no parameter of that name."]
 
 
 # Long texts in an address: as they are while short, else compressed, so that the address can still be pasted.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.readmes import CHECKOUT, ROOMS
 
-MOST_FILES = 158
+MOST_FILES = 159
 """Of Python. The aim is 125."""
-MOST_LINES = 47_793
+MOST_LINES = 48_056
 """Of Python, JavaScript, CSS and HTML. The aim is 24,000."""
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 70

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.answers import http
 from app.serving.api import api
 from db.__main__ import main
 
 
 def client() -> TestClient:
     """A client of a new application, which answers what it did not foresee with 500 as a server does."""
-    return TestClient(api(), raise_server_exceptions=False)
+    return TestClient(api(http.router()), raise_server_exceptions=False)
 
 
 def shell(capsys: pytest.CaptureFixture[str], root: Path, *arguments: str) -> str:

@@ -10,12 +10,15 @@ import streamlit as st
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
+from app.answers import http
 from app.serving.api import api
 from tests.serving.api_client import client
 
 pytestmark = pytest.mark.fuzz
 PATHS = [
+    "/v1/activated",
     "/v1/builds",
+    "/v1/compare",
     "/v1/concept",
     "/v1/excerpts",
     "/v1/group",
@@ -24,8 +27,10 @@ PATHS = [
     "/v1/named",
     "/v1/neuron/{label}",
     "/v1/overview",
+    "/v1/prompt",
     "/v1/search",
     "/v1/similar/{label}",
+    "/v1/steer",
     "/v1/texts/{label}",
     "/v1/token",
 ]
@@ -35,7 +40,7 @@ PATHS = [
 def document(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The document of an application that answers from the toy catalogue."""
     monkeypatch.setenv("ATLAS_CATALOGUE", str(toy_root))
-    yield schemathesis.openapi.from_asgi("/openapi.json", api())
+    yield schemathesis.openapi.from_asgi("/openapi.json", api(http.router()))
     st.cache_resource.clear()
 
 
@@ -61,9 +66,10 @@ def test_the_document(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATLAS_CATALOGUE", str(toy_root))
     found = client().get("/openapi.json").json()
     assert sorted(found["paths"]) == PATHS
-    for methods in found["paths"].values():
+    for path, methods in found["paths"].items():
         assert list(methods) == ["get"]
-        assert set(methods["get"]["responses"]) == {"200", "304", "400", "404", "422", "503"}
+        of_model = path.removeprefix("/v1/") in http.PAGES
+        assert set(methods["get"]["responses"]) == {"200", "403" if of_model else "304", "400", "404", "422", "503"}
         for parameter in methods["get"]["parameters"]:
             assert parameter["description"], parameter["name"]
     assert "http" not in str(found["paths"])

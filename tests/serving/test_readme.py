@@ -9,7 +9,7 @@ import streamlit as st
 from starlette.testclient import TestClient
 
 from tests.readmes import READMES
-from tests.serving.api_client import client
+from tests.serving.api_client import client, problem
 
 REQUESTS = [
     match[1]
@@ -22,6 +22,7 @@ REQUESTS = [
 @pytest.fixture
 def demo(demo_catalogue_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setenv("ATLAS_CATALOGUE", str(demo_catalogue_dir))
+    monkeypatch.setenv("ATLAS_WORKSPACE", "off")
     yield client()
     st.cache_resource.clear()
 
@@ -33,5 +34,8 @@ def test_there_are_some():
 @pytest.mark.parametrize("request_path", REQUESTS)
 def test_a_request_is_answered(demo, request_path):
     answer = demo.get(request_path)
+    if request_path.startswith("/v1/activated"):  # the tests' catalogue has no texts
+        assert "Gather them" in problem(answer, 404)
+        return
     assert answer.status_code == 200, answer.text
     assert answer.json()
