@@ -252,11 +252,16 @@ def suggested_title(selection: PromptSelection, analysis: Analysis) -> str:
     """A title to start from: the prompt and what is explained, in display form where it cannot be written."""
     text = "".join(one if one.isprintable() else " " for one in selection.prompt)
     words = " ".join(text.split()) or "A prompt"
-    end = f" →{analysis.target.token.display.replace('␣', ' ')}"
+    end = f" →{_in_title(analysis.target.token)}"
     if analysis.contrast is not None:
-        end += f", not{analysis.contrast.distractor.token.display.replace('␣', ' ')}"
+        end += f", not{_in_title(analysis.contrast.distractor.token)}"
     room = MAX_TITLE - len(end)
     return (words if len(words) <= room else words[: room - 1] + "…") + end[:MAX_TITLE]
+
+
+def _in_title(token: PromptToken) -> str:
+    """As it follows a word; of spaces alone, so that they are seen."""
+    return token.display.replace("␣", " ") if token.display.strip("␣") else f" {token.display}"
 
 
 def draft(title: str, selection: PromptSelection, analysis: Analysis, atlas: Catalogue) -> AnalysisEntry:

@@ -119,9 +119,8 @@ def measured(found: "Comparison") -> str:
     if len(found.zeroed) == 1:
         (only,) = found.zeroed
         return f"{text} Scored: {only.part.label} {nats(only.score)} nats."
-    listed = ", ".join(f"{each.part.label} {nats(each.score)}" for each in found.zeroed[:_LISTED])
-    more = f" and {len(found.zeroed) - _LISTED} more" if len(found.zeroed) > _LISTED else ""
-    return f"{text} Scored one by one: {listed}{more} nats, {nats(sum(each.score for each in found.zeroed))} together."
+    scores = listed([f"{each.part.label} {nats(each.score)}" for each in found.zeroed])
+    return f"{text} Scored one by one, in nats: {scores}; {nats(sum(each.score for each in found.zeroed))} together."
 
 
 def changes_within(found: "Comparison", place: ComparePlace) -> "tuple[Change, ...]":

@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, urlencode
 import pandas as pd
 import streamlit as st
 
-from app.answers import stored
+from app.answers import explain, stored
+from app.attribution.prompt import Named
 from app.serving import access, resources
 from app.serving.settings import configuration
 from app.state.address import (
@@ -34,10 +35,10 @@ from app.state.selections import (
     Section,
 )
 from app.ui import navigation
-from app.ui.components import Chip, button_label, chips, copy_link, download, link, mount
+from app.ui.components import Chip, Option, button_label, chips, copy_link, download, link, mount, token_field
 from app.ui.navigation import fail, warn
 from app.ui.pages import ADD, PAGES
-from app.words import TERMS, literal
+from app.words import TERMS, literal, percent
 from db.catalogue.export import as_bytes, as_json
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError, NotFoundError
@@ -343,8 +344,10 @@ def progress() -> Iterator[Callable[[str], None]]:
     def show(stage: str) -> None:
         slot.markdown(f":material/hourglass_top: {literal(stage)}")
 
-    yield show
-    slot.empty()
+    try:
+        yield show
+    finally:
+        slot.empty()
 
 
 def attempt(make: Callable[[Callable[[str], None]], T]) -> T | None:
@@ -414,6 +417,39 @@ def save_box(key: str, suggested: str, save: Callable[[str], Saved], what: str, 
         st.button("Save it", type="primary", on_click=on_click, args=(act, "save"), key="save_button")
         st.caption(kept)
     say_what_was_done(key="save", icon=":material/bookmark_added:")
+
+
+def choose_token(
+    label: str, name: str, asked: PromptSelection, atlas: Catalogue, key: str, chosen: Callable[[int], Selection]
+) -> None:
+    """A field for a token of a prompt, a “target” or a “distractor” by its name: with it, `chosen` is shown."""
+    say_what_was_done(key=key, icon=":material/info:")
+    options = partial(_options, asked, atlas)
+    origin = navigation.href(asked.question)
+    given = token_field(label, placeholder="a token, as ␣London", options=options, origin=origin, key=key)
+    if given is None:
+        return
+    try:
+        found = Named(given) if isinstance(given, int) else explain.named(atlas, asked, name, given)
+    except AtlasError as error:
+        warn([str(error)])
+        return
+    st.session_state[f"{key}_done"] = found.said
+    navigation.show(chosen(found.id))
+    st.rerun()
+
+
+_OPTION = 20
+
+
+def _options(asked: PromptSelection, atlas: Catalogue, text: str) -> list[Option]:
+    """Tokens that begin so; without a model there are none to choose from, and Enter says why."""
+    with suppress(AtlasError):
+        return [
+            Option(shorten(one.token.display, _OPTION), one.token.id, percent(one.probability), f"token {one.token.id}")
+            for one in explain.detail(atlas, asked, "beginning", text)
+        ]
+    return []
 
 
 def without_model() -> None:

@@ -83,8 +83,10 @@ def in_a_line(text: str) -> str:
 
     >>> in_a_line(" Paris is\n")
     '␣Paris is↵'
+    >>> in_a_line("")
+    ''
     """
-    shown = display(text.encode("utf-8", "replace"))
+    shown = display(text.encode("utf-8", "replace")) if text else ""
     return shown[:1] + shown[1:].replace("␣", " ")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from app.answers import batches
 from app.answers.batches import MAX_PROMPTS, aggregate_of, as_lines, compared_of, neurons, parse_lines, read_upload
 from app.attribution import Settings, analyse, load
 from app.attribution.batch import analyse_sets
@@ -88,6 +89,17 @@ def test_typed_prompts_go_into_the_address_unless_they_are_long(small_page):
     assert any("too long for the address" in caption.value for caption in app.caption)
 
 
+def test_what_fails_leaves_no_bar(small_page, monkeypatch):
+    def fails(_atlas, _lines, _measure, tell):
+        tell(0.5, "half of it")
+        raise AtlasError("The model is gone.")
+
+    monkeypatch.setattr(batches, "aggregate", fails)
+    app = small_page("many", ps=TEXT)
+    assert "The model is gone." in texts(app)
+    assert not app.get("progress")
+
+
 def test_only_so_many_are_explained():
     found, beyond = parse_lines("\n".join("line" for _ in range(MAX_PROMPTS + 3)))
     assert (len(found), beyond) == (MAX_PROMPTS, 3)
@@ -102,6 +114,9 @@ def test_a_ready_set_is_chosen_for_either_side_and_the_other_stays(small_page):
     name, other = list(READY)[:2]
     app = small_page("many", ps="The river\nThe hill", layers="0-1")
     first, second = (component(app, key)["items"] for key in ("ready", "other_ready"))
+    assert not [
+        one.proto.id for one in app.get("bidi_component") if one.proto.form_id
+    ]  # a form keeps back their clicks
     assert [one["text"] for one in first] == [one["text"] for one in second] == list(READY)
     kept = {key: parse_qs(urlsplit(one["href"]).query) for key, one in (("A", first[0]), ("B", second[1]))}
     assert kept["A"]["set"] == [name]

@@ -1,11 +1,13 @@
 """What is kept from the pages is there again: exactly, without the model, and only for those who may."""
 
 import json
+from dataclasses import replace
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import streamlit as st
 
+from app import attribution
 from app.answers import explain, stored
 from app.attribution.results import to_json
 from app.serving.settings import configuration
@@ -72,6 +74,7 @@ def test_the_save_control_keeps_the_view(small_page, workspace):
         ("compare", {"p": PROMPT, "p2": "The hill is", "chat": "1"}, "comparison", "The hill is"),
         ("search", {"q": " the", "by": "token", "kind": "ffn"}, "search", "“␣the”"),
         ("neuron", {"n": "L1.F3", "p": PROMPT}, "neuron", f"L1.F3, on “{PROMPT}”"),
+        ("neuron", {"n": "L1.F3"}, "neuron", "L1.F3"),
         ("steer", {"p": PROMPT, "do": "L1.F3=2", "n": "1"}, "intervention", "L1.F3"),
         ("many", {"ps": "The sea\nThe hill"}, "set of prompts", "2 prompts: The sea"),
     ],
@@ -88,6 +91,7 @@ def test_views_of_other_pages_are_kept_listed_collected_and_opened(small_page, w
     assert dict(parse_qsl(kept.address)) == params
     assert about in kept.prompt
     assert kept.title
+    assert "⟨empty⟩" not in kept.title + kept.prompt
     collection = workspace.new_collection("Rivers")
     workspace.collect_analysis(collection.id, kept.id)
     for shown in (small_page("saved"), small_page("saved", **{"in": collection.id})):
@@ -111,6 +115,15 @@ def test_a_view_of_a_page_that_is_not_known_is_listed_and_leads_nowhere(small_pa
     kept = stored.save_view(selection, "From later", "what comes", atlas)
     assert component(small_page("saved"), f"open_{kept.id}")["items"][0].get("href", "") == ""
     assert stored.answer(atlas, selection) is None
+
+
+def test_a_title_shows_an_answer_of_spaces(small_folders):
+    analysis = attribution.analyse(attribution.load(str(small_folders[0] / "llama")), PROMPT)
+    target = analysis.target
+    for shown, end in (("␣", " → ␣"), ("␣Paris", " → Paris"), ("ing", " →ing")):
+        token = replace(target.token, display=shown)
+        named = replace(analysis, target=replace(target, token=token))
+        assert explain.suggested_title(PromptSelection(PROMPT), named) == f"{PROMPT}{end}"
 
 
 def test_an_empty_title_is_refused(small_page, workspace):

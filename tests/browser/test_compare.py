@@ -67,6 +67,18 @@ def test_two_prompts(served_app: str, page: Page, screenshot: Screenshot) -> Non
     screenshot("berlin")
 
 
+def test_a_target_is_chosen_from_what_begins_so(served_app: str, page: Page) -> None:
+    page.goto(f"{served_app}/compare?p={quote(PROMPT)}&p2={quote('The capital of Germany is')}")
+    field = page.get_by_role("combobox", name="Another target for the second")
+    field.press_sequentially("Lond", delay=30)
+    option = page.get_by_role("option").first
+    expect(option).to_contain_text("␣London")
+    option.click()
+    expect(page.get_by_text("Explained: “␣London”")).to_be_visible()
+    settled(page)
+    assert set(in_address(page)) == {"p", "p2", "target2"}
+
+
 def test_from_the_prompt_page_in_one_click(served_app: str, page: Page) -> None:
     page.goto(f"{served_app}/prompt?p={quote(PROMPT)}&head=L23.H4")
     page.get_by_role("link", name="What if it were zero?").click()
@@ -97,9 +109,9 @@ def test_a_text_too_long_to_explain_is_neither_cut_nor_lost(served_app: str, pag
     page.goto(f"{served_app}/prompt")
     box, long = page.get_by_label("Prompt", exact=True), "word " * 1801
     box.fill(long)
-    expect(page.get_by_text("The text has 9,005 characters; at most 8,000 are explained. Shorten it.")).to_be_visible()
+    expect(page.get_by_text("The text has 9,005 characters; at most 8,000 are read. Shorten it.")).to_be_visible()
     box.press("Enter")
     settled(page)
-    expect(page.get_by_text("The text has 9,005 characters; at most 8,000 are explained.")).to_be_visible()
+    expect(page.get_by_text("The text has 9,005 characters; at most 8,000 are read.")).to_be_visible()
     expect(box).to_have_value(long)
     assert in_address(page) == {}

@@ -198,7 +198,15 @@ def test_the_form_asks_and_what_is_wrong_is_said(small_page):
 def test_a_question_that_makes_no_sense_gets_one_notice(small_page, params, said):
     app = small_page("compare", p=PROMPT, **params)
     assert said in texts(app)
+    assert "hourglass" not in all_text(app)
     assert len(app.error) == 1
+
+
+def test_scores_of_many_parts_are_told_as_scores(compared):
+    found = compared(zero="ffn:6")
+    said = measured(found).partition("Scored one by one, in nats: ")[2]
+    parts = [f"{one.part.label} {nats(one.score)}" for one in found.zeroed]
+    assert said == f"{', '.join(parts[:4])} and 2 more; {nats(sum(one.score for one in found.zeroed))} together."
 
 
 def test_what_is_too_long_is_said_and_stays(small_page):

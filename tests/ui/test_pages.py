@@ -216,7 +216,7 @@ def test_a_text_that_is_too_long_is_said_and_not_cut(monkeypatch):
         monkeypatch.setattr(components, "mount", lambda *_, answer=answer: answer)
         typed = components.prompt_box(PROMPT, longest=100, placeholder="", key="k")
         assert (typed.text, typed.sent) == (PROMPT, None)
-    assert said == ["The text has 101 characters; at most 100 are explained. Shorten it."] * 2
+    assert said == ["The text has 101 characters; at most 100 are read. Shorten it."] * 2
 
 
 def test_an_unusable_prompt_is_one_notice_without_options_of_the_shell(small_page):

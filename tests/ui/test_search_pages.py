@@ -357,9 +357,12 @@ def test_a_search_by_text_shows_what_the_library_finds(read_page):
     (peak,) = row["cells"][2]["chips"]
     assert peak["text"] == found.tokens[first.position].display
     assert href(peak)["n"] == first.neuron.label
+    assert app.selectbox(key="search_order").options[0] == "z-score"
+    assert next(one.value for one in app.text_input if one.label == "Title") == passage
     other = found.neurons[3]
     app = page("search", by="text", text=passage, layers="1-2", n=other.neuron.label)
     assert any(other.neuron.label in str(element.proto) for element in app.get("bidi_component"))
+    assert any(one.value.startswith(f"{other.neuron.label} along the text") for one in app.caption)
 
 
 def test_a_search_by_text_says_what_is_missing(small_page):

@@ -303,7 +303,7 @@ def prompt_box(
     typed, sent = _typed(result.typed, value), _text(result.sent, None)
     most = max(len(typed or ""), len(sent or ""))
     if most > longest:
-        warn([f"The text has {most:,} characters; at most {longest:,} are explained. Shorten it."])
+        warn([f"The text has {most:,} characters; at most {longest:,} are read. Shorten it."])
         return Typed(value, None)
     return Typed(value if typed is None else typed, sent)
 

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
-from app.answers import explain, two_runs
+from app.answers import two_runs
 from app.charts import KIND_NAMES, KINDS, prompt_charts
 from app.gallery import EXAMPLES
 from app.serving import resources
 from app.serving.access import has_model
-from app.state.selections import ComparePlace, CompareSelection, Place, PromptSelection, SteerSelection
+from app.state.selections import ComparePlace, CompareSelection, Place, SteerSelection
 from app.ui import navigation
 from app.ui import neuron_lists as lists
 from app.ui.common import (
     attempt,
+    choose_token,
     filled,
     folded,
     footer,
     formulas,
     keep,
-    on_click,
     open_catalogue,
     require_short,
     say_what_was_done,
@@ -239,30 +239,10 @@ def _side(side: "Side", which: _Which, selection: CompareSelection, atlas: Catal
     )
     show(chart, downloads=False)
     question = selection.first if which == "first" else selection.second
-    _target_field(which, replace(question, target=None), selection, atlas)
+    whole, chosen = replace(question, target=None), partial(_explaining, selection, which)
+    choose_token(f"Another target for the {which}", "target", whole, atlas, f"compare_target_{which}", chosen)
     words = "Explain on the whole model →" if zeroed else "Explain this prompt →"
     chips([link(words, replace(question, target=target.token.id))], key=f"explain_{which}", label=f"explain {which}")
-
-
-def _target_field(which: _Which, question: PromptSelection, selection: CompareSelection, atlas: Catalogue) -> None:
-    key = f"compare_target_{which}"
-
-    def changed() -> str:
-        typed = st.session_state[key]
-        if typed:
-            target = explain.named(atlas, question, "target", typed)
-            navigation.show(_explaining(selection, which, target.id))
-            st.session_state[key] = ""
-            return target.said
-        return ""
-
-    st.text_input(
-        f"Another target for the {which}",
-        key=key,
-        placeholder="London",
-        on_change=partial(on_click, changed, key),
-    )
-    say_what_was_done(key=key)
 
 
 # What changed: predictions, layers and heads.

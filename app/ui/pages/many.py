@@ -58,6 +58,9 @@ def draw() -> None:
     if has_model():
         st.caption("Choose a set, or write your own prompts:")
         _ready_sets(selection)
+        if _text(selection):
+            st.caption("Against another set, to see which neurons are particular to the prompts:")
+            _ready_sets(selection, second=True)  # in the form they would do nothing before it is sent
         _prompts(selection)
     else:
         without_model()
@@ -141,7 +144,6 @@ def _prompts(selection: ManySelection) -> None:
         with st.expander(
             "Against a second set: which neurons are particular to the prompts above", bool(_other(selection))
         ):
-            _ready_sets(selection, second=True)
             st.text_area(
                 "Set B, written likewise; the prompts above are set A",
                 key="many_other",
@@ -233,8 +235,10 @@ def _telling() -> Iterator[batches.Tell]:
     def tell(share: float, words: str) -> None:
         slot.progress(share, literal(words))
 
-    yield tell
-    slot.empty()
+    try:
+        yield tell
+    finally:
+        slot.empty()
 
 
 # What was found.

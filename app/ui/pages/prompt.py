@@ -17,7 +17,7 @@ from app.answers import effects, explain, stored
 from app.answers.reading import Reading, certainty_lines, in_words, reading_of
 from app.attribution import drilldowns
 from app.attribution.frames import lens_frame
-from app.attribution.prompt import Method, Named, PromptToken
+from app.attribution.prompt import Method, PromptToken
 from app.attribution.results import Analysis, Prediction
 from app.charts import prompt_charts
 from app.gallery import PROMPTS
@@ -40,17 +40,17 @@ from app.state.selections import (
 from app.ui import navigation
 from app.ui.common import (
     choice,
+    choose_token,
     footer,
     open_catalogue,
     save_box,
-    say_what_was_done,
     section,
     sync,
     title,
     where_you_are,
     without_model,
 )
-from app.ui.components import Option, chip, chips, download, link, prompt_box, token_field
+from app.ui.components import chip, chips, download, link, prompt_box
 from app.ui.components.charts import show
 from app.ui.navigation import fail, warn
 from app.ui.pages.prompt_neurons import further, neurons
@@ -59,14 +59,12 @@ from app.words import literal, nats, percent
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Strongest
-from db.token_text import shorten
 from db.workspace import Saved
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
 _KEYS = "Enter explains it, Shift+Enter begins a new line."
-_OPTION = 20
 _METHODS = {"added": "added", "removed": "removed", "gradient": "gradient × activation"}
 _STRONGEST = (Strongest(NeuronKind.FFN, 10),)
 
@@ -254,47 +252,16 @@ def _token_fields(asked: PromptSelection, atlas: Catalogue) -> None:
     """Any other target, and any token to hold the target against."""
     left, right = st.columns(2, gap="small", wrap=False)
     with left:
-        _token_field("Another target", "target", asked, atlas)
+        choose_token("Another target", "target", asked, atlas, "prompt_target", partial(_with_token, asked, "target"))
     with right:
-        _token_field("Why not", "distractor", asked, atlas)
-
-
-def _token_field(label: str, name: str, asked: PromptSelection, atlas: Catalogue) -> None:
-    """Typed or chosen, the token leads to the same text with it."""
-    say_what_was_done(key=f"prompt_{name}", icon=":material/info:")
-    given = token_field(
-        label,
-        placeholder="a token, as ␣London",
-        options=partial(_options, asked, atlas),
-        origin=navigation.href(asked.question),
-        key=f"prompt_{name}",
-    )
-    if given is None:
-        return
-    try:
-        chosen = Named(given) if isinstance(given, int) else explain.named(atlas, asked, name, given)
-    except AtlasError as error:
-        warn([str(error)])
-        return
-    st.session_state[f"prompt_{name}_done"] = chosen.said
-    navigation.show(_with_token(asked, name, chosen.id))
-    st.rerun()
+        other = partial(_with_token, asked, "distractor")
+        choose_token("Why not", "distractor", asked, atlas, "prompt_distractor", other)
 
 
 def _with_token(selection: PromptSelection, name: str, token: int | None) -> PromptSelection:
     """The selection with another target or distractor; it no longer looks at the old one's neurons."""
     changed: dict[str, Any] = {name: token}
     return replace(selection, place=replace(selection.place, own=None, read=None, through=None), **changed)
-
-
-def _options(asked: PromptSelection, atlas: Catalogue, text: str) -> list[Option]:
-    """Tokens that begin so; without a model there are none to choose from, and Enter says why."""
-    with suppress(AtlasError):
-        return [
-            Option(shorten(one.token.display, _OPTION), one.token.id, percent(one.probability), f"token {one.token.id}")
-            for one in explain.detail(atlas, asked, "beginning", text)
-        ]
-    return []
 
 
 def _held_against(reading: Reading, selection: PromptSelection) -> None:

@@ -110,6 +110,7 @@ def _form(selection: SearchSelection, by: By, atlas: Catalogue) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", key="search_filters"):
         lists.kind_fields(selection, changed)
         names = {str(order): ORDERS[order].label for order in orders(selection, by)}
+        names |= {str(PageOrder.SCORE): ORDERS[Order.Z].label} if by is By.TEXT else {}
         sync("search_order", str(order_of(selection, by)))
         st.selectbox(
             "Ranked by", list(names), key="search_order", format_func=names.__getitem__, on_change=changed, width=170
@@ -280,6 +281,7 @@ def _by_text(selection: SearchSelection, atlas: Catalogue) -> None:
         tokens = [token.display for token in found.tokens]
         frame = pd.DataFrame({"position": range(len(tokens)), "token": tokens, "activation": one.activations})
         show(prompt_charts.activations(frame, "activation", "activation", one.neuron))
+        st.caption(f"{one.neuron.label} along the text. A token under “most at” shows another neuron’s activations.")
     _results(result, _activated_columns(found, rows, selection, atlas), selection, atlas)
 
 
@@ -354,7 +356,8 @@ def _results(
     page = result.page
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{literal(result.sentence)}**", width="content")
-        keep(selection, navigation.in_a_line(selection.text) or result.sentence, result.sentence, atlas)
+        text = selection.passage if result.by is By.TEXT else selection.text
+        keep(selection, navigation.in_a_line(text) or result.sentence, result.sentence, atlas)
     if not page.total:
         st.info(
             f"No neuron has such a token among the {atlas.info.depth} strongest of an end. Widen the layers, allow "
