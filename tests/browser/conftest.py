@@ -36,6 +36,8 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+BRIEFLY = "--js-flags=--no-turbofan --no-maglev"
+"""For pages that do not live long enough to earn back what optimising their scripts takes."""
 expect.set_options(timeout=PATIENCE)
 
 
@@ -62,7 +64,7 @@ def serving(log_name: str, **environment: str) -> Iterator[str]:
 def browser(chromium_executable: str) -> Iterator[Browser]:
     """A headless Chromium; one a module, because Playwright keeps an event loop running as long as it lives."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_executable, args=CHROMIUM_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=chromium_executable, args=[*CHROMIUM_ARGUMENTS, BRIEFLY])
         yield browser
         browser.close()
 
