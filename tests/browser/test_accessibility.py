@@ -17,7 +17,7 @@ from tests.browser.watching import fits, settled, still
 pytestmark = pytest.mark.browser
 GRAVE = ("serious", "critical")
 CONTRAST = "color-contrast"
-"""Nearly all of what axe-core takes, so that only a page's first view is asked. `faint`, at a tenth of that, asks each."""
+"""Most of what axe-core takes: it is asked of a page's first view, and `faint`, which takes a tenth of it, of each."""
 LINKS_BY_COLOUR = "link-in-text-block"
 """The other rule whose answer another theme can change."""
 STREAMLITS_OWN: dict[tuple[str, str], str] = {}
