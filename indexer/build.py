@@ -161,7 +161,7 @@ def _build(
         raise _incomplete(missing, units, shards)
     say(f"Checking that the neurons of {checkpoint.name} are where {checkpoint.config.model_type} keeps them")
     # One core is enough for that, and for the tokens' names; the others need not wait.
-    fits = aside.submit(load_model, checkpoint, layers=checkpoint.dimensions.telling)
+    fits = aside.submit(_fits, checkpoint)
     agrees = aside.submit(compare_with_loaded, checkpoint)
     tokens = aside.submit(token_table, checkpoint.tokenizer, stamp.vocabulary)
 
@@ -185,6 +185,15 @@ def _build(
     path = publish(directory, stamp, tokens.result(), list(found.values()), neighbours)
     shutil.rmtree(work, ignore_errors=True)
     return Built(path, fresh=True, neurons=stamp.neurons, screened=seen, unproven=unproven)
+
+
+def _fits(checkpoint: Checkpoint) -> None:
+    """Load it to check its identities, and let it go: the future of a result would hold that until all is projected.
+
+    Raises:
+        AtlasError: as `load_model`.
+    """
+    load_model(checkpoint, layers=checkpoint.dimensions.telling)
 
 
 def build_share(

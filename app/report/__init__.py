@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from app.attribution.prompt import Method
-from app.state.address import address, shared
+from app.state.address import MODEL, address, shared
 from app.state.selections import DEFAULT_TOP, Map, PromptSelection, Rule
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
@@ -72,6 +72,11 @@ class Origin:
             address(self.question.page_name, self.question.params()) if build is None else shared(self.question, build)
         )
         return on_server(self.base, link)
+
+    def over_http(self) -> str:
+        """The address at which programs get the same figures as JSON."""
+        asked = self.question
+        return on_server(self.base, f"api/v1/{address(asked.page_name, {**asked.params(), MODEL: self.model})}")
 
     def command(self) -> str | None:
         """The shell command that writes the same report; None where a shell cannot be given such a prompt."""

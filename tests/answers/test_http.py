@@ -15,6 +15,7 @@ from app.answers import explain, http
 from app.attribution.__main__ import main
 from app.serving.worker import Reason, RefusedError
 from db.catalogue.builds import find_catalogue
+from tests.conftest import RunPage
 from tests.serving.api_client import client, problem
 from tests.texts import give_texts
 
@@ -110,6 +111,15 @@ def test_a_link_to_a_page_is_a_question(ask: TestClient) -> None:
     assert link.status_code == 200
     assert link.text == plain.text
     assert plain.headers["Build-Id"]
+
+
+def test_the_page_names_the_address_of_its_figures(ask: TestClient, small_page: RunPage) -> None:
+    page = small_page("prompt", p=PROMPT, k="3", head="L1.H0")
+    (link,) = [one.value for one in page.code if "api/v1/" in one.value]
+    answer = ask.get("/v1/" + link.partition("api/v1/")[2])
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["head_details"][0]["head"] == 0
+    assert len(answer.json()["ffn_value_neurons"]) == 3
 
 
 @pytest.mark.parametrize(

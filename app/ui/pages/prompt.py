@@ -462,6 +462,8 @@ def _report(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) ->
         if command is not None:
             st.caption("The report from the shell:")
             st.code(command, language="bash", wrap_lines=True)
+        st.caption("The figures over HTTP, as JSON:")
+        st.code(origin.over_http(), language=None, wrap_lines=True)
 
 
 def _save(analysis: Analysis, selection: PromptSelection, atlas: Catalogue) -> None:
