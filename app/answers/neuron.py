@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from app import gallery
+from app.answers import search
 from app.serving import resources
 from app.serving.worker import Report
 from app.words import figure, nats, percent, signed, whole_percent
-from db.catalogue.store import Catalogue
+from db.catalogue.store import EVERYTHING, Catalogue
 from db.errors import NotFoundError
 from db.lazy import lazy_import
 from db.neuron import Neuron, Part, Sign, Sizes, width_of
@@ -26,6 +28,14 @@ else:
 _EACH_SIDE = 4
 FIGURES = ("norm", "std", "top_z", "bottom_z")
 """Columns of ``Catalogue.layer_statistics`` by which a neuron is ranked."""
+
+
+def examples(atlas: Catalogue) -> tuple[str, ...]:
+    """Labels of neurons to look at: those chosen of the gallery's model, of any other the most peaked."""
+    if gallery.of_model(atlas.info.model, atlas.info.checkpoint):
+        return gallery.NEURONS
+    peaked = dict.fromkeys(one.neuron.label for one in search.most_peaked(atlas, EVERYTHING))
+    return tuple(peaked)[: len(gallery.NEURONS)]
 
 
 @dataclass(frozen=True, slots=True)

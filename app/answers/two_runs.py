@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
 
+from app import gallery
 from app.answers.explain import settings_of
 from app.attribution.prompt import Sampling
 from app.serving import resources
@@ -19,7 +20,7 @@ from app.state.selections import ComparePlace, CompareSelection, SteerSelection
 from app.words import nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
-from db.neuron import Neuron, Wanted
+from db.neuron import Neuron, Part, Wanted
 from db.token_text import display, shorten
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from app.attribution.intervene import Continuation, Steered, Steering
 else:
     compare, intervene = lazy_import("app.attribution.compare"), lazy_import("app.attribution.intervene")
+
+
+def examples(atlas: Catalogue) -> list[tuple[str, CompareSelection]]:
+    """Comparisons to start from; those that name a part of the model are of the gallery's alone."""
+    own = bool(gallery.of_model(atlas.info.model, atlas.info.checkpoint))
+    return [one for one in gallery.EXAMPLES if own or not any(isinstance(part, Part) for part in one[1].zero)]
 
 
 def comparison(atlas: Catalogue, asked: CompareSelection, watch: Report | None = None) -> "Comparison":

@@ -14,7 +14,7 @@ from app.state.selections import MAX_PROMPT, ComparePlace, CompareSelection, Pro
 from app.words import nats, percent
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
-from db.neuron import MAX_PARTS, Head, NeuronKind, Part, parse_list
+from db.neuron import MAX_PARTS, Head, NeuronKind, Part, labels, parse_list
 from tests.pages import component, texts
 
 PROMPT, OTHER = "The river runs to", "The rain runs to the river"
@@ -42,7 +42,7 @@ def params_of(href):
     return {name: values[0] for name, values in parse_qs(urlsplit(href).query).items()}
 
 
-def labels(app):
+def shown_neurons(app):
     return [row["cells"][0]["text"] for row in component(app, "neurons")["rows"]]
 
 
@@ -95,7 +95,9 @@ def test_both_questions_for_the_prompt_page():
 
 def test_an_empty_page_offers_comparisons_and_one_prompt_alone_what_to_zero(small_page):
     items = component(small_page("compare"), "comparisons")["items"]
-    assert [params_of(item["href"])["p"] for item in items] == [example.prompt for _, example in EXAMPLES]
+    offered = [(item["text"], params_of(item["href"]).get("zero", "")) for item in items]
+    assert offered == [(words, labels(one.zero)) for words, one in EXAMPLES if not labels(one.zero).startswith("L")]
+    assert {zero for _, zero in offered} == {"", "ffn:10"}  # none of another model's heads
     app = small_page("compare", p=PROMPT)
     zeros = [params_of(item["href"])["zero"] for item in component(app, "suggestions")["items"]]
     assert "ffn:10" in zeros
@@ -149,18 +151,20 @@ def test_a_layer_a_head_and_a_kind_narrow_the_neurons(small_page, compared):
     target = params_of(component(app, "changed_layers")["groups"][2]["href"])
     assert target == {"p": PROMPT, "zero": "L1.H2", "layer": "2"}
     app = small_page("compare", **target)
-    assert set(labels(app)) == {one.neuron.label for one in found.neurons[NeuronKind.FFN] if one.neuron.layer == 2}
+    assert set(shown_neurons(app)) == {
+        one.neuron.label for one in found.neurons[NeuronKind.FFN] if one.neuron.layer == 2
+    }
     head = params_of(component(app, "changed_heads")["rows"][3]["cells"][1]["href"])
     assert head == {"p": PROMPT, "zero": "L1.H2", "head": "L1.H3"}
     app = small_page("compare", kind="attention", **head)
-    assert labels(app)
-    assert all(label.startswith("L1.H3.") for label in labels(app))
+    assert shown_neurons(app)
+    assert all(label.startswith("L1.H3.") for label in shown_neurons(app))
     one, two = (float(side.heads[1, 3]) for side in (found.first, found.second))
     assert f"{nats(one)} nats in the first run, {nats(two)} in the second, Δ {nats(two - one)}" in all_text(app)
     hrefs = [params_of(item["href"]) for item in component(app, "head")["items"]]
     assert hrefs[0] == {"p": PROMPT, "head": "L1.H3"}
     assert hrefs[1]["zero"] == "L1.H2,L1.H3"
-    assert "L1.H2.N" in " ".join(labels(small_page("compare", p=PROMPT, zero="L1.H2", kind="attention")))
+    assert "L1.H2.N" in " ".join(shown_neurons(small_page("compare", p=PROMPT, zero="L1.H2", kind="attention")))
 
 
 def test_what_is_zeroed_can_be_taken_back_and_a_neuron_be_zeroed_too(small_page):

@@ -106,3 +106,26 @@ def test_examples_are_some_ten_of_each_and_all_of_the_demo_model(demo_catalogue_
         for concept in CONCEPTS:
             best = atlas.concept_neurons(atlas.concept(concept), limit=1)[0]
             assert len(best.matched) >= 11, concept
+
+
+@pytest.mark.parametrize("page", ["start", "neuron"])
+def test_the_neurons_to_look_at_are_of_the_model_that_is_shown(small_page, page):
+    app = small_page(page)
+    items = component(app, "neurons" if page == "start" else "examples")["items"]
+    labels = [item["text"] for item in items]
+    assert len(set(labels)) == len(labels) == len(NEURONS)
+    for label in labels:
+        assert not texts(small_page("neuron", n=label))
+    if page == "neuron":
+        assert app.text_input(key="neuron_label").placeholder == labels[0]
+        assert "such as L2.F11" in " ".join(one.value for one in app.caption)
+
+
+def test_the_gallery_of_another_model_leads_to_its_own(small_page, monkeypatch):
+    from app.serving import resources
+
+    named = resources.catalogue_names()
+    assert [item["text"] for item in component(small_page("gallery"), "none")["items"]] == ["Explain a prompt"]
+    monkeypatch.setattr(resources, "catalogue_names", lambda: [*named, "SmolLM2-135M-Instruct"])
+    *_, last = component(small_page("gallery"), "none")["items"]
+    assert last["href"] == "gallery?model=SmolLM2-135M-Instruct"

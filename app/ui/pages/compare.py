@@ -8,7 +8,6 @@ import streamlit as st
 
 from app.answers import two_runs
 from app.charts import KIND_NAMES, KINDS, prompt_charts
-from app.gallery import EXAMPLES
 from app.serving import resources
 from app.serving.access import has_model
 from app.state.selections import ComparePlace, CompareSelection, Place, SteerSelection
@@ -73,7 +72,8 @@ def _asked(selection: CompareSelection, atlas: Catalogue) -> None:
         _suggestions(selection)
     else:
         st.caption("Type two prompts, or one and what to zero; or start from one of these:")
-        chips((link(words, example) for words, example in EXAMPLES), key="comparisons", label="comparisons to try")
+        examples = two_runs.examples(atlas)
+        chips((link(words, example) for words, example in examples), key="comparisons", label="comparisons to try")
 
 
 def _form(selection: CompareSelection) -> None:

@@ -3,7 +3,8 @@
 import streamlit as st
 
 from app import gallery
-from app.state.address import left_out
+from app.serving import resources
+from app.state.address import MODEL, address, left_out
 from app.state.selections import PromptSelection
 from app.ui import navigation
 from app.ui.common import footer, in_display_form, open_catalogue, title
@@ -23,10 +24,11 @@ def draw() -> None:
     views = gallery.of_model(atlas.info.model, atlas.info.checkpoint)
     if not views:
         st.info(
-            "The gallery shows the demo model, and this catalogue belongs to another model: explain a prompt of your "
-            "own."
+            "The gallery shows the demo model, and this catalogue belongs to another: explain a prompt of your own."
         )
-        chips([link("Explain a prompt", PromptSelection())], key="none", label="instead")
+        own = {one.entry.model for one in gallery.views()}.intersection(resources.catalogue_names())
+        links = [link(f"The gallery of {model}", address("gallery", {MODEL: model})) for model in own]
+        chips([link("Explain a prompt", PromptSelection()), *links], key="none", label="instead")
     for first in range(0, len(views), _COLUMNS):
         columns = st.columns(_COLUMNS, gap="medium")
         for column, view in zip(columns, views[first : first + _COLUMNS], strict=False):

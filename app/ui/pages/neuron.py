@@ -12,7 +12,7 @@ from app.answers import neuron as answers
 from app.answers import stored
 from app.answers.neuron import FIGURES, LayerRank, NeuronPeak
 from app.charts import KIND_NAMES, catalogue_charts
-from app.gallery import NEURONS, WALKTHROUGH_PROMPT
+from app.gallery import WALKTHROUGH_PROMPT
 from app.serving import access, resources
 from app.serving.access import has_model
 from app.state.selections import NeuronSelection, OverviewSelection, PromptSelection, SavedSelection, SimilarBy
@@ -51,7 +51,7 @@ from db.workspace.records import MAX_NOTE
 
 _LEAD = "One component of the model: its tokens, its figures and its layer."
 _TYPE = (
-    "Type a label such as L29.F1499 (layer, FFN index) or L21.H8.N7 (layer, head, dimension), or look at one of these:"
+    "Type a label such as L{0}.F11 (layer, FFN index) or L{0}.H1.N7 (layer, head, dimension), or look at one of these:"
 )
 _SIGN_RULE = (
     "Sign rule: a positive activation raises the promoted tokens and lowers the suppressed ones; a negative activation "
@@ -73,10 +73,11 @@ def draw() -> None:
     else:
         title("Neuron", _LEAD)
         warn(notices)
-        _field(selection)
+        labels = answers.examples(atlas)
+        _field(selection, labels[0])
         warn(wrong)
-        st.caption("Neurons to look at:" if wrong else _TYPE)
-        chips((link(label, NeuronSelection(label)) for label in NEURONS), key="examples", label="neurons to look at")
+        st.caption("Neurons to look at:" if wrong else _TYPE.format(atlas.info.layers - 1))
+        chips((link(label, NeuronSelection(label)) for label in labels), key="examples", label="neurons to look at")
     footer(atlas)
 
 
@@ -126,7 +127,7 @@ def _called(neuron: Neuron, texts: NeuronTexts | None, atlas: Catalogue) -> str:
     return f" “{own or made}”" if own or made else ""
 
 
-def _field(selection: NeuronSelection) -> None:
+def _field(selection: NeuronSelection, example: str = "") -> None:
     sync("neuron_label", selection.label)
 
     def changed() -> None:
@@ -136,7 +137,7 @@ def _field(selection: NeuronSelection) -> None:
         "Neuron",
         key="neuron_label",
         max_chars=40,
-        placeholder="L29.F1499",
+        placeholder=example,
         on_change=changed,
         label_visibility="collapsed",
     )

@@ -8,8 +8,9 @@ import streamlit as st
 from app import gallery
 from app.answers import stored
 from app.answers.explain import QUESTION, Shown, Walkthrough, walkthrough
+from app.answers.neuron import examples
 from app.charts.prompt_charts import predictions
-from app.gallery import CONCEPTS, NEURONS, PROMPTS, WALKTHROUGH_PROMPT, WORDS
+from app.gallery import CONCEPTS, PROMPTS, WALKTHROUGH_PROMPT, WORDS
 from app.serving import access, resources
 from app.state.address import Selection, left_out
 from app.state.selections import MAX_PROMPT, MAX_TEXT, By, NeuronSelection, Place, PromptSelection, SearchSelection
@@ -92,7 +93,7 @@ def _ways(atlas: Catalogue) -> None:
         views = ((view.choice.title, view.selection) for view in shown)
         _links(views, "gallery", "explanations of the gallery")
     st.header("Look at a neuron", anchor=False)
-    neurons = ((label, NeuronSelection(label)) for label in NEURONS)
+    neurons = ((label, NeuronSelection(label)) for label in examples(atlas))
     _links(neurons, "neurons", "neurons to look at")
     st.caption(literal(f"One of {atlas.info.neurons:,} in {atlas.info.model}; any other by its label."))
 
