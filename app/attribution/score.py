@@ -146,10 +146,10 @@ class Bases:
             contributions: c.
             base: numbers of the points.
         """
-        scores = contributions.new_empty(len(contributions))
-        left = torch.ones(len(contributions), dtype=torch.bool, device=base.device)
+        scores = contributions.new_zeros(len(contributions))
+        left = contributions.any(dim=1)  # nothing raises nothing, though probabilities add up to 1 up to rounding only
         for shortlist in self._shortlists if len(contributions) >= FEW else ():
-            for one in self._parts(shortlist.chosen[base].nonzero().flatten()):
+            for one in self._parts((shortlist.chosen[base] & left).nonzero().flatten()):
                 scores[one], error = shortlist.scores(contributions[one], base[one])
                 left[one] = ~(error <= TOLERANCE)
         for one in self._parts(left.nonzero().flatten()):
