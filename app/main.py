@@ -36,6 +36,8 @@ _STYLE = (
     '[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { color: inherit; opacity: 1 }'
     '[data-testid="stCaptionContainer"] { opacity: 0.78 }'
     '[data-testid^="stBaseButton-primary"] { background: #1d6a86; border-color: #1d6a86; color: #fff }'
+    # Streamlit's links to the pages do not show that the keyboard is at them.
+    "a[data-testid][href]:focus-visible { outline: 2px solid; outline-offset: -2px }"
     # What only tells buttons of one look apart (`app.ui.components.button_label`) is read out and not seen.
     "button .stMarkdownColoredText { position: absolute; width: 1px; height: 1px; overflow: hidden; "
     "clip-path: inset(50%); white-space: nowrap }"

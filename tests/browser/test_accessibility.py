@@ -138,3 +138,28 @@ def test_what_a_finger_is_to_hit_is_large_enough(served_app: str, page: Page, na
             .map(([text, box]) => `${text}: ${box.width.toFixed(0)} x ${box.height.toFixed(0)}`)"""
     )
     assert small == []
+
+
+def test_a_long_table_is_one_stop_and_the_arrow_keys_lead_through_it(served_app: str, page: Page) -> None:
+    visit(page, served_app, "search-token")
+    region = page.get_by_role("region", name="found neurons")
+    rows = region.locator("tbody tr")
+    stops = [rows.nth(at).locator("a").evaluate_all("links => links.map(one => one.tabIndex)") for at in (0, 1)]
+    assert set(stops[0]) == {0}
+    assert set(stops[1]) == {-1}
+    rows.first.locator("td.name a").focus()
+    page.keyboard.press("ArrowDown")
+    second = rows.nth(1).locator("td.name a")
+    expect(second).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("neuron of layer")
+
+
+def test_where_the_keyboard_is_can_be_seen_among_the_pages(served_app: str, page: Page) -> None:
+    visit(page, served_app, "start")
+    link = page.get_by_role("banner").get_by_role("link", name="Search")
+    page.keyboard.press("Tab")
+    link.focus()
+    expect(link).to_have_css("outline-style", "solid")

@@ -171,8 +171,30 @@ function table(data, open) {
   top.append(head);
   whole.append(top, body);
   scroll.append(whole);
-  fill(scroll, body, data.rows.map((row) => () => lineOf(row.cells, row.href)), () => lineOf(widest(data), ""));
+  const rows = data.rows.map((row, place) => () => stopping(lineOf(row.cells, row.href), place === 0));
+  fill(scroll, body, rows, () => lineOf(widest(data), ""));
+  fromRowToRow(body);
   return scroll;
+}
+
+// Of a table's rows the Tab key stops at one, at each of its links; the arrow keys lead on from there.
+function stopping(line, stops) {
+  for (const one of line.querySelectorAll("a")) one.tabIndex = stops ? 0 : -1;
+  return line;
+}
+
+function fromRowToRow(body) {
+  body.addEventListener("keydown", (event) => {
+    const line = event.target.closest("tr");
+    const next = { ArrowDown: line.nextElementSibling, ArrowUp: line.previousElementSibling }[event.key];
+    const [here, there] = [line, next].map((row) => [...(row?.querySelectorAll("a") ?? [])]);
+    const to = there[here.indexOf(event.target)] ?? there[0];
+    if (!to) return;
+    event.preventDefault();
+    stopping(line, false);
+    stopping(next, true);
+    to.focus();
+  });
 }
 
 // A long table's first rows are drawn at once, and those below them once somebody turns to the table, has the page searched or prints it: all
