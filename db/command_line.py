@@ -43,6 +43,9 @@ def run(command: Callable[[], str | bytes | None], stopped: str = "Stopped.") ->
     except AtlasError as error:
         say(f"error: {' '.join(str(error).split())}")
         return 2
+    except OSError as error:  # of a path that was named, such as one that is too long or may not be looked into
+        say(f"error: {str(error.filename or '')[:80]}: {error.strerror or error}.")
+        return 2
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return 130

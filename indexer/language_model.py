@@ -151,8 +151,16 @@ def check_row(model: LanguageModel, token_ids: list[int] | None = None, toleranc
         AtlasError: an identity does not hold; the message names it and the layer.
     """
     ids = probe_tokens(model.dimensions.vocabulary) if token_ids is None else torch.tensor(token_ids)
-    with model.lock:
-        stream = check_pass(model.module, model.weights, model.unembedding, model.family, ids, tolerance)
+    try:
+        with model.lock:
+            stream = check_pass(model.module, model.weights, model.unembedding, model.family, ids, tolerance)
+    except UnfitError as error:
+        named = model.module.named_parameters()
+        if (bad := next((name for name, one in named if not one.isfinite().all()), None)) is None:
+            raise
+        raise AtlasError(
+            f"The weights of {model.name} hold numbers that are not finite (in {bad}). Save or fetch the model again."
+        ) from error
     _check_experts(model, stream, tolerance)
 
 

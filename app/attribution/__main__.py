@@ -66,6 +66,11 @@ ENDINGS = (".json", ".csv", ".parquet")
 """Of a file that a comparison is written to."""
 _CONDITIONS = ("sign", "kind", "layers", "min_z")
 """Of a search by text."""
+_ONE = ("target", "target_id", "position", "chat")
+_SECOND = ("against", "against_target", "against_target_id", "against_position", "zero")
+_STEERED = ("scale", "clamp", "generate", "temperature", "top_p", "seed")
+_SCORED = ("distractor", "distractor_id", "measure")
+_ELSE = ("effect_of", "means", "prompts", "against_prompts", "out")
 _STOPPED = "Stopped; with --prompts or --effects all, the same command goes on from what is finished."
 
 
@@ -158,14 +163,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Namespace) -> str:
-    if options.keys:
-        return _keys(options)
-    if options.generic:
-        return _generic(options)
-    if options.activated_by is not None:
-        return _activated(options)
-    if any(getattr(options, name) is not None for name in _CONDITIONS):
+    if options.activated_by is None and any(getattr(options, name) is not None for name in _CONDITIONS):
         raise AtlasError("--promotes, --suppresses, --kind, --layers and --min-z go with --activated-by TEXT. Give it.")
+    for name, way in (("keys", _keys), ("generic", _generic), ("activated_by", _activated)):
+        if getattr(options, name) not in (None, False):
+            _require_fitting(options, f"--{name.replace('_', '-')}", ("out",) if name == "activated_by" else ())
+            return way(options)
     if options.prompts is None:
         require_prompt(options.prompt)
         if options.against_prompts is not None:
@@ -173,19 +176,35 @@ def _run(options: Namespace) -> str:
     _effect_of(options)
     asked = drilldowns.asked_for(vars(options))
     if any(given is not None for given in (options.scale, options.clamp, *_drawn_with(options).values())):
-        return _steered(options, asked)
+        return _steered(options)
     if any(one is not None for one in _compared_with(options)):
-        return _compared(options, asked)
+        return _compared(options)
     if (options.prompts is None) != (options.out is None):
         raise AtlasError("--prompts FILE and --out FILE go together: what to read, and where to write the analyses.")
+    if options.prompts is not None:
+        _require_fitting(options, "--prompts", (*_ONE, *_SCORED, "prompts", "against_prompts", "out"))
+    asked_of = [batch.read_prompts(path) for path in (options.prompts, options.against_prompts) if path is not None]
     started = time.perf_counter()
     model = analyses.load(options.model)
     loaded = time.perf_counter() - started
     if options.against_prompts is not None:
-        return _sets(options, model)
+        return _sets(options, model, *asked_of)
     if options.prompts is not None:
-        return _many(options, model)
+        return _many(options, model, *asked_of)
     return _one(options, model, asked, loaded)
+
+
+def _require_fitting(options: Namespace, way: str, fitting: Iterable[str]) -> None:
+    """Refuse an option that this way of asking would pass over.
+
+    Raises:
+        AtlasError: there is one; the message names both.
+    """
+    names = (*_ONE, *_SECOND, *_STEERED, *_SCORED, *_ELSE, *(row.option.replace("-", "_") for row in drilldowns.TABLE))
+    for name in names:
+        given = getattr(options, name, None)
+        if name not in fitting and given not in (None, parser().get_default(name)):
+            raise AtlasError(f"--{name.replace('_', '-')} does not go with {way}. Leave one of them out.")
 
 
 def _one(options: Namespace, model: "LanguageModel", asked: drilldowns.Asked, loaded: float) -> str:
@@ -201,6 +220,8 @@ def _one(options: Namespace, model: "LanguageModel", asked: drilldowns.Asked, lo
     if wanted:
         means = None if others is None else measured.Means.over(_runs(model, others, settings))
         sets = [ablation.resolve(run, parts) for parts in wanted]
+        told = (*analysis.notices, *ablation.how_measured(model))
+        analysis = replace(analysis, notices=tuple(dict.fromkeys(told)))
         details["effects_of"] = [drilldowns.to_json(measured.ablated(run, parts, means)) for parts in sets]
     if options.json:
         return _line(to_json(analysis) | details | _generic_among(analysis, catalogue))
@@ -238,10 +259,9 @@ def _measure_all(run: "PromptRun") -> None:
             bar.update(reached - bar.n)
 
 
-def _many(options: Namespace, model: "LanguageModel") -> str:
+def _many(options: Namespace, model: "LanguageModel", prompts: list[PromptLine]) -> str:
     settings = _settings(options)
     ranges = _ranges(analyses.catalogue_for(options.catalogue, model), settings)
-    prompts = batch.read_prompts(options.prompts)
     rows = batch.analyse_batch(
         model, prompts, settings, options.out, ranges=ranges, say=command_line.say, progress=_bar
     )
@@ -268,15 +288,14 @@ def _shown(frame: "pd.DataFrame") -> str:
     if "prompt" in frame:
         prompts = [shorten(legible(one), 60) for one in frame["prompt"]]
         frame = frame.assign(prompt=prompts).drop(columns="target_id")
-    return frame.to_string(index=False, float_format=lambda number: f"{number:.3f}")
+    return frame.to_string(index=False, float_format=lambda number: f"{number:.3f}", na_rep="")
 
 
-def _sets(options: Namespace, model: "LanguageModel") -> str:
+def _sets(options: Namespace, model: "LanguageModel", first: list[PromptLine], second: list[PromptLine]) -> str:
     if options.out.suffix.lower() not in ENDINGS:
         raise AtlasError(f"Two sets are written to a file that ends in {', '.join(ENDINGS)}: not {options.out.name}.")
     settings = _settings(options)
     ranges = _ranges(analyses.catalogue_for(options.catalogue, model), settings)
-    first, second = batch.read_prompts(options.prompts), batch.read_prompts(options.against_prompts)
     analysed = options.out.with_name(f"{options.out.name}.analyses.jsonl")
     rows, count, figures = batch.analyse_sets(
         model, first, second, settings, analysed, ranges=ranges, say=command_line.say, progress=_bar
@@ -374,8 +393,8 @@ def _compared_with(options: Namespace) -> tuple[Any, ...]:
     return options.against, _token(options, "against_target"), options.against_position, options.zero
 
 
-def _compared(options: Namespace, asked: drilldowns.Asked) -> str:
-    _check_comparison(options, asked)
+def _compared(options: Namespace) -> str:
+    _check_comparison(options)
     model, settings = analyses.load(options.model), _settings(options)
     catalogue = analyses.catalogue_for(options.catalogue, model)
     ranges = _ranges(catalogue, settings) if catalogue else None
@@ -394,16 +413,13 @@ def _compared(options: Namespace, asked: drilldowns.Asked) -> str:
     return _line(form.written(found)) if options.json else text.comparison_text(found, catalogue)
 
 
-def _check_comparison(options: Namespace, asked: drilldowns.Asked) -> None:
+def _check_comparison(options: Namespace) -> None:
     """Refuse what makes no comparison.
 
     Raises:
         AtlasError: an option that does not go with it, an empty prompt, no part, or an unknown ending.
     """
-    given = [name for name in ("prompts", "distractor") if getattr(options, name)]
-    given += ["distractor-id"] if options.distractor_id is not None else []
-    for name in [*given, *(row.option for row, _ in asked)]:
-        raise AtlasError(f"--{name} does not go with a comparison. Leave one of them out.")
+    _require_fitting(options, "a comparison", (*_ONE, *_SECOND, "out"))
     if options.against is not None:
         require_prompt(options.against, "prompt to compare with")
     if options.zero is not None and not parse_list(options.zero):
@@ -425,14 +441,9 @@ def _written(found: "Comparison", path: Path) -> str:
 # Interventions and continuations: ``python -m app.attribution "…" --scale L29.F864=4 --generate 40``.
 
 
-def _steered(options: Namespace, asked: drilldowns.Asked) -> str:
+def _steered(options: Namespace) -> str:
     interventions, given = _interventions(options), _drawn_with(options)
-    others = ["prompts", "distractor", "distractor_id", "against", "against_target", "against_target_id"]
-    others += ["against_position", "against_prompts", "out"]
-    names = [name.replace("_", "-") for name in others if getattr(options, name) is not None]
-    names += ["measure"] if options.measure else []
-    for name in [*names, *(row.option for row, _ in asked)]:
-        raise AtlasError(f"--{name} does not go with --scale, --clamp and --generate. Leave one of them out.")
+    _require_fitting(options, "--scale, --clamp and --generate", (*_ONE, *_STEERED, "zero"))
     if options.generate is None and (alone := next((name for name, one in given.items() if one is not None), None)):
         raise AtlasError(f"--{alone.replace('_', '-')} is for a continuation. Add --generate 40, for instance.")
     drawn = {name: one for name, one in given.items() if one is not None}

@@ -128,6 +128,16 @@ def why_fixed(model: LanguageModel) -> str:
     )
 
 
+def how_measured(model: LanguageModel) -> tuple[str, ...]:
+    """What a reader of effects must know of the model: why those of one neuron may differ from each other."""
+    if not model.architecture.has_post_norms:
+        return ()
+    return (
+        "Behind attention and FFN stands a norm here. Effects of single neurons and heads in the lists leave what it "
+        "divides by as it was. Those of parts that are named, or taken out together or everywhere, do not, and differ.",
+    )
+
+
 def _require_free_activations(model: LanguageModel, advice: str) -> None:
     if why := why_fixed(model):
         raise AtlasError(f"{advice}. {why}")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from app.attribution.ablation import Effects
+from app.attribution.ablation import Effects, how_measured
 from app.attribution.measured import target_ranks, together
 from app.attribution.prompt import FFN_READERS, Settings
 from app.attribution.results import (
@@ -191,6 +191,7 @@ def measured(
         return analysis
     effects = Effects.of(run, report)
     found = _with_effects(effects, analysis, [name for name in LISTS if name in lists], count)
+    found = replace(found, notices=tuple(dict.fromkeys((*found.notices, *how_measured(run.model)))))
     if analysis.contrast is None:
         return found
     against = replace(effects, minus=run.distractor_id)

@@ -68,7 +68,9 @@ def _text_of(path: Path) -> str:
         if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
             raise AtlasError(f"{path} is not UTF-8 but UTF-16 or UTF-32, or no text. Save it as UTF-8.")
         return data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise AtlasError(f"{path} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
         raise AtlasError(f"{path} cannot be read as UTF-8 text: {error}. Save it as UTF-8.") from error
 
 

@@ -33,6 +33,7 @@ from db import command_line
 from db.errors import AtlasError
 from db.lazy import lazy_import
 from db.neuron import Head, Neuron, NeuronAt, Part
+from db.token_text import shorten
 
 if TYPE_CHECKING:
     from app.attribution import analysis as analyses
@@ -83,7 +84,9 @@ def parse_through(text: str) -> tuple[Neuron, Head]:
     Raises:
         AtlasError: it is none.
     """
-    label, _, head = text.partition(":")
+    label, colon, head = text.partition(":")
+    if not colon:
+        raise AtlasError(f"“{shorten(text, 60)}” names no head. Write a neuron and a head, as L11.F1229:L23.H4.")
     return Neuron.parse(label), Head.parse(head)
 
 

@@ -346,7 +346,9 @@ class PromptRun:
         if part is None:
             return _Span(entries, self, 0, entries.per_layer * self.model.dimensions.layers, None)
         check_exists(part, self.model.dimensions, self.model.name)
-        if kind not in part.kinds or part.index is not None:
+        if part.index is not None:
+            raise AtlasError(f"{part.label} is one neuron, and has none within it. Name a layer, sub-layer or head.")
+        if kind not in part.kinds:
             raise AtlasError(f"{part.label} has no {kind} neurons.")
         start, size, experts = 0, entries.per_layer, self.model.dimensions.experts
         if part.expert is not None and experts is not None:
@@ -454,6 +456,11 @@ def run_prompt(model: LanguageModel, prompt: str, settings: Settings) -> PromptR
     """Check and run; raises as `check_question` does."""
     question = check_question(model, prompt, settings)
     stream = model.forward(list(question.token_ids[: question.position + 1]))
+    if not stream.logits.isfinite().all():
+        raise AtlasError(
+            f"On this prompt the logits of {model.name} are not finite numbers: its weights hold such, or are damaged. "
+            "Save or fetch the model again."
+        )
     target = int(stream.logits.argmax()) if question.target is None else question.target
     notices = (*question.notices, *model.placement.notices())
     return PromptRun(model, prompt, settings, question.token_ids, stream, target, question.distractor, notices)

@@ -72,7 +72,7 @@ class Configuration(Paths):
     )
     cors_origins: Listed = Field(default=(), description="other sites whose pages may read the HTTP API; empty is none")
     source_url: str = Field(
-        default="", description="where this server's source is: pages link to this `https://` address; empty is no link"
+        default="", description="where this server's source is: the address that pages link to; empty is no link"
     )
 
     auth_redirect_uri: str = Field(default="", description="sign-in: this server's address and `/oauth2callback`")

@@ -107,6 +107,9 @@ def test_without_json_a_person_can_read_it(capsys):
         (["caf\udce9"], "prompt"),  # what a shell hands over for bytes that are not UTF-8
         ([models.PROMPT, "--target", "\udce9"], "target"),
         ([models.PROMPT, "--catalogue", "nowhere"], "nowhere"),
+        ([models.PROMPT, "--no-suppressing", "--within", "L1.F3"], "L1.F3 is one neuron, and has none within it"),
+        ([models.PROMPT, "--through", "L0.F3"], "names no head. Write a neuron and a head"),
+        (["--prompts", "nowhere.txt", "--out", "x.jsonl"], "nowhere.txt cannot be read (No such file or directory)."),
     ],
 )
 def test_bad_questions_get_one_line_and_status_2(arguments, said, capsys):
@@ -128,6 +131,24 @@ def test_wrong_options_are_refused_with_status_2(arguments, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("asked", "more"),
+    [
+        (["--keys", "L0.F1"], ["--out", "x.csv"]),
+        (["--keys", "L0.F1"], ["--position", "0"]),
+        (["--generic"], ["--flow"]),
+        (["--generic"], ["--zero", "L1.H1"]),
+        (["--activated-by", "a river"], ["--measure", "3"]),
+        (["--prompts", "x.txt", "--out", "x.jsonl"], ["--flow", "5"]),
+        (["--prompts", "x.txt", "--out", "x.jsonl"], ["--head", "L1.H1"]),
+        ([models.PROMPT, "--zero", "L1.H1"], ["--measure", "3"]),
+        ([models.PROMPT, "--scale", "L1.H1=2"], ["--effect-of", "L1.H1"]),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_refused(asked, more, capsys):
+    assert f"{more[0]} does not go with " in refusal(capsys, *asked, *more)
 
 
 def test_a_folder_without_safetensors(copy, capsys):
@@ -181,7 +202,28 @@ def test_weights_that_are_not_numbers(copy, capsys):
     weights["model.layers.2.mlp.down_proj.weight"][3, 4] = torch.nan
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     line = refusal(capsys, models.PROMPT, "--model", str(copy))
-    assert "FFN identity fails at layer 2" in line or "residual identity fails at layer 2" in line
+    assert "not finite (in model.layers.2.mlp.down_proj.weight)" in line
+
+
+def test_a_token_whose_embedding_is_no_number(copy, capsys):
+    """The probe, by which a model is checked when it is loaded, has other tokens."""
+    from safetensors.torch import load_file, save_file
+
+    token = models.language_model("llama").tokenizer.encode(models.PROMPT)[2]
+    weights = load_file(copy / "model.safetensors")
+    weights["model.embed_tokens.weight"][token, 4] = torch.nan
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert "not finite" in refusal(capsys, models.PROMPT, "--model", str(copy), "--no-suppressing", "--json")
+
+
+@pytest.mark.parametrize("option", ["--model", "--prompts", "--catalogue"])
+def test_a_path_that_the_system_refuses(option, capsys):
+    prompt = [] if option == "--prompts" else [models.PROMPT]
+    out = ["--out", "found.jsonl"] if option == "--prompts" else []
+    given = ["--model", str(models.folder("llama"))] if option != "--model" else []
+    line = refusal(capsys, *prompt, *out, *given, option, "x" * 300)
+    assert "File name too long" in line
+    assert len(line) < 400
 
 
 def test_the_catalogue_of_another_model(tmp_path, capsys):

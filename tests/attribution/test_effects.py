@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.attribution import Settings, explain, run_prompt
+from app.attribution import Settings, analyse, explain, run_prompt
 from app.attribution import measured as measuring
 from app.attribution.__main__ import main
 from app.attribution.ablation import Effects, without
@@ -18,7 +18,7 @@ from app.attribution.prompt import Method
 from app.attribution.results import LISTS, Analysis, ValueNeuron
 from db.errors import AtlasError
 from db.neuron import Neuron, NeuronAt, NeuronKind, Part
-from tests import models
+from tests import families, models
 
 TARGET = 270
 CLOSE = 1e-4  # nats
@@ -572,3 +572,17 @@ def test_removals_from_the_shell(capsys):
     )
     assert main(asked) == 0
     assert "(log-probability lost by removal, nats)" in capsys.readouterr().out
+
+
+def test_where_two_effects_of_one_neuron_may_differ_it_is_said():
+    """Behind a norm: a list leaves what it divides by as it was, parts that are named do not."""
+    told = {}
+    for name in ("olmo2", "qwen2"):
+        model = families.language_model(name)
+        analysis = analyse(model, models.PROMPT, top=3, measure=3)
+        told[name] = [one for one in analysis.notices if "stands a norm" in one]
+        first = analysis.ffn_value_neurons[0]
+        (named,) = Effects.of(run_prompt(model, models.PROMPT, Settings(top=3))).together([[Part.of(first.neuron)]])
+        assert first.effect is not None
+        assert (abs(named - first.effect) > 1e-3) == bool(told[name])
+    assert len(told["olmo2"]) == 1
