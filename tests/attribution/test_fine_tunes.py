@@ -168,6 +168,7 @@ def test_nor_does_the_same_folder_trained_on_in_its_place(runs, tmp_path):
     assert singly(after) != singly(before)
 
 
+@pytest.mark.parametrize("runs", ["llama"], indirect=True)  # whichever head: in one process both were tried above
 def test_from_the_shell_a_killed_run_belongs_to_its_model(runs, loaded, tmp_path, capsys):
     source, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
     lines = [f"{models.PROMPT} {number}" for number in range(400)]
