@@ -291,7 +291,8 @@ def all_measured(atlas: Catalogue, selection: PromptSelection, analysis: Analysi
         known: Measured | None = resources.workshop().known("effects", _every(atlas, selection).key)
         if known is not None:
             return known
-    return sweeps.share_measured(analysis, sweeps.kept_folder())
+    whole = replace(analysis, checkpoint=analysis.checkpoint or atlas.info.checkpoint)  # which older versions left out
+    return sweeps.share_measured(whole, sweeps.kept_folder())
 
 
 def why_not_all(atlas: Catalogue, selection: PromptSelection) -> str:

@@ -1,11 +1,13 @@
 """The drill-down of the prompt page without a browser: what each state shows is what the library says."""
 
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import torch
 
 from app.answers import explain
+from app.answers.effects import all_measured
 from app.attribution import analyse, load, run_prompt
 from app.attribution.ablation import Effects
 from app.attribution.analysis import raising_within
@@ -17,6 +19,7 @@ from app.attribution.prompt import Settings
 from app.attribution.query import activations, own_query
 from app.attribution.results import overlap
 from app.attribution.run import StoredRanges
+from app.state.selections import PromptSelection
 from app.ui.components import Typed
 from app.ui.pages import neuron_activity
 from app.words import nats
@@ -264,7 +267,9 @@ def test_what_is_searched_for_goes_into_the_address(small_page):
     assert "There are none here" in texts(app)
 
 
-def test_all_ffn_neurons_are_measured_by_a_button_and_stay_measured(small_page, model, tmp_path, monkeypatch):
+def test_all_ffn_neurons_are_measured_by_a_button_and_stay_measured(
+    small_page, small_folders, model, tmp_path, monkeypatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     app = small_page("prompt", p=PROMPT, open="every")
     assert "ffn_helping" not in components_of(app)
@@ -283,4 +288,7 @@ def test_all_ffn_neurons_are_measured_by_a_button_and_stay_measured(small_page, 
     assert len(kept) == 1
     asked = analyse(model, PROMPT, top=3)
     assert share_measured(asked, kept[0].parent) == 1
+    with Catalogue.open(find_catalogue(small_folders[1])) as atlas:
+        old = replace(asked, checkpoint=None)  # as older versions wrote it, and the gallery's are
+        assert all_measured(atlas, PromptSelection("another, which nobody asked"), old) == 1
     assert share_measured(analyse(model, f"{PROMPT} the", top=3), kept[0].parent) == 0

@@ -117,6 +117,15 @@ def test_a_view_of_a_page_that_is_not_known_is_listed_and_leads_nowhere(small_pa
     assert stored.answer(atlas, selection) is None
 
 
+def test_a_collected_neuron_leads_to_its_own_model(small_page, workspace):
+    collection = workspace.new_collection("Rivers")
+    for model in ("llama", "another"):
+        workspace.collect_neuron(collection.id, model, Neuron.ffn(1, 3))
+    app = small_page("saved", **{"in": collection.id})
+    found = {model: component(app, f"neuron_{model}_L1.F3")["items"][0]["href"] for model in ("llama", "another")}
+    assert found == {"llama": "neuron?n=L1.F3", "another": "neuron?n=L1.F3&model=another"}
+
+
 def test_a_title_shows_an_answer_of_spaces(small_folders):
     analysis = attribution.analyse(attribution.load(str(small_folders[0] / "llama")), PROMPT)
     target = analysis.target

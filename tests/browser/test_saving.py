@@ -27,7 +27,7 @@ def test_a_view_of_the_gallery_is_one_click_away(page: Page, served_app: str, vi
 
 @both_sizes
 def test_an_explanation_is_saved_found_opened_and_deleted(page: Page, served_app: str, viewport: str) -> None:
-    name = f"kept {uuid.uuid4().hex[:8]} <b>$x$"
+    name = f"kept {uuid.uuid4().hex[:8]} <b>$x$ WWWWWWWWWWWWWWWWWWWW"  # wider than a phone
     page.goto(f"{served_app}/prompt?p=Thank+you+very&own=L24.F652")
     settled(page)
     still(page)  # the panel that the address opens is scrolled into view, gently

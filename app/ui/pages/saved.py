@@ -8,6 +8,7 @@ import streamlit as st
 from app.answers import stored
 from app.report import views
 from app.serving import access
+from app.state.address import MODEL, address
 from app.state.selections import SAVED_ROWS, NeuronSelection, PromptSelection, SavedSelection
 from app.ui import navigation
 from app.ui.common import (
@@ -181,7 +182,9 @@ def _collection(
     names = stored.names(atlas, here) | stored.called(atlas, here)
     for model, neuron in contents.neurons:
         with st.container(border=True):
-            items = [link(neuron.label, NeuronSelection(neuron.label))]
+            there = NeuronSelection(neuron.label)
+            elsewhere = address(there.page_name, there.params() | {MODEL: model})
+            items = [link(neuron.label, there if model == atlas.info.model else elsewhere)]
             chips(items, key=f"neuron_{model}_{neuron.label}", label=f"neuron {neuron.label}")
             if model != atlas.info.model:
                 st.caption(literal(f"of {model}"))
