@@ -414,8 +414,10 @@ class Effects:
         # A row has its own copy of a layer's keys and values, once as they are and once for every head.
         attended = (size.kv_heads + size.heads) * size.head_dim * tokens // 2
         rows = rows_for(self.run.settings.memory_mb, max(size.vocabulary, attended))
-        for done, some in enumerate(order.split(rows)):
-            self.report(f"Measuring without each: {done * rows:,} of {len(order):,} parts of {kind} …")
+        done = 0
+        for some in order.tensor_split(-(-len(order) // rows)) if len(order) else ():
+            self.report(f"Measuring without each: {done:,} of {len(order):,} parts of {kind} …")
+            done += len(some)
             yield some, self._batch(kind, layers[some], contributions(some))
 
     def _batch(
@@ -476,18 +478,41 @@ class Effects:
         return found
 
     def neurons(self, neurons: Sequence[ValueNeuron]) -> list[float]:
-        """Effect of each neuron at the analysed position, of an attention neuron what it took from its source position;
-        nats.
-        """
+        """Effect of each neuron at the analysed position, of an attention neuron what it took from its source; nats."""
         found = [0.0] * len(neurons)
         for kind in NeuronKind:
-            places = [place for place, one in enumerate(neurons) if one.neuron.kind is kind]
+            places, numbers = self._numbers(kind, neurons)
             if places:
-                every = [self.run.entries(kind).numbers(neurons[place].neuron) for place in places]
-                numbers = [one[neurons[place].position or 0] for one, place in zip(every, places, strict=True)]
-                for place, effect in zip(places, self.entries(kind, torch.tensor(numbers)).tolist(), strict=True):
+                for place, effect in zip(places, self.entries(kind, numbers).tolist(), strict=True):
                     found[place] = effect
         return found
+
+    def _numbers(self, kind: NeuronKind, neurons: Sequence[ValueNeuron]) -> tuple[list[int], Int[Tensor, " n"]]:
+        """Which of the neurons are of the kind, and these ones' numbers in `PromptRun.entries`."""
+        places = [place for place, one in enumerate(neurons) if one.neuron.kind is kind]
+        every = [self.run.entries(kind).numbers(neurons[place].neuron) for place in places]
+        numbers = [one[neurons[place].position or 0] for one, place in zip(every, places, strict=True)]
+        return places, torch.tensor(numbers, dtype=torch.long)
+
+    def listed(self, neurons: Sequence[ValueNeuron]) -> tuple[list[float], Float[np.ndarray, "L H"], SublayerScores]:
+        """`neurons`, `heads` and `sublayers` in one: passes of few rows take nearly as long as one of many."""
+        stream, effects, sublayers = self.run.stream, [0.0] * len(neurons), dict[str, Any]()
+        every, by_head = torch.arange(len(stream.ffn_output)), self.run.head_contributions
+        ffn = NeuronKind.FFN, stream.ffn_output, by_head[:, :0]
+        for kind, output, heads in (ffn, (NeuronKind.ATTENTION, stream.attention_output, by_head)):
+            places, numbers = self._numbers(kind, neurons)
+            entries = self.run.entries(kind)
+            parts = output[:, stream.position], heads.flatten(0, 1), entries.contributions(numbers)
+            layers = torch.cat([every, every.repeat_interleave(heads.shape[1]), entries.layer(numbers)])
+            contributions = torch.cat(parts)
+            found = contributions.new_empty(len(contributions))
+            for some, lost in self.measure(kind, layers, contributions.__getitem__):
+                found[some] = lost
+            whole, of_heads, own = found.split([len(one) for one in parts])
+            sublayers[kind.value] = array(whole)
+            for place, effect in zip(places, own.tolist(), strict=True):
+                effects[place] = effect
+        return effects, array(of_heads.view(by_head.shape[:2])), SublayerScores(**sublayers)
 
     def parts(self, parts: Sequence[Part]) -> list[float]:
         """Effect of all that each part adds at the analysed position, of an attention neuron from every source position
@@ -506,29 +531,14 @@ class Effects:
 
     def heads(self) -> Float[np.ndarray, "L H"]:
         """Effect of every head at the analysed position, nats."""
-        size, contributions = self.run.model.dimensions, self.run.head_contributions
-        if self.means is not None:
-            parts = [Part(layer, NeuronKind.ATTENTION, head) for layer, head in np.ndindex(size.layers, size.heads)]
-            return np.array(self.parts(parts)).reshape(size.layers, size.heads)
-        return array(self._all(NeuronKind.ATTENTION, contributions.flatten(0, 1), size.heads).view(-1, size.heads))
+        size = self.run.model.dimensions
+        parts = [Part(layer, NeuronKind.ATTENTION, head) for layer, head in np.ndindex(size.layers, size.heads)]
+        return np.array(self.parts(parts)).reshape(size.layers, size.heads)
 
     def sublayers(self) -> SublayerScores:
         """Effect of every sub-layer's whole output at the analysed position, nats."""
-        stream, here = self.run.stream, self.run.stream.position
-        attention, ffn = stream.attention_output[:, here], stream.ffn_output[:, here]
-        if self.means is not None:
-            kinds, layers = (NeuronKind.ATTENTION, NeuronKind.FFN), range(len(ffn))
-            return SublayerScores(*(np.array(self.parts([Part(layer, kind) for layer in layers])) for kind in kinds))
-        return SublayerScores(
-            array(self._all(NeuronKind.ATTENTION, attention, 1)), array(self._all(NeuronKind.FFN, ffn, 1))
-        )
-
-    def _all(self, kind: NeuronKind, contributions: Float[Tensor, "N d"], per_layer: int) -> Float[Tensor, " N"]:
-        found = contributions.new_empty(len(contributions))
-        layers = torch.arange(len(contributions)) // per_layer
-        for some, effects in self.measure(kind, layers, lambda some: contributions[some]):
-            found[some] = effects
-        return found
+        kinds, layers = (NeuronKind.ATTENTION, NeuronKind.FFN), range(self.run.model.dimensions.layers)
+        return SublayerScores(*(np.array(self.parts([Part(layer, kind) for layer in layers])) for kind in kinds))
 
     def together(self, sets: Sequence[Sequence[Part]]) -> list[float]:
         """Effect of each set of parts, all of a set at once; nats. One token for each set, through all layers.

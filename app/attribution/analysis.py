@@ -204,20 +204,25 @@ def _with_effects(effects: Effects, scored: _Scored, lists: Sequence[str], count
         return tuple(one for one in getattr(scored, name)[:count] if one.effect is None)
 
     listed = [one for name in lists for one in unmeasured(name)]
+    changed: dict[str, Any] = {}
+    first = bool(lists) and scored.head_effects is None
+    if first:
+        measured_effects, heads, layers = effects.listed(listed)
+        changed |= {"head_effects": heads, "layer_effects": layers}
+    else:
+        measured_effects = effects.neurons(listed)
     found: Iterator[ValueNeuron] = (
         replace(one, effect=effect, rank=rank)
-        for one, effect, rank in zip(listed, effects.neurons(listed), target_ranks(effects.run, listed), strict=True)
+        for one, effect, rank in zip(listed, measured_effects, target_ranks(effects.run, listed), strict=True)
     )
-    changed: dict[str, Any] = {}
     for name in lists:
         changed[name] = tuple(
             next(found) if place < count and one.effect is None else one
             for place, one in enumerate(getattr(scored, name))
         )
-    if lists and scored.head_effects is None:
-        changed |= {"head_effects": effects.heads(), "layer_effects": effects.sublayers()}
+    if first:
         raised = zip((NeuronKind.FFN, NeuronKind.ATTENTION), (changed[name] for name in lists[:2]), strict=True)
-        changed["together"] = {kind: together(effects, neurons) for kind, neurons in raised if neurons}
+        changed["together"] = together(effects, {kind: neurons for kind, neurons in raised if neurons})
     return replace(scored, **changed)
 
 

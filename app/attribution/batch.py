@@ -283,7 +283,7 @@ def together_on(
     """
     with torch.inference_mode():
         effects = Effects.of(run_prompt(model, line.prompt, line.applied(settings)))
-        return {"together": {kind.value: written(together_of(effects, some)) for kind, some in chosen.items()}}
+        return {"together": {kind.value: written(one) for kind, one in together_of(effects, chosen).items()}}
 
 
 def analyse_sets(

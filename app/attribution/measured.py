@@ -7,7 +7,7 @@ Nothing here is a score or a proof: every figure is the model's own, run again w
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -188,36 +188,54 @@ NEAREST = 20
 _SEED = 0
 
 
-def together(effects: "Effects", listed: Sequence[ValueNeuron], draws: int = DRAWS) -> Together:
-    """What the strongest neurons of a list do when all are taken out at the analysed position, and what as many random
-    neurons of the same layers and about the same activations do. The draws are the same every time.
+def together(
+    effects: "Effects", lists: Mapping[NeuronKind, Sequence[ValueNeuron]], draws: int = DRAWS
+) -> dict[NeuronKind, Together]:
+    """What the strongest neurons of each list do when all of its strongest are taken out at the analysed position, and
+    what as many random neurons of the same layers and about the same activations do. The draws are the same every time.
 
     Args:
         effects: of the run.
-        listed: of one kind, by score. The strongest are those of the largest effect where all (or enough) are measured.
+        lists: by kind, each by score. The strongest are those of the largest effect where all (or enough) are measured.
         draws: how many.
     """
-    known = [one for one in listed if one.effect is not None]
-    by_effect = len(known) >= min(TEN, len(listed))
-    chosen = sorted(known, key=lambda one: -(one.effect or 0.0))[:TEN] if by_effect else list(listed[:TEN])
-    return _against_random(effects, chosen, "effect" if by_effect else "score", draws)
+    chosen: dict[NeuronKind, tuple[Sequence[ValueNeuron], str]] = {}
+    for kind, listed in lists.items():
+        known = [one for one in listed if one.effect is not None]
+        by_effect = len(known) >= min(TEN, len(listed))
+        best = sorted(known, key=lambda one: -(one.effect or 0.0))[:TEN] if by_effect else listed[:TEN]
+        chosen[kind] = best, "effect" if by_effect else "score"
+    return _against_random(effects, chosen, draws)
 
 
-def together_of(effects: "Effects", neurons: Sequence[Neuron], draws: int = DRAWS) -> Together:
+def together_of(
+    effects: "Effects", neurons: Mapping[NeuronKind, Sequence[Neuron]], draws: int = DRAWS
+) -> dict[NeuronKind, Together]:
     """The same of neurons that were chosen elsewhere by their effects, those of attention with all that they took."""
-    chosen = []
-    for one in neurons:
+
+    def active(one: Neuron) -> float:
         entries = effects.run.entries(one.kind)
-        active = float(entries.activation(torch.tensor(entries.numbers(one))).sum())
-        chosen.append(ValueNeuron(one, None, 0.0, active))
-    return _against_random(effects, chosen, "effect", draws)
+        return float(entries.activation(torch.tensor(entries.numbers(one))).sum())
+
+    chosen = {kind: [ValueNeuron(one, None, 0.0, active(one)) for one in some] for kind, some in neurons.items()}
+    return _against_random(effects, {kind: (some, "effect") for kind, some in chosen.items()}, draws)
 
 
-def _against_random(effects: "Effects", chosen: Sequence[ValueNeuron], by: str, draws: int) -> Together:
-    parts = [replace(Part.of(one.neuron), position=one.position) for one in chosen]
-    drawn = [_like(effects.run, chosen, draw) for draw in range(draws)] if chosen else []
-    lost, *controls = effects.together([parts, *drawn]) if chosen else [0.0]
-    return Together(tuple(parts), by, lost, tuple(controls))
+def _against_random(
+    effects: "Effects", chosen: Mapping[NeuronKind, tuple[Sequence[ValueNeuron], str]], draws: int
+) -> dict[NeuronKind, Together]:
+    """Of each kind the neurons that were chosen, by what, and random ones; all measured in one pass."""
+    found = {kind: Together((), by, 0.0, ()) for kind, (_, by) in chosen.items()}
+    sets: dict[NeuronKind, list[list[Part]]] = {}
+    for kind, (neurons, _by) in chosen.items():
+        if neurons:
+            parts = [replace(Part.of(one.neuron), position=one.position) for one in neurons]
+            sets[kind] = [parts, *(_like(effects.run, neurons, draw) for draw in range(draws))]
+    lost = iter(effects.together([one for some in sets.values() for one in some]))
+    for kind, (own, *drawn) in sets.items():
+        effect, controls = next(lost), tuple(next(lost) for _ in drawn)
+        found[kind] = replace(found[kind], parts=tuple(own), effect=effect, controls=controls)
+    return found
 
 
 def _like(run: "PromptRun", chosen: Sequence[ValueNeuron], draw: int) -> list[Part]:

@@ -273,7 +273,7 @@ def test_the_strongest_are_taken_out_together_beside_random_ones(name):
         assert len(one.controls) == 5
         assert len(set(one.controls)) > 1
     assert measured(run, explain(run)).together == found.together  # draws repeat
-    few = together(Effects.of(run), explain(run).ffn_value_neurons)
+    few = together(Effects.of(run), {NeuronKind.FFN: explain(run).ffn_value_neurons})[NeuronKind.FFN]
     assert (few.by, [part.index for part in few.parts]) == (
         "score",
         [one.neuron.index for one in found.ffn_value_neurons[:10]],
