@@ -152,9 +152,13 @@ def open_catalogue() -> Catalogue:
     except AtlasError as error:
         if chosen is None:
             raise
-        atlas = resources.catalogue()
-        warn([f"{error} {atlas.info.model} is shown instead."])
+        atlas, named = resources.catalogue(), navigation.chosen_build()
         navigation.hold_build(False)
+        if named is not None and named.weights not in ("", weights_of(atlas.info.checkpoint)):
+            current = navigation.to_current(atlas.info.model)
+            chips([link(f"Show it with {atlas.info.model}", current)], key="build", label="the current build")
+            raise AtlasError(f"{error} This link was made with {named.words} of {chosen}.") from error
+        warn([f"{error} {atlas.info.model} is shown instead."])
         return atlas
     return _build_seen(atlas)
 

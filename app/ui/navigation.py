@@ -116,9 +116,10 @@ def chosen_build() -> address.NamedBuild | None:
     return address.named_build(params())
 
 
-def to_current() -> str:
-    """The address of the same state in the current build."""
-    return "?" + urlencode({name: value for name, value in params().items() if name != address.BUILD})
+def to_current(model: str | None = None) -> str:
+    """The address of the same state in the current build; where one is named, of another model."""
+    kept = {name: value for name, value in params().items() if name != address.BUILD}
+    return "?" + urlencode(kept | ({} if model is None else {address.MODEL: model}))
 
 
 def hold_build(hold: bool) -> None:

@@ -104,6 +104,20 @@ def test_a_link_to_a_build_that_is_gone_is_not_answered_with_the_others(page, ma
     assert not texts(run_page(page, **anew))
 
 
+def test_nor_is_a_link_to_a_model_that_is_gone(made, served, tmp_path):
+    link = link_to(made.builds[0], "neuron") | {"model": "gone"}
+    build(Checkpoint("final", made.folders[1]), tmp_path / "catalogue", depth=5)
+    served(tmp_path / "catalogue")
+    app = run_page("neuron", **link)
+    (error,) = app.error
+    assert link["b"][:8] in error.value
+    assert not app.get("arrow_vega_lite_chart")
+    (change,) = component(app, "build")["items"]
+    anew = dict(parse_qsl(change["href"].removeprefix("?")))
+    assert anew == {"n": "L1.F2", "model": "final"}
+    assert not texts(run_page("neuron", **anew))
+
+
 def test_a_link_finds_its_build_in_whichever_folder_it_is(made, served, tmp_path):
     link = link_to(made.builds[0])
     for folder in reversed(made.folders):  # the names are dealt out the other way round
