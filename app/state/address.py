@@ -436,7 +436,9 @@ def left_out(params: Mapping[str, str], known: Collection[str] = (), outcome: st
         return []
     shown = ", ".join(shorten(display(name[:80].encode("utf-8", "replace")), 30) for name in names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [f"In the address, {shown}{more} {outcome}: this page has no parameter of that name."]
+    if len(names) > 1:
+        return [f"In the address, {shown}{more} {outcome.replace('was', 'were')}: this page has no such parameters."]
+    return [f"In the address, {shown} {outcome}: this page has no parameter of that name."]
 
 
 # Long texts in an address: as they are while short, else compressed, so that the address can still be pasted.

@@ -293,7 +293,7 @@ def prepare(database: Database, *, create: bool = True) -> None:
     """
     if database.file is not None and not database.file.exists():
         if not create:
-            raise AtlasError(f"There is no workspace {database.shown}.")
+            raise AtlasError(f"There is no workspace {database.shown} yet: it is made when something is saved.")
         _make_file(database.file)
     if _version(database) == NEWEST:
         return

@@ -75,7 +75,7 @@ def test_what_no_page_reads_is_named(page):
     shared = {"model": "demo", "b": "1a2b~20260131", "v": "1", "embed": "true"}
     given = {"prompt": "a", "Target": "3", "x\u202ey": "", **shared}
     (notice,) = page.selection.read(given, LIMITS)[1]
-    assert "prompt, Target, x⟨U+202E⟩y was left out: this page has no parameter of that name" in notice
+    assert "prompt, Target, x⟨U+202E⟩y were left out: this page has no such parameters" in notice
     assert page.selection.read({**given, "v": "2"}, LIMITS)[1] == [NEWER]
 
 
@@ -85,7 +85,7 @@ NEWER = "This link was made by a newer version of Neuron Atlas: what this one do
 def test_a_long_text_is_read_plain_and_packed_and_a_short_one_is_not():
     assert PromptSelection.read({"pz": pack("a b")}, LIMITS) == (PromptSelection("a b"), [])
     assert "atz was left out" in PromptSelection.read({"p": "a", "atz": "1"}, LIMITS)[1][0]
-    assert "c, d, e, f, g and 3 more was" in left_out(dict.fromkeys("bcdefghij", ""))[0]
+    assert "c, d, e, f, g and 3 more were" in left_out(dict.fromkeys("bcdefghij", ""))[0]
 
 
 @given(some.dictionaries(some.sampled_from(_NAMES), some.text()))
