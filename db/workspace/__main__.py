@@ -32,7 +32,9 @@ def _answer(options: argparse.Namespace) -> str:
     url = options.workspace or paths().workspace_url
     if url in (None, OFF):
         raise AtlasError("ATLAS_WORKSPACE is off: name a workspace with --workspace URL.")
-    # Looking creates nothing: only an import begins a workspace.
+    if options.command == "import":
+        options.document = _read(options.file)
+    # Looking creates nothing: only an import begins a workspace, and only of a file that can be read.
     with Workspace.open(url, create=options.command == "import") as workspace:
         return _COMMANDS[options.command](workspace, options)
 
@@ -91,12 +93,15 @@ def _export(workspace: Workspace, options: argparse.Namespace) -> str:
     return _json({"path": str(path), "bytes": len(text)}) if options.json else f"{path}: {len(text):,} bytes"
 
 
-def _import(workspace: Workspace, options: argparse.Namespace) -> str:
+def _read(file: str) -> exchange.Document:
     try:
-        data = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
+        return exchange.parse(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
     except OSError as error:
-        raise AtlasError(f"{options.file} cannot be read ({error.strerror}).") from error
-    done = exchange.merge(workspace, exchange.parse(data))
+        raise AtlasError(f"{file} cannot be read ({error.strerror}).") from error
+
+
+def _import(workspace: Workspace, options: argparse.Namespace) -> str:
+    done = exchange.merge(workspace, options.document)
     return _json(asdict(done)) if options.json else str(done)
 
 

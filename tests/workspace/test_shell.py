@@ -90,6 +90,9 @@ def test_looking_makes_no_workspace(tmp_path, capsys):
     path = tmp_path / "none.sqlite"
     assert main(["list", "--workspace", f"sqlite:///{path}"]) == 2
     assert "There is no workspace" in capsys.readouterr().err
+    (tmp_path / "other.json").write_text('{"x": 1}')
+    assert main(["import", str(tmp_path / "other.json"), "--workspace", f"sqlite:///{path}"]) == 2
+    assert "no export of a workspace" in capsys.readouterr().err
     assert not path.exists()
 
 
