@@ -205,7 +205,10 @@ def controls() -> None:
     """
     seen: Catalogue | None = None
     with suppress(AtlasError):  # the page says what is wrong
-        seen = resources.catalogue(navigation.chosen_model())
+        try:
+            seen = resources.catalogue(navigation.chosen_model())
+        except AtlasError:
+            seen = resources.catalogue()  # which is shown instead
         named = navigation.chosen_build()
         seen = (named and resources.catalogue_of_build(seen, named.beginning)) or seen
     if seen is not None:

@@ -246,10 +246,9 @@ def build_of(root: Path, model: str, is_own: Callable[[str], bool]) -> Path | No
 
 
 def models(root: Path) -> list[str]:
-    """The names of the models with a published catalogue, sorted."""
-    if not root.is_dir():
-        return []
-    return sorted(folder.name for folder in root.iterdir() if folder.is_dir() and _is_model_folder(folder))
+    """The names of the models with a published catalogue, sorted; hidden folders are no models."""
+    folders = [one for one in root.iterdir() if one.name[0] != "." and one.is_dir()] if root.is_dir() else []
+    return sorted(folder.name for folder in folders if _is_model_folder(folder))
 
 
 def model_folders(root: Path) -> list[Path]:

@@ -187,3 +187,14 @@ def test_a_model_without_its_weights_says_so(monkeypatch, tmp_path, local):
     app = run_page("search", model="gone")
     chosen(app, "search", "gone")
     assert "weights" not in component(app, "models")["items"][0]["note"]
+
+
+def test_in_place_of_a_model_that_is_unknown_another_is_shown_and_named(tmp_path, monkeypatch):
+    make_catalogue(tmp_path, model="own")
+    make_catalogue(tmp_path, model="second", build_id="two", seed=1, checkpoint="tuned")
+    make_catalogue(tmp_path, model=".hidden", build_id="three", seed=2, checkpoint="kept aside")
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(tmp_path))
+    configuration.cache_clear()
+    app = run_page("search", model="unknown", q="Paris")
+    assert "there are: own, second. own is shown instead." in texts(app)
+    assert set(chosen(app, "search", "own")) == {"own", "second"}
