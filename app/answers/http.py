@@ -5,7 +5,6 @@ model works in the workshop, in turn with the pages: all programs together count
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from app.serving import resources
 from app.serving.access import has_model
 from app.serving.api import LEADING, Parameters, add_route, opened, told, written
 from app.serving.problems import Pool
+from app.serving.worker import Reason, RefusedError
 from app.state.address import Selection
 from app.state.selections import By, CompareSelection, PromptSelection, SearchSelection, SteerSelection
 from db.catalogue.store import Catalogue
@@ -32,8 +32,11 @@ Json = dict[str, Any]
 def _prompt(atlas: Catalogue, asked: PromptSelection) -> Json:
     """An analysis with measured effects, and what is looked at in it."""
     analysis = explain.analysis(atlas, asked)
-    with suppress(AtlasError):  # some families, and servers without a model, measure nothing: their effects are null
+    try:
         analysis = effects.measured(atlas, asked)
+    except AtlasError as error:  # some families, and servers without a model, measure nothing: their effects are null
+        if isinstance(error, RefusedError) and error.reason is not Reason.MODE:
+            raise
     looked_at = [(drilldowns.NAMED[name], (what,)) for name, what in explain.looked_at(asked.place, analysis)]
     if not has_model():
         looked_at = [

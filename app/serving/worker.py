@@ -393,7 +393,7 @@ class Workshop:
                 return False
             around, self._running, piece.started = self._running, piece, self._clock()
         self._here.piece = piece
-        piece.work(lambda stage: self._report(piece, stage), lambda: self._watched(self._check))
+        piece.work(lambda stage: self._report(piece, stage), self._around)
         self._here.piece = around
         with self._lock:
             self._running = around
@@ -406,6 +406,10 @@ class Workshop:
         finally:
             piece.finished.set()
         return True
+
+    def _around(self) -> AbstractContextManager[object]:
+        with self.untimed():  # the first may have to import what all need
+            return self._watched(self._check)
 
     def _report(self, piece: Piece, stage: str) -> None:
         """Note what is being done; what others wait for comes between the steps of what nobody waits for."""

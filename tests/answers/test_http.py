@@ -11,7 +11,7 @@ import pytest
 import streamlit as st
 from starlette.testclient import TestClient
 
-from app.answers import explain, http
+from app.answers import effects, explain, http
 from app.attribution.__main__ import main
 from app.serving.worker import Reason, RefusedError
 from db.catalogue.builds import find_catalogue
@@ -190,3 +190,11 @@ def test_the_page_for_people_has_an_example_of_each(ask: TestClient) -> None:
     for name in http.PAGES:
         assert f"GET /v1/{name}" in page
     assert "/v1/prompt?p=The%20capital%20of%20France%20is" in page
+
+
+def test_measuring_that_takes_too_long_is_told_and_not_passed_over(ask, monkeypatch):
+    def measured(*_: Any) -> None:
+        raise RefusedError(Reason.TIME, "This was stopped after 2 seconds.")
+
+    monkeypatch.setattr(effects, "measured", measured)
+    assert problem(ask.get(f"/v1/prompt?p={P}&k=6"), 503) == "This was stopped after 2 seconds."

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -456,6 +456,26 @@ def test_work_that_says_nothing_is_stopped_where_it_is_looked_at():
         with pytest.raises(RefusedError, match="stopped after 10 seconds"):
             bench.visitor("a").ask("x", make).result()
         assert bench.ended[-1].seconds == 12
+
+
+def test_to_begin_to_be_looked_at_takes_no_time():
+    """The first piece of a server imports torch for it."""
+
+    benches: list[Bench] = []
+
+    def importing(_look: Callable[[], None]) -> AbstractContextManager[None]:
+        benches[0].clock.now += 60
+        return nullcontext()
+
+    with a_bench(limit=10, watched=importing) as bench:
+        benches.append(bench)
+
+        def make(report: Report) -> str:
+            report("A stage …")
+            return "made"
+
+        assert bench.visitor("a").ask("x", make).result() == "made"
+        assert bench.ended[-1].seconds == 0
 
 
 def test_work_that_says_nothing_is_stopped_when_all_have_left():
