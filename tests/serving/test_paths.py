@@ -1,5 +1,6 @@
 """No name that comes from outside reaches a file that it should not: models, builds, uploads, files to download."""
 
+import shutil
 from urllib.parse import urlencode
 
 import pytest
@@ -26,12 +27,19 @@ OUTSIDE += [
 ]
 
 
-@pytest.fixture
-def library(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A folder of catalogues beside another one that is nobody's business."""
-    make_catalogue(tmp_path / "catalogue")
-    make_catalogue(tmp_path, model="secret", build_id="hidden")
-    return tmp_path / "catalogue"
+    folder = tmp_path_factory.mktemp("library")
+    make_catalogue(folder / "catalogue")
+    make_catalogue(folder, model="secret", build_id="hidden")
+    return folder
+
+
+@pytest.fixture
+def library(made, tmp_path):
+    """The folder of catalogues in a copy, which a test may change."""
+    return shutil.copytree(made, tmp_path, dirs_exist_ok=True) / "catalogue"
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
