@@ -186,9 +186,10 @@ def test_work_over_its_time_ends_with_a_sentence(monkeypatch, small_page):
 
 
 @pytest.mark.parametrize(("name", "what"), [("flow", 40), ("lens", None), ("effects", 5), ("within", "L1")])
-def test_a_drill_down_over_its_time_ends_in_its_midst(name, what, monkeypatch, small_folders):
+def test_a_drill_down_over_its_time_ends_in_its_midst(name, what, monkeypatch, small_folders, request):
     """None of them says what it is doing: they are looked at whenever they compute."""
     set_to(monkeypatch, catalogue=str(small_folders[1]), models=str(small_folders[0]))
+    request.addfinalizer(st.cache_resource.clear)
     atlas, question = resources.catalogue(), PromptSelection(PROMPT, top=5)
     explain.analysis(atlas, question)
     seconds, shop = itertools.count(), resources._shop()
