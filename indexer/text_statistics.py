@@ -156,17 +156,28 @@ class Tally:
         x = active.T.contiguous()
         gate = gates.T.contiguous() if self.gated and gates is not None else None
         on_cpu = x.device.type == "cpu"
-        chunk = _CHUNK if on_cpu else self._neurons
-        spans = [slice(start, start + chunk) for start in range(0, self._neurons, chunk)]
+        workers = min(torch.get_num_threads(), -(-self._neurons // _CHUNK)) if on_cpu else 1
+        share = -(-self._neurons // workers)
 
-        def count(span: slice) -> Tensor:
-            own = {name: kept[span] for name, kept in self.state.items()}
-            return _count(own, tokens, x[span], None if gate is None else gate[span])
+        def add(part: slice) -> None:
+            own = {name: kept[part] for name, kept in self.state.items()}
+            active, gates = x[part], None if gate is None else gate[part]
+            spans = [slice(at, at + _CHUNK) for at in range(0, len(active), _CHUNK)] if on_cpu else [slice(None)]
+            counted = [
+                _count(
+                    {name: kept[span] for name, kept in own.items()},
+                    tokens,
+                    active[span],
+                    None if gates is None else gates[span],
+                )
+                for span in spans
+            ]
+            peaks = torch.cat(counted)
+            found = (peaks > 0) & (peaks >= own["peak"].amin(dim=2, keepdim=True))
+            if bool(found.any()):
+                _keep_excerpts(own, tokens, active, gates, peaks, found)
 
-        peaks = torch.cat(in_threads(count, spans, min(torch.get_num_threads(), len(spans)) if on_cpu else 1))
-        found = (peaks > 0) & (peaks >= self.state["peak"].amin(dim=2, keepdim=True))
-        if bool(found.any()):
-            _keep_excerpts(self.state, tokens, x, gate, peaks, found)
+        in_threads(add, [slice(at, at + share) for at in range(0, self._neurons, share)], workers)
 
     def gathered(self, first: int, seen: int, signs: Int[Tensor, " s"] | None = None) -> Gathered:
         """What is published of the neurons.

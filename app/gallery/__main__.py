@@ -93,7 +93,7 @@ def view_file(choice: Choice, model: "LanguageModel", atlas: Catalogue) -> bytes
     ranges = runs.StoredRanges(atlas)
     with torch.inference_mode():
         run = runs.run_prompt(model, asked.prompt, settings)
-        analysis = analyses.explain(run, ranges)
+        analysis = analyses.measured(run, analyses.explain(run, ranges), count=asked.top)
         details = drilldowns.kept(_asked(choice, analysis), partial(_answer, run, ranges), _raise)
     entry = AnalysisEntry(
         id=uuid.uuid5(uuid.NAMESPACE_URL, f"neuron-atlas/gallery/{choice.name}").hex,

@@ -1,5 +1,6 @@
 """The gallery's views fit the catalogue, are small, and open without the model; none of torch is imported for them."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from app import gallery
 from app.attribution import drilldowns
 from app.attribution.drilldowns import DETAILS, TOP
 from app.attribution.drilldowns import to_json as to_json_of
-from app.attribution.results import SCORE_TOLERANCE, from_json, to_json
+from app.attribution.results import CONTRAST_LISTS, LISTS, SCORE_TOLERANCE, from_json, to_json
 from app.gallery import CHOICES
 from app.gallery.__main__ import MOST_BYTES, build, packed
 from app.state.selections import PromptSelection
@@ -21,6 +22,7 @@ from db.errors import AtlasError
 from db.neuron import NeuronKind
 from tests.conftest import CHECKOUT
 
+EARLIER = sorted((CHECKOUT / "tests" / "gallery" / "earlier").iterdir())
 OPEN_ALL = """
 import json, sys
 from tests.pages import AppTest
@@ -69,9 +71,21 @@ def test_a_view_answers_its_own_question(view):
 
 
 @pytest.mark.parametrize("view", gallery.views(), ids=lambda view: view.choice.name)
-def test_a_view_of_an_earlier_version_is_written_as_it_was(view):
+def test_a_view_has_what_was_measured(view):
+    """A server without a model could not measure it."""
+    analysis = from_json(view.entry.result)
+    scored, names = (analysis, LISTS) if analysis.contrast is None else (analysis.contrast, CONTRAST_LISTS)
+    assert all(one.effect is not None for name in names for one in getattr(scored, name))
+    assert scored.head_effects is not None
+    assert scored.head_effects.shape == scored.heads.shape
+    assert set(scored.together) == set(NeuronKind)
+    assert to_json(analysis) == {k: v for k, v in view.entry.result.items() if k not in (TOP, DETAILS)}
+
+
+@pytest.mark.parametrize("path", EARLIER, ids=lambda path: path.name.partition(".")[0])
+def test_a_view_of_an_earlier_version_is_written_as_it_was(path):
     """The files are of version 1; since then a certificate says its tolerance as well, and all of them are read."""
-    kept = view.entry.result
+    kept = json.loads(gzip.decompress(path.read_bytes()))["analyses"][0]["result"]
     analysis = from_json(kept)
     again = to_json(analysis)
     for certificates in (again["certificate"], again["suppressing_certificate"]):
