@@ -147,7 +147,8 @@ class Bases:
             base: numbers of the points.
         """
         scores = contributions.new_zeros(len(contributions))
-        left = contributions.any(dim=1)  # nothing raises nothing, though probabilities add up to 1 up to rounding only
+        # What adds nothing raises nothing; as probabilities add up to 1 up to rounding only, it would not be 0.
+        left = contributions.any(dim=1).to(base.device)
         for shortlist in self._shortlists if len(contributions) >= FEW else ():
             for one in self._parts((shortlist.chosen[base] & left).nonzero().flatten()):
                 scores[one], error = shortlist.scores(contributions[one], base[one])

@@ -519,7 +519,7 @@ def test_states_come_back_from_their_addresses(kind):
     params |= {"fam": "6", "text": "b", "n": "L1.F2"} if kind is SearchSelection else {}
     params |= {"layers": "0-1", "kind": "attention", "head": "1", "z": "0.0001", "depth": "7", "exact": "1", "t": "5"}
     selection, notices = kind.read(params, LIMITS)
-    assert [one for one in notices if "no parameter" not in one] == []  # a search has them all, the others few
+    assert [one for one in notices if "no such parameters" not in one] == []  # a search has them all, the others few
     assert bool(notices) == (kind is not SearchSelection)
     assert kind.read(selection.params(), LIMITS) == (selection, [])
     assert set(selection.params().items()) <= set(params.items())
