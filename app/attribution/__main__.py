@@ -446,6 +446,12 @@ def _steered(options: Namespace) -> str:
     _require_fitting(options, "--scale, --clamp and --generate", (*_ONE, *_STEERED, "zero"))
     if options.generate is None and (alone := next((name for name, one in given.items() if one is not None), None)):
         raise AtlasError(f"--{alone.replace('_', '-')} is for a continuation. Add --generate 40, for instance.")
+    unused = [name for name in ("top_p", "seed") if given[name] is not None and not given["temperature"]]
+    if unused:
+        raise AtlasError(
+            f"--{unused[0].replace('_', '-')} is for drawing tokens. Add --temperature 0.8, for instance: without one "
+            "the most probable token is taken each time."
+        )
     drawn = {name: one for name, one in given.items() if one is not None}
     sampling = Sampling(**drawn) if drawn else None
     model = analyses.load(options.model)

@@ -30,7 +30,12 @@ class Mode(StrEnum):
 
 
 def _listed(value: Any) -> Any:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    found = [part.strip() for part in value.split(",") if part.strip()]
+    if "," in value and not found:  # nobody means “every domain” by a comma
+        raise ValueError("must name something between its commas, or be empty")
+    return found
 
 
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]

@@ -62,6 +62,7 @@ def test_settings_cannot_be_changed():
         ("ATLAS_READ_ONLY", "perhaps", "ATLAS_READ_ONLY is 'perhaps', but must be true or false."),
         ("ATLAS_LOG_FORMAT", "xml", "ATLAS_LOG_FORMAT is 'xml', but must be text or json."),
         ("ATLAS_EMAIL_DOMAINS", "me@x.org", "must be domains such as example.org"),
+        ("ATLAS_EMAIL_DOMAINS", ",,", "must name something between its commas, or be empty"),
         ("ATLAS_CORS_ORIGINS", "https://x.org/page", "must be origins such as"),
         ("ATLAS_SOURCE_URL", "javascript:alert(1)", "must be the address of a page, such as https://"),
         ("ATLAS_SOURCE_URL", "https://x.org/a)[b](c", "must be the address of a page, such as https://"),
