@@ -212,14 +212,12 @@ def found_within(
 
 
 def within(atlas: Catalogue, question: PromptSelection, part: Part) -> Within:
-    """The part's neurons by kind: those that raised and those that lowered the target, or favoured either token."""
-    signs = ("raising", "lowering") if question.distractor is None else ("favouring", "opposing")
-    found = {
-        f"{kind}_{sign}": found_within(atlas, question, part, kind, lowered=sign is signs[1])
-        for kind in part.kinds
-        for sign in signs
-    }
-    return Within(part, found)
+    """All lists of one part at once; see `analysis.within`."""
+
+    def find(found: "PromptRun") -> Within:
+        return analyses.within(found, part, question.top, resources.ranges_of(atlas.info.build_id, atlas))
+
+    return _asked(atlas, question, ("within", part), find)
 
 
 def activations(

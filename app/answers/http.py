@@ -46,7 +46,7 @@ def _prompt(atlas: Catalogue, asked: PromptSelection) -> Json:
         ]
     details = drilldowns.answers_json(looked_at, lambda row, what: explain.detail(atlas, asked, row.name, what))
     part = effects.scope_of(asked.place)
-    if part is not None:
+    if part is not None and has_model():
         details["within"] = [drilldowns.to_json(explain.within(atlas, asked, part))]
     return to_json(analysis) | details
 

@@ -163,6 +163,21 @@ def test_a_server_that_explains_no_prompts_says_so(
         assert "machine of your own" in problem(client().get(f"/v1/{path}"), 403)
 
 
+def test_a_server_without_a_model_answers_what_is_stored(
+    demo_catalogue_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view of the gallery, which looks into a head: what was not stored of that is left out."""
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(demo_catalogue_dir))
+    monkeypatch.setenv("ATLAS_MODELS", str(tmp_path))
+    monkeypatch.setenv("ATLAS_MODE", "catalogue")
+    monkeypatch.setenv("ATLAS_WORKSPACE", "off")
+    answer = client().get("/v1/prompt?p=The+capital+of+France+is&head=L23.H4")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["ffn_value_neurons"][0]["effect"] is not None
+    assert answer.json()["head_details"][0]["head"] == 4
+    assert "within" not in answer.json()
+
+
 def test_work_that_is_refused_for_want_of_time_may_be_asked_again(
     ask: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
