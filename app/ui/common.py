@@ -500,11 +500,12 @@ def in_display_form(text: str) -> str:
 def saved_href(one: Saved, atlas: Catalogue) -> str:
     """The address of a saved view, read and checked again as any address is. One of other weights names its build."""
     params = dict(parse_qsl(one.address, keep_blank_values=True))
+    page = PAGES.get(one.page)
+    if page is None or page.selection is None:  # a page of another version
+        return ""
     if one.model != atlas.info.model or stored.fits(one, atlas) is False:
         return address(one.page, params | {MODEL: one.model, BUILD: stamp_of_saved(one.build_id, one.checkpoint)})
-    page = PAGES.get(one.page)
-    selection = None if page is None else page.selection
-    return "" if selection is None else navigation.href(selection.read(params, resources.limits(atlas))[0])
+    return navigation.href(page.selection.read(params, resources.limits(atlas))[0])
 
 
 def search_link(token_id: int) -> str:

@@ -17,7 +17,7 @@ from db.files import atomic_write
 from db.settings import OFF, paths
 from db.token_text import legible, shorten
 from db.workspace import exchange
-from db.workspace.records import Contents, NeuronNote, Record, Saved
+from db.workspace.records import PROMPT, Contents, NeuronNote, Record, Saved
 from db.workspace.store import Workspace
 
 
@@ -59,7 +59,8 @@ def _show(workspace: Workspace, options: argparse.Namespace) -> str:
     if options.json:
         return _json(saved.to_json() | {"result": result})
     lines = [(name, _one_line(str(value))) for name, value in saved.to_json().items()]
-    lines += [("probability", f"{result['target'].get('probability', float('nan')):.4f}")]
+    if saved.page == PROMPT:
+        lines += [("probability", f"{result['target'].get('probability', float('nan')):.4f}")]
     return "\n".join(f"{name:17}{value}" for name, value in lines)
 
 

@@ -88,8 +88,8 @@ class Imported:
     replaced: int
 
     def __str__(self) -> str:
-        new = f"{self.analyses} analyses, {self.neurons} notes and {self.collections} collections are new"
-        return f"{new}; {self.replaced} were replaced by newer ones."
+        new = f"New views: {self.analyses}, notes: {self.neurons}, collections: {self.collections}"
+        return f"{new}; replaced by newer ones: {self.replaced}."
 
 
 def parse(data: bytes | str) -> Document:

@@ -129,7 +129,11 @@ def _neuron(given: Any) -> Neuron:
 
 
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+Time = Annotated[
+    str,
+    StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"),
+    AfterValidator(lambda text: datetime.fromisoformat(text) and text),
+]
 """ISO 8601, UTC."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 PageName = Annotated[str, StringConstraints(pattern=r"^[a-z]{1,20}$")]

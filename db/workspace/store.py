@@ -18,6 +18,7 @@ from sqlalchemy import (
     distinct,
     func,
     insert,
+    or_,
     select,
     true,
     update,
@@ -311,7 +312,7 @@ class Workspace:
         if model is not None:
             counted = counted.where(_TAG.c.model == model)
         if among is not None:
-            counted = counted.where(_TAG.c.checkpoint.in_(among))
+            counted = counted.where(_first_among(_TAG, among))
         with self.reading() as connection:
             return tuple((tag, int(count)) for tag, count in connection.execute(counted))
 
@@ -353,11 +354,11 @@ class Workspace:
         with self.writing() as connection:
             connection.execute(delete(_COLLECTION).where(_COLLECTION.c.id == _collection(connection, collection_id).id))
 
-    def contents(self, collection_id: str) -> Contents:
-        """What is in a collection."""
+    def contents(self, collection_id: str, words: str = "") -> Contents:
+        """What is in a collection; of that, what holds all the words: of a neuron, its label or the note on it."""
         with self.reading() as connection:
             _collection(connection, collection_id)
-            return _contents(connection, collection_id).get(collection_id, Contents((), ()))
+            return _contents(connection, collection_id, words).get(collection_id, Contents((), ()))
 
     def all_contents(self) -> dict[str, Contents]:
         """What is in every collection that is not empty, by the collection's id."""
@@ -458,10 +459,19 @@ def _wanted_notes(
 ) -> list[ColumnElement[bool]]:
     conditions = _wanted(_NOTE, words, model)
     if among is not None:
-        conditions.append(_NOTE.c.checkpoint.in_(among))
+        conditions.append(_first_among(_NOTE, among))
     if tag is not None:
         conditions.append(select(_TAG.c.tag).where(*_tags_of(_NOTE), _TAG.c.tag == tag.lower()).exists())
     return conditions
+
+
+def _first_among(table: Table, among: Sequence[str]) -> ColumnElement[bool]:
+    """Of notes, or of their tags, under several of these identities on one neuron, those under the first."""
+    other = _NOTE.alias()
+    same = other.c.model == table.c.model, other.c.neuron == table.c.neuron
+    earlier = [select(other.c.text).where(*same, other.c.checkpoint.in_(among[:place])) for place in range(len(among))]
+    found = (and_(table.c.checkpoint == one, ~before.exists()) for one, before in zip(among, earlier, strict=True))
+    return or_(*found)
 
 
 def _tags_of(notes: FromClause) -> list[ColumnElement[bool]]:
@@ -531,12 +541,18 @@ def _require_free(connection: Connection, name: str) -> None:
         raise AtlasError(f"There is a collection “{name}” already. Choose another name.")
 
 
-def _contents(connection: Connection, collection_id: str | None = None) -> dict[str, Contents]:
+def _contents(connection: Connection, collection_id: str | None = None, words: str = "") -> dict[str, Contents]:
     """What is in one collection, or in every one, by the collection's id; empty ones are left out."""
+    wanted = words_of(words)
     analyses = select(_LISTED.c.collection_id, *SAVED).join(_ANALYSIS, _LISTED.c.analysis_id == _ANALYSIS.c.id)
     analyses = analyses.order_by(_LISTED.c.added_at, _LISTED.c.analysis_id)
     added = _LISTED_NEURON.c
     neurons = select(_LISTED_NEURON).order_by(added.added_at, added.model, added.neuron)
+    if wanted:
+        analyses = analyses.where(*_wanted(_ANALYSIS, words))
+        label = and_(*(func.lower(added.neuron).contains(word, autoescape=True) for word in wanted))
+        same = _NOTE.c.model == added.model, _NOTE.c.neuron == added.neuron
+        neurons = neurons.where(or_(label, select(_NOTE.c.text).where(*same, *_wanted(_NOTE, words)).exists()))
     if collection_id is not None:
         analyses = analyses.where(_LISTED.c.collection_id == collection_id)
         neurons = neurons.where(_LISTED_NEURON.c.collection_id == collection_id)

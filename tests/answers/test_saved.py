@@ -11,7 +11,7 @@ from app import attribution
 from app.answers import explain, stored
 from app.attribution.results import to_json
 from app.serving.settings import configuration
-from app.state.selections import Map, Place, PromptSelection
+from app.state.selections import SAVED_ROWS, Map, NeuronSelection, Place, PromptSelection
 from db.catalogue.builds import find_catalogue
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -113,6 +113,10 @@ def test_a_view_of_a_page_that_is_not_known_is_listed_and_leads_nowhere(small_pa
 
     selection = Dreams(PROMPT)
     kept = stored.save_view(selection, "From later", "what comes", atlas)
+    assert component(small_page("saved"), f"open_{kept.id}")["items"][0].get("href", "") == ""
+    document = parse(to_text(export(workspace)).replace(atlas.info.model, "another"))
+    workspace.delete(kept.id)
+    stored.open_document(document)  # of another model, too
     assert component(small_page("saved"), f"open_{kept.id}")["items"][0].get("href", "") == ""
     assert stored.answer(atlas, selection) is None
 
@@ -290,6 +294,11 @@ def test_a_collection_is_shown_and_left(small_page, workspace, atlas):
     app = small_page("saved", **{"in": collection.id})
     assert component(app, f"open_{kept.id}")["items"]
     assert component(app, "neuron_llama_L1.F3")["items"][0]["href"].startswith("neuron?")
+    within = small_page("saved", **{"in": collection.id, "q": "l1.f3"})
+    assert component(within, "neuron_llama_L1.F3")["items"]
+    with pytest.raises(AssertionError):
+        component(within, f"open_{kept.id}")
+    assert "Nothing in this collection" in texts(small_page("saved", **{"in": collection.id, "q": "zebra"}))
     app.button(key=f"out_{kept.id}").click().run()
     assert workspace.contents(collection.id).analyses == ()
     assert "deleted" in texts(small_page("saved", **{"in": "0" * 32}))
@@ -311,6 +320,29 @@ def test_notes_and_saved_explanations_on_the_neurons_page(small_page, workspace,
     assert [item["text"] for item in component(app, "note_tags")["items"]] == ["sea", "water"]
     listed = component(small_page("saved", tag="sea"), f"note_{neuron.label}")["items"]
     assert listed[0]["text"] == neuron.label
+
+
+def test_an_older_note_that_a_file_brings_does_not_stand_twice(small_page, workspace, atlas):
+    """Notes of older versions name the model alone."""
+    neuron, own = Neuron.ffn(1, 3), (atlas.info.checkpoint, "")
+    workspace.write_note("llama", neuron, "older", ["old"])
+    document = export(workspace)
+    workspace.write_note("llama", neuron, "newer", ["new"], among=own)
+    stored.open_document(document)
+    app = small_page("saved")
+    assert not app.exception
+    assert "Notes on 1 neuron" in [one.value for one in app.header]
+    assert [item["text"] for item in component(app, "note_L1.F3")["items"]] == ["L1.F3", "new"]
+
+
+def test_a_page_beyond_the_last_shows_the_last(small_page, workspace, atlas):
+    for title in range(SAVED_ROWS + 1):
+        stored.save_view(NeuronSelection("L1.F3"), f"number {title}", "L1.F3", atlas)
+    oldest = workspace.analyses(offset=SAVED_ROWS)[0]
+    app = small_page("saved", page="99")
+    assert component(app, f"open_{oldest.id}")["items"][0]["text"] == "number 0"
+    assert [item["text"] for item in component(app, "pages")["items"]] == ["← Newer"]
+    assert "No note has this tag" in texts(small_page("saved", tag="nowhere"))
 
 
 def test_who_may_not_write_reads_only(small_page, workspace, atlas, monkeypatch):

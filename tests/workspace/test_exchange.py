@@ -154,6 +154,7 @@ def change(path: str, value: object):
         ("analyses.1.title", "a\x00"),
         ("analyses.1.title", 3),
         ("analyses.1.created_at", "yesterday"),
+        ("analyses.1.created_at", "2026-13-01T00:00:00.000000Z"),
         ("analyses.1.result", []),
         ("analyses.1.result", {}),
         ("analyses.1.result.ffn_value_neurons.0.neuron", "<b>"),

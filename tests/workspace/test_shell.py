@@ -58,6 +58,17 @@ def test_showing_one(shell, url):
     assert "\x00" not in shell("list")
 
 
+def test_showing_a_view_of_another_page(shell, url):
+    """It has no target and no probability."""
+    with Workspace.open(url) as workspace:
+        entry = draft("a comparison").model_copy(update={"page": "compare", "result": {"about": "one, other"}})
+        saved = workspace.save(entry)
+    shown = shell("show", saved.id)
+    assert "a comparison" in shown
+    assert "probability" not in shown
+    assert json.loads(shell("show", saved.id, "--json"))["result"] == {"about": "one, other"}
+
+
 def test_out_and_in_again(shell, url, tmp_path, capsys):
     with Workspace.open(url) as workspace:
         text = to_text(export(workspace))

@@ -188,6 +188,15 @@ def test_notes_of_checkpoints_of_one_name_are_apart_and_an_older_one_is_taken_ov
     assert workspace.tags("small", two) == (("two", 1),)
     assert workspace.notes(model="small", among=one) == (mine,)
     assert workspace.count_notes(tag="two", model="small", among=one) == 0
+    other = Neuron.ffn(1, 3)
+    workspace.write_note("small", neuron, "older, from a file", ["one", "old"])
+    unnamed = workspace.write_note("small", other, "older still", ["old"])
+    assert workspace.notes(model="small", among=one) == (unnamed, mine), "one a neuron: its own before the older"
+    assert workspace.count_notes(model="small", among=one) == 2
+    assert workspace.count_notes("older", model="small", among=one) == 1
+    assert workspace.tags("small", one) == (("old", 1), ("one", 1))
+    workspace.write_note("small", neuron, "")
+    workspace.write_note("small", other, "")
     assert workspace.write_note("small", neuron, "", among=one) is None
     assert workspace.note("small", neuron, two) == theirs
 
@@ -228,6 +237,11 @@ def test_collections(workspace):
         workspace.collect_neuron(collection.id, "small", neuron)
     assert [found.title for found in workspace.contents(collection.id).analyses] == ["other", "one"]
     assert workspace.contents(collection.id).neurons == (("small", neuron),)
+    workspace.write_note("small", neuron, "A river")
+    workspace.write_note("large", neuron, "a lake")  # another model's
+    for words, titles, neurons in (("OTHER", ["other"], 0), ("l1.f2", [], 1), ("river", [], 1), ("lake", [], 0)):
+        found = workspace.contents(collection.id, words)
+        assert ([one.title for one in found.analyses], len(found.neurons)) == (titles, neurons)
     (listed,) = workspace.collections()
     assert (listed.name, listed.analyses, listed.neurons) == ("Geography", 2, 1)
     workspace.delete(one.id)

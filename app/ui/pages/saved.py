@@ -70,7 +70,7 @@ def _page(workspace: Workspace | None, selection: SavedSelection, atlas: Catalog
         if selection.collection and chosen is None:
             warn(["The collection named in the address does not exist; it may have been deleted."])
         if chosen is not None:
-            _collection(workspace, chosen, collections, atlas)
+            _collection(workspace, chosen, selection.text, collections, atlas)
         else:
             if not selection.tag:
                 _analyses(workspace, selection, collections, atlas)
@@ -106,6 +106,8 @@ def _analyses(
     workspace: Workspace, selection: SavedSelection, collections: tuple[Collection, ...], atlas: Catalogue
 ) -> None:
     total = workspace.count_analyses(selection.text)
+    last = max(1, -(-total // SAVED_ROWS))  # where the last of a page was deleted, or the address goes beyond
+    selection = replace(selection, page=min(selection.page, last))
     offset = (selection.page - 1) * SAVED_ROWS
     st.header(f"{total:,} saved view{'' if total == 1 else 's'}", anchor=False)
     if not total and selection.text:
@@ -155,16 +157,18 @@ def _analysis(one: Saved, collections: tuple[Collection, ...], within: Collectio
 
 
 def _collection(
-    workspace: Workspace, chosen: Collection, collections: tuple[Collection, ...], atlas: Catalogue
+    workspace: Workspace, chosen: Collection, words: str, collections: tuple[Collection, ...], atlas: Catalogue
 ) -> None:
-    contents = workspace.contents(chosen.id)
+    contents = workspace.contents(chosen.id, words)
     st.header(literal(chosen.name), anchor=False)
     if access.may_write():
         with st.popover("Change the collection", icon=":material/more_horiz:"):
             _rename(chosen.id, chosen.name, "Name", MAX_NAME, Workspace.rename_collection)
             words = "Delete the collection; what is in it stays"
             _delete(chosen.id, chosen.name, words, Workspace.delete_collection, SavedSelection())
-    if not contents.analyses and not contents.neurons:
+    if words and not contents.analyses and not contents.neurons:
+        st.info("Nothing in this collection has all these words. Try fewer of them.")
+    elif not contents.analyses and not contents.neurons:
         st.info("This collection is still empty. Put something in it from the menu of its row.")
     else:
         base = st.context.url or ""
@@ -202,6 +206,12 @@ def _notes(
     if not total and not selection.tag:
         return
     st.header(f"Notes on {total:,} neuron{'' if total == 1 else 's'}", anchor=False)
+    if not total:
+        st.info(
+            f"No note tagged {literal(selection.tag)} has all these words."
+            if selection.text
+            else "No note has this tag."
+        )
     items = [
         link(f"{name} {count}", SavedSelection(tag=name), current=name == selection.tag)
         for name, count in workspace.tags(model, among)[:_TAGS]
@@ -309,7 +319,7 @@ def _delete(
 
 def _files(workspace: Workspace | None) -> None:
     """Export, and for whoever may write import."""
-    with st.expander("Export and import"):
+    with st.expander("Export and import", key="saved_files"):
         if workspace is not None:
             download(
                 "Export everything as JSON",
@@ -323,11 +333,11 @@ def _files(workspace: Workspace | None) -> None:
             def clicked() -> None:
                 if given is not None:
                     data = given.getvalue()
-                    _change(lambda _workspace: stored.open_document(parse(data)), "Imported.")
+                    on_click(lambda: f"Imported. {stored.open_document(parse(data))}")
 
             st.button("Import", key="saved_import", on_click=clicked, disabled=given is None)
             st.caption("Nothing that is here already is lost; of two versions of the same, the newer one is kept.")
-        st.caption("The same from the shell: python -m db.workspace export --to workspace.json")
+        st.caption("The same from the shell, also of larger files: python -m db.workspace export --to workspace.json")
 
 
 if __name__ == "__main__":
