@@ -15,6 +15,7 @@ from app.charts import Chart, catalogue_charts, prompt_charts
 from app.report import on_server, written_at
 from app.report.contents import drawn, readable, template
 from app.serving import resources
+from app.serving.settings import public
 from app.state.address import Selection, shared
 from app.state.selections import (
     By,
@@ -149,7 +150,7 @@ def _told(one: Saved, workspace: Workspace, atlas: Catalogue) -> View:
             return explanation(one.title, selection, workspace.result(one.id), atlas)
         return _VIEWS[one.page](one.title, selection, atlas)
     except AtlasError as error:
-        return View(one.page, one.title, (one.prompt, str(error)), address=shared(selection, atlas.info))
+        return View(one.page, one.title, (one.prompt, public(str(error))), address=shared(selection, atlas.info))
 
 
 def explanation(title: str, asked: PromptSelection, result: dict[str, Any], atlas: Catalogue) -> View:

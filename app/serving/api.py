@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.serving import logs
 from app.serving.problems import (
@@ -30,7 +31,7 @@ from app.serving.problems import (
     Problem,
     UnavailableError,
     handle_problems,
-    public,
+    one_line,
     status_of,
 )
 from app.serving.resources import catalogue, catalogue_root, every_build, remembered
@@ -164,7 +165,7 @@ def builds(model: str | None) -> tuple[records.Build, ...]:
         UnavailableError: there is no build at all.
     """
     return tuple(
-        replace(build, path=Path(build.model, build.path.name), problem=build.problem and public(build.problem))
+        replace(build, path=Path(build.model, build.path.name), problem=build.problem and one_line(build.problem))
         for build in _found(model)
     )
 
@@ -375,6 +376,7 @@ def api(*more: APIRouter) -> FastAPI:
     for router in (_router(), *more):
         app.include_router(router, prefix="/v1", dependencies=[Depends(readable)])
     app.add_api_route("/", page, include_in_schema=False)
+    app.add_middleware(HeadAsGet)
     handle_problems(app)
     origins = configuration().cors_origins
     if origins:
@@ -386,6 +388,20 @@ def api(*more: APIRouter) -> FastAPI:
             expose_headers=["ETag", "Link", "Build-Id"],
         )
     return app
+
+
+class HeadAsGet:
+    """Answers HEAD as GET, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        asked = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if asked else scope, receive, without_body if asked else send)
 
 
 def _router() -> APIRouter:

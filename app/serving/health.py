@@ -9,7 +9,7 @@ from sqlalchemy import ColumnClause, literal_column, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from app.serving.problems import Pool, public
+from app.serving.problems import Pool, one_line
 from app.serving.resources import catalogue, placement
 from app.serving.settings import configuration
 from db.catalogue import schema
@@ -57,7 +57,7 @@ async def _state(name: str, look: Callable[[], Part]) -> Part:
     except TimeoutError:
         return {"status": "broken", "problem": f"The {name} has not answered for {PATIENCE:.0f} seconds."}
     except AtlasError as error:
-        return {"status": "broken", "problem": public(str(error))}
+        return {"status": "broken", "problem": one_line(error)}
 
 
 def _catalogue() -> Part:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.serving.resources import catalogue_root
+from app.serving.settings import public
 from app.serving.worker import Reason, RefusedError
 from db.errors import AtlasError, NotFoundError
 from db.token_text import display, shorten
@@ -76,13 +76,9 @@ def status_of(error: AtlasError) -> int:
     return 503 if isinstance(error, UnavailableError) or isinstance(error.__cause__, DBAPIError) else 422
 
 
-def public(message: str) -> str:
-    """A message without the place of the catalogues on this machine, on one line."""
-    root = catalogue_root()
-    for place in {str(root.absolute()), str(root.resolve())}:
-        if len(place) > 1:
-            message = message.replace(place, root.name)
-    return " ".join(message.split())
+def one_line(error: AtlasError | str) -> str:
+    """An error's message for programs: as visitors read it, on one line."""
+    return " ".join(public(str(error)).split())
 
 
 def _of_atlas(request: Request, error: Exception) -> Response:
@@ -90,8 +86,8 @@ def _of_atlas(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status == 503:
         _LOG.error("%s: %s", request.url.path, error)
-        return problem(status, public(str(error)), {"Retry-After": "10"})
-    return problem(status, public(str(error)))
+        return problem(status, one_line(error), {"Retry-After": "10"})
+    return problem(status, one_line(error))
 
 
 def _of_parameters(request: Request, error: Exception) -> Response:

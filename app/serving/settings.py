@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
+from sqlalchemy import make_url
 
 from db.command_line import run, say
 from db.errors import AtlasError
@@ -136,6 +138,21 @@ def configuration() -> Configuration:
     """
     refuse_unknown(Configuration)
     return read(Configuration)
+
+
+def public(message: str) -> str:
+    """A message for visitors: of where catalogues, models and the workspace lie, the name alone."""
+    own = configuration()
+    folders = own.catalogue.absolute(), own.models.absolute()
+    names = {str(place): one.name for one in folders for place in (one, one.resolve())}
+    if own.workspace_url is not None:
+        url = make_url(own.workspace_url)
+        file = Path(url.database or "")
+        places = [str(file), str(file.absolute())] if url.get_backend_name() == "sqlite" else [str(url)]
+        names |= dict.fromkeys(places, file.name)
+    for place in sorted(names, key=len, reverse=True):
+        message = message.replace(place, names[place]) if len(place) > 1 else message
+    return message
 
 
 def configuration_or_exit() -> Configuration:

@@ -13,6 +13,7 @@ import streamlit as st
 from streamlit.errors import FragmentHandledException
 
 from app.serving import logs
+from app.serving.settings import public
 from app.serving.worker import RefusedError
 from app.state import address
 from app.state.address import Selection
@@ -147,16 +148,16 @@ _log = logging.getLogger(__name__)
 def warn(messages: Iterable[str]) -> None:
     """Show each message; the page goes on."""
     for message in messages:
-        st.warning(literal(message), icon=":material/info:")
+        st.warning(literal(public(message)), icon=":material/info:")
 
 
 def fail(error: AtlasError) -> None:
     """Show what stopped this part of the page."""
     logs.refused(error)
     if isinstance(error, RefusedError):  # nothing is broken
-        st.info(literal(str(error)), icon=":material/info:")
+        st.info(literal(public(str(error))), icon=":material/info:")
     else:
-        st.error(literal(str(error)), icon=":material/error:")
+        st.error(literal(public(str(error))), icon=":material/error:")
 
 
 @contextmanager

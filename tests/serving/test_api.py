@@ -191,6 +191,14 @@ def test_problems(ask: TestClient, toy_root: Path, path: str, status: int, said:
     assert str(toy_root) not in answer.text
 
 
+@pytest.mark.parametrize("path", ["", "openapi.json", "v1/models", "v1/search?text=%20Paris", "v1/neuron/L99.F1"])
+def test_head_is_answered_as_get_without_a_body(ask: TestClient, path: str) -> None:
+    whole, head = ask.get(f"/{path}"), ask.head(f"/{path}")
+    assert (head.status_code, head.headers) == (whole.status_code, whole.headers)
+    assert whole.content
+    assert head.content == b""
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_it_is_read_only(ask: TestClient, method: str) -> None:
     answer = ask.request(method, "/v1/search?text=x")

@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 import pytest
 
 from app.answers.batches import read_upload
+from app.serving.settings import configuration, public
 from app.ui.navigation import follow
 from db.catalogue.builds import build_path, current_build, find_build, find_catalogue
 from db.catalogue.store import Catalogue
@@ -84,10 +85,13 @@ def test_a_catalogue_opens_no_other_file_through_a_query(library):
 
 @pytest.mark.parametrize("name", [name for name in OUTSIDE if "\udc80" not in name])
 def test_a_page_shows_the_default_model_instead(toy_page, name):
+    root = configuration().catalogue.absolute()
     app = toy_page("search", q="Paris", model=name)
     assert component(app, "tokens")["items"]
     said = texts(app)
     assert "No catalogue of" in said
+    assert f"in {root.name}; there are" in said.replace("\\", "")
+    assert str(root.parent) not in said
     assert "fault of ours" not in said
     assert "\x00" not in said
 
@@ -110,3 +114,22 @@ def test_a_link_that_is_no_page_leads_nowhere(link, monkeypatch):
     follow(link)
     follow(f"{link}?q=x")
     follow("token?" + urlencode({f"n{number}": "x" for number in range(1000)}))
+
+
+@pytest.mark.parametrize(
+    ("workspace", "place", "shown"),
+    [
+        ("", "{here}/catalogue/toy/build-1.duckdb", "catalogue/toy/build-1.duckdb"),
+        ("", "{here}/models/toy/config.json", "models/toy/config.json"),
+        ("sqlite:///{here}/kept/atlas.sqlite", "{here}/kept/atlas.sqlite", "atlas.sqlite"),
+        ("postgresql://atlas:secret@inside.example/shared", "postgresql://atlas:***@inside.example/shared", "shared"),
+        ("off", "{here}/models/toy", "models/toy"),
+        ("", "/etc/models", "/etc/models"),
+    ],
+)
+def test_visitors_are_not_told_where_things_lie(monkeypatch, tmp_path, workspace, place, shown):
+    own = {"CATALOGUE": str(tmp_path / "catalogue"), "MODELS": str(tmp_path / "models"), "WORKSPACE": workspace}
+    for name, value in own.items():
+        monkeypatch.setenv(f"ATLAS_{name}", value.format(here=tmp_path))
+    configuration.cache_clear()
+    assert public(f"{place.format(here=tmp_path)} is damaged.") == f"{shown} is damaged."

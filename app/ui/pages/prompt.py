@@ -23,7 +23,7 @@ from app.charts import prompt_charts
 from app.gallery import PROMPTS
 from app.report import FILES, FileForm, Material, Origin, file_name
 from app.serving import access, resources
-from app.serving.settings import Mode, configuration
+from app.serving.settings import Mode, configuration, public
 from app.serving.worker import Report
 from app.state.selections import (
     MAX_PROMPT,
@@ -191,7 +191,7 @@ def _shown(
             found = explain.preview(atlas, asked, _telling(status))
         except AtlasError as error:
             status.caption(_KEYS)
-            st.info(literal(str(error)))
+            st.info(literal(public(str(error))))
             return
         position = len(found.tokens) - 1
         words = f"Not explained yet: {_KEYS}"

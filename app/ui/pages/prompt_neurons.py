@@ -14,6 +14,7 @@ from app.attribution.prompt import PromptToken
 from app.attribution.results import OwnQuery, Query, ThroughHead, overlap
 from app.charts import catalogue_charts
 from app.charts.prompt_charts import query_charts, scatter
+from app.serving.settings import public
 from app.state.selections import ListOrder, NeuronSelection, Place, PromptSelection, Section, Show
 from app.ui import navigation
 from app.ui.common import data_table, folded, progress, section, switch, sync
@@ -153,7 +154,7 @@ def _coming(job: "effects.Job") -> None:
             try:
                 told = job.begin()
             except AtlasError as error:
-                told, begun = str(error), False
+                told, begun = public(str(error)), False
         st.caption(f":material/hourglass_top: {literal(told or '…')}")
         if begun and job.ends_within(_WAIT_SECONDS):
             st.rerun()

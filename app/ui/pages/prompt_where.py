@@ -16,6 +16,7 @@ from app.attribution.results import Flow, Move, ValueNeuron
 from app.charts import Chart, catalogue_charts, prompt_charts
 from app.charts.prompt_charts import LENS_POSITIONS
 from app.serving import access
+from app.serving.settings import public
 from app.state.selections import CompareSelection, Map, Place, PromptSelection, SteerSelection, question_key
 from app.ui import navigation
 from app.ui import neuron_lists as lists
@@ -112,7 +113,7 @@ def flow(reading: Reading, selection: PromptSelection, atlas: Catalogue) -> None
     try:
         found: Flow = explain.detail(atlas, selection, "flow")
     except AtlasError as error:  # a stored analysis on a server without the model has no flow; the rest stands
-        st.info(literal(str(error)))
+        st.info(literal(public(str(error))))
         return
     chart = prompt_charts.flow(reading, found, selection.place, partial(_looking, selection))
     left, right = st.columns([13, 7], gap="large")
