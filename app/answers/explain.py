@@ -211,13 +211,13 @@ def found_within(
     return _asked(atlas, question, ("within", part, kind, lowered), find, watch)
 
 
-def within(atlas: Catalogue, question: PromptSelection, part: Part) -> Within:
+def within(atlas: Catalogue, question: PromptSelection, part: Part, measure: int = 0) -> Within:
     """All lists of one part at once; see `analysis.within`."""
 
     def find(found: "PromptRun") -> Within:
-        return analyses.within(found, part, question.top, resources.ranges_of(atlas.info.build_id, atlas))
+        return analyses.within(found, part, question.top, resources.ranges_of(atlas.info.build_id, atlas), measure)
 
-    return _asked(atlas, question, ("within", part), find)
+    return _asked(atlas, question, ("within", part, measure), find)
 
 
 def activations(

@@ -21,7 +21,7 @@ from app.serving.access import has_model
 from app.serving.api import LEADING, Parameters, add_route, opened, told, written
 from app.serving.problems import Pool
 from app.serving.worker import Reason, RefusedError
-from app.state.address import Selection
+from app.state.address import Choice, Flag, Integer, Kind, Mark, Number, Selection, Text
 from app.state.selections import By, CompareSelection, PromptSelection, SearchSelection, SteerSelection
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
@@ -47,7 +47,8 @@ def _prompt(atlas: Catalogue, asked: PromptSelection) -> Json:
     details = drilldowns.answers_json(looked_at, lambda row, what: explain.detail(atlas, asked, row.name, what))
     part = effects.scope_of(asked.place)
     if part is not None and has_model():
-        details["within"] = [drilldowns.to_json(explain.within(atlas, asked, part))]
+        measure = 0 if analysis.head_effects is None else asked.top
+        details["within"] = [drilldowns.to_json(explain.within(atlas, asked, part, measure))]
     return to_json(analysis) | details
 
 
@@ -76,7 +77,7 @@ def _activated(atlas: Catalogue, asked: SearchSelection) -> Json:
 # What may be asked: the parameters of the pages' addresses that change the answer. The others may be there as well, so
 # that a link is a question as it is.
 
-_TOKEN = "a token: its id, or its text as the shell reads it"
+_TOKEN = "a token by its id, or by its text as the shell reads it"
 _ABOUT_PROMPT = {
     "p": "the prompt",
     "target": f"{_TOKEN}; the token that is explained, without it the most probable one",
@@ -84,7 +85,7 @@ _ABOUT_PROMPT = {
     "bos": "0 leaves out what the tokenizer puts before a text",
     "chat": "1 asks it as a user’s message, in the model’s chat template",
 }
-_SCORED = {"k": "how many neurons of each kind", "rule": "the conventions, exact or notebook"}
+_SCORED = {"k": "how many neurons of each kind", "rule": "the conventions"}
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,12 @@ PAGES = {
             **_ABOUT_PROMPT,
             **_SCORED,
             "not": f"{_TOKEN}; what the target is held against",
-            "method": "how neurons are scored: added, removed or gradient",
+            "method": "how neurons are scored",
             "layer": "a layer whose own strongest neurons come along",
-            "part": "ffn: of the layer’s FFN alone",
+            "part": "of the layer’s FFN alone",
             "head": "a head, such as L23.H4: its neurons, its source positions and its attention pattern",
             "from": "of the head, one source position alone",
-            "map": "lens: with the logit lens",
+            "map": "lens comes with the logit lens",
             "own": "a value neuron, such as L29.F864 or L29.H1.N46@4: what switched it on",
             "read": "an FFN neuron that is read through a head",
             "through": "that head; without it the strongest after the neuron",
@@ -158,13 +159,13 @@ PAGES = {
         "The neurons that a passage activates far more than the corpus does: the search page’s search by text.",
         {
             "text": "the passage",
-            "sign": "promotes or suppresses",
-            "kind": "ffn or attention",
+            "sign": "at this end alone",
+            "kind": "of this kind alone",
             "layers": "a span of layers: 20-29",
             "head": "of this head",
             "expert": "of this expert",
             "z": "from this z on",
-            "usual": "1: at their usual end alone",
+            "usual": "1 at their usual end alone",
         },
         example="The treaty was signed in Paris.",
     ),
@@ -187,10 +188,13 @@ def _route(name: str, page: Asked) -> Callable[..., Any]:
     first = next(iter(page.parameters))
     fields: dict[str, Any] = {
         one: (
-            str | None,
-            Field(None, description=about, examples=[page.example], json_schema_extra={LEADING: True})
-            if one == first
-            else Field(None, description=about),
+            str | None,  # read as the page reads it, so that what is unusable is said in the same words
+            Field(
+                None,
+                description=about,
+                examples=[page.example] if one == first else None,
+                json_schema_extra=_schema(page.selection, one) | ({LEADING: True} if one == first else {}),
+            ),
         )
         for one, about in page.parameters.items()
     }
@@ -205,6 +209,31 @@ def _route(name: str, page: Asked) -> Callable[..., Any]:
         return await told(name, answer, _POOL)
 
     return ask
+
+
+def _schema(selection: type[Selection], name: str) -> Json:
+    """What a parameter holds, as the document says it."""
+    kind, default = selection.kinds()[name]
+    holds = [_holds(kind) | ({"default": default} if default else {})]
+    return {"anyOf": holds + [{"type": "string"}] * (name in _NAMING)}
+
+
+def _holds(kind: Kind) -> Json:
+    match kind:
+        case Integer(low=low, high=high):  # a bound that hangs on the model is told where it is passed
+            return {"type": "integer", "minimum": low} | ({} if callable(high) else {"maximum": high})
+        case Number(low=low, high=high):
+            return {"type": "number", "minimum": low, "maximum": high}
+        case Flag():
+            return {"type": "integer", "enum": [0, 1]}
+        case Mark(word=word):
+            return {"type": "string", "enum": [word]}
+        case Choice(choices=choices):
+            return {"type": "string", "enum": [str(one) for one in choices]}
+        case Text(longest=longest):
+            return {"type": "string", "maxLength": longest}
+        case _:  # labels, spans and lists have a grammar of their own
+            return {"type": "string"}
 
 
 class _Parameters(Parameters):

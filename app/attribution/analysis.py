@@ -280,11 +280,13 @@ def shares_within(run: PromptRun, part: Part, kind: NeuronKind, k: int, *, oppos
     return Found(tuple(one for one in signed if sign * one.score > 0), certificate)
 
 
-def within(run: PromptRun, part: Part, k: int, ranges: Ranges | None) -> Within:
+def within(run: PromptRun, part: Part, k: int, ranges: Ranges | None, measure: int | None = None) -> Within:
     """The part's neurons by kind: those that raised and those that lowered the target; with a distractor, those that
-    favoured either.
+    favoured either. The first of each list with their measured effects, see `measured`: `measure` of them, or as many
+    as the settings say.
     """
     found: dict[str, Found] = {}
+    count = run.settings.measure if measure is None else measure
     with torch.inference_mode():
         for kind in part.kinds:
             if run.distractor_id is None:
@@ -293,6 +295,12 @@ def within(run: PromptRun, part: Part, k: int, ranges: Ranges | None) -> Within:
             else:
                 found[f"{kind}_favouring"] = shares_within(run, part, kind, k)
                 found[f"{kind}_opposing"] = shares_within(run, part, kind, k, opposing=True)
+        if count:
+            listed = [one for lists in found.values() for one in lists.neurons[:count]]
+            effects = iter(replace(Effects.of(run), minus=run.distractor_id).neurons(listed))
+            for name, lists in found.items():
+                first = tuple(replace(one, effect=next(effects)) for one in lists.neurons[:count])
+                found[name] = replace(lists, neurons=first + lists.neurons[count:])
     return Within(part, found)
 
 

@@ -552,15 +552,19 @@ def _with_code(text: str) -> str:
 def _holds(schema: dict[str, Any], choices: dict[str, list[str]]) -> str:
     """A parameter's schema in words."""
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
-    kind = kinds[0]
-    if "$ref" in kind:
-        return " or ".join(choices[kind["$ref"].rpartition("/")[2]])
+    words = " or ".join(_kind_in_words(kind, choices) for kind in kinds)
+    default = schema.get("default", kinds[0].get("default"))
+    return words + (f", {default} without it" if default not in (None, []) else "")
+
+
+def _kind_in_words(kind: dict[str, Any], choices: dict[str, list[str]]) -> str:
+    named = choices[kind["$ref"].rpartition("/")[2]] if "$ref" in kind else kind.get("enum")
+    if named:
+        return " or ".join(map(str, named))
     if kind["type"] == "array":
         words = "token ids" if kind["items"]["type"] == "integer" else "texts"
     else:
         words = _KINDS[kind["type"]]
     if "minimum" in kind and "maximum" in kind:
-        words += f" from {kind['minimum']:,.0f} to {kind['maximum']:,.0f}"
-    elif "maxLength" in kind:
-        words += f" of at most {kind['maxLength']:,} characters"
-    return words + (f", {schema['default']} without it" if schema.get("default") not in (None, []) else "")
+        return f"{words} from {kind['minimum']:,g} to {kind['maximum']:,g}"
+    return words + (f" of at most {kind['maxLength']:,} characters" if "maxLength" in kind else "")

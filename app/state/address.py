@@ -369,18 +369,25 @@ class State:
 
     @classmethod
     @cache
+    def kinds(cls) -> dict[str, tuple[Kind, Any]]:
+        """Kind and default of each parameter, those of nested states too."""
+        own, inner = cls._declared()
+        found = {key: (kind, default) for _, key, kind, default in own}
+        return found | {key: one for _, state in inner for key, one in state.kinds().items()}
+
+    @classmethod
+    @cache
     def _names(cls) -> frozenset[str]:
         """The parameters that are read."""
-        own, inner = cls._declared()
-        names = [key + end for _, key, kind, _ in own for end in ("", SUFFIX) if not end or isinstance(kind, LongText)]
-        return frozenset(names).union(*(state._names() for _, state in inner))
+        packed = {key + SUFFIX for key, (kind, _) in cls.kinds().items() if isinstance(kind, LongText)}
+        return frozenset(cls.kinds()) | packed
 
     @classmethod
     def read_from(cls, reader: Reader) -> Self:
         """What the parameters stand for; the reader keeps the notices."""
-        parameters, inner = cls._declared()
-        own = {name: reader.take(key, kind, default) for name, key, kind, default in parameters}
-        return cls(**own, **{name: state.read_from(reader) for name, state in inner}).normalised(reader)
+        own, inner = cls._declared()
+        values = {name: reader.take(key, kind, default) for name, key, kind, default in own}
+        return cls(**values, **{name: state.read_from(reader) for name, state in inner}).normalised(reader)
 
     def params(self, of: Collection[Of] = EVERY) -> dict[str, str]:
         """The query parameters; for another model, those of the kinds that mean the same there."""
@@ -391,10 +398,7 @@ class State:
             # Most values are the default itself, and a page has hundreds of links.
             if value is default or value == default or name in implied or kind.of not in of:
                 continue
-            if isinstance(kind, LongText):
-                found |= long_text(key, value)
-            else:
-                found[key] = kind.write(value)
+            found |= long_text(key, value) if isinstance(kind, LongText) else {key: kind.write(value)}
         for name, _ in inner:
             if name not in implied:
                 found |= getattr(self, name).params(of)
@@ -405,7 +409,7 @@ class State:
         return self
 
     def implied(self) -> tuple[str, ...]:
-        """The fields that are not written, because they follow from the others or mean nothing beside them."""
+        """The fields that are not written: they follow from the others, or mean nothing beside them."""
         return ()
 
 
@@ -564,17 +568,13 @@ def shared(selection: Selection, build: BuildStamp) -> str:
 def stamp(build: BuildStamp) -> str:
     """A build in a few characters: the beginning of its id, its day, and the beginning of its weights' hash."""
     day = build.created_at[:10].replace("-", "")
-    return _stamp(build.build_id, day if re.fullmatch("[0-9]{8}", day) else "", build.checkpoint)
+    return stamp_of_saved(build.build_id, build.checkpoint, day if re.fullmatch("[0-9]{8}", day) else "")
 
 
-def _stamp(build_id: str, day: str, checkpoint: str) -> str:
+def stamp_of_saved(build_id: str, checkpoint: str, day: str = "") -> str:
+    """The same of a build that may be gone."""
     weights = weights_of(checkpoint)
     return "~".join(filter(None, [build_id[:_SHORT], day, weights and f"w{weights}"]))
-
-
-def stamp_of_saved(build_id: str, checkpoint: str) -> str:
-    """The same of a build that may be gone."""
-    return _stamp(build_id, "", checkpoint)
 
 
 def weights_of(checkpoint: str) -> str:

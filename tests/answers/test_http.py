@@ -93,6 +93,10 @@ def test_the_answer_is_the_shells(
     assert found == shell(capsys, folders, *arguments)
     if path.startswith("prompt"):
         assert found["ffn_value_neurons"][0]["effect"] is not None
+    for part in found.get("within", ()):
+        lists = [one["neurons"] for name, one in part.items() if name != "part"]
+        assert all(neuron["effect"] is not None for neurons in lists for neuron in neurons)
+        assert sum(map(len, lists)) > 0
 
 
 def test_a_token_may_be_named_by_its_text(ask: TestClient) -> None:

@@ -1,12 +1,14 @@
 """The certified strongest neurons of one part: the part's own top k, not what the overall top k happens to hold."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from app.attribution import Settings, run_prompt
 from app.attribution.__main__ import main
-from app.attribution.analysis import lowering_within, raising_within, shares_within
+from app.attribution.ablation import Effects
+from app.attribution.analysis import lowering_within, raising_within, shares_within, within
 from app.attribution.prompt import Method
 from db.errors import AtlasError
 from db.neuron import NeuronKind, Part
@@ -126,6 +128,18 @@ def test_a_head_has_no_ffn_neurons_and_no_distractor_no_shares():
         raising_within(run, Part(0, NeuronKind.ATTENTION, 0), NeuronKind.FFN, 3)
     with pytest.raises(AtlasError, match="Shares need a distractor"):
         shares_within(run, Part(0), NeuronKind.FFN, 3)
+
+
+@pytest.mark.parametrize("distractor", [None, 70])
+def test_the_first_of_each_list_are_measured(distractor):
+    run = run_prompt(models.language_model("llama"), models.PROMPT, Settings(measure=2, distractor=distractor))
+    effects = replace(Effects.of(run), minus=distractor)
+    for lists in within(run, Part(1), 4, None).found.values():
+        known = [one.effect for one in lists.neurons]
+        assert known[:2] == pytest.approx(effects.neurons(lists.neurons[:2]), abs=1e-5)
+        assert any(abs(effect or 0.0) > 1e-3 for effect in known[:2])
+        assert len(known) > 2
+        assert set(known[2:]) == {None}
 
 
 def test_labels_are_read_back():

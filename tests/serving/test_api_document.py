@@ -73,3 +73,28 @@ def test_the_document(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for parameter in methods["get"]["parameters"]:
             assert parameter["description"], parameter["name"]
     assert "http" not in str(found["paths"])
+
+
+def test_what_a_page_reads_from_its_address_has_its_kind_in_the_document(
+    toy_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(toy_root))
+    paths = client().get("/openapi.json").json()["paths"]
+    schemas = {
+        (path, one["name"]): one["schema"]["anyOf"]
+        for path, methods in paths.items()
+        for one in methods["get"]["parameters"]
+        if "anyOf" in one["schema"]
+    }
+    assert schemas["/v1/prompt", "k"] == [{"type": "integer", "minimum": 1, "default": 300}]
+    assert schemas["/v1/prompt", "target"] == [{"type": "integer", "minimum": 0}, {"type": "string"}]
+    assert schemas["/v1/prompt", "method"] == [
+        {"type": "string", "enum": ["added", "removed", "gradient"], "default": "added"}
+    ]
+    assert schemas["/v1/steer", "topp"] == [{"type": "number", "minimum": 0.01, "maximum": 1, "default": 1.0}]
+    assert schemas["/v1/activated", "usual"] == [{"type": "integer", "enum": [0, 1]}]
+    page = client().get("/").text
+    for words in ("whole number, 300 without it", "added or removed or gradient, added without it", "0 or 1"):
+        assert f"<td>{words}</td>" in page
+    assert "<td>whole number or text</td>" in page
+    assert "<td>number from 0.01 to 1, 1.0 without it</td>" in page
