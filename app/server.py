@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 
 import streamlit
 from starlette.middleware import Middleware
@@ -17,12 +18,12 @@ from starlette.routing import Mount, Route
 from streamlit.starlette import App
 
 from app.answers import http, stored
-from app.serving import logs
+from app.serving import access, logs
 from app.serving.api import api
 from app.serving.frontend import Asset, Assets, SecurityHeaders, of_folder, with_preloads
 from app.serving.health import health
 from app.serving.settings import Mode, configuration_or_exit
-from app.serving.startup import keep_little, send_at_once, share_cores, warm_up
+from app.serving.startup import keep_little, preload, send_at_once, share_cores, warm_up
 from app.ui.components import FOLDER, script, script_name
 from app.ui.navigation import escaped
 from app.ui.pages import PAGES
@@ -54,8 +55,11 @@ async def _to_api(request: Request) -> RedirectResponse:
 async def _running(_app: App) -> AsyncIterator[dict[str, object]]:
     """What is done between opening the server's socket and answering."""
     send_at_once()
-    warm_up(page.module for page in PAGES.values())
+    warmed, stop = warm_up(page.module for page in PAGES.values()), Event()
+    if access.has_model() and _SETTINGS.preload:
+        preload(warmed, stop)
     yield {}
+    stop.set()
 
 
 share_cores()

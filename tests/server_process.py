@@ -48,7 +48,7 @@ def serving(log: Path, command: Sequence[str] = COMMAND, path: str = "", **envir
         process = subprocess.Popen(
             [*command, *options],
             cwd=CHECKOUT,
-            env=os.environ | environment,
+            env=os.environ | {"ATLAS_PRELOAD": "false"} | environment,  # most tests need no model
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -25,6 +25,8 @@ _CHATTY = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "websockets")
 """They write one line per connection, with the address of whoever connects."""
 _events = logging.getLogger("app.events")
 _view: ContextVar[dict[str, Any] | None] = ContextVar("view", default=None)
+_drawing: set[int] = set()
+_drawn_last = time.perf_counter()
 
 
 class Lines(logging.Formatter):
@@ -144,10 +146,17 @@ def refused(error: AtlasError) -> None:
         note(outcome="unusable")
 
 
+def quiet_seconds() -> float:
+    """For how long no page has been drawn."""
+    return 0.0 if _drawing else time.perf_counter() - _drawn_last
+
+
 @contextmanager
 def page_view(page: str, **fields: Any) -> Iterator[None]:
     """Around the drawing of a page: one line with how long it took and how it ended."""
+    global _drawn_last
     view: dict[str, Any] = {"page": page, "outcome": "shown", **fields}
+    _drawing.add(id(view))
     token, started = _view.set(view), time.perf_counter()
     try:
         yield
@@ -159,4 +168,6 @@ def page_view(page: str, **fields: Any) -> Iterator[None]:
         raise
     finally:
         _view.reset(token)
+        _drawing.discard(id(view))
+        _drawn_last = time.perf_counter()
         event("page", seconds=round(time.perf_counter() - started, 3), **view)

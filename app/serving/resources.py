@@ -266,6 +266,11 @@ class Wanted:
         return cls(info.checkpoint, info.model, tuple(dict.fromkeys(found)) or (info.model,))
 
 
+def is_here(atlas: Catalogue) -> bool:
+    """Whether the model's files are on this machine, without a look into them."""
+    return any(Path(source).exists() for source in Wanted.of(atlas).sources)
+
+
 def is_loaded(atlas: Catalogue) -> bool:
     """Whether the model is in memory already."""
     return _models().peek(Wanted.of(atlas)) is not None

@@ -66,6 +66,10 @@ class Configuration(Paths):
     max_waiting: int = Field(default=64, ge=1, le=10_000, description="most pieces of work that wait for the model")
     max_seconds: int = Field(default=120, ge=1, le=86_400, description="longest time of one piece of work, in seconds")
     keep_results: int = Field(default=64, ge=1, le=100_000, description="results kept in memory, of each kind")
+    preload: bool = Field(
+        default=True,
+        description="load the model that is shown first while no page is drawn, so that the first prompt need not wait",
+    )
     keep_models: int = Field(default=1, ge=1, le=64, description="models in memory at once")
     memory_mb: int = Field(
         default=512, ge=16, le=1_048_576, description="memory that scoring may take beside the model, in MB"

@@ -4,14 +4,18 @@ import ctypes
 import logging
 import os
 import socket
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
-from threading import Thread
+from threading import Event, Thread
 
 import psutil
 
-from app.serving.resources import catalogue
+from app.serving import logs
+from app.serving.resources import catalogue, is_here, model_of
 from db.errors import AtlasError
 from db.settings import of_library
 
@@ -81,3 +85,48 @@ def _warm(modules: Iterable[str]) -> None:
             catalogue()
     except Exception:
         _log.exception("warming up failed; the first page will be slower, and nothing else")
+
+
+_QUIET_SECONDS = 3.0
+_LOOK_SECONDS = 0.2
+_SWITCH_SECONDS = 0.0005
+"""For so long a page's thread waits, each of many times, while modules are imported: a tenth of Python's own."""
+_FOR_MODEL = ("torch", "transformers", "indexer.checkpoint", "indexer.language_model", "app.attribution.analysis")
+
+
+def preload(after: Thread, stop: Event) -> Thread:
+    """Load the model that the first prompt would wait for, in a thread of its own and while no page is drawn: whoever
+    comes meanwhile waits for one of its steps at most.
+
+    Args:
+        after: goes before.
+        stop: ends it between two steps.
+    """
+    thread = Thread(target=_preload, args=(after, stop), name="atlas-preload", daemon=True)
+    thread.start()
+    return thread
+
+
+def _preload(after: Thread, stop: Event) -> None:
+    after.join()
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    warmed = time.perf_counter()  # whoever waited for the server to start comes now
+    try:
+        with suppress(AtlasError):  # whoever asks for the model is told what is wrong with it
+            if not is_here(atlas := catalogue()):
+                return
+            steps: list[Callable[[], object]] = [partial(import_module, name) for name in _FOR_MODEL]
+            steps.append(partial(model_of, atlas))
+            for step in steps:
+                while min(logs.quiet_seconds(), time.perf_counter() - warmed) < _QUIET_SECONDS:
+                    if stop.wait(_LOOK_SECONDS):
+                        return
+                if stop.is_set():
+                    return
+                step()
+    except Exception:
+        if not stop.is_set():
+            _log.exception("the model could not be loaded early; the first prompt will be slower, and nothing else")
+    finally:
+        sys.setswitchinterval(usual)

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from threading import Event, Thread
 from types import SimpleNamespace
 
 import pytest
 
-from app.serving import startup
+from app.serving import logs, startup
 from app.ui.pages import PAGES
 from db.errors import AtlasError
 
@@ -39,6 +40,67 @@ def test_a_fault_is_written_down_and_ends_nothing(
     monkeypatch.setattr(startup, "catalogue", lambda: 1 / 0)
     startup.warm_up(MODULES).join(60)
     assert "warming up failed" in caplog.text
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was loaded, of a catalogue whose model is here, as soon as it is quiet."""
+    found: list[object] = []
+    monkeypatch.setattr(startup, "_FOR_MODEL", ())
+    monkeypatch.setattr(startup, "_QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(startup, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(startup, "catalogue", lambda: "toy")
+    monkeypatch.setattr(startup, "is_here", lambda _atlas: True)
+    monkeypatch.setattr(startup, "model_of", found.append)
+    return found
+
+
+def warmed() -> Thread:
+    thread = Thread(target=lambda: None)
+    thread.start()
+    return thread
+
+
+def test_the_model_is_loaded_while_no_page_is_drawn(loaded: list[object]) -> None:
+    usual = sys.getswitchinterval()
+    with logs.page_view("search"):
+        thread = startup.preload(warmed(), Event())
+        thread.join(0.5)
+        assert thread.is_alive()
+        assert loaded == []
+    thread.join(60)
+    assert loaded == ["toy"]
+    assert sys.getswitchinterval() == usual
+
+
+def test_a_server_that_ends_loads_nothing_more(loaded: list[object]) -> None:
+    stop = Event()
+    stop.set()
+    startup.preload(warmed(), stop).join(60)
+    assert loaded == []
+
+
+@pytest.mark.parametrize("name", ["catalogue", "is_here", "model_of"])
+def test_what_cannot_be_loaded_early_is_told_to_whoever_asks(
+    loaded: list[object], name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def missing(*_given: object) -> bool:
+        if name == "is_here":
+            return False
+        raise AtlasError("The weights are not here.")
+
+    monkeypatch.setattr(startup, name, missing)
+    startup.preload(warmed(), Event()).join(60)
+    assert loaded == []
+    assert not caplog.records
+
+
+def test_a_fault_in_loading_early_is_written_down(
+    loaded: list[object], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(startup, "model_of", lambda _atlas: 1 / 0)
+    startup.preload(warmed(), Event()).join(60)
+    assert "could not be loaded early" in caplog.text
 
 
 def test_the_library_is_told_to_keep_little(monkeypatch: pytest.MonkeyPatch) -> None:
