@@ -18,6 +18,7 @@ from app.attribution.analysis import contrast
 from app.attribution.compare import compare_prompts
 from app.attribution.drilldowns import NAMES, answer
 from app.attribution.heads import head_pattern
+from app.attribution.measured import Sweep
 from app.attribution.run import PromptRun
 from db.neuron import Head, Neuron, NeuronAt, Part
 from indexer.checkpoint import Checkpoint
@@ -80,17 +81,32 @@ ABOUT: dict[str, list[Any]] = {
     "neuron": [Neuron.parse("L2.H1.N3")],
     "active": [Neuron.parse("L2.H1.N3")],
     "keys": [Neuron.parse("L2.F3"), Neuron.parse("L2.H1.N3")],
-    "effects": [3, "all"],
+    "effects": [3],
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_drill_down_holds_no_more_than_it_shows(run, name):
-    answer(run, name, ABOUT[name][0])  # what a run keeps for all that is asked of it, its heads' distributions
+    warm = "within" if name == "effects" else name
+    answer(run, warm, ABOUT[warm][0])  # what a run keeps for all that is asked of it, its heads' distributions
     for what in ABOUT[name]:
         _, most, held = measured(partial(answer, run, name, what))
         assert most <= PEAK_MB + (GRAPH_MB if name == "effects" else 0), what
         assert held <= (1.1 * PATTERN_MB if name == "pattern" else 0.1), what
+
+
+def test_measuring_all_ffn_neurons_holds_no_more(run):
+    """What `effects` of all adds to the candidates, which are looked for above."""
+
+    def strongest():
+        sweep = Sweep.of(run, None)
+        sweep.finish()
+        return sweep.strongest(3)
+
+    found, most, held = measured(strongest)
+    assert set(found) == {"ffn_helping", "ffn_hindering"}
+    assert most <= PEAK_MB
+    assert held <= 0.1
 
 
 def test_a_kept_pattern_is_one_head_s(run, monkeypatch):

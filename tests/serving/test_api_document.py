@@ -36,11 +36,12 @@ PATHS = [
 ]
 
 
-@pytest.fixture
-def document(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def document(toy_root: Path) -> Iterator[Any]:
     """The document of an application that answers from the toy catalogue."""
-    monkeypatch.setenv("ATLAS_CATALOGUE", str(toy_root))
-    yield schemathesis.openapi.from_asgi("/openapi.json", api(http.router()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATLAS_CATALOGUE", str(toy_root))
+        yield schemathesis.openapi.from_asgi("/openapi.json", api(http.router()))
     st.cache_resource.clear()
 
 

@@ -19,11 +19,13 @@ REQUESTS = [
 ]
 
 
-@pytest.fixture
-def demo(demo_catalogue_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setenv("ATLAS_CATALOGUE", str(demo_catalogue_dir))
-    monkeypatch.setenv("ATLAS_WORKSPACE", "off")
-    yield client()
+@pytest.fixture(scope="module")
+def demo(demo_catalogue_dir: Path) -> Iterator[TestClient]:
+    """One for all requests, as a server is: the model is loaded once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATLAS_CATALOGUE", str(demo_catalogue_dir))
+        patch.setenv("ATLAS_WORKSPACE", "off")
+        yield client()
     st.cache_resource.clear()
 
 
