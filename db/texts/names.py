@@ -22,6 +22,8 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from db.texts.store import inflated
+
 DEPTH = 10
 """First tokens of an end that count."""
 CLEAR = 0.2
@@ -170,7 +172,7 @@ def _tops(build: duckdb.DuckDBPyConnection, ids: _Ids, usual: _Ids) -> _Ids:
 def _places(texts: duckdb.DuckDBPyConnection, ids: _Ids, usual: _Ids) -> tuple[_Ids, Places]:
     """The tokens of all windows, with −1 around each; and the peaks."""
     stored = texts.execute("SELECT window_id, token_ids FROM text_window ORDER BY window_id").fetchall()
-    windows = [np.frombuffer(token_ids, "<i4") for _, token_ids in stored]
+    windows = [inflated(token_ids, "<i4") for _, token_ids in stored]
     gap = np.array([-1], np.int32)
     tokens = np.concatenate([gap, *(part for window in windows for part in (window, gap))]).astype(np.int64)
     starts = 1 + np.cumsum([0, *(len(window) + 1 for window in windows)])

@@ -7,7 +7,7 @@ Whatever fails on the way leaves the folder as it was.
 """
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -30,12 +30,12 @@ from db.records import short_identity
 from db.texts import schema
 from db.texts.names import named
 from db.texts.records import AFTER, BEFORE, EXCERPT_TOKENS, SKETCH, TextsStamp
-from db.texts.store import Texts, folded, packed
+from db.texts.store import Texts, deflated, folded, packed, packed_excerpts
 
-_BYTES_A_NEURON = 2200
+_BYTES_A_NEURON = 2000
 _WINDOWS_AT_ONCE = 2000
 _SIGNS = np.array([1, -1], np.int16)
-_CASES = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], np.int16)
+_OUTSIDE = "an excerpt does not lie in its window"
 _Array = NDArray[Any]
 
 
@@ -181,21 +181,26 @@ def _load(
         names = ", ".join(f'"{name}"' for name in row)
         connection.execute(f"INSERT INTO texts ({names}) VALUES ({marks})", values)
         edges: dict[tuple[float, float], int] = {}
-        used: set[int] = set()
         figures: list[pa.Table] = []
+        spans: list[_Array] = []
         for block in gathered:
-            _check_shapes(block, stamp)
-            used |= set(np.unique(block.window[block.window >= 0]).tolist())
-            figures.append(_figures_table(block))
-            for table, rows in _tables(block, edges).items():
+            _check_block(block, stamp)
+            spans.append(_spans(block))
+            figures.append(_figures_table(block, edges))
+            for table, rows in _tables(block).items():
                 _insert(connection, table, rows)
         if not figures:
             raise AtlasError("Nothing was gathered of any neuron, so there is nothing to publish.")
         bins = [(number, *edge) for edge, number in edges.items()]
         _insert(connection, "histogram_edge", _columns(bins, bin=pa.int16(), low=pa.float32(), high=pa.float32()))
+        shown = np.concatenate(spans, axis=1)
+        used = set(np.unique(shown[0]).tolist())
+        lengths: dict[int, int] = {}
         wanted = (one for one in windows if one.window_id in used)
         while some := list(islice(wanted, _WINDOWS_AT_ONCE)):
             _insert(connection, "text_window", _window_table(some, catalogue))
+            lengths |= {one.window_id: len(one.token_ids) for one in some}
+        _check_spans(shown, lengths)
         with read_only_connection(catalogue.path) as build:
             _insert(connection, "neuron_text", _with_names(pa.concat_tables(figures), connection, build))
         connection.execute("CHECKPOINT texts_file")
@@ -231,7 +236,7 @@ def _columns(rows: Sequence[tuple[Any, ...]], **types: pa.DataType) -> pa.Table:
     return pa.table({name: pa.array(cells, kind) for (name, kind), cells in zip(types.items(), whole, strict=True)})
 
 
-def _check_shapes(block: Gathered, stamp: TextsStamp) -> None:
+def _check_block(block: Gathered, stamp: TextsStamp) -> None:
     n, k = len(block.neuron_ids), stamp.excerpts
     wanted = {
         **dict.fromkeys(("peak", "window", "position", "first", "gate"), (n, 2, k)),
@@ -245,9 +250,38 @@ def _check_shapes(block: Gathered, stamp: TextsStamp) -> None:
         shape = wanted.get(name, (n,))
         if array is not None and array.shape != shape:
             raise AtlasError(f"What was gathered has {name} of shape {array.shape}, not {shape}.")
+    _refuse("a histogram does not count every token", int((block.octaves.sum(axis=1) != stamp.tokens_seen).sum()))
+    _refuse(_OUTSIDE, int((block.first != np.maximum(0, block.position - BEFORE))[block.window >= 0].sum()))
 
 
-def _figures_table(block: Gathered) -> pa.Table:
+def _spans(block: Gathered) -> _Array:
+    """[3, excerpts]; each one's window, position, and how many tokens it shows."""
+    at = block.window >= 0
+    return np.stack(
+        [block.window[at], block.position[at], (~np.isnan(block.activations[at])).sum(axis=1)], dtype=np.int32
+    )
+
+
+def _check_spans(shown: _Array, lengths: Mapping[int, int]) -> None:
+    """Refuse an excerpt that is not what its window holds around its peak."""
+    window, position, count = shown
+    number, place = np.unique(window, return_inverse=True)
+    length = np.array([lengths.get(one, -1) for one in number.tolist()])[place]
+    expected = np.minimum(position + 1 + AFTER, length) - np.maximum(0, position - BEFORE)
+    _refuse(_OUTSIDE, int(((length >= 0) & (expected != count)).sum()))
+
+
+def _refuse(problem: str, count: int) -> None:
+    if count:
+        raise AtlasError(f"What was gathered cannot be published: {problem} ({count:,} times).")
+
+
+def _figures_table(block: Gathered, edges: dict[tuple[float, float], int]) -> pa.Table:
+    """`edges` numbers the histogram's bins, and new ones are added."""
+    pairs = list(zip(block.octave_edges[:-1].tolist(), block.octave_edges[1:].tolist(), strict=True))
+    numbers = [edges.setdefault(pair, len(edges)) for pair in pairs]
+    bins = np.zeros((len(block.neuron_ids), len(edges)), np.int64)
+    bins[:, numbers] = block.octaves
     plain = ("mean", "std", "positive", "negative", "active_positive", "active_negative")
     single = ("active_above", "highest", "lowest")
     return pa.table(
@@ -255,8 +289,22 @@ def _figures_table(block: Gathered) -> pa.Table:
             "neuron_id": pa.array(block.neuron_ids, pa.int32()),
             **{name: pa.array(getattr(block, name)) for name in plain},
             **{name: pa.array(getattr(block, name), pa.float32()) for name in single},
+            **_case_columns(block),
+            "histogram": pa.array([deflated(row) for row in bins], pa.binary()),
         }
     )
+
+
+def _case_columns(block: Gathered) -> dict[str, pa.Array]:
+    if block.case_count is None or block.case_mean is None or block.case_strongest is None:
+        return {}
+    found = {}
+    for place, case in enumerate(schema.CASES):
+        count = block.case_count[:, place]
+        found[f"count_{case}"] = pa.array(count)
+        found[f"mean_{case}"] = pa.array(block.case_mean[:, place], mask=count == 0)
+        found[f"strongest_{case}"] = pa.array(block.case_strongest[:, place], pa.float32(), mask=count == 0)
+    return found
 
 
 def _with_names(figures: pa.Table, texts: duckdb.DuckDBPyConnection, build: duckdb.DuckDBPyConnection) -> pa.Table:
@@ -274,47 +322,25 @@ def _with_names(figures: pa.Table, texts: duckdb.DuckDBPyConnection, build: duck
     return figures
 
 
-def _tables(block: Gathered, edges: dict[tuple[float, float], int]) -> dict[str, pa.Table]:
-    """The other rows of a block, in stored order; `edges` numbers the histogram's bins, and new ones are added."""
-    pairs = list(zip(block.octave_edges[:-1].tolist(), block.octave_edges[1:].tolist(), strict=True))
-    numbers = np.array([edges.setdefault(pair, len(edges)) for pair in pairs], np.int16)
-    row, place = np.nonzero(block.octaves)
+def _tables(block: Gathered) -> dict[str, pa.Table]:
+    """The other rows of a block, in stored order."""
+    places = (len(block.neuron_ids), -1)
+    rows = packed_excerpts(
+        block.activations.reshape(*places, EXCERPT_TOKENS), (block.position - block.first).reshape(places)
+    )
     found = {
         "excerpt": _excerpt_table(block),
-        "histogram": pa.table(
-            {"neuron_id": block.neuron_ids[row], "bin": numbers[place], "count": block.octaves[row, place]}
-        ),
+        "neuron_excerpts": pa.table({"neuron_id": block.neuron_ids, "activations": pa.array(rows, pa.binary())}),
     }
     if block.sketch is not None:
         rows = [row.tobytes() for row in packed(block.sketch)]
         found["neuron_sketch"] = pa.table({"neuron_id": block.neuron_ids, "sketch": pa.array(rows, pa.binary())})
-    if block.case_count is not None and block.case_mean is not None and block.case_strongest is not None:
-        empty = (block.case_count == 0).ravel()
-        signs = np.tile(_CASES, (len(block.neuron_ids), 1))
-        found["sign_case"] = pa.table(
-            {
-                "neuron_id": np.repeat(block.neuron_ids, 4),
-                "gate": signs[:, 0],
-                "up": signs[:, 1],
-                "count": block.case_count.ravel(),
-                "mean": pa.array(block.case_mean.ravel(), pa.float64(), mask=empty),
-                "strongest": pa.array(block.case_strongest.ravel(), pa.float32(), mask=empty),
-            }
-        )
     return found
 
 
 def _excerpt_table(block: Gathered) -> pa.Table:
     neuron, sign, rank = np.nonzero(block.window >= 0)
     at = (neuron, sign, rank)
-    activations = block.activations[at].astype(np.float64)
-    inside = ~np.isnan(activations)
-    greatest = np.abs(np.where(inside, activations, 0)).max(axis=1, initial=0)
-    exponent = np.frexp(greatest)[1].astype(np.int16)
-    scaled = np.ldexp(activations, -exponent[:, None].astype(np.int32)).astype("<f2")
-    # The values of all excerpts after each other; an excerpt ends where its NaNs begin.
-    offsets = np.concatenate([[0], 2 * np.cumsum(inside.sum(axis=1))]).astype(np.int32)
-    values = pa.py_buffer(scaled[inside].tobytes())
     return pa.table(
         {
             "neuron_id": block.neuron_ids[neuron],
@@ -322,11 +348,8 @@ def _excerpt_table(block: Gathered) -> pa.Table:
             "rank": (rank + 1).astype(np.int16),
             "window_id": block.window[at].astype(np.int32),
             "position": block.position[at].astype(np.int16),
-            "first": block.first[at].astype(np.int16),
             "gate": block.gate[at].astype(np.int16),
             "peak": block.peak[at].astype(np.float32),
-            "exponent": exponent,
-            "activations": pa.Array.from_buffers(pa.binary(), len(neuron), [None, pa.py_buffer(offsets), values]),
         }
     )
 
@@ -339,7 +362,7 @@ def _window_table(windows: Sequence[Window], catalogue: Catalogue) -> pa.Table:
             window.window_id,
             window.document,
             window.first,
-            np.asarray(window.token_ids, "<i4").tobytes(),
+            deflated(np.asarray(window.token_ids, "<i4")),
             "".join(folded(known.get(one, b"") for one in window.token_ids)),
         )
         for window in windows
@@ -357,9 +380,6 @@ _WRONG = {
     "a neuron's counts contradict each other": """
         SELECT count(*) FROM neuron_text WHERE positive < active_positive OR negative < active_negative
             OR active_positive < 0 OR active_negative < 0 OR positive + negative > {tokens}""",
-    "a histogram does not count every token": """
-        SELECT count(*) FROM (SELECT sum(count) AS counted FROM histogram GROUP BY neuron_id)
-        WHERE counted <> {tokens}""",
     "a histogram's edges are not finite or do not rise": """
         SELECT count(*) FROM histogram_edge WHERE NOT (isfinite(low) AND isfinite(high) AND low < high)""",
     "an excerpt refers to a window that is missing": """
@@ -374,13 +394,8 @@ _WRONG = {
         SELECT count(*) FROM (SELECT peak * sign AS size,
             lag(peak * sign) OVER (PARTITION BY neuron_id, sign ORDER BY rank) AS stronger FROM excerpt)
         WHERE NOT (isfinite(size) AND size > 0) OR size > stronger""",
-    "an excerpt does not lie in its window": """
-        SELECT count(*) FROM excerpt e JOIN text_window w ON w.window_id = e.window_id
-        WHERE e.first <> greatest(0, position - {before}) OR octet_length(activations) // 2
-            <> least(position + 1 + {after}, octet_length(token_ids) // 4) - e.first""",
     "the cases of a neuron are more than the tokens": """
-        SELECT count(*) FROM (SELECT sum(count) AS counted FROM sign_case GROUP BY neuron_id)
-        WHERE counted > {tokens}""",
+        SELECT count(*) FROM neuron_text WHERE count_pp + count_pn + count_np + count_nn > {tokens}""",
 }
 
 
@@ -390,12 +405,10 @@ def _check(path: Path, stamp: TextsStamp, catalogue: Catalogue) -> None:
     Raises:
         AtlasError: the first thing that is wrong.
     """
-    bounds = {"tokens": stamp.tokens_seen, "before": BEFORE, "after": AFTER}
     with read_only_connection(path) as connection:
         for problem, query in _WRONG.items():
-            (count,) = connection.execute(query.format(**bounds)).fetchone() or (0,)
-            if count:
-                raise AtlasError(f"What was gathered cannot be published: {problem} ({count:,} times).")
+            (count,) = connection.execute(query.format(tokens=stamp.tokens_seen)).fetchone() or (0,)
+            _refuse(problem, count)
         found = connection.execute("SELECT neuron_id FROM neuron_text").fetchnumpy()["neuron_id"]
     spans = catalogue.layout.spans(Filters(kind=None if stamp.attention else NeuronKind.FFN))
     spans = [(0, catalogue.info.neurons - 1)] if spans is None else spans

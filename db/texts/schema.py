@@ -1,9 +1,9 @@
 """The tables of a file of texts, and every statement that reads them, in SQLAlchemy Core as those of a build.
 
 There are no keys and no indexes: rows lie in the order of their ids, which zone maps use. Means and deviations over
-millions of tokens are DOUBLE, as they are counted; single activations REAL. The activations around a peak are 16-bit
-floats of activation / 2^exponent in one value, because no question looks into them. Tokens stand in ``text_window``
-alone, and excerpts refer to them.
+millions of tokens are DOUBLE, as they are counted; single activations REAL. What no question looks into is one value:
+a neuron's histogram, the activations around its peaks, the tokens of a window (`db.texts.store` says how). Tokens
+stand in ``text_window`` alone, and excerpts refer to them.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from sqlalchemy.ext.compiler import compiles
 from db.catalogue.statements import Statement, among
 from db.texts.records import TextsStamp
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -60,9 +60,18 @@ text_window = Table(  # those that an excerpt refers to
     Column("window_id", Integer, nullable=False),
     Column("document", Integer, nullable=False),
     Column("first", Integer, nullable=False),  # position in the document of its first token
-    Column("token_ids", _Uncompressed, nullable=False),  # four bytes each, the lowest first
+    Column("token_ids", _Uncompressed, nullable=False),  # see `db.texts.store.deflated`
     Column("folded", Text, nullable=False),  # its text as it is searched: see db.texts.store.folded
 )
+
+CASES = ("pp", "pn", "np", "nn")
+"""Signs of gate and up, in the names of columns."""
+
+
+def _case_columns(case: str) -> tuple[Column[Any], ...]:
+    """The tokens with these signs; NULL where FFNs are not gated, the last two where there are no such tokens."""
+    return Column(f"count_{case}", BigInteger), Column(f"mean_{case}", Double), Column(f"strongest_{case}", REAL)
+
 
 neuron_text = Table(
     "neuron_text",
@@ -77,6 +86,8 @@ neuron_text = Table(
     Column("active_above", REAL, nullable=False),
     Column("highest", REAL, nullable=False),
     Column("lowest", REAL, nullable=False),
+    *(column for case in CASES for column in _case_columns(case)),
+    Column("histogram", LargeBinary, nullable=False),  # packed: a count for each of the bins
     Column("name", Text),
     Column("name_rule", Text),
     Column("name_confidence", REAL),
@@ -90,22 +101,15 @@ excerpt = Table(  # sorted by neuron_id, sign descending, rank
     Column("rank", SmallInteger, nullable=False),  # from 1, strongest first
     Column("window_id", Integer, nullable=False),
     Column("position", SmallInteger, nullable=False),  # of the peak in its window
-    Column("first", SmallInteger, nullable=False),  # of the first token shown
     Column("gate", SmallInteger, nullable=False),  # sign of the gate at the peak; 0 without one
     Column("peak", REAL, nullable=False),
-    Column("exponent", SmallInteger, nullable=False),
-    Column("activations", LargeBinary, nullable=False),
 )
 
-sign_case = Table(  # sorted by neuron_id, gate descending, up descending; none where FFNs are not gated
-    "sign_case",
+neuron_excerpts = Table(  # a row of each of neuron_text
+    "neuron_excerpts",
     metadata,
     Column("neuron_id", Integer, nullable=False),
-    Column("gate", SmallInteger, nullable=False),
-    Column("up", SmallInteger, nullable=False),
-    Column("count", BigInteger, nullable=False),
-    Column("mean", Double),
-    Column("strongest", REAL),
+    Column("activations", _Uncompressed, nullable=False),  # see `db.texts.store.packed_excerpts`
 )
 
 histogram_edge = Table(
@@ -114,14 +118,6 @@ histogram_edge = Table(
     Column("bin", SmallInteger, nullable=False),
     Column("low", REAL, nullable=False),
     Column("high", REAL, nullable=False),
-)
-
-histogram = Table(  # sorted by neuron_id, bin; empty bins are left out
-    "histogram",
-    metadata,
-    Column("neuron_id", Integer, nullable=False),
-    Column("bin", SmallInteger, nullable=False),
-    Column("count", BigInteger, nullable=False),
 )
 
 neuron_sketch = Table(  # sorted by neuron_id; of FFN neurons
@@ -140,23 +136,12 @@ def sketches() -> Statement:
 
 
 def figures(neuron_id: int) -> Statement:
-    """Columns: those of ``neuron_text``; no row for a neuron that was not looked at."""
-    return select(*neuron_text.columns).where(neuron_text.c.neuron_id == neuron_id)
-
-
-def cases(neuron_id: int) -> Statement:
-    """Columns: gate, up, count, mean, strongest; in stored order."""
-    case = sign_case.c
+    """Columns: those of ``neuron_text``, activations; no row for a neuron that was not looked at."""
     return (
-        select(case.gate, case.up, case.count, case.mean, case.strongest)
-        .where(case.neuron_id == neuron_id)
-        .order_by(case.gate.desc(), case.up.desc())
+        select(*neuron_text.columns, neuron_excerpts.c.activations)
+        .join(neuron_excerpts, neuron_excerpts.c.neuron_id == neuron_text.c.neuron_id)
+        .where(neuron_text.c.neuron_id == neuron_id)
     )
-
-
-def bins(neuron_id: int) -> Statement:
-    """Columns: bin, count."""
-    return select(histogram.c.bin, histogram.c.count).where(histogram.c.neuron_id == neuron_id)
 
 
 def edges() -> Statement:
@@ -167,12 +152,15 @@ def edges() -> Statement:
 _EXCERPT = (*excerpt.columns, text_window.c.document, text_window.c.token_ids)
 
 
-def excerpts(neuron_id: int, limit: int) -> Statement:
-    """Columns: those of ``excerpt``, document, token_ids; the positive ones first, each sign strongest first."""
+def excerpts(neuron_id: int) -> Statement:
+    """Columns: those of ``excerpt``, document, token_ids; the positive ones first, each sign strongest first.
+
+    Without a limit of the rank: DuckDB then takes the excerpts for many, and reads every window.
+    """
     return (
         select(*_EXCERPT)
         .join(text_window, text_window.c.window_id == excerpt.c.window_id)
-        .where(excerpt.c.neuron_id == neuron_id, excerpt.c.rank <= limit)
+        .where(excerpt.c.neuron_id == neuron_id)
         .order_by(excerpt.c.sign.desc(), excerpt.c.rank)
     )
 
@@ -226,14 +214,14 @@ def statistics(first: int, size: int) -> Statement:
 
 
 def holding(pieces: Sequence[str], limit: int, offset: int) -> Statement:
-    """Columns: neuron_id, sign, rank, z, first, position, window_id, folded, token_ids; the excerpts of windows whose
-    text holds all pieces, by falling |z|.
+    """Columns: neuron_id, sign, rank, z, position, window_id, token_ids; the excerpts of windows whose text holds all
+    pieces, by falling |z|.
     """
     z = func.coalesce((excerpt.c.peak - neuron_text.c.mean) / func.nullif(neuron_text.c.std, 0.0), 0.0)
     at = (excerpt.c.neuron_id, excerpt.c.sign, excerpt.c.rank)
-    place = (excerpt.c.first, excerpt.c.position, excerpt.c.window_id)
+    place = (excerpt.c.position, excerpt.c.window_id)
     return (
-        select(*at, z.label("z"), *place, text_window.c.folded, text_window.c.token_ids)
+        select(*at, z.label("z"), *place, text_window.c.token_ids)
         .select_from(excerpt)
         .join(text_window, text_window.c.window_id == excerpt.c.window_id)
         .join(neuron_text, neuron_text.c.neuron_id == excerpt.c.neuron_id)
@@ -245,10 +233,11 @@ def holding(pieces: Sequence[str], limit: int, offset: int) -> Statement:
 
 
 def these_excerpts(neuron_ids: Sequence[int], window_ids: Sequence[int]) -> Statement:
-    """Columns: those of ``excerpt``, document, token_ids."""
+    """Columns: those of ``excerpt``, document, token_ids, activations."""
     return (
-        select(*_EXCERPT)
+        select(*_EXCERPT, neuron_excerpts.c.activations)
         .join(text_window, text_window.c.window_id == excerpt.c.window_id)
+        .join(neuron_excerpts, neuron_excerpts.c.neuron_id == excerpt.c.neuron_id)
         .where(among(excerpt.c.neuron_id, neuron_ids), among(excerpt.c.window_id, window_ids))
     )
 

@@ -4,11 +4,12 @@ import codecs
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from db.catalogue.builds import GATHER
 from db.catalogue.concepts import checked
@@ -22,6 +23,7 @@ from db.records import Token, short_identity
 from db.texts import schema
 from db.texts.records import (
     AFTER,
+    BEFORE,
     NO_NAME,
     Description,
     Excerpt,
@@ -110,10 +112,12 @@ class Texts(ReadOnlyFile):
         (row,), seen = rows, self.stamp.tokens_seen
         active = row.active_positive + row.active_negative
         mark = _mark(row, seen)
-        excerpts = self.rows(schema.excerpts(neuron_id, self.stamp.excerpts if limit is None else limit))
-        known = self._tokens(_ids(one) for one in excerpts)
-        counts = {row[0]: row[1] for row in self.rows(schema.bins(neuron_id))}
-        positive, negative = (tuple(_excerpt(one, known) for one in excerpts if one.sign == sign) for sign in (1, -1))
+        most = self.stamp.excerpts if limit is None else limit
+        excerpts = self._excerpts(
+            [one for one in self.rows(schema.excerpts(neuron_id)) if one.rank <= most], {neuron_id: row.activations}
+        )
+        counts = inflated(row.histogram, "<i8")
+        positive, negative = (tuple(one for one in excerpts if one.peak * sign > 0) for sign in (1, -1))
         return NeuronTexts(
             neuron=neuron,
             tokens_seen=seen,
@@ -128,12 +132,11 @@ class Texts(ReadOnlyFile):
             usual=mark.sign,
             highest=row.highest,
             lowest=row.lowest,
-            cases=tuple(
-                SignCase(_SIGNS[gate] or "", _SIGNS[up] or "", count / seen, mean, strongest)
-                for gate, up, count, mean, strongest in self.rows(schema.cases(neuron_id))
-            ),
+            cases=_cases(row, seen),
             histogram=tuple(
-                HistogramBin(low, high, counts[number]) for number, low, high in self._edges if number in counts
+                HistogramBin(low, high, int(counts[number]))
+                for number, low, high in self._edges
+                if number < len(counts) and counts[number]
             ),
             name=mark.name,
             description=descriptions(self.path.parent, self.stamp.checkpoint).get(neuron.label),
@@ -153,7 +156,7 @@ class Texts(ReadOnlyFile):
         rows = self.rows(schema.window(window_id))
         if not rows:
             raise NotFoundError(f"Window {window_id} is not stored: no excerpt refers to it.")
-        return rows[0].document, rows[0].first, np.frombuffer(rows[0].token_ids, "<i4").tolist()
+        return rows[0].document, rows[0].first, inflated(rows[0].token_ids, "<i4").tolist()
 
     def tokens_of(self, window_id: int) -> tuple[Token, ...]:
         """All tokens of a window, in order.
@@ -205,7 +208,7 @@ class Texts(ReadOnlyFile):
 
     def peaks(self, count: int) -> dict[int, list[tuple[Sign, Token]]]:
         """By neuron's id, the tokens at the peaks of its strongest excerpts, so many of each sign."""
-        windows = {row.window_id: np.frombuffer(row.token_ids, "<i4") for row in self.rows(schema.windows())}
+        windows = {row.window_id: inflated(row.token_ids, "<i4") for row in self.rows(schema.windows())}
         rows = self.rows(schema.peaks(count))
         ids = [int(windows[row.window_id][row.position]) for row in rows]
         known, found = self._tokens([list(set(ids))]), dict[int, list[tuple[Sign, Token]]]()
@@ -241,7 +244,7 @@ class Texts(ReadOnlyFile):
         for start in range(0, _MOST_LOOKED_AT, _ROWS_AT_ONCE):
             rows = self.rows(schema.holding(pieces, _ROWS_AT_ONCE, start))
             spans = self._spans(rows, list(patterns.values()))
-            found += [row for row in rows if spans[row.window_id].hold(row.first, row.position + 1 + AFTER)]
+            found += [row for row in rows if spans[row.window_id].hold(row.position - BEFORE, row.position + 1 + AFTER)]
             if len(found) >= offset + limit or len(rows) < _ROWS_AT_ONCE:
                 break
         return self._found(found[offset : offset + limit])
@@ -251,25 +254,52 @@ class Texts(ReadOnlyFile):
             return ()
         neuron_ids = sorted({row.neuron_id for row in page})
         rows = self.rows(schema.these_excerpts(neuron_ids, sorted({row.window_id for row in page})))
-        stored = {(row.neuron_id, row.sign, row.rank): row for row in rows}
-        known = self._tokens(_ids(row) for row in rows)
+        activations = {row.neuron_id: row.activations for row in rows}
+        excerpts = self._excerpts(rows, activations)
+        stored = {(row.neuron_id, row.sign, row.rank): one for row, one in zip(rows, excerpts, strict=True)}
         neurons = {neuron_id: self.catalogue.layout.neuron(neuron_id) for neuron_id in neuron_ids}
         marks = self.marks(neurons.values())
         found = []
         for row in page:
             neuron = neurons[row.neuron_id]
-            mark, excerpt = marks[neuron], _excerpt(stored[row.neuron_id, row.sign, row.rank], known)
+            mark, excerpt = marks[neuron], stored[row.neuron_id, row.sign, row.rank]
             found.append(FoundExcerpt(neuron, Sign.of(row.sign), row.z, excerpt, mark.sign, mark.name.text))
         return tuple(found)
 
     def _spans(self, rows: Sequence[Answer], patterns: "Sequence[re.Pattern[str]]") -> "dict[int, _Spans]":
-        windows = {row.window_id: np.frombuffer(row.token_ids, "<i4").tolist() for row in rows}
+        windows = {row.window_id: inflated(row.token_ids, "<i4").tolist() for row in rows}
         size = self.catalogue.info.vocabulary
         known = self.catalogue.bytes_by_id({one for ids in windows.values() for one in ids if one < size})
         return {
             window_id: _Spans(folded([known.get(one, b"") for one in ids]), patterns)
             for window_id, ids in windows.items()
         }
+
+    def _excerpts(self, rows: Sequence[Answer], activations: Mapping[int, bytes]) -> list[Excerpt]:
+        """The excerpts in rows, with the stored activations of their neurons."""
+        by_neuron = {neuron_id: unpacked_excerpts(data) for neuron_id, data in activations.items()}
+        parts = []
+        for row in rows:
+            first = max(0, row.position - BEFORE)
+            place = row.rank - 1 + (self.stamp.excerpts if row.sign < 0 else 0)
+            around: list[float] = by_neuron[row.neuron_id][place].tolist()
+            around.insert(row.position - first, row.peak)
+            ids: list[int] = inflated(row.token_ids, "<i4")[first : first + len(around)].tolist()
+            parts.append((row, first, around, ids))
+        known = self._tokens(ids for *_, ids in parts)
+        return [
+            Excerpt(
+                peak=row.peak,
+                document=row.document,
+                position=row.position,
+                tokens=tuple(known[token_id] for token_id in ids),
+                activations=tuple(around),
+                first=first,
+                window=row.window_id,
+                gate=_SIGNS[row.gate],
+            )
+            for row, first, around, ids in parts
+        ]
 
     def _tokens(self, ids: Iterable[Sequence[int]]) -> dict[int, Token]:
         """Tokens by id; those that the unembedding lacks are shown by their number."""
@@ -291,31 +321,82 @@ def _mark(row: Answer, seen: int) -> Mark:
     return Mark(usual, Name(row.name, row.name_rule, row.name_confidence, usual.sign))
 
 
-def _ids(row: Answer) -> list[int]:
-    """The token ids of an excerpt."""
-    count = len(row.activations) // 2
-    found: list[int] = np.frombuffer(row.token_ids, "<i4", count, 4 * row.first).tolist()
-    return found
-
-
-def _excerpt(row: Answer, known: dict[int, Token]) -> Excerpt:
-    activations = np.ldexp(np.frombuffer(row.activations, "<f2").astype(np.float64), row.exponent).tolist()
-    activations[row.position - row.first] = row.peak
-    return Excerpt(
-        peak=row.peak,
-        document=row.document,
-        position=row.position,
-        tokens=tuple(known[token_id] for token_id in _ids(row)),
-        activations=tuple(activations),
-        first=row.first,
-        window=row.window_id,
-        gate=_SIGNS[row.gate],
+def _cases(row: Answer, seen: int) -> tuple[SignCase, ...]:
+    stored = (row._mapping[f"{what}_{case}"] for case in schema.CASES for what in ("count", "mean", "strongest"))
+    cases = tuple(zip(("++", "+-", "-+", "--"), stored, stored, stored, strict=True))
+    return tuple(
+        SignCase(signs[0], signs[1], count / seen, mean, strongest)
+        for signs, count, mean, strongest in cases
+        if count is not None
     )
 
 
-# Sketches as they are stored.
+# What is stored as one value.
 
-_OLD_SKETCH = 128  # bytes: 64 numbers as 16-bit floats
+
+def deflated(values: "NDArray[Any]") -> bytes:
+    """[n] whole numbers from 0: all lowest bytes, all next ones, as far as any is not 0; each part by itself."""
+    parts = values.view(np.uint8).reshape(-1, values.itemsize).T
+    last = max((place for place, part in enumerate(parts) if part.any()), default=0)
+    return b"".join(_deflated(part.tobytes()) for part in parts[: last + 1])
+
+
+def _deflated(data: bytes) -> bytes:
+    """As short as zlib makes it: by repetitions, or by how common each byte is alone."""
+    found = []
+    for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY):
+        writer = zlib.compressobj(9, zlib.DEFLATED, -10, 6, strategy)
+        found.append(writer.compress(data) + writer.flush())
+    return min(found, key=len)
+
+
+def _inflated(data: bytes) -> "Iterator[NDArray[np.uint8]]":
+    """The parts, one after the other."""
+    while data:
+        reader = zlib.decompressobj(-zlib.MAX_WBITS)
+        yield np.frombuffer(reader.decompress(data), np.uint8)
+        data = reader.unused_data
+
+
+def inflated(data: bytes, kind: str) -> "NDArray[Any]":
+    """[n]; what `deflated` was given, of the same type."""
+    parts = list(_inflated(data))
+    found = np.zeros((len(parts[0]), np.dtype(kind).itemsize), np.uint8)
+    for place, part in enumerate(parts):
+        found[:, place] = part
+    return found.view(kind)[:, 0]
+
+
+_LEAST = -127
+"""Exponent that is stored as 0."""
+
+
+def packed_excerpts(activations: "NDArray[np.float32]", peak_at: "NDArray[np.int64]") -> list[bytes]:
+    """[n, k, 32], NaN beyond an excerpt's tokens; [n, k] -> of each neuron one value.
+
+    An activation is a 16-bit float of activation / 2^exponent; the one at the peak is left out, because the peak itself
+    is stored. Of all excerpts the high bytes, of which many are alike, then the low ones; how many there are of each
+    excerpt; and the exponents.
+    """
+    inside = ~np.isnan(activations)
+    greatest = np.abs(np.where(inside, activations, 0)).max(axis=2).astype(np.float64)
+    exponents = np.frexp(greatest)[1].clip(_LEAST)
+    halves = np.ldexp(activations.astype(np.float64), -exponents[..., None]).astype("<f2")
+    inside &= np.arange(activations.shape[2]) != peak_at[..., None]
+    counts, levels = inside.sum(axis=2).astype(np.uint8), (exponents - _LEAST).astype(np.uint8)
+    found = []
+    for row, own in enumerate(inside):
+        low, high = halves[row][own].view(np.uint8).reshape(-1, 2).T
+        found.append(b"".join(_deflated(part.tobytes()) for part in (high, low, counts[row], levels[row])))
+    return found
+
+
+def unpacked_excerpts(data: bytes) -> "list[NDArray[np.float64]]":
+    """Of each of a neuron's excerpts, the activations but for the peak's."""
+    high, low, counts, levels = _inflated(data)
+    halves = np.stack([low, high], axis=1).view("<f2")[:, 0].astype(np.float64)
+    values = np.ldexp(halves, np.repeat(levels.astype(np.int32) + _LEAST, counts))
+    return np.split(values, np.cumsum(counts[:-1], dtype=np.int64))
 
 
 def packed(sketches: "NDArray[np.float32]") -> "NDArray[np.uint8]":
@@ -329,9 +410,7 @@ def packed(sketches: "NDArray[np.float32]") -> "NDArray[np.uint8]":
 
 
 def unpacked(stored: "NDArray[np.uint8]") -> "NDArray[np.float32]":
-    """The sketches again, but for their length; also as earlier versions stored them."""
-    if stored.shape[1] == _OLD_SKETCH:
-        return stored.view("<f2").astype(np.float32)
+    """The sketches again, but for their length."""
     levels = np.stack([stored >> 4, stored & 15], axis=2).reshape(len(stored), -1).astype(np.float32) - 8
     found: NDArray[np.float32] = levels * np.abs(levels)
     return found

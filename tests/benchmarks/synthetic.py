@@ -14,7 +14,7 @@ from db.catalogue.schema import SCHEMA_VERSION
 from db.errors import AtlasError
 from db.records import BuildStamp
 from db.texts.publish import Gathered, Window, publish_texts
-from db.texts.records import AFTER, BEFORE, EXCERPT_TOKENS, TextsStamp
+from db.texts.records import AFTER, BEFORE, EXCERPT_TOKENS, SKETCH, TextsStamp
 from db.texts.schema import SCHEMA_VERSION as TEXTS_SCHEMA
 from db.token_text import display
 
@@ -127,6 +127,7 @@ def _gathered(shape: Shape, layer: int, random: np.random.Generator) -> Gathered
         case_count=np.full((n, 4), seen // 4) - random.integers(0, 1000, (n, 4)),
         case_mean=random.normal(0, 0.1, (n, 4)),
         case_strongest=random.uniform(5, 9, (n, 4)).astype(np.float32),
+        sketch=random.normal(0, 1, (n, SKETCH)).astype(np.float32),
     )
 
 

@@ -275,7 +275,7 @@ def _changed(statement: str) -> Callable[[Path], None]:
         (_cut, "(cut short|not a readable file of texts)"),
         (lambda path: path.write_bytes(b"not a database" * 1000), "not a readable file of texts"),
         (_foreign_database, "not a file of texts"),
-        (_changed("UPDATE texts SET schema_version = 99"), "schema version 99, but this program reads version 1"),
+        (_changed("UPDATE texts SET schema_version = 99"), "schema version 99, but this program reads version 2"),
         (_changed("ALTER TABLE excerpt DROP COLUMN gate"), "not a file of texts"),
         (
             _changed("UPDATE texts SET checkpoint = 'sha256 0123456789abcdef'"),
@@ -373,7 +373,7 @@ def test_what_contradicts_itself_is_not_published(copy: Path, name: str) -> None
 def test_stamps_that_do_not_fit(copy: Path) -> None:
     made = make_texts(copy, k=3)
     for changed, problem in (
-        ({"schema_version": 2}, "schema version 2, not 1"),
+        ({"schema_version": 3}, "schema version 3, not 2"),
         ({"checkpoint": "other"}, "build the model's catalogue again"),
         ({"texts_id": "../evil"}, "cannot be a texts's id"),
         ({"tokens_seen": 0}, "No token was seen"),
