@@ -125,8 +125,9 @@ class Reader:
 
         def tell(layer: int) -> Callable[..., None]:
             def hook(ffn: Tensor, gates: Tensor | None, attention: Tensor | None) -> None:
-                own = [one if rows is None or one is None else one[rows] for one in (ffn, gates, attention)]
-                told(Activations(layer, _there(own[0]), None if own[1] is None else own[1] > 0, own[2]))
+                found = (ffn, None if gates is None else gates > 0, attention)
+                own = [one if rows is None or one is None else one.index_select(0, rows) for one in found]
+                told(Activations(layer, _there(own[0]), own[1], own[2]))
 
             return hook
 

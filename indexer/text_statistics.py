@@ -37,7 +37,9 @@ _DIGITS = (24, -8, -40, -72)  # the exponents of a sum's digits
 _ONE = 2 ** -_DIGITS[-1]
 _MOST = 2.0**80  # a batch's sum of squares: its first digit must leave room for those of many batches
 _FIXED = 2.0**24  # one of the sketch's
-_CHUNK = 128  # neurons at a time, on a CPU: what is computed of them stays in its cache
+_CHUNK = 64  # neurons at a time, on a CPU: what is computed of them stays in its cache
+_MAGNITUDE = 0x7FFFFFFF  # of a float32, all but its sign
+_RUN = 16  # tokens of a window of which the greatest activation is found first
 _SUM, _SQUARES = 0, 1
 
 
@@ -87,14 +89,14 @@ class Tokens:
         return cls(*(one.to(device) for one in made))
 
     @cached_property
-    def even(self) -> bool:
-        """Whether all windows are of one length."""
-        return bool((self.length == self.length[0]).all())
-
-    @cached_property
-    def grid(self) -> Int[Tensor, "W T"]:
-        """Each window's tokens, its last one again and again where another is longer."""
-        places = torch.arange(int(self.length.max()), device=self.start.device)
+    def grid(self) -> Int[Tensor, "W T"] | None:
+        """Each window's tokens, its last one again and again where another is longer, up to whole runs; None where that
+        is what stands after each other.
+        """
+        longest = int(self.length.max())
+        if longest % _RUN == 0 and bool((self.length == longest).all()):
+            return None
+        places = torch.arange(_RUN * -(-longest // _RUN), device=self.start.device)
         return self.start[:, None] + torch.minimum(places, self.length[:, None] - 1)
 
 
@@ -153,29 +155,27 @@ class Tally:
 
     def add(self, tokens: Tokens, active: Float[Tensor, "N n"], gates: Bool[Tensor, "N n"] | None = None) -> None:
         """Count one batch's activations."""
-        x = active.T.contiguous()
-        gate = gates.T.contiguous() if self.gated and gates is not None else None
-        on_cpu = x.device.type == "cpu"
-        workers = min(torch.get_num_threads(), -(-self._neurons // _CHUNK)) if on_cpu else 1
-        share = -(-self._neurons // workers)
+        gates = gates if self.gated else None
+        chunk = _CHUNK if active.device.type == "cpu" else self._neurons
+        chunks = -(-self._neurons // chunk)
+        workers = min(torch.get_num_threads(), chunks)
+        share = chunk * -(-chunks // workers)  # whole chunks, so that sums do not depend on the number of threads
 
         def add(part: slice) -> None:
-            own = {name: kept[part] for name, kept in self.state.items()}
-            active, gates = x[part], None if gate is None else gate[part]
-            spans = [slice(at, at + _CHUNK) for at in range(0, len(active), _CHUNK)] if on_cpu else [slice(None)]
-            counted = [
-                _count(
-                    {name: kept[span] for name, kept in own.items()},
-                    tokens,
-                    active[span],
-                    None if gates is None else gates[span],
-                )
-                for span in spans
-            ]
-            peaks = torch.cat(counted)
-            found = (peaks > 0) & (peaks >= own["peak"].amin(dim=2, keepdim=True))
-            if bool(found.any()):
-                _keep_excerpts(own, tokens, active, gates, peaks, found)
+            entering = []
+            for at in range(part.start, min(part.stop, self._neurons), chunk):
+                span = slice(at, min(at + chunk, self._neurons))
+                kept, x = {name: one[span] for name, one in self.state.items()}, active[:, span].contiguous()
+                gate = None if gates is None else gates[:, span]
+                runs, greatest = _count(kept, tokens, x, gate)
+                peaks = greatest.amax(dim=2).permute(2, 0, 1)
+                found = (peaks > 0) & (peaks >= kept["peak"].amin(dim=2, keepdim=True))
+                if bool(found.any()):
+                    entering.append(_excerpts(tokens, x, gate, runs, greatest, found, at - part.start))
+            if entering:
+                new = {name: torch.cat([one[name] for one in entering]) for name in entering[0]}
+                lists = {name: self.state[name][part] for name in _EMPTY}
+                _keep({name: one.view(-1, *one.shape[2:]) for name, one in lists.items()}, new)
 
         in_threads(add, [slice(at, at + share) for at in range(0, self._neurons, share)], workers)
 
@@ -275,48 +275,70 @@ def _sorted(lists: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _count(
-    kept: dict[str, Tensor], tokens: Tokens, x: Float[Tensor, "m N"], gate: Bool[Tensor, "m N"] | None
-) -> Float[Tensor, "m 2 W"]:
-    """Count some neurons' activations into what is kept of them, which is changed in place; each window's peaks, times
-    the sign that they are of.
+    kept: dict[str, Tensor], tokens: Tokens, x: Float[Tensor, "N m"], gate: Bool[Tensor, "N m"] | None
+) -> tuple[Float[Tensor, "W R T m"], Float[Tensor, "2 W R m"]]:
+    """Count some neurons' activations into what is kept of them, which is changed in place; the same by windows and
+    their runs of tokens, and the greatest of each run, times the sign that it is of.
     """
     exact = x.double()
-    sums = [exact.sum(dim=1), exact.square_().sum(dim=1)]
+    sums = [exact.sum(dim=0), exact.square_().sum(dim=0)]
     if not bool((sums[_SQUARES] < _MOST).all()):  # nor is NaN
         raise AtlasError("The model yields activations that are no numbers, or far too large: no text can be trusted.")
-    key = (x.view(torch.int32) & 0x7FFFFFFF) >> 21
-    key = 1 + (key - _BIAS).clamp_(0, BINS - 1)
-    key = key.mul_(x.sign().to(torch.int32)).add_(BINS)
-    width = 2 * BINS + 1
-    rows = torch.arange(len(x), dtype=torch.int32, device=x.device)[:, None]
-    if gate is None:
-        found = torch.bincount((key + width * rows).flatten(), minlength=width * len(x)).view(-1, width)
-    else:
-        key.add_(gate.to(torch.int32), alpha=width)
-        both = torch.bincount((key + 2 * width * rows).flatten(), minlength=2 * width * len(x)).view(-1, 2, width)
-        found = both.sum(dim=1)
-        _count_cases(kept, x, gate, both, sums)
-    kept["histogram"] += found
+    on = None if gate is None else gate.to(torch.int32)
+    found, zeros = _histograms(x, on)
+    kept["histogram"][:, :BINS] += found[:, :, 1].sum(dim=1).flip(1)
+    kept["histogram"][:, BINS] += zeros
+    kept["histogram"][:, BINS + 1 :] += found[:, :, 0].sum(dim=1)
+    if on is not None:
+        _count_cases(kept, x, on, found.sum(dim=3), sums)
     kept["digits"] += _digits(torch.stack(sums, dim=1))
     if "sketch" in kept:
-        dealt = (x[:, tokens.dealt] * tokens.signs).view(len(x), -1, SKETCH).sum(dim=1)
-        kept["sketch"] += (dealt.double() * _FIXED).round_().long()
-    whole = x.view(len(x), len(tokens.window), -1) if tokens.even else x[:, tokens.grid]
-    peaks = torch.stack([whole.amax(dim=2), -whole.amin(dim=2)], dim=1)
-    kept["highest"].copy_(torch.maximum(kept["highest"], peaks.amax(dim=2)))
-    return peaks
+        dealt = x.index_select(0, tokens.dealt).mul_(tokens.signs[:, None]).view(-1, SKETCH, x.shape[1]).sum(dim=0)
+        kept["sketch"] += dealt.T.double().mul_(_FIXED).round_().long()
+    whole = x if tokens.grid is None else x.index_select(0, tokens.grid.flatten())
+    runs = whole.view(len(tokens.window), -1, _RUN, x.shape[1])
+    greatest = torch.stack([runs.amax(dim=2), -runs.amin(dim=2)])
+    kept["highest"].copy_(torch.maximum(kept["highest"], greatest.amax(dim=(1, 2)).T))
+    return runs, greatest
 
 
-def _count_cases(kept: dict[str, Tensor], x: Tensor, gate: Tensor, histograms: Tensor, sums: list[Tensor]) -> None:
+def _histograms(
+    x: Float[Tensor, "N m"], on: Int[Tensor, "N m"] | None
+) -> tuple[Int[Tensor, "m gates 2 bins"], Int[Tensor, " m"]]:
+    """By the gate's sign, not positive first, and the activation's, positive first; and the activations of 0, which
+    are in none of them.
+    """
+    gates, bits = 1 if on is None else 2, x.view(torch.int32)
+    key = bits & _MAGNITUDE
+    some_are_zero = int(key.amin()) == 0
+    key.bitwise_right_shift_(21).clamp_(_BIAS, _BIAS + BINS - 1)
+    key.sub_(bits >> 31, alpha=BINS)
+    if on is not None:
+        key.add_(on, alpha=2 * BINS)
+    width = gates * 2 * BINS
+    key.add_(width * torch.arange(x.shape[1], dtype=torch.int32, device=x.device) - _BIAS)
+    found = torch.bincount(key.flatten(), minlength=width * x.shape[1]).view(-1, gates, 2, BINS)
+    zeros = torch.zeros(x.shape[1], dtype=torch.int64, device=x.device)
+    if some_are_zero:
+        for gate in range(gates):
+            for place, is_of in enumerate((bits == 0, bits == -_MAGNITUDE - 1)):
+                count = (is_of if on is None else is_of & (on == gate)).sum(dim=0)
+                found[:, gate, place, 0] -= count
+                zeros += count
+    return found, zeros
+
+
+def _count_cases(
+    kept: dict[str, Tensor], x: Tensor, on: Tensor, counts: Int[Tensor, "m 2 2"], sums: list[Tensor]
+) -> None:
     """The four cases of gate and up; the sign of an activation is the product of theirs. One of 0 is in no case."""
-    on = x * gate
-    off = x - on
+    of_on = (x.view(torch.int32) & -on).view(torch.float32)
+    of_off = x - of_on
     for case, (positive_gate, up) in enumerate(CASES):
-        one, positive = (on if positive_gate else off), positive_gate == up
-        bins = slice(BINS + 1, None) if positive else slice(0, BINS)
-        kept["cases"][:, case] += histograms[:, int(positive_gate), bins].sum(dim=1)
-        sums.append((one.clamp_min(0) if positive else one.clamp_max(0)).sum(dim=1).double())
-        extreme = one.amax(dim=1) if positive else -one.amin(dim=1)
+        one, positive = (of_on if positive_gate else of_off), positive_gate == up
+        kept["cases"][:, case] += counts[:, int(positive_gate), int(not positive)]
+        sums.append((one.clamp_min(0) if positive else one.clamp_max(0)).sum(dim=0).double())
+        extreme = one.amax(dim=0) if positive else -one.amin(dim=0)
         kept["strongest"][:, case].copy_(torch.maximum(kept["strongest"][:, case], extreme))
 
 
@@ -331,42 +353,46 @@ def _digits(sums: Float[Tensor, "m sums"]) -> Int[Tensor, "m sums 4"]:
     return torch.stack(found, dim=-1)
 
 
-def _keep_excerpts(
-    kept: dict[str, Tensor],
+def _excerpts(
     tokens: Tokens,
-    x: Float[Tensor, "n N"],
-    gate: Bool[Tensor, "n N"] | None,
-    peaks: Float[Tensor, "n 2 W"],
-    found: Bool[Tensor, "n 2 W"],
-) -> None:
-    """Put the windows' peaks that were found among the strongest excerpts; of one list one after the other."""
+    x: Float[Tensor, "N m"],
+    gate: Bool[Tensor, "N m"] | None,
+    runs: Float[Tensor, "W R T m"],
+    greatest: Float[Tensor, "2 W R m"],
+    found: Bool[Tensor, "m 2 W"],
+    row: int,
+) -> dict[str, Tensor]:
+    """The excerpts at the windows' peaks that were found, with the numbers of their lists: two a neuron, from `row`."""
     neuron, end, place = found.nonzero(as_tuple=True)
-    whole = (
-        x.view(len(x), len(tokens.window), -1)[neuron, place] if tokens.even else x[neuron[:, None], tokens.grid[place]]
-    )
-    position = (whole * (1 - 2 * end)[:, None]).argmax(dim=1)
+    peak, run = greatest[end, place, :, neuron].max(dim=1)
+    within = (runs[place, run, :, neuron] * (1 - 2 * end)[:, None]).argmax(dim=1)
+    position = _RUN * run + within
     at = tokens.start[place] + position
-    new = {
-        "peak": peaks[neuron, end, place],
+    places = torch.arange(EXCERPT_TOKENS, device=x.device)
+    there = (at - position + tokens.first[at])[:, None] + places
+    around = x[there.clamp_max(len(x) - 1), neuron[:, None]]
+    return {
+        "list": 2 * (row + neuron) + end,
+        "peak": peak,
         "window": tokens.window[place],
         "text": tokens.text[at],
         "position": position,
         "first": tokens.first[at],
-        "gate": torch.zeros_like(at) if gate is None else 2 * gate[neuron, at].long() - 1,
+        "gate": torch.zeros_like(at) if gate is None else 2 * gate[at, neuron].long() - 1,
+        "activations": around.where(places < tokens.count[at, None], torch.nan),
     }
-    lists, counts = (2 * neuron + end).unique_consecutive(return_counts=True)
+
+
+def _keep(tables: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
+    """Put excerpts, ordered by their list's number, among the strongest; of one list one after the other."""
+    lists, counts = new["list"].unique_consecutive(return_counts=True)
     start = counts.cumsum(0) - counts
-    tables = {name: kept[name].view(2 * len(x), *kept[name].shape[2:]) for name in _EMPTY}
-    places = torch.arange(EXCERPT_TOKENS, device=x.device)
-    for turn in range(int(counts.max())):
+    for turn in range(int(counts.max()) if len(counts) else 0):
         own = (start + turn)[counts > turn]
         to, slot = _better({name: one[own] for name, one in new.items()}, tables, lists[counts > turn])
         own, to, slot = own[to >= 0], to[to >= 0], slot[to >= 0]
-        for name, one in new.items():
-            tables[name][to, slot] = one[own].to(tables[name].dtype)
-        there = (at - position + tokens.first[at])[own, None] + places
-        around = x[neuron[own, None], there.clamp_max(x.shape[1] - 1)]
-        tables["activations"][to, slot] = around.where(places < tokens.count[at[own], None], torch.nan)
+        for name, table in tables.items():
+            table[to, slot] = new[name][own].to(table.dtype)
 
 
 def _better(

@@ -50,7 +50,7 @@ from indexer.text_statistics import EXCERPTS, SHARE, Tally, Tokens
 from indexer.tokens import TokenBytes
 from indexer.work import Engine, Progress, Say, Unit, in_process
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 """Raised when the same corpus, checkpoint and options would give other contents."""
 SAVE_SECONDS = 60.0
 _MOST_SAVING = 0.05  # of the time

@@ -87,7 +87,7 @@ neuron_text = Table(
     Column("highest", REAL, nullable=False),
     Column("lowest", REAL, nullable=False),
     *(column for case in CASES for column in _case_columns(case)),
-    Column("histogram", LargeBinary, nullable=False),  # packed: a count for each of the bins
+    Column("histogram", _Uncompressed, nullable=False),  # see `db.texts.store.deflated`: a count for each bin
     Column("name", Text),
     Column("name_rule", Text),
     Column("name_confidence", REAL),
