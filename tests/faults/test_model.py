@@ -46,7 +46,8 @@ def test_harm_before_it_is_loaded_is_told_of_and_mended(onlooker: Onlooker, fold
     whole = weights.read_bytes()
     folder.rename(folder.parent.parent / "away")
     (notice,) = onlooker.page("prompt", {"p": "The river"}).notices
-    assert f"There is no folder “{folder}”" in notice
+    assert "There is no folder “models/llama”" in notice
+    assert str(folder) not in notice, "visitors are told no folder of the server"
     assert onlooker.page().notices == [], "what needs no model goes on"
     assert onlooker.part("catalogue")["model_loaded"] is False
     (folder.parent.parent / "away").rename(folder)
