@@ -121,7 +121,7 @@ PAGES = {
             "part": "of the layer’s FFN alone",
             "head": "a head, such as L23.H4: its neurons, its source positions and its attention pattern",
             "from": "of the head, one source position alone",
-            "map": "lens comes with the logit lens",
+            "map": "lens adds the logit lens",
             "own": "a value neuron, such as L29.F864 or L29.H1.N46@4: what switched it on",
             "read": "an FFN neuron that is read through a head",
             "through": "that head; without it the strongest after the neuron",
@@ -214,6 +214,7 @@ def _route(name: str, page: Asked) -> Callable[..., Any]:
 def _schema(selection: type[Selection], name: str) -> Json:
     """What a parameter holds, as the document says it."""
     kind, default = selection.kinds()[name]
+    # In place of the text or null that the field's own type would say.
     holds = [_holds(kind) | ({"default": default} if default else {})]
     return {"anyOf": holds + [{"type": "string"}] * (name in _NAMING)}
 

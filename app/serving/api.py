@@ -566,5 +566,5 @@ def _kind_in_words(kind: dict[str, Any], choices: dict[str, list[str]]) -> str:
     else:
         words = _KINDS[kind["type"]]
     if "minimum" in kind and "maximum" in kind:
-        return f"{words} from {kind['minimum']:,g} to {kind['maximum']:,g}"
+        return f"{words} from {kind['minimum']:,.10g} to {kind['maximum']:,.10g}"
     return words + (f" of at most {kind['maxLength']:,} characters" if "maxLength" in kind else "")

@@ -99,3 +99,4 @@ def test_what_a_page_reads_from_its_address_has_its_kind_in_the_document(
         assert f"<td>{words}</td>" in page
     assert "<td>whole number or text</td>" in page
     assert "<td>number from 0.01 to 1, 1.0 without it</td>" in page
+    assert "<td>number from -1,000,000 to 1,000,000</td>" in page
