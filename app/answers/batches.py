@@ -23,6 +23,7 @@ from app.attribution.results import to_json
 from app.attribution.sets import Figures, listed_figures
 from app.serving import resources
 from app.serving.access import require_allowed, require_batch
+from app.serving.settings import public
 from app.serving.worker import Reason, RefusedError, Report
 from app.state.selections import ManySelection, PromptSelection
 from app.words import nats
@@ -138,14 +139,17 @@ def row(atlas: Catalogue, asked: PromptLine, measure: bool = False) -> dict[str,
         except RefusedError:
             raise
         except AtlasError as error:
-            return {"prompt": asked.prompt, "error": str(error)}
+            return {"prompt": asked.prompt, "error": public(str(error))}
 
     try:
         return resources.workshop().result("row", (atlas.info.build_id, asked, measure), make)
     except RefusedError as error:
         if error.reason is not Reason.TIME:
             raise
-        return {"prompt": asked.prompt, "error": str(error)}  # the others go on, and this one may be tried again
+        return {
+            "prompt": asked.prompt,
+            "error": public(str(error)),
+        }  # the others go on, and this one may be tried again
 
 
 def _settings(asked: PromptLine, measure: bool) -> attribution.Settings:

@@ -17,7 +17,7 @@ from app.attribution.measured import ALL, Measured
 from app.attribution.results import CONTRAST_LISTS, LISTS, Analysis, Query, QueryNeuron, ValueNeuron
 from app.serving import access, resources
 from app.serving.access import require_allowed
-from app.serving.settings import Mode, configuration
+from app.serving.settings import Mode, configuration, public
 from app.serving.worker import LeftError, Report
 from app.state.selections import ListOrder, Place, PromptSelection, Show
 from db.catalogue.store import Catalogue
@@ -94,7 +94,7 @@ def _lists(reading: Reading, selection: PromptSelection, atlas: Catalogue, watch
                 kind,
                 reading.found(show, kind, selection.place),
                 f"those among the overall {len(reading.lists[show, kind])}, since the part's own list could not be "
-                f"made ({error})",
+                f"made ({public(str(error))})",
             )
             for kind in scope.kinds
         ]
@@ -205,7 +205,7 @@ def unmeasured(atlas: Catalogue, selection: PromptSelection, analysis: Analysis)
             jobs.append((_of_all if lowered else _of_raised)(atlas, selection, analysis))
         return next((job for job in jobs if job and resources.workshop().known("effects", job.key) is None), None)
     except AtlasError as error:
-        return str(error)
+        return public(str(error))
 
 
 def _has_raised(analysis: Analysis) -> bool:
@@ -305,7 +305,7 @@ def why_not_all(atlas: Catalogue, selection: PromptSelection) -> str:
             )
         resources.workshop().known("effects", _every(atlas, selection).key)
     except AtlasError as error:
-        return str(error)
+        return public(str(error))
     return ""
 
 

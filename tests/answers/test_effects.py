@@ -48,6 +48,19 @@ def atlas(small_page):
     return resources.catalogue()
 
 
+def test_why_nothing_is_measured_names_no_folder_of_the_server(atlas, monkeypatch):
+    folder = configuration().models.absolute()
+    analysis = explain.analysis(atlas, ASKED)
+
+    def damaged(*_arguments):
+        raise AtlasError(f"The weights in {folder}/llama are damaged.")
+
+    monkeypatch.setattr(resources.workshop().shop, "known", damaged)
+    said = f"The weights in {folder.name}/llama are damaged."
+    assert effects.unmeasured(atlas, ASKED, analysis) == said
+    assert effects.why_not_all(atlas, ASKED) == said
+
+
 def column(app, key, title):
     data = component(app, key)
     (place,) = [place for place, one in enumerate(data["columns"]) if one["title"] == title]

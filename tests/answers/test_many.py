@@ -15,10 +15,13 @@ from app.answers.batches import MAX_PROMPTS, aggregate_of, as_lines, compared_of
 from app.attribution import Settings, analyse, load
 from app.attribution.batch import analyse_sets
 from app.attribution.frames import aggregate
+from app.attribution.prompt import PromptLine
 from app.attribution.results import to_json
 from app.attribution.run import StoredRanges
 from app.attribution.sets import specificity
 from app.gallery import READY
+from app.serving import resources
+from app.serving.settings import configuration
 from app.state.selections import ListOrder, ManySelection
 from app.words import nats, percent
 from db.catalogue.builds import find_catalogue
@@ -58,6 +61,19 @@ def test_a_prompt_that_cannot_be_explained_is_named(small_page):
         "Or open a file of analyses",
         "1 could not be explained",
     ]
+
+
+def test_why_it_cannot_be_names_no_folder_of_the_server(small_page, monkeypatch):
+    app = small_page("many")
+    folder = configuration().models.absolute()
+
+    def damaged(*_arguments, **_settings):
+        raise AtlasError(f"The weights in {folder}/llama are damaged.")
+
+    monkeypatch.setattr("app.attribution.analyse", damaged)
+    assert not app.exception
+    (row,) = batches.rows(resources.catalogue(), [PromptLine("The sea")], False, lambda *_: None)
+    assert row == {"prompt": "The sea", "error": f"The weights in {folder.name}/llama are damaged."}
 
 
 def test_filters_go_into_the_address_and_analyse_nothing_anew(small_page, monkeypatch):
