@@ -6,8 +6,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from threading import Event, Thread
@@ -90,7 +90,7 @@ def _warm(modules: Iterable[str]) -> None:
 _QUIET_SECONDS = 3.0
 _LOOK_SECONDS = 0.2
 _SWITCH_SECONDS = 0.0005
-"""For so long a page's thread waits, each of many times, while modules are imported: a tenth of Python's own."""
+"""How long a page that is drawn meanwhile waits for its turn: a tenth of Python's own."""
 _FOR_MODEL = ("torch", "transformers", "indexer.checkpoint", "indexer.language_model", "app.attribution.analysis")
 
 
@@ -109,8 +109,6 @@ def preload(after: Thread, stop: Event) -> Thread:
 
 def _preload(after: Thread, stop: Event) -> None:
     after.join()
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_SECONDS)
     warmed = time.perf_counter()  # whoever waited for the server to start comes now
     try:
         with suppress(AtlasError):  # whoever asks for the model is told what is wrong with it
@@ -124,9 +122,18 @@ def _preload(after: Thread, stop: Event) -> None:
                         return
                 if stop.is_set():
                     return
-                step()
+                with _in_short_turns():
+                    step()
     except Exception:
         if not stop.is_set():
             _log.exception("the model could not be loaded early; the first prompt will be slower, and nothing else")
+
+
+@contextmanager
+def _in_short_turns() -> Iterator[None]:
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        yield
     finally:
         sys.setswitchinterval(usual)

@@ -85,6 +85,16 @@ def test_the_dashboard_the_api_and_the_health_checks(served: str) -> None:
     assert (absent.status_code, absent.headers["content-type"]) == (404, "application/problem+json")
 
 
+def test_the_model_is_there_before_anybody_asks(small_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    models, catalogue = map(str, small_folders)
+    environment = {"ATLAS_MODELS": models, "ATLAS_CATALOGUE": catalogue, "ATLAS_WORKSPACE": "off"}
+    with serving(tmp_path / "log", ATLAS_PRELOAD="true", **environment) as server:
+        deadline = time.monotonic() + START_SECONDS
+        while not once_well(server.address).json()["parts"]["catalogue"]["model_loaded"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
 def test_what_is_typed_is_not_written_down(served: str) -> None:
     """The log is read when the server has stopped."""
     for path in (
