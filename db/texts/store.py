@@ -351,10 +351,18 @@ def _deflated(data: bytes) -> bytes:
 
 
 def _inflated(data: bytes) -> "Iterator[NDArray[np.uint8]]":
-    """The parts, one after the other."""
+    """The parts, one after the other.
+
+    Raises:
+        AtlasError: they are damaged.
+    """
     while data:
         reader = zlib.decompressobj(-zlib.MAX_WBITS)
-        yield np.frombuffer(reader.decompress(data), np.uint8)
+        try:
+            part = reader.decompress(data)
+        except zlib.error:
+            raise AtlasError(f"The file of texts is damaged. {GATHER}") from None
+        yield np.frombuffer(part, np.uint8)
         data = reader.unused_data
 
 

@@ -295,6 +295,13 @@ def test_what_does_not_fit_is_ignored_with_a_reason(copy: Path, spoil: Callable[
             of(atlas, Neuron.ffn(0, 0))
 
 
+@pytest.mark.parametrize("change", ["neuron_text SET histogram", "neuron_excerpts SET activations"])
+def test_what_was_packed_and_cannot_be_unpacked_is_damaged(copy: Path, change: str) -> None:
+    _changed(f"UPDATE {change} = '\\xFF\\xFF\\xFF\\xFF'::BLOB")(copy.parent / "texts-made.duckdb")
+    with Catalogue.open(copy) as atlas, pytest.raises(AtlasError, match=r"texts is damaged.*indexer texts"):
+        of(atlas, Neuron.ffn(0, 0))
+
+
 def test_damage_that_opening_does_not_see(copy: Path) -> None:
     path = copy.parent / "texts-made.duckdb"
     with duckdb.connect(str(path)) as connection:  # a block of its own for the figures
