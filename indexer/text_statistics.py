@@ -321,7 +321,7 @@ def _histograms(
     zeros = torch.zeros(x.shape[1], dtype=torch.int64, device=x.device)
     if some_are_zero:
         for gate in range(gates):
-            for place, is_of in enumerate((bits == 0, bits == -_MAGNITUDE - 1)):
+            for place, is_of in enumerate((bits == 0, bits == -_MAGNITUDE - 1)):  # 0 and -0
                 count = (is_of if on is None else is_of & (on == gate)).sum(dim=0)
                 found[:, gate, place, 0] -= count
                 zeros += count
@@ -332,7 +332,7 @@ def _count_cases(
     kept: dict[str, Tensor], x: Tensor, on: Tensor, counts: Int[Tensor, "m 2 2"], sums: list[Tensor]
 ) -> None:
     """The four cases of gate and up; the sign of an activation is the product of theirs. One of 0 is in no case."""
-    of_on = (x.view(torch.int32) & -on).view(torch.float32)
+    of_on = (x.view(torch.int32) & -on).view(torch.float32)  # -1 is all bits: x where it is on, else 0
     of_off = x - of_on
     for case, (positive_gate, up) in enumerate(CASES):
         one, positive = (of_on if positive_gate else of_off), positive_gate == up
