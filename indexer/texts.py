@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -46,11 +47,11 @@ from indexer.corpus import Corpus, Document, open_corpus
 from indexer.estimate import duration
 from indexer.language_model import LanguageModel, load_model
 from indexer.shards import Shards, only_indexer, work_folder
-from indexer.text_statistics import EXCERPTS, SHARE, Tally, Tokens
+from indexer.text_statistics import EXCERPTS, SHARE, Tally, tokens_of
 from indexer.tokens import TokenBytes
 from indexer.work import Engine, Progress, Say, Unit, in_process
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 """Raised when the same corpus, checkpoint and options would give other contents."""
 SAVE_SECONDS = 60.0
 _MOST_SAVING = 0.05  # of the time
@@ -128,34 +129,30 @@ class Kept:
         tokens, windows: how many were counted.
     """
 
-    def __init__(self, checkpoint: Checkpoint, stamp: TextsStamp, device: torch.device) -> None:
+    def __init__(self, checkpoint: Checkpoint, stamp: TextsStamp) -> None:
         size, gated = checkpoint.dimensions, signs_are_known(checkpoint.config, checkpoint.architecture)
-        device = torch.device("cpu") if device.type == "mps" else device  # which has no float64
         self.next = self.tokens = self.windows = 0
-        self._signs = torch.zeros(SKETCH, dtype=torch.int64, device=device)
-        self._size, self._device = size, device
+        self._signs = torch.zeros(SKETCH, dtype=torch.int64)
+        self._size = size
         self._ffn = [
-            Tally(size.ffn_neurons(layer), stamp.excerpts, gated=gated, sketch=True, device=device)
-            for layer in range(size.layers)
+            Tally(size.ffn_neurons(layer), stamp.excerpts, gated=gated, sketch=True) for layer in range(size.layers)
         ]
         self._attention = [
-            Tally(size.attention_width, stamp.excerpts, gated=False, sketch=False, device=device)
+            Tally(size.attention_width, stamp.excerpts, gated=False, sketch=False)
             for _ in range(size.layers if stamp.attention else 0)
         ]
 
     def add(self, reader: Reader, batch: Batch) -> None:
         """Run one batch and count it."""
-        tokens = Tokens.of(batch, self._device)
+        tokens = tokens_of(batch)
 
         def count(found: Activations) -> None:
-            here = [None if one is None else one.to(self._device) for one in found[1:]]
-            if here[0] is not None:
-                self._ffn[found.layer].add(tokens, here[0], here[1])
-            if here[2] is not None:
-                self._attention[found.layer].add(tokens, here[2])
+            self._ffn[found.layer].add(tokens, found.ffn, found.gates)
+            if found.attention is not None:
+                self._attention[found.layer].add(tokens, found.attention)
 
         reader.run(batch, count)
-        self._signs += tokens.signs.view(-1, SKETCH).sum(dim=0).long()
+        self._signs += torch.from_numpy(np.bincount(tokens.place, tokens.sign, SKETCH)).long()
         self.next, self.tokens = batch.number + 1, self.tokens + batch.tokens
         self.windows += len(batch.windows)
 
@@ -183,9 +180,9 @@ class Kept:
     def restore(self, stored: Mapping[str, Tensor]) -> None:
         """Go on from what `tensors` gave."""
         self.next, self.tokens, self.windows = stored["counts"].tolist()
-        self._signs = stored["signs"].to(self._device)
+        self._signs = stored["signs"]
         for tally, own in self._tallies().items():
-            own.state = {name: stored[f"{tally}.{name}"].to(self._device) for name in own.state}
+            own.state = {name: stored[f"{tally}.{name}"] for name in own.state}
 
     def close_lists(self) -> None:
         """Let no excerpt enter a list any more: as it nearly is when much of a corpus was counted."""
@@ -264,7 +261,7 @@ class TextsWorker:
         return _batches(self._job.checkpoint, self._job.corpus.open(), self._job.stamp.window)
 
     def _empty(self) -> Kept:
-        return Kept(self._job.checkpoint, self._job.stamp, self.reader.model.placement.device)
+        return Kept(self._job.checkpoint, self._job.stamp)
 
 
 def stored_share(shards: Shards, unit: Unit, kept: Kept, *, whole: bool) -> bool:
@@ -361,7 +358,7 @@ class Texts:
         """
         model = model or load_model(self.job.checkpoint)
         stamp, checkpoint, size = self.job.stamp, self.job.checkpoint, self.job.checkpoint.dimensions
-        reader, kept = Reader(model, attention=stamp.attention), Kept(checkpoint, stamp, model.placement.device)
+        reader, kept = Reader(model, attention=stamp.attention), Kept(checkpoint, stamp)
         first = next(iter(_batches(checkpoint, self.job.corpus.open(), stamp.window)))
         tries = (Batch(0, first.windows[-count:]) for count in range(1, len(first.windows)))
         trial = next((one for one in tries if one.tokens >= _TRIAL_TOKENS), first)
@@ -444,13 +441,13 @@ class Texts:
 
     def _merged(self, units: Sequence[Unit]) -> Kept:
         job, shards = self.job, self.shards
-        whole, one = (Kept(job.checkpoint, job.stamp, torch.device("cpu")) for _ in range(2))
+        whole, one = (Kept(job.checkpoint, job.stamp) for _ in range(2))
         for unit in units:
             if not stored_share(shards, unit, one if whole.tokens else whole, whole=True):
                 raise AtlasError(f"{unit.name} is not whole in {shards.place}. Run the same command again.")
             if one.tokens:
                 whole.merge(one)
-                one = Kept(job.checkpoint, job.stamp, torch.device("cpu"))
+                one = Kept(job.checkpoint, job.stamp)
         if (whole.tokens, whole.windows) != (job.stamp.tokens_seen, job.stamp.windows):
             raise AtlasError(f"{shards.place} does not hold all of the corpus. Remove it: `python -m indexer prune`.")
         return whole

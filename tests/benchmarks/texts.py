@@ -77,7 +77,7 @@ def measure(name: str, corpus: Path, *, alone: bool) -> None:
     model = load_model(checkpoint)
     with tempfile.TemporaryDirectory() as catalogue:
         job = plan(checkpoint, CorpusChoice(str(corpus)), Path(catalogue)).job
-    reader, kept = Reader(model), Kept(checkpoint, job.stamp, model.placement.device)
+    reader, kept = Reader(model), Kept(checkpoint, job.stamp)
     windows = windows_of(open_corpus(str(corpus)), checkpoint.tokenizer, job.stamp.window)
     bare, whole = Clock(), Clock()
     tokens = 0

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.readmes import CHECKOUT, ROOMS
 
-MOST_FILES = 159
+MOST_FILES = 160
 """Of Python. The aim is 125."""
-MOST_LINES = 48_546
+MOST_LINES = 48_602
 """Of Python, JavaScript, CSS and HTML. The aim is 24,000."""
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 70

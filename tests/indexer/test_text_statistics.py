@@ -12,13 +12,11 @@ from db.errors import AtlasError
 from db.texts.publish import Window
 from db.texts.records import SKETCH
 from db.texts.store import packed, unpacked
-from indexer import text_statistics
 from indexer.activations import Batch, batches_of
-from indexer.device import in_threads
-from indexer.text_statistics import BINS, EDGES, OCTAVE_EDGES, Tally, Tokens
+from indexer.counting import BINS
+from indexer.text_statistics import EDGES, OCTAVE_EDGES, Tally, tokens_of
 
 NEURONS, KEPT = 5, 3
-CPU = torch.device("cpu")
 
 
 class Held(NamedTuple):
@@ -134,11 +132,11 @@ def counted(held: list[Held], parts: list[list[Batch]], sketch: bool = False) ->
     """Each part counted for itself, then merged."""
     whole: Tally | None = None
     for part in parts:
-        tally = Tally(NEURONS, KEPT, gated=held[0].gates is not None, sketch=sketch, device=CPU)
+        tally = Tally(NEURONS, KEPT, gated=held[0].gates is not None, sketch=sketch)
         for batch in part:
             own = [held[window.window_id] for window in batch.windows]
             gates = None if own[0].gates is None else torch.tensor(np.concatenate([one.gates for one in own]))
-            tally.add(Tokens.of(batch, CPU), torch.tensor(np.concatenate([one.active for one in own])), gates)
+            tally.add(tokens_of(batch), torch.tensor(np.concatenate([one.active for one in own])), gates)
         if whole is None:
             whole = tally
         else:
@@ -172,20 +170,25 @@ def test_any_order_and_any_parts_give_the_same_bits(seed):
         assert np.array_equal(getattr(ours, name), getattr(theirs, name), equal_nan=True), name
 
 
-def test_several_threads_count_the_same_within_a_pass(monkeypatch):
+@pytest.mark.parametrize("neurons", [1, 64, 200])
+def test_several_threads_count_the_same_within_a_pass(monkeypatch, neurons):
     """Which torch runs in its inference mode; threads that it did not start are not in it."""
-    held, found = drawn(LENGTHS, grid=0.1, gated=False), []
-    for chunk in (128, 2):
-        monkeypatch.setattr(text_statistics, "_CHUNK", chunk)
-        tally = Tally(NEURONS, KEPT, gated=False, sketch=False, device=CPU)
+    random, found = np.random.default_rng(neurons), []
+    held = [
+        Held(one.window, *random.normal(0, 1, (1, len(one.active), neurons)).astype(np.float32))
+        for one in drawn(LENGTHS)
+    ]
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        tally = Tally(neurons, KEPT, gated=False, sketch=True)
         with torch.inference_mode():
             for batch in batches(held):
                 active = torch.tensor(np.concatenate([held[window.window_id].active for window in batch.windows]))
-                tally.add(Tokens.of(batch, CPU), active)
-        found.append(tally.state)
-        monkeypatch.setattr(text_statistics, "in_threads", lambda step, items, _workers: in_threads(step, items, 3))
-    for name, one in found[0].items():
-        assert torch.equal(one.nan_to_num(nan=-1), found[1][name].nan_to_num(nan=-1)), name
+                tally.add(tokens_of(batch), active)
+        found.append(tally)
+    assert_is_brute_force(found[0].gathered(0, seen(held)), held)
+    for name, one in found[0].state.items():
+        assert torch.equal(one.nan_to_num(nan=-1), found[1].state[name].nan_to_num(nan=-1)), name
 
 
 def test_a_neuron_that_is_silent_or_always_one_thing():
@@ -239,8 +242,8 @@ def test_the_sketch_estimates_how_neurons_correlate(limit):
         one.active[:] = noise + np.outer(shared, [1, 1, -1, 0, 0]) + [0, 3, 0, 0, 3]
     every = batches(held, limit)
     tally = counted(held, [every], sketch=True)
-    signs = torch.stack([Tokens.of(batch, CPU).signs.view(-1, SKETCH).sum(dim=0) for batch in every]).sum(dim=0)
-    found = tally.gathered(0, seen(held), signs.long()).sketch
+    signs = sum(np.bincount(tokens.place, tokens.sign, SKETCH) for tokens in map(tokens_of, every))
+    found = tally.gathered(0, seen(held), torch.tensor(signs).long()).sketch
     assert found is not None
     truth = np.corrcoef(np.concatenate([one.active for one in held]).T)
     assert found.shape == (NEURONS, SKETCH)
@@ -254,12 +257,12 @@ def test_the_sketch_estimates_how_neurons_correlate(limit):
 
 def test_every_token_is_dealt_out_once():
     held = drawn([60] * 20, gated=False)
-    tokens = Tokens.of(batches(held, 2048)[0], CPU)
-    assert sorted(tokens.dealt[tokens.signs != 0].tolist()) == list(range(1200))
-    assert set(tokens.signs.tolist()) == {-1, 0, 1}
-    assert abs(tokens.signs.sum()) < 5 * math.sqrt(1200)
-    rounds = tokens.signs.abs().view(-1, SKETCH).sum(dim=0)
-    assert rounds.max() - rounds.min() <= 1, "each sum is given as many tokens"
+    tokens = tokens_of(batches(held, 2048)[0])
+    assert len(tokens.place) == len(tokens.sign) == 1200
+    assert set(tokens.sign.tolist()) == {-1, 1}
+    assert abs(tokens.sign.sum()) < 5 * math.sqrt(1200)
+    given = np.bincount(tokens.place, minlength=SKETCH)
+    assert (len(given), given.min(), given.max()) == (SKETCH, 2, 3), "each sum is given as many tokens"
 
 
 def test_a_sketch_of_nothing_is_nothing():
@@ -274,10 +277,10 @@ def test_excerpts_are_told_apart_by_all_of_their_tokens():
         Window(2, 2, 0, (1, 3, 2)),
         Window(3, 3, 0, (1, 2)),
     ]
-    text = [Tokens.of(Batch(0, (window,)), CPU).text[0].item() for window in windows]
+    text = [tokens_of(Batch(0, (window,))).text[0].item() for window in windows]
     assert text[0] == text[1]
     assert len(set(text)) == 3
     long = Window(4, 4, 0, tuple(range(100)))
-    tokens = Tokens.of(Batch(0, (long, windows[0])), CPU)
-    assert (tokens.first[:25].tolist(), tokens.count[:25].tolist()) == ([0] * 24 + [1], [*range(9, 33), 32])
-    assert (tokens.first[99].item(), tokens.count[99].item(), tokens.first[100].item()) == (76, 24, 0)
+    tokens = tokens_of(Batch(0, (long, windows[0])))
+    assert (tokens.first[:25].tolist(), tokens.many[:25].tolist()) == ([0] * 24 + [1], [*range(9, 33), 32])
+    assert (tokens.first[99].item(), tokens.many[99].item(), tokens.first[100].item()) == (76, 24, 0)

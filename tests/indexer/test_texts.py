@@ -169,7 +169,7 @@ def test_everything_published_is_brute_force(name, corpus, tmp_path, monkeypatch
     before, some, size = list(model.tokens.added[0]), windows(model, 36), model.dimensions
     job = plan(model.checkpoint, CorpusChoice(str(corpus)), tmp_path, window=36, excerpts=4, attention=True).job
     assert job.batches == len(some)
-    kept = Kept(model.checkpoint, job.stamp, torch.device("cpu"))
+    kept = Kept(model.checkpoint, job.stamp)
     reader = Reader(model, attention=True)
     for batch in batches_of(iter(some), 1):
         kept.add(reader, batch)
@@ -350,7 +350,7 @@ def test_memory_is_flat(corpus):
     """No state grows with what is counted."""
     model = model_of("llama")
     job = plan(model.checkpoint, CorpusChoice(str(corpus)), corpus.parent).job
-    kept, reader = Kept(model.checkpoint, job.stamp, torch.device("cpu")), Reader(model)
+    kept, reader = Kept(model.checkpoint, job.stamp), Reader(model)
     sizes = []
     for _ in range(2):
         for batch in batches_of(iter(windows(model, 20)), 100):
@@ -401,17 +401,17 @@ def test_a_second_device_counts_the_same(name, corpus, monkeypatch):
     monkeypatch.setattr(language_model, "chosen_device", lambda: DEVICE)
     monkeypatch.setattr(language_model, "chosen_dtype", lambda *_: torch.float32)
 
-    def run(model: LanguageModel, device: torch.device) -> dict[str, Tensor]:
-        kept, reader = Kept(model.checkpoint, job.stamp, device), Reader(model, attention=True)
+    def run(model: LanguageModel) -> dict[str, Tensor]:
+        kept, reader = Kept(model.checkpoint, job.stamp), Reader(model, attention=True)
         for batch in batches_of(iter(windows(here, 30)), 200):
             kept.add(reader, batch)
-        return {name: one.cpu() for name, one in kept.tensors().items()}
+        return kept.tensors()
 
     with second_device():
         there = load_model(here.checkpoint)
         assert there.placement == Placement(DEVICE, torch.float32)
-        found = run(there, DEVICE)
-    for part, one in run(here, torch.device("cpu")).items():
+        found = run(there)
+    for part, one in run(here).items():
         assert torch.equal(one.nan_to_num(nan=-1), found[part].nan_to_num(nan=-1)), part
 
 
