@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from db import questions
-from db.command_line import Parser, add_option, catalogue_folder, run, say, table
+from db.command_line import Parser, add_option, catalogue_folder, run, say, table, whole_number
 from db.errors import AtlasError
 from db.groups import GroupedBy
 from db.lazy import lazy_import
@@ -80,7 +80,7 @@ def _add_export(export: ArgumentParser) -> None:
     export.add_argument("--to", type=Path, metavar="FILE", help="the file to write; without it, standard output")
     export.add_argument("--format", choices=FORMATS, help="default: by the file's ending, else csv")
     export.add_argument("--build", type=Path, metavar="FILE", help="copy the whole build to this file instead")
-    export.add_argument("--limit", type=int, metavar="N", help="how many rows at most (default: all)")
+    export.add_argument("--limit", type=whole_number(0), metavar="N", help="how many rows at most (default: all)")
     every = {one.name: one for question in (Search, ConceptSearch) for one in questions.parameters(question)}
     for name, parameter in every.items():
         if name not in ("text", "limit"):

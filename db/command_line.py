@@ -161,7 +161,8 @@ def add_option(command: argparse.ArgumentParser | argparse._ArgumentGroup, param
     elif parameter.several:
         command.add_argument(flag, type=kind, action="append", default=[], metavar=option.metavar, help=text)
     else:
-        read = layers if kind == Span else kind
+        counts = kind is int and option.least is not None
+        read = layers if kind == Span else whole_number(int(option.least or 0)) if counts else kind
         command.add_argument(flag, type=read, default=default, metavar=option.metavar, help=text)
 
 

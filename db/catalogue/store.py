@@ -439,10 +439,10 @@ class Catalogue(Tokens):
 
 
 def check_page(limit: int, offset: int = 0) -> None:
-    """Refuse a negative limit or offset.
+    """Refuse a limit or offset that is negative or that the database cannot count to.
 
     Raises:
         AtlasError: it is one.
     """
-    if limit < 0 or offset < 0:
-        raise AtlasError(f"Limit and offset count from 0; {limit} and {offset} were given.")
+    if not (0 <= limit < 2**62 and 0 <= offset < 2**62):
+        raise AtlasError(f"Limit and offset count from 0 to 2⁶²; {limit} and {offset} were given.")

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from db.command_line import Parser, run, table
+from db.command_line import Parser, run, table, whole_number
 from db.errors import AtlasError
 from db.files import atomic_write
 from db.settings import OFF, paths
@@ -160,8 +160,10 @@ def _parser() -> argparse.ArgumentParser:
     notes = command("notes", "notes on neurons, last changed first")
     notes.add_argument("--tag", metavar="TAG", help="only neurons with this tag")
     for paged in (search, listed, notes):
-        paged.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many (default: 50)")
-        paged.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the first N")
+        paged.add_argument(
+            "--limit", type=whole_number(0), default=50, metavar="N", help="at most so many (default: 50)"
+        )
+        paged.add_argument("--offset", type=whole_number(0), default=0, metavar="N", help="leave out the first N")
     show = command("show", "one saved analysis; with --json, its result")
     show.add_argument("id", metavar="ID")
     command("collections", "the collections and what is in them")

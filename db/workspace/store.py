@@ -395,7 +395,7 @@ class Workspace:
 
 
 def _check_page(limit: int, offset: int) -> None:
-    if not 0 <= limit <= MAX_PAGE or offset < 0:
+    if not (0 <= limit <= MAX_PAGE and 0 <= offset < 2**62):
         raise AtlasError(f"A page has 0 to {MAX_PAGE:,} rows and begins at 0 or later.")
 
 

@@ -193,9 +193,9 @@ def test_a_text_that_the_tokenizer_makes_nothing_of(catalogue: Catalogue) -> Non
         (("similar", "L0.F99"), "FFN neurons 0–6"),
         (("token", "absent"), "not one token"),
         (("concept", "-"), "no word"),
-        (("concept", "x", "--widen", "-1"), "count from 0"),
         (("concept", "x", "--add", "99"), "vocabulary"),
-        (("overview", "--limit", "-1"), "count from 0"),
+        (("overview", "--limit", str(2**62)), "count from 0"),
+        (("search", "x", "--offset", str(10**30)), "count from 0"),
         (("neuron", "nonsense"), "not a neuron label"),
         (("search", "x", "--model", "absent"), "there are: toy"),
         (("builds", "--model", "absent"), "No catalogue"),
@@ -211,16 +211,19 @@ def test_errors_are_one_line(toy: ToyCatalogue, capsys: Capture, arguments: tupl
 
 
 def test_argparse_errors(toy: ToyCatalogue, capsys: Capture) -> None:
-    for arguments in (
-        ("search",),
-        ("search", "x", "--layers", "a-b"),
-        ("search", "x", "--promotes", "--suppresses"),
-        (),
+    for arguments, problem in (
+        (("search",), "TEXT"),
+        (("search", "x", "--layers", "a-b"), "no range of layers"),
+        (("search", "x", "--promotes", "--suppresses"), "not allowed with"),
+        (("search", "x", "--max-rank", "0"), "--max-rank: '0' is not a whole number at least 1"),
+        (("concept", "x", "--widen", "-1"), "--widen: '-1' is not a whole number at least 0"),
+        (("export", "search", "x", "--limit", "-1"), "--limit: '-1' is not a whole number at least 0"),
+        ((), "COMMAND"),
     ):
         with pytest.raises(SystemExit) as stopped:
             run(toy, *arguments)
         assert stopped.value.code == 2
-        capsys.readouterr()
+        assert problem in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_as_a_process(root: Path) -> None:
