@@ -218,6 +218,13 @@ def test_words_that_are_no_tokens_are_told_from_tokens_left_out(toy_page, toy):
     assert any("No token is left to look for" in one.value for one in app.caption)
 
 
+@pytest.mark.parametrize(("by", "text"), [("token", ""), ("concept", ""), ("concept", " ")])
+def test_where_nothing_is_typed_nothing_is_missed(toy_page, by, text):
+    app = toy_page("search", q=text, by=by)
+    assert any("Type one or more words" in one.value for one in app.caption)
+    assert not any("No word of this" in one.value for one in app.caption)
+
+
 @pytest.mark.parametrize("text", [" ".join(f"w{number}" for number in range(30)), "- -", ", ,"])
 def test_a_text_that_is_no_concept_is_one_notice(toy_page, text):
     app = toy_page("search", q=text, by="concept")

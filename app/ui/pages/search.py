@@ -216,7 +216,7 @@ def _by_token(selection: SearchSelection, matches: TokenMatches | None, atlas: C
         result = search.find_hits(atlas, tokens, selection)
         _results(result, _hit_columns(result.page.rows, selection, atlas), selection, atlas)
     elif matches is None:
-        _examples("Type one or more words, or start from one of these:")
+        _examples(_NOTHING_TYPED)
     elif selection.tokens is not None:
         _examples("No token is left. Type a word, or start from one of these:")
     else:
@@ -318,6 +318,8 @@ def _by_concept(selection: SearchSelection, atlas: Catalogue) -> None:
     concept_tokens(concept, selection, atlas)
     if any(entry.weight > 0 for entry in concept.tokens):
         _concept_results(concept, selection, atlas)
+    elif not (selection.text.strip() or selection.dropped or selection.families):
+        _examples(_NOTHING_TYPED)
     else:
         _examples(
             "No token is left to look for. Add one above, or start from one of these:"
@@ -325,6 +327,9 @@ def _by_concept(selection: SearchSelection, atlas: Catalogue) -> None:
             else "No word of this is a token of the model, or begins like one. Try other words, add a token above, or "
             "start from one of these:"
         )
+
+
+_NOTHING_TYPED = "Type one or more words, or start from one of these:"
 
 
 def _examples(lead: str) -> None:
