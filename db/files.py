@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,16 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_ending(path: Path, endings: Sequence[str]) -> None:
+    """Refuse a file in whose form nothing can be written.
+
+    Raises:
+        AtlasError: the ending, in lower case, is none of these.
+    """
+    if path.suffix.lower() not in endings:
+        raise AtlasError(f"{path}: the ending chooses the form, and must be one of {', '.join(endings)}.")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from app.answers import explain
 from app.answers.reading import FILTER_DEPTH as _TOKENS
 from app.answers.reading import arranged, exists, having
 from app.attribution import sets
+from app.attribution.form import OF_MANY
 from app.attribution.frames import AT_MEAN, Said, said_of
 from app.attribution.frames import aggregate as aggregate_frame
 from app.attribution.prompt import PromptLine, lines_of
@@ -498,8 +499,8 @@ def read_upload(name: str, data: bytes) -> list[dict[str, Any]]:
         AtlasError: it is no such file, or too large; the message says what is wrong with it.
     """
     ending = Path(name).suffix.lower()
-    if ending not in batch.ENDINGS:
-        raise AtlasError(f"Only files that end in {' or '.join(batch.ENDINGS)} can be opened.")
+    if ending not in OF_MANY:
+        raise AtlasError(f"Only files that end in {' or '.join(OF_MANY)} can be opened.")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"upload{ending}"
         path.write_bytes(data)

@@ -33,7 +33,7 @@ from db import command_line, questions
 from db.catalogue import builds, export
 from db.catalogue.store import Catalogue
 from db.errors import AtlasError
-from db.files import atomic_write
+from db.files import atomic_write, check_ending
 from db.lazy import lazy_import
 from db.neuron import Intervention, Neuron, Wanted, labels, parse_interventions, parse_list
 from db.token_text import SEPARATORS, legible, shorten
@@ -92,7 +92,10 @@ def parser() -> ArgumentParser:
     asked.add_argument("--activated-by", metavar="TEXT", help=activated)
     second = "with --prompts: a second set, and which neurons are particular to the first"
     add("--against-prompts", type=Path, metavar="FILE", help=second)
-    out = "with --prompts: .jsonl or .parquet, one row per prompt; with a comparison or text: .json, .csv or .parquet"
+    out = (
+        "with --prompts: .jsonl or .parquet, one row per prompt; with two sets, a comparison or a text: .json, .csv or "
+    )
+    out += ".parquet"
     add("--out", type=Path, metavar="FILE", help=out)
     add("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)")
     command_line.add_token(arguments, "target", "the token to explain (default: the top prediction)")
@@ -183,6 +186,7 @@ def _run(options: Namespace) -> str:
         raise AtlasError("--prompts FILE and --out FILE go together: what to read, and where to write the analyses.")
     if options.prompts is not None:
         _require_fitting(options, "--prompts", (*_ONE, *_SCORED, "prompts", "against_prompts", "out"))
+        check_ending(options.out, form.OF_MANY if options.against_prompts is None else ENDINGS)
     asked_of = [batch.read_prompts(path) for path in (options.prompts, options.against_prompts) if path is not None]
     started = time.perf_counter()
     model = analyses.load(options.model)
@@ -292,8 +296,6 @@ def _shown(frame: "pd.DataFrame") -> str:
 
 
 def _sets(options: Namespace, model: "LanguageModel", first: list[PromptLine], second: list[PromptLine]) -> str:
-    if options.out.suffix.lower() not in ENDINGS:
-        raise AtlasError(f"Two sets are written to a file that ends in {', '.join(ENDINGS)}: not {options.out.name}.")
     settings = _settings(options)
     ranges = _ranges(analyses.catalogue_for(options.catalogue, model), settings)
     analysed = options.out.with_name(f"{options.out.name}.analyses.jsonl")
@@ -343,6 +345,8 @@ def _keys(options: Namespace) -> str:
 
 def _activated(options: Namespace) -> str:
     conditions = questions.Filters(**{name: getattr(options, name) for name in _CONDITIONS})
+    if options.out is not None:
+        check_ending(options.out, ENDINGS)
     model = analyses.load(options.model)
     catalogue = analyses.catalogue_for(options.catalogue, model)
     if catalogue is None:
@@ -424,10 +428,8 @@ def _check_comparison(options: Namespace) -> None:
         require_prompt(options.against, "prompt to compare with")
     if options.zero is not None and not parse_list(options.zero):
         raise AtlasError("No part is named after --zero. Parts are written L23.H4,L29.F864,L12.ffn or ffn:10.")
-    if options.out is not None and options.out.suffix.lower() not in ENDINGS:
-        raise AtlasError(
-            f"A comparison is written to a file that ends in {', '.join(ENDINGS)}: not {options.out.name}."
-        )
+    if options.out is not None:
+        check_ending(options.out, ENDINGS)
 
 
 def _written(found: "Comparison", path: Path) -> str:

@@ -22,18 +22,17 @@ import torch
 
 from app.attribution.ablation import Effects, part_scores, why_fixed
 from app.attribution.analysis import analyse
-from app.attribution.form import written
+from app.attribution.form import OF_MANY, written
 from app.attribution.measured import Means, together_of
 from app.attribution.prompt import PromptLine, Settings, lines_of, valid_unicode
 from app.attribution.results import to_json
 from app.attribution.run import PromptRun, Ranges, run_prompt
 from app.attribution.sets import OF_MEAN, VARIED, Figures, generic_neurons, listed_figures, most_particular
 from db.errors import AtlasError
+from db.files import check_ending
 from db.neuron import Neuron, NeuronKind, Part
 from db.records import Generic, short_identity
 from indexer.language_model import LanguageModel
-
-ENDINGS = (".jsonl", ".parquet")
 
 
 def read_prompts(path: Path) -> list[PromptLine]:
@@ -143,8 +142,7 @@ def analyse_batch(
     Raises:
         AtlasError: the ending is unknown, or the file cannot be written.
     """
-    if out.suffix.lower() not in ENDINGS:
-        raise AtlasError(f"--out {out}: the ending chooses the form, and must be one of {', '.join(ENDINGS)}.")
+    check_ending(out, OF_MANY)
     part, stamp = out.with_name(out.name + ".part"), out.with_name(out.name + ".part.stamp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,8 @@ from db.neuron import Intervention, Neuron, Part
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
+OF_MANY = (".jsonl", ".parquet")
+"""The endings of files that hold the results of many prompts."""
 DISPLAYS = "displays"
 NO_ID = -1
 """Of a token whose id was not kept."""

@@ -123,6 +123,19 @@ def test_a_tokenizer_says_nothing_of_its_own_of_a_long_prompt(copy, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "endings"),
+    [
+        (["--prompts", "no.txt", "--out", "x.csv"], ".jsonl, .parquet."),
+        (["--prompts", "no.txt", "--against-prompts", "no.txt", "--out", "x.jsonl"], ".json, .csv, .parquet."),
+        (["--activated-by", "x", "--out", "x.jsonl"], ".json, .csv, .parquet."),
+        ([models.PROMPT, "--against", "x", "--out", "x.jsonl"], ".json, .csv, .parquet."),
+    ],
+)
+def test_a_file_of_unknown_form_is_refused_before_anything_is_read(arguments, endings, capsys):
+    assert f"must be one of {endings}" in refusal(capsys, *arguments, "--model", "nowhere")
+
+
 @pytest.mark.parametrize("arguments", [[models.PROMPT, "--top", "-1"], [models.PROMPT, "--conventions", "mine"], []])
 def test_wrong_options_are_refused_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:

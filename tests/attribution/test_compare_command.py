@@ -85,7 +85,7 @@ def test_a_person_can_read_it(capsys):
         (["--zero", " , "], "No part is named"),
         (["--zero", "L9.H0"], "There is no head L9.H0"),
         (["--zero", "L1.H0", "--lens"], "--lens does not go with a comparison"),
-        (["--against", OTHER, "--out", "found.txt"], "ends in .json, .csv, .parquet"),
+        (["--against", OTHER, "--out", "found.txt"], "must be one of .json, .csv, .parquet"),
         (["--against", OTHER, "--out", "no/such/folder.json"], "cannot be written"),
         (["--against-target", " hydrogen"], "is not one token"),
         (["--against-position", "99"], "There is no position 99"),
