@@ -5,16 +5,20 @@ patched. Legend: L = layers, T = tokens up to the analysed position, H = heads, 
 n = FFN neurons of a layer, d = d_model, V = vocabulary.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from inspect import getsource
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers.masking_utils import eager_mask
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from db.neuron import Neuron, NeuronKind
 from indexer.architecture import Architecture, Dimensions
@@ -257,6 +261,53 @@ class CleanKeys(DynamicCache):  # type: ignore[misc]  # transformers has no type
         if not self.filled or kept is None:
             return indexer_key_states
         return torch.cat([kept.expand(len(indexer_key_states), -1, -1), indexer_key_states], dim=1)
+
+
+_SHARED = "keys and values where they lie"
+
+
+def _attend(
+    module: Any,
+    query: Float[Tensor, "B H 1 D"],
+    key: Float[Tensor, "B KV T D"],
+    value: Float[Tensor, "B KV T Dv"],
+    attention_mask: Tensor | None,
+    scaling: float,
+    **_rest: Any,
+) -> tuple[Float[Tensor, "B 1 H Dv"], Float[Tensor, "B KV G T"]]:
+    """Ordinary attention from a single token: heads that share keys and values are rows of one product with them."""
+    batch, heads, _, size = query.shape
+    weights = query.reshape(batch, key.shape[1], -1, size) @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return (weights @ value).reshape(batch, 1, heads, -1), weights
+
+
+AttentionInterface.register(_SHARED, _attend)
+AttentionMaskInterface.register(_SHARED, eager_mask)
+
+
+@cache
+def _attends_as_llama(name: str) -> bool:
+    own = getattr(sys.modules[name], eager_attention_forward.__name__, None)
+    return own is not None and getsource(own) == getsource(eager_attention_forward)
+
+
+@contextmanager
+def from_single_tokens(model: nn.Module) -> Iterator[None]:
+    """While inside, a pass of single tokens does not copy its keys and values for each head, as transformers' own
+    function does, where that function is the ordinary one: Llama's, word for word.
+    """
+    config: Any = model.config
+    if not _attends_as_llama(type(model).__module__):
+        yield
+        return
+    before, config._attn_implementation = config._attn_implementation, _SHARED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from app.attribution.search import AttentionEntries, FfnEntries
 from db.errors import AtlasError
 from db.neuron import Intervention, Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
 from indexer.architecture import Dimensions
-from indexer.forward import CleanKeys, Hooks, JoiningRows, adding, fitting, hooked
+from indexer.forward import CleanKeys, Hooks, JoiningRows, adding, fitting, from_single_tokens, hooked
 from indexer.language_model import LanguageModel
 from indexer.weights import Weights
 
@@ -444,7 +444,8 @@ class Effects:
     def _lost(self, module: nn.Module, tokens: Int[Tensor, "rows 1"]) -> Float[Tensor, " m"]:
         """What the answer lost in every row but the first, which must be as in the clean run; nats."""
         run, clean = self.run, self.run.log_probabilities
-        every = module(tokens, past_key_values=self.earlier, use_cache=True, logits_to_keep=1).logits[:, -1].float()
+        with from_single_tokens(module):
+            every = module(tokens, past_key_values=self.earlier, use_cache=True, logits_to_keep=1).logits[:, -1].float()
         if self.minus is None:
             answer, expected = every[:, run.target_id] - every.logsumexp(dim=-1), clean[run.target_id]
         else:

@@ -6,6 +6,8 @@ import os
 import numpy as np
 import pytest
 import torch
+from transformers.models.llama import modeling_llama
+from transformers.models.llama.modeling_llama import repeat_kv
 
 from app.attribution import Settings, analyse, explain, run_prompt
 from app.attribution import measured as measuring
@@ -90,6 +92,24 @@ def test_ffn_neurons_are_zeroed_where_the_prompt_is_explained(name):
     expected = [plain_effect(run, NeuronKind.FFN, n // width, silence(n % width)) for n in sample]
     torch.testing.assert_close(found[list(sample)], torch.tensor(expected), atol=CLOSE, rtol=0)
     assert max(map(abs, expected)) > 0.01
+
+
+def test_keys_and_values_are_not_copied_for_each_head(monkeypatch):
+    run = run_of("llama")
+    effects, numbers = Effects.of(run), torch.arange(0, run.ffn.activations.numel(), 7)
+    way, expected = run.model.module.config._attn_implementation, effects.entries(NeuronKind.FFN, numbers)
+    copies = []
+
+    def copying(states, groups):
+        copies.append(groups)
+        return repeat_kv(states, groups)
+
+    monkeypatch.setattr(modeling_llama, "repeat_kv", copying)
+    assert torch.equal(effects.entries(NeuronKind.FFN, numbers), expected)
+    assert not copies
+    assert run.model.module.config._attn_implementation == way == "eager"
+    run_of("llama")
+    assert set(copies) == {models.HEADS // 2}
 
 
 @pytest.mark.parametrize("name", models.FAMILIES)
