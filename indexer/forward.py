@@ -5,6 +5,7 @@ patched. Legend: L = layers, T = tokens up to the analysed position, H = heads, 
 n = FFN neurons of a layer, d = d_model, V = vocabulary.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.masking_utils import eager_mask
-from transformers.models.llama.modeling_llama import eager_attention_forward
+from transformers.models.gemma2 import modeling_gemma2
+from transformers.models.llama import modeling_llama
 
 from db.neuron import Neuron, NeuronKind
 from indexer.architecture import Architecture, Dimensions
@@ -273,11 +275,14 @@ def _attend(
     value: Float[Tensor, "B KV T Dv"],
     attention_mask: Tensor | None,
     scaling: float,
+    softcap: float | None = None,
     **_rest: Any,
 ) -> tuple[Float[Tensor, "B 1 H Dv"], Float[Tensor, "B KV G T"]]:
     """Ordinary attention from a single token: heads that share keys and values are rows of one product with them."""
     batch, heads, _, size = query.shape
     weights = query.reshape(batch, key.shape[1], -1, size) @ key.transpose(2, 3) * scaling
+    if softcap is not None:
+        weights = (weights / softcap).tanh() * softcap
     if attention_mask is not None:
         weights = weights + attention_mask
     weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
@@ -289,18 +294,22 @@ AttentionMaskInterface.register(_SHARED, eager_mask)
 
 
 @cache
-def _attends_as_llama(name: str) -> bool:
-    own = getattr(sys.modules[name], eager_attention_forward.__name__, None)
-    return own is not None and getsource(own) == getsource(eager_attention_forward)
+def _is_ordinary(name: str) -> bool:
+    """Whether what is defined in a module attends so, and does nothing else that depends on the function's name."""
+    own = getattr(sys.modules[name], "eager_attention_forward", None)
+    ordinary = (one.eager_attention_forward for one in (modeling_llama, modeling_gemma2))
+    if own is None or getsource(own) not in map(getsource, ordinary):
+        return False
+    return re.search(r"_attn_implementation (==|!=|in|not in) ", getsource(sys.modules[name])) is None
 
 
 @contextmanager
 def from_single_tokens(model: nn.Module) -> Iterator[None]:
     """While inside, a pass of single tokens does not copy its keys and values for each head, as transformers' own
-    function does, where that function is the ordinary one: Llama's, word for word.
+    function does, where that function is an ordinary one: Llama's or Gemma's, word for word.
     """
     config: Any = model.config
-    if not _attends_as_llama(type(model).__module__):
+    if not _is_ordinary(type(model).__module__):
         yield
         return
     before, config._attn_implementation = config._attn_implementation, _SHARED

@@ -2,10 +2,12 @@
 
 import json
 import os
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers.models.gemma2 import modeling_gemma2
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import repeat_kv
 
@@ -94,21 +96,23 @@ def test_ffn_neurons_are_zeroed_where_the_prompt_is_explained(name):
     assert max(map(abs, expected)) > 0.01
 
 
-def test_keys_and_values_are_not_copied_for_each_head(monkeypatch):
-    run = run_of("llama")
+@pytest.mark.parametrize(("name", "modeling"), [("llama", modeling_llama), ("gemma2", modeling_gemma2)])
+def test_keys_and_values_are_not_copied_for_each_head(name, modeling, monkeypatch):
+    run = families.run_of(name)
     effects, numbers = Effects.of(run), torch.arange(0, run.ffn.activations.numel(), 7)
-    way, expected = run.model.module.config._attn_implementation, effects.entries(NeuronKind.FFN, numbers)
+    config: Any = run.model.module.config
+    expected = effects.entries(NeuronKind.FFN, numbers)
     copies = []
 
     def copying(states, groups):
         copies.append(groups)
         return repeat_kv(states, groups)
 
-    monkeypatch.setattr(modeling_llama, "repeat_kv", copying)
+    monkeypatch.setattr(modeling, "repeat_kv", copying)
     assert torch.equal(effects.entries(NeuronKind.FFN, numbers), expected)
     assert not copies
-    assert run.model.module.config._attn_implementation == way == "eager"
-    run_of("llama")
+    assert config._attn_implementation == "eager"
+    families.run_of(name)
     assert set(copies) == {models.HEADS // 2}
 
 
