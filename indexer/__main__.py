@@ -330,16 +330,12 @@ def _parser() -> argparse.ArgumentParser:
     named = commands.add_parser("names", help="make the neurons' names anew from the texts that were gathered")
     named.add_argument("name", nargs="?", metavar="CATALOGUE", help="which of several catalogues")
     verified = commands.add_parser("verify", help="compare a published catalogue with its model")
-    verified.add_argument(
-        "--sample", type=whole_number(1), default=200, metavar="N", help="neurons to derive again (default: 200)"
-    )
+    verified.add_argument("--sample", type=int, default=200, metavar="N", help="neurons to derive again (default: 200)")
     verified.add_argument(
         "--checkpoint", metavar="MODEL", help="demo, a folder, a GGUF file or a hub id (default: found by name)"
     )
     pruned = commands.add_parser("prune", help="delete old builds and what unfinished ones left")
-    pruned.add_argument(
-        "--keep", type=whole_number(1), default=1, metavar="N", help="builds per model, the current one included"
-    )
+    pruned.add_argument("--keep", type=int, default=1, metavar="N", help="builds per model, the current one included")
     for command in (verified, pruned):
         command.add_argument("--model", metavar="NAME", help="one catalogue (default: verify the only one, prune all)")
     for command in (built, published, gathered, own, grouped):
