@@ -1,7 +1,7 @@
 """The loops of `text_statistics`, compiled: one pass over a layer's activations in a batch, some neurons at a time.
 
-What is kept of the neurons at hand stays in the processor's cache, and a statement's loop over them becomes its vector
-instructions. Sums run over tokens in their order, so no result depends on the machine or on the number of threads.
+What is kept of the neurons at hand stays in the processor's cache, and the innermost loops, which run over them, become
+vector instructions. Sums run over tokens in their order: no result depends on the machine or the number of threads.
 Legend: N = tokens of a batch, W = its windows, n = neurons of a layer, k = excerpts of a list.
 """
 
@@ -42,7 +42,7 @@ class Tokens(NamedTuple):
             of its token ids.
         many: [N]; and how many tokens it has.
         place, sign: [N]; the number of the sketch's sum that is given a token's activation, times ±1 at random. Every
-            sum is given as many, so that any length of sketch costs the same.
+            sum is given as many tokens, so that any length of sketch costs the same.
     """
 
     window: Int[ndarray, " W"]
@@ -86,14 +86,12 @@ def _add(
         exact = np.float64(x[n])
         sums[0, n] += exact
         sums[1, n] += exact * exact
-    for n in range(len(x)):
-        is_greater = x[n] > greatest[0, n]
-        greatest[0, n] = x[n] if is_greater else greatest[0, n]
-        where[0, n] = position if is_greater else where[0, n]
-    for n in range(len(x)):
-        is_greater = -x[n] > greatest[1, n]
-        greatest[1, n] = -x[n] if is_greater else greatest[1, n]
-        where[1, n] = position if is_greater else where[1, n]
+    for end in range(2):
+        sign = np.float32(1 - 2 * end)
+        for n in range(len(x)):
+            is_greater = sign * x[n] > greatest[end, n]
+            greatest[end, n] = sign * x[n] if is_greater else greatest[end, n]
+            where[end, n] = position if is_greater else where[end, n]
 
 
 @_compiled
@@ -114,26 +112,13 @@ def _count_cases(
     strongest: Float[ndarray, "4 n"],
 ) -> None:
     """The four cases of gate and up; the sign of an activation is the product of theirs. One of 0 is in no case."""
-    for n in range(len(x)):
-        one = max(x[n], _ZERO) if on[n] != 0 else _ZERO
-        sums[2, n] += np.float64(one)
-        strongest[0, n] = max(strongest[0, n], one)
-        number[0, n] += 1 if one > 0 else 0
-    for n in range(len(x)):
-        one = max(-x[n], _ZERO) if on[n] != 0 else _ZERO
-        sums[3, n] -= np.float64(one)
-        strongest[1, n] = max(strongest[1, n], one)
-        number[1, n] += 1 if one > 0 else 0
-    for n in range(len(x)):
-        one = max(-x[n], _ZERO) if on[n] == 0 else _ZERO
-        sums[4, n] -= np.float64(one)
-        strongest[2, n] = max(strongest[2, n], one)
-        number[2, n] += 1 if one > 0 else 0
-    for n in range(len(x)):
-        one = max(x[n], _ZERO) if on[n] == 0 else _ZERO
-        sums[5, n] += np.float64(one)
-        strongest[3, n] = max(strongest[3, n], one)
-        number[3, n] += 1 if one > 0 else 0
+    for case in range(4):
+        gate, sign = case < 2, np.float32(1 if case in (0, 3) else -1)
+        for n in range(len(x)):
+            one = max(sign * x[n], _ZERO) if (on[n] != 0) == gate else _ZERO
+            sums[2 + case, n] += np.float64(sign * one)
+            strongest[case, n] = max(strongest[case, n], one)
+            number[case, n] += 1 if one > 0 else 0
 
 
 @_compiled
@@ -189,7 +174,7 @@ def count(
     number, strongest = np.empty((4, AT_ONCE), np.int32), np.empty((4, AT_ONCE), np.float32)
     dealt = np.empty((sketched, AT_ONCE), np.float32)
     greatest, where = np.empty((2, AT_ONCE), np.float32), np.empty((2, AT_ONCE), np.int32)
-    floor = np.empty((2, AT_ONCE), np.float32)  # what enters a list at least is
+    floor = np.empty((2, AT_ONCE), np.float32)  # the least that enters a list
     for base in range(begin, end, AT_ONCE):
         size = min(AT_ONCE, end - base)
         sums[:], histogram[:], number[:], strongest[:], dealt[:] = 0, 0, 0, -np.inf, 0
