@@ -161,8 +161,7 @@ def add_option(command: argparse.ArgumentParser | argparse._ArgumentGroup, param
     elif parameter.several:
         command.add_argument(flag, type=kind, action="append", default=[], metavar=option.metavar, help=text)
     else:
-        counts = kind is int and option.least is not None
-        read = layers if kind == Span else whole_number(int(option.least or 0)) if counts else kind
+        read = layers if kind == Span else whole_number(int(option.least or 0)) if kind is int else kind
         command.add_argument(flag, type=read, default=default, metavar=option.metavar, help=text)
 
 

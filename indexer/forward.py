@@ -1,8 +1,10 @@
 """One forward pass, with what every neuron did in it: prompt tokens -> ResidualStream.
 
 Everything is read by hooks on the library's own modules, which are always removed; nothing of transformers is copied or
-patched. Legend: L = layers, T = tokens up to the analysed position, H = heads, KV = key-value heads, D = head_dim,
-n = FFN neurons of a layer, d = d_model, V = vocabulary.
+patched. One attention function is added, where transformers has its own registered.
+
+Legend: L = layers, T = tokens up to the analysed position, H = heads, KV = key-value heads, G = heads that share one,
+D = head_dim, n = FFN neurons of a layer, d = d_model, V = vocabulary.
 """
 
 import re

@@ -147,10 +147,8 @@ def row(atlas: Catalogue, asked: PromptLine, measure: bool = False) -> dict[str,
     except RefusedError as error:
         if error.reason is not Reason.TIME:
             raise
-        return {
-            "prompt": asked.prompt,
-            "error": public(str(error)),
-        }  # the others go on, and this one may be tried again
+        # The others go on, and this one may be tried again.
+        return {"prompt": asked.prompt, "error": public(str(error))}
 
 
 def _settings(asked: PromptLine, measure: bool) -> attribution.Settings:

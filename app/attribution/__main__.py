@@ -63,7 +63,7 @@ else:
     activated = lazy_import("app.attribution.activated")
 
 ENDINGS = (".json", ".csv", ".parquet")
-"""Of a file that a comparison is written to."""
+"""Of a file that a comparison, two sets or a search by text is written to."""
 _CONDITIONS = ("sign", "kind", "layers", "min_z")
 """Of a search by text."""
 _ONE = ("target", "target_id", "position", "chat")
@@ -92,10 +92,7 @@ def parser() -> ArgumentParser:
     asked.add_argument("--activated-by", metavar="TEXT", help=activated)
     second = "with --prompts: a second set, and which neurons are particular to the first"
     add("--against-prompts", type=Path, metavar="FILE", help=second)
-    out = (
-        "with --prompts: .jsonl or .parquet, one row per prompt; with two sets, a comparison or a text: .json, .csv or "
-    )
-    out += ".parquet"
+    out = "with --prompts: .jsonl or .parquet, one row per prompt; else, or with two sets: .json, .csv or .parquet"
     add("--out", type=Path, metavar="FILE", help=out)
     add("--model", default="demo", metavar="DIR", help="demo, a model folder or a hub id (default: demo)")
     command_line.add_token(arguments, "target", "the token to explain (default: the top prediction)")
