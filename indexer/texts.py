@@ -44,7 +44,7 @@ from indexer.activations import (
 from indexer.build import disk_errors, home_of
 from indexer.checkpoint import Checkpoint
 from indexer.corpus import Corpus, Document, open_corpus
-from indexer.estimate import duration
+from indexer.estimate import PROCESS_BYTES, duration
 from indexer.language_model import LanguageModel, load_model
 from indexer.shards import Shards, only_indexer, work_folder
 from indexer.text_statistics import EXCERPTS, SHARE, Tally, tokens_of
@@ -58,7 +58,6 @@ _MOST_SAVING = 0.05  # of the time
 _STATE = "state.safetensors"
 _SHARE_NAME = re.compile(r"share-(\d+)-of-(\d+)")
 _TRIAL_TOKENS = 512
-_PROCESS_BYTES = 620e6  # Python, torch and transformers
 _FILE_BYTES_A_NEURON = 2000
 _TEMPORARIES = 10  # tensors of the size of one layer's activations in a batch
 
@@ -381,7 +380,7 @@ class Texts:
             neurons=neurons,
             tokens_a_second=rate,
             seconds=stamp.tokens_seen / rate,
-            peak_memory=_PROCESS_BYTES + 4.0 * numbers + 2 * held + _TEMPORARIES * batch,
+            peak_memory=PROCESS_BYTES + 4.0 * numbers + 2 * held + _TEMPORARIES * batch,
             file_size=float(_FILE_BYTES_A_NEURON * neurons),
         )
 
