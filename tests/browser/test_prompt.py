@@ -136,6 +136,47 @@ def test_a_long_prompt_shows_the_explained_position(served_app: str, page: Page,
     screenshot("long")
 
 
+def measuring(page: Page, prompt: str) -> tuple[Locator, list[float]]:
+    """The names of the FFN neurons by score, and where on the page the lists and a chart below them are."""
+    page.goto(prompt)
+    names = page.get_by_role("region", name="ffn neurons").locator("td.name a")
+    expect(names.nth(3)).to_be_visible()
+    expect(page.get_by_role("group", name="layers", exact=True)).to_be_visible()
+    return names, tops(page)
+
+
+def tops(page: Page) -> list[float]:
+    parts = [page.get_by_role("region", name="ffn neurons"), page.get_by_role("group", name="layers", exact=True)]
+    return [one.evaluate("one => one.getBoundingClientRect().top") for one in parts]
+
+
+@both_sizes
+def test_nothing_moves_and_the_focus_stays_when_measured_effects_arrive(
+    served_app: str, page: Page, viewport: str
+) -> None:
+    names, places = measuring(page, f"{served_app}/prompt?p={quote(f'Nobody asked yet on a {viewport}: whether')}")
+    label, before = names.nth(3).inner_text(), names.all_text_contents()
+    names.nth(3).evaluate("one => one.focus({ preventScroll: true })")
+    expect(page.locator(".st-key-measured")).not_to_contain_text("Measured: ")
+    settled(page)
+    assert tops(page) == places
+    assert names.all_text_contents() != before
+    expect(names.get_by_text(label, exact=True)).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(names.nth(labels(page, "ffn neurons").index(label) + 1)).to_be_focused()
+
+
+def test_what_is_pressed_while_measured_effects_arrive_is_what_opens(served_app: str, page: Page) -> None:
+    names, _ = measuring(page, f"{served_app}/prompt?p={quote('Nobody asked yet: while it is pressed')}")
+    label = names.nth(3).inner_text()
+    names.nth(3).hover()
+    page.mouse.down()
+    expect(page.locator(".st-key-measured")).not_to_contain_text("Measured: ")
+    settled(page)
+    page.mouse.up()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(label)
+
+
 def test_the_link_that_is_copied_opens_the_same(served_app: str, page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened(page, served_app, more="&layer=23")

@@ -341,8 +341,9 @@ def _explained(analysis: Analysis, selection: PromptSelection, atlas: Catalogue)
         where_you_are(analysis, selection)
         looked_into(reading, selection, atlas)
     missing = effects.unmeasured(atlas, selection, analysis)
-    with st.container(key="in_words"):
-        st.markdown(literal(" ".join(in_words(analysis, coming=isinstance(missing, effects.Job)))))
+    coming = isinstance(missing, effects.Job)
+    with st.container(key="in_words_coming" if coming else "in_words"):
+        st.markdown(literal(" ".join(in_words(analysis, coming=coming))))
     neurons(reading, selection, atlas, missing)
     _tables_switch(selection)
     section(

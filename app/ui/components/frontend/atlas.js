@@ -184,6 +184,10 @@ function stopping(line, stops) {
 }
 
 function fromRowToRow(body) {
+  body.addEventListener("focusin", (event) => {
+    for (const stop of body.querySelectorAll('a[tabindex="0"]')) stop.tabIndex = -1;
+    stopping(event.target.closest("tr"), true);
+  });
   body.addEventListener("keydown", (event) => {
     const line = event.target.closest("tr");
     const next = { ArrowDown: line.nextElementSibling, ArrowUp: line.previousElementSibling }[event.key];
@@ -191,8 +195,6 @@ function fromRowToRow(body) {
     const to = there[here.indexOf(event.target)] ?? there[0];
     if (!to) return;
     event.preventDefault();
-    stopping(line, false);
-    stopping(next, true);
     to.focus();
   });
 }
@@ -276,13 +278,15 @@ function roam(root, across, what = "a") {
   const links = [...root.querySelectorAll(what)];
   const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across };
   const first = links.find((one) => one.matches("[aria-current], .peak")) ?? links[0];
-  for (const one of links) one.tabIndex = one === first ? 0 : -1;
+  const stopAt = (stop) => {
+    for (const one of links) one.tabIndex = one === stop ? 0 : -1;
+  };
+  stopAt(first);
+  root.addEventListener("focusin", (event) => links.includes(event.target) && stopAt(event.target));
   root.addEventListener("keydown", (event) => {
     const next = links[links.indexOf(event.target) + (steps[event.key] ?? 0)];
     if (!steps[event.key] || !next) return;
     event.preventDefault();
-    event.target.tabIndex = -1;
-    next.tabIndex = 0;
     next.focus();
   });
 }
@@ -478,8 +482,53 @@ const VIEWS = { chips, bars, table, columns, grid, coloured, excerpts, trail, fl
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(STYLE);
 
-export default function ({ data, parentElement, setTriggerValue, setStateValue }) {
+// What comes while something is pressed is drawn once that is let go: a click on what was replaced meanwhile would be lost.
+const held = new Map();
+const AFTER = 50; // milliseconds from letting go to the click, on a touch screen too
+let pressed = false;
+let soon;
+
+function letGo() {
+  pressed = false;
+  for (const draw of held.values()) draw();
+  held.clear();
+}
+
+function press(event) {
+  clearTimeout(soon);
+  pressed = event.isPrimary && !event.button;
+}
+
+document.addEventListener("pointerdown", press, true);
+for (const kind of ["pointerup", "pointercancel"]) document.addEventListener(kind, () => (soon = setTimeout(letGo, AFTER)), true);
+window.addEventListener("blur", letGo);
+
+// The focus goes over to what stands for the same in the new view: in the row of the same name, else what is called the same, else what is at
+// the same place.
+function focusedIn(view) {
+  const at = view.getRootNode().activeElement;
+  if (!at || !view.contains(at)) return () => {};
+  const nameOf = (one) => one?.getAttribute("aria-label") ?? one?.textContent;
+  const keyOf = (one) => [one.closest("tr")?.querySelector("td.name"), one].map(nameOf).join("\n");
+  const all = (one) => [...one.querySelectorAll("a, button, [tabindex]")];
+  const [key, place] = [keyOf(at), all(view).indexOf(at)];
+  return (fresh) => {
+    let found = all(fresh).find((one) => keyOf(one) === key);
+    if (!found) {
+      fresh.querySelector(".scroll")?.whole?.();
+      found = all(fresh).find((one) => keyOf(one) === key) ?? all(fresh)[place];
+    }
+    found?.focus({ preventScroll: true });
+  };
+}
+
+export default function (given) {
   remember();
+  if (pressed) held.set(given.parentElement, () => given.parentElement.isConnected && show(given));
+  else show(given);
+}
+
+function show({ data, parentElement, setTriggerValue, setStateValue }) {
   if (!parentElement.adoptedStyleSheets.includes(sheet)) parentElement.adoptedStyleSheets = [sheet];
   const kept = parentElement.querySelector(".atlas")?.firstChild;
   if (kept?.renew) {
@@ -508,8 +557,10 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
   const before = old.querySelector(".scroll, .sheet");
   const [left, top] = [before?.scrollLeft ?? 0, before?.scrollTop ?? 0];
   fresh.dataset.again = "true";
+  const focusAgain = focusedIn(old);
   old.replaceWith(fresh);
   const scroll = fresh.querySelector(".scroll, .sheet");
   if (top) scroll?.whole?.();
   if (scroll) [scroll.scrollLeft, scroll.scrollTop] = [left, top];
+  focusAgain(fresh);
 }
