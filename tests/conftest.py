@@ -10,6 +10,7 @@ together, in their order, and each worker serves an app of its own, so that a te
 alone.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -36,11 +37,12 @@ MOST_WORKERS = 8
 SLOWEST_FILES = tuple(
     f"{name}.py"
     for name in (
-        *("browser/test_appearance", "browser/test_prompt", "browser/test_drilldown", "browser/test_nasty"),
-        *("browser/test_journeys", "indexer/test_cluster", "indexer/test_kill", "ui/test_search_pages"),
-        *("answers/test_add", "indexer/test_texts", "attribution/test_memory", "browser/test_concepts"),
-        *("faults/test_killed", "browser/test_compare", "browser/test_accessibility", "benchmarks/test_load"),
-        *("faults/test_model", "faults/test_catalogue", "attribution/test_fine_tunes", "state/test_fuzz"),
+        *("browser/test_appearance", "browser/test_drilldown", "browser/test_prompt", "indexer/test_cluster"),
+        *("browser/test_journeys", "browser/test_nasty", "browser/test_steer", "browser/test_add", "indexer/test_kill"),
+        *("indexer/test_texts", "ui/test_search_pages", "browser/test_compare", "browser/test_concepts"),
+        *("browser/test_texts", "browser/test_log", "answers/test_add", "indexer/test_gemma", "browser/test_saving"),
+        *("benchmarks/test_load", "charts/test_pictures", "faults/test_killed", "attribution/test_memory"),
+        *("browser/test_report", "faults/test_model", "browser/test_accessibility", "state/test_fuzz"),
     )
 )
 """What takes longest; a long file that began late would be waited for alone."""
@@ -59,6 +61,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     found = int(min(cores + 1, room, MOST_WORKERS))
     one_file = len(config.args) == 1 and ".py" in config.args[0]
     return 0 if one_file or cores == 1 or found == 1 else found
+
+
+def pytest_configure() -> None:
+    """What is imported stays: to look through it for garbage would take a tenth of the time of what draws pages."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """See `pytest_configure`."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
