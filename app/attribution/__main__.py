@@ -226,7 +226,7 @@ def _one(options: Namespace, model: "LanguageModel", asked: drilldowns.Asked, lo
         details["effects_of"] = [drilldowns.to_json(measured.ablated(run, parts, means)) for parts in sets]
     if options.json:
         return _line(to_json(analysis) | details | _generic_among(analysis, catalogue))
-    shown = [json.dumps(details, ensure_ascii=False, indent=2)] if details else []
+    shown = ["", text.details_text(details)] if details else []
     return "\n".join([text.text_report(analysis, catalogue), *shown])
 
 

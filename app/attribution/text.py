@@ -1,6 +1,7 @@
 """Results as plain text for a terminal: the same figures as the JSON, the strongest first."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,13 +14,15 @@ from db.catalogue.store import Catalogue
 from db.command_line import table
 from db.neuron import Neuron, NeuronKind
 from db.records import NeuronTokens
-from db.token_text import legible, shorten
+from db.token_text import display, legible, shorten
 
 if TYPE_CHECKING:
     from app.attribution.activated import ActivatedBy
 
 ROWS = 20
 DEPTH = 5
+COLUMNS = 12
+"""Of a table of figures by layer and position: a wider one is left to the JSON."""
 
 
 _SCORED = {
@@ -221,3 +224,66 @@ def keys_text(found: Keys, rows: int = 12) -> str:
             shown = "  ".join(f"{shorten(one.token.display, 16)} {one.reading:+.2f}" for one in end[:rows])
             lines.append(f"  {name:8} {shown}")
     return "\n".join(lines)
+
+
+def details_text(details: Mapping[str, Any]) -> str:
+    """What was asked for beside an analysis, from its JSON: lists and grids as tables, of long ones the first rows. Ids
+    of tokens whose texts stand beside them are left out.
+    """
+    blocks = ((name, one) for name, value in details.items() for one in (value if isinstance(value, list) else [value]))
+    shown = ("\n".join(_block(name, one)) for name, one in blocks)
+    return "\n\n".join(["Asked for besides, scores and effects in nats:", *shown])
+
+
+def _block(name: str, value: Mapping[str, Any]) -> list[str]:
+    """What fits into a line, and below it each part that has a block, a table or a line of its own."""
+    told, parts = [name.replace("_", " ")], []
+    for key, one in value.items():
+        title = key.replace("_", " ")
+        if key.endswith("_ids") or key == "displays":
+            continue
+        if isinstance(one, Mapping):
+            parts += [_strongest(title, one)] if _of_figures(one) else _block(key, one)
+        elif isinstance(one, list) and one and isinstance(one[0], Mapping):
+            names = list(dict.fromkeys(name for row in one for name in row if not name.endswith("_ids")))
+            rows = [[_cell(row.get(name)) for name in names] for row in one[:ROWS]]
+            parts += [title, *_rows([name.replace("_", " ") for name in names], rows, len(one))]
+        elif isinstance(one, list) and one and isinstance(one[0], list):
+            parts += [title, *_grid(one)]
+        else:
+            told.append(f"{title} {_cell(one)}")
+    return ["  ".join(told), *(f"  {line}" for line in parts)]
+
+
+def _of_figures(value: Mapping[str, Any]) -> bool:
+    return bool(value) and all(isinstance(one, float) for one in value.values())
+
+
+def _strongest(title: str, value: Mapping[str, float]) -> str:
+    ordered = sorted(value.items(), key=lambda item: -abs(item[1]))
+    more = f"  … {len(ordered) - ROWS} more with --json" if len(ordered) > ROWS else ""
+    return f"{title}  " + "  ".join(f"{name} {figure:+.4f}" for name, figure in ordered[:ROWS]) + more
+
+
+def _grid(value: Sequence[Sequence[Any]]) -> list[str]:
+    """A row for each layer or position."""
+    wide = max(map(len, value))
+    if wide > COLUMNS:
+        return [f"  {len(value)} × {wide}, with --json"]
+    rows = [[str(place), *map(_cell, row)] for place, row in enumerate(value)]
+    return _rows(["", *map(str, range(wide))], rows, len(rows))
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], count: int) -> list[str]:
+    lines = [f"  {line}" for line in table(head, rows, right=set()).splitlines()]
+    return lines + [f"  … {count - len(rows)} more with --json"] * (count > len(rows))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(shorten(_cell(one), 16) for one in value[:DEPTH]) + " …" * (len(value) > DEPTH)
+    if isinstance(value, str):
+        return display(value.encode("utf-8", "replace")) if value[:1].isspace() else legible(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,7 @@
 """The drill-down: heads and their source positions, patterns, the lens, single neurons, a neuron through a head."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from app.attribution.heads import (
 )
 from app.attribution.query import own_query
 from app.attribution.results import overlap, to_json
+from app.attribution.text import ROWS
 from db.errors import AtlasError
 from db.neuron import Head, Neuron, NeuronAt, NeuronKind
 from tests import models, oracle
@@ -212,6 +214,27 @@ def test_the_shell_gives_the_details(capsys):
     assert NeuronKind.FFN in {Neuron.parse(one["neuron"]).kind for one in found["query_ffn_neurons"]}
     assert main([models.PROMPT, *words, "--head", "L9.H0"]) == 2
     assert "L9.H0" in capsys.readouterr().err
+
+
+def test_as_text_the_details_are_tables_of_the_same_figures(capsys):
+    words = ["--model", str(models.folder("llama")), "--top", "30", "--no-suppressing", "--head", "L1.H2", "--lens"]
+    words += ["--flow", "30", "--within", "L1.ffn", "--query-of", "L2.H1.N3", "--effects", "2", "--effect-of", "L2.F5"]
+    assert main([models.PROMPT, *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main([models.PROMPT, *words]) == 0
+    printed = capsys.readouterr().out.partition("Asked for besides, scores and effects in nats:")[2]
+    lines = [re.split(r" {2,}", line.strip()) for line in printed.splitlines()]
+    listed = found["within"][0]["ffn_raising"]["neurons"]
+    assert len(listed) > ROWS
+    for one in listed[:ROWS]:
+        assert [one["neuron"], f"{one['score']:.4g}", f"{one['activation']:.4g}"] in lines
+    assert [f"… {len(listed) - ROWS} more with --json"] in lines
+    for place, row in enumerate(found["head_details"][0]["pattern"]):
+        assert [str(place), *(f"{weight:.4g}" for weight in row)] in lines
+    one = found["effects_of"][0]
+    assert ["effects of", "parts L2.F5", *(f"{name} {one[name]:.4g}" for name in ("position", "everywhere"))] in lines
+    layer, effect = max(found["own_queries"][0]["query_layers"].items(), key=lambda item: abs(item[1]))
+    assert ["query layers", f"{layer} {effect:+.4f}"] in [line[:2] for line in lines]
 
 
 def test_the_shell_runs_the_prompt_once_whatever_is_asked_of_it(capsys, monkeypatch):
