@@ -247,7 +247,8 @@ class Catalogue(Tokens):
         Raises:
             AtlasError: the text is empty, too long, not valid Unicode or has too many words; a negative ``widen``.
         """
-        check_page(widen)
+        if widen < 0:
+            raise AtlasError(f"A concept is widened by 0 tokens or more; {widen} were asked for.")
         return concepts.concept_of_words(self, concepts.parse(text), widen)
 
     def concept_of(self, weights: Mapping[int, float]) -> Concept:

@@ -306,6 +306,12 @@ def test_widening(toy: ToyCatalogue, catalogue: Catalogue) -> None:
     assert all(weight > 0 for text, weight in weights.items() if text.lower().strip() == "python")
 
 
+def test_widened_by_any_number_but_a_negative_one(catalogue: Catalogue) -> None:
+    assert catalogue.concept("python", widen=2**70) == catalogue.concept("python", widen=len(TOKENS))
+    with pytest.raises(AtlasError, match="widened by 0 tokens or more; -1 were asked for"):
+        catalogue.concept("python", widen=-1)
+
+
 def test_company_is_what_the_best_ends_share(toy: ToyCatalogue, catalogue: Catalogue) -> None:
     concept = catalogue.concept("python", widen=2)
     company = [entry for entry in concept.tokens if entry.origin is Origin.COMPANY]
