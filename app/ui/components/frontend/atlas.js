@@ -510,7 +510,7 @@ function focusedIn(view) {
   if (!at || !view.contains(at)) return () => {};
   const nameOf = (one) => one?.getAttribute("aria-label") ?? one?.textContent;
   const keyOf = (one) => [one.closest("tr")?.querySelector("td.name"), one].map(nameOf).join("\n");
-  const all = (one) => [...one.querySelectorAll("a, button, [tabindex]")];
+  const all = (one) => [...one.querySelectorAll(":is(a, button, [tabindex]):not(.unseen *)")];
   const [key, place] = [keyOf(at), all(view).indexOf(at)];
   return (fresh) => {
     let found = all(fresh).find((one) => keyOf(one) === key);
