@@ -48,8 +48,8 @@ _STYLE = (
     # What is said of a prompt gets longer once its effects are measured: room for that, so that the lists stay put.
     ".st-key-in_words_coming p::after { visibility: hidden; content: 'Together the 10 strongest FFN neurons hold "
     "+0.123 (random +0.012 ± 0.123) and the 10 strongest attention neurons hold +0.123 (random +0.012 ± 0.123).' }"
-    "@media (max-width: 640px) { .st-key-measured > :last-child { flex-basis: 100% } "
-    ".st-key-measured [data-testid=stCaptionContainer] { min-height: calc(3.2em + 1rem) } }"
+    "@media (max-width: 760px) { .st-key-measured > :last-child { flex-basis: 100% } }"
+    "@media (max-width: 560px) { .st-key-measured [data-testid=stCaptionContainer] { min-height: calc(3.2em + 1rem) } }"
     # Data frames' own export writes tokens such as =1+1 as formulas; app/ui/common.py has one that does not.
     '[data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]) { display: none }'
 )
