@@ -197,11 +197,9 @@ def _default() -> str | None:
     if wanted in names or len(names) < 2:
         return next((one for one in (wanted, *names) if one in names), None)
 
-    def age(name: str) -> float:
-        found = map(state_of, build_files(catalogue_root() / name))
-        return min((state[3] for state in found if state is not None), default=float("inf"))
-
-    return min(names, key=age)
+    # As builds say it themselves: a copy of a catalogue has files of another age.
+    made = [(build.stamp.created_at, build.path.parent.name) for build in every_build() if build.stamp is not None]
+    return min(made, default=("", names[0]))[1]
 
 
 def limits(atlas: Catalogue) -> Limits:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,21 @@ def test_several_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         plain, first, second = (ask.get(f"/v1/neuron/L0.F0{query}") for query in ("", "?model=first", "?model=second"))
         assert plain.json() == second.json() != first.json()
         assert len({answer.headers["etag"] for answer in (plain, first, second)}) == 3
+    st.cache_resource.clear()
+
+
+def test_the_model_whose_build_was_made_first_is_shown_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for time, (model, seed) in enumerate([("later", 5), ("sooner", 1)], 1):
+        os.utime(make_catalogue(tmp_path, model=model, seed=seed).path, (time, time))  # as copied
+    monkeypatch.setenv("ATLAS_CATALOGUE", str(tmp_path))
+    with client() as ask:
+        assert [model["model"] for model in ask.get("/v1/models").json() if model["first"]] == ["sooner"]
+        plain, sooner = (ask.get(f"/v1/neuron/L0.F0{query}").json() for query in ("", "?model=sooner"))
+        assert plain == sooner
+        (tmp_path / "another").mkdir()
+        (tmp_path / "another" / "CURRENT").write_text("build-x.duckdb")
+        (tmp_path / "another" / "build-x.duckdb").write_bytes(b"no build")
+        assert ask.get("/v1/neuron/L0.F0").json() == sooner
     st.cache_resource.clear()
 
 
