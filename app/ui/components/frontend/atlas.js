@@ -495,8 +495,9 @@ function letGo() {
 }
 
 function press(event) {
+  if (!event.isPrimary || event.button) return;
   clearTimeout(soon);
-  pressed = event.isPrimary && !event.button;
+  pressed = true;
 }
 
 document.addEventListener("pointerdown", press, true);
