@@ -232,7 +232,7 @@ def details_text(details: Mapping[str, Any]) -> str:
     """
     blocks = ((name, one) for name, value in details.items() for one in (value if isinstance(value, list) else [value]))
     shown = ("\n".join(_block(name, one)) for name, one in blocks)
-    return "\n\n".join(["Asked for besides, scores and effects in nats:", *shown])
+    return "\n\n".join(["Also asked for (scores and effects in nats):", *shown])
 
 
 def _block(name: str, value: Mapping[str, Any]) -> list[str]:
@@ -245,9 +245,9 @@ def _block(name: str, value: Mapping[str, Any]) -> list[str]:
         if isinstance(one, Mapping):
             parts += [_strongest(title, one)] if _of_figures(one) else _block(key, one)
         elif isinstance(one, list) and one and isinstance(one[0], Mapping):
-            names = list(dict.fromkeys(name for row in one for name in row if not name.endswith("_ids")))
-            rows = [[_cell(row.get(name)) for name in names] for row in one[:ROWS]]
-            parts += [title, *_rows([name.replace("_", " ") for name in names], rows, len(one))]
+            columns = list(dict.fromkeys(column for row in one for column in row if not column.endswith("_ids")))
+            rows = [[_cell(row.get(column)) for column in columns] for row in one[:ROWS]]
+            parts += [title, *_rows([column.replace("_", " ") for column in columns], rows, len(one))]
         elif isinstance(one, list) and one and isinstance(one[0], list):
             parts += [title, *_grid(one)]
         else:

@@ -197,7 +197,7 @@ def _default() -> str | None:
     if wanted in names or len(names) < 2:
         return next((one for one in (wanted, *names) if one in names), None)
 
-    # As builds say it themselves: a copy of a catalogue has files of another age.
+    # By what each build says of itself: copied files have other times.
     made = [(build.stamp.created_at, build.path.parent.name) for build in every_build() if build.stamp is not None]
     return min(made, default=("", names[0]))[1]
 

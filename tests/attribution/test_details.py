@@ -222,7 +222,7 @@ def test_as_text_the_details_are_tables_of_the_same_figures(capsys):
     assert main([models.PROMPT, *words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert main([models.PROMPT, *words]) == 0
-    printed = capsys.readouterr().out.partition("Asked for besides, scores and effects in nats:")[2]
+    printed = capsys.readouterr().out.partition("Also asked for (scores and effects in nats):")[2]
     lines = [re.split(r" {2,}", line.strip()) for line in printed.splitlines()]
     listed = found["within"][0]["ffn_raising"]["neurons"]
     assert len(listed) > ROWS

@@ -484,7 +484,7 @@ sheet.replaceSync(STYLE);
 
 // What comes while something is pressed is drawn once that is let go: a click on what was replaced meanwhile would be lost.
 const held = new Map();
-const AFTER = 50; // milliseconds from letting go to the click, on a touch screen too
+const AFTER = 50; // milliseconds within which the click follows, on a touch screen too
 let pressed = false;
 let soon;
 
