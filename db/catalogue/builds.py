@@ -21,8 +21,9 @@ from db.settings import paths
 
 if TYPE_CHECKING:
     from db.catalogue import reader
-else:
-    reader = lazy_import("db.catalogue.reader")  # choosing a build needs no database
+    from db.texts import store as texts_store
+else:  # choosing a build needs no database
+    reader, texts_store = lazy_import("db.catalogue.reader"), lazy_import("db.texts.store")
 
 CURRENT, TEXTS = "CURRENT", "TEXTS"
 GATHER = "Gather them with `python -m indexer texts MODEL`."
@@ -113,9 +114,17 @@ def build_files(directory: Path) -> list[Path]:
 
 
 def texts_files(directory: Path) -> list[Path]:
-    """The files that are texts by their name, newest first."""
-    found = [path for path in directory.glob("texts-*.duckdb") if _TEXTS_FILE.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    """The files that are texts by their name, sorted by it."""
+    return sorted(path for path in directory.glob("texts-*.duckdb") if _TEXTS_FILE.fullmatch(path.name))
+
+
+def _made(texts: Path) -> tuple[str, str]:
+    """When texts were gathered, as they say themselves, and their file's name; unreadable ones come first."""
+    try:
+        with texts_store.Texts.open(texts) as found:
+            return found.stamp.created_at, texts.name
+    except AtlasError:
+        return "", texts.name
 
 
 def prune(directory: Path, keep: int = 1) -> list[Path]:
@@ -134,7 +143,7 @@ def prune(directory: Path, keep: int = 1) -> list[Path]:
         current_build(directory)
         others = [build.path for build in builds(directory) if not build.current]
         texts = [path for path in texts_files(directory) if path.name != _current_name(directory, TEXTS)]
-        doomed = others[keep - 1 :] + texts[keep - 1 :]
+        doomed = others[keep - 1 :] + sorted(texts, key=_made, reverse=True)[keep - 1 :]
         for path in doomed:
             path.unlink()
         sync(directory)

@@ -1,6 +1,7 @@
 """Texts beside a build: what was published is what was counted; what is damaged or foreign is ignored with a reason."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -330,6 +331,17 @@ def test_new_texts_show_in_an_open_build(tmp_path: Path) -> None:
         ]
         assert prune(toy.directory) == [toy.directory / "texts-made.duckdb"]
         assert of(atlas, Neuron.ffn(0, 0), 1).positive[0].peak == made.gathered.peak[0, 0, 0]
+
+
+def test_the_texts_gathered_last_are_kept_whatever_their_files_age(tmp_path: Path) -> None:
+    toy = make_catalogue(tmp_path)
+    for day, name in enumerate(("last", "first", "second", "current"), 1):
+        gathered = {"last": 9, "current": 5}.get(name, day)
+        give_texts(toy.path, texts_id=name, created_at=f"2024-01-{gathered:02d}T00:00:00Z")
+        os.utime(toy.directory / f"texts-{name}.duckdb", (day, day))
+    (toy.directory / "texts-broken.duckdb").write_bytes(b"no texts")
+    gone = [path.name for path in prune(toy.directory, keep=2)]
+    assert gone == ["texts-second.duckdb", "texts-first.duckdb", "texts-broken.duckdb"]
 
 
 # Publishing.
