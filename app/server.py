@@ -26,12 +26,12 @@ from app.serving.settings import Mode, configuration_or_exit
 from app.serving.startup import keep_little, preload, send_at_once, share_cores, warm_up
 from app.ui.components import FOLDER, script, script_name
 from app.ui.navigation import escaped
-from app.ui.pages import PAGES
+from app.ui.pages import ACCOUNT, PAGES
 
 _ROOT = "".join(f"/{part}" for part in str(streamlit.get_option("server.baseUrlPath") or "").split("/") if part)
 _API = f"{_ROOT}/api"
 _FRONTEND = Path(streamlit.__file__).parent / "static"
-_NEEDS = {page.path: page.needs for page in PAGES.values()}
+_NEEDS = {page.path: page.needs for page in (*PAGES.values(), ACCOUNT)}
 _INDEX = with_preloads(
     (_FRONTEND / "index.html").read_text("utf-8"), _FRONTEND / "static" / "js", _NEEDS, [f"{FOLDER}/{script_name()}"]
 )
@@ -78,7 +78,11 @@ app = App(
         Route(_API, _to_api),
         Mount(_API, api(http.router())),
     ],
-    middleware=[Middleware(SecurityHeaders, api=_API, index=_INDEX), Middleware(Assets, assets=_assets())],
+    middleware=[
+        Middleware(SecurityHeaders, api=_API, index=_INDEX),
+        Middleware(Assets, assets=_assets()),
+        Middleware(access.ComesBack, root=_ROOT, pages=_NEEDS),
+    ],
     lifespan=_running,
     on_script_error=escaped,
 )

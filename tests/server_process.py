@@ -29,7 +29,7 @@ class Server:
 
 @contextmanager
 def serving(log: Path, command: Sequence[str] = COMMAND, path: str = "", **environment: str) -> Iterator[Server]:
-    """Serve this checkout on a port that is free, with these variables beside the process's own.
+    """Serve this checkout, with these variables beside the process's own, on a port that is free unless one names it.
 
     Args:
         log: written anew.
@@ -40,7 +40,7 @@ def serving(log: Path, command: Sequence[str] = COMMAND, path: str = "", **envir
     Raises:
         RuntimeError: it does not start.
     """
-    options = ["--server.address", "127.0.0.1", "--server.port", "0"]
+    options = ["--server.address", "127.0.0.1", "--server.port", environment.get("STREAMLIT_SERVER_PORT", "0")]
     if path:
         options += ["--server.baseUrlPath", path]
     with log.open("wb") as output:

@@ -4,11 +4,17 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
 
 import streamlit as st
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
 
@@ -79,6 +85,102 @@ def why_not_write() -> str | None:
         allowed = ", ".join(settings.email_domains)
         return f"You are signed in, but only addresses of {allowed} may save here. You may read everything."
     return None
+
+
+def sign_in_helps() -> bool:
+    """Whether signing in is all that this visitor lacks to write."""
+    return not configuration().read_only and sign_in_offered() and person() is None
+
+
+_CAME_FROM = "atlas_came_from"
+_LONGEST_ADDRESS = 2_800  # bytes: a cookie of more than 4,096 in all is dropped
+_MOST_SECONDS = 900
+
+
+class ComesBack:
+    """ASGI middleware: who signs in is shown again the page on which they asked to.
+
+    Streamlit would show its first page. An address holds a page's whole state, and a cookie keeps it meanwhile.
+    """
+
+    def __init__(self, app: ASGIApp, root: str, pages: Iterable[str]) -> None:
+        """``root``: the path that the server stands under, without a slash at its end; ``pages``: below it."""
+        self._app = app
+        self._root = root
+        self._pages = {f"{root}/{page}" for page in pages}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the answer pass; keep the address where signing in begins, and go there where it ends."""
+        path = scope["path"] if scope["type"] == "http" else None
+        if path == f"{self._root}/auth/login":
+            send = _in_words(scope, receive, self._keeping(Headers(scope=scope), send))
+        elif path == f"{self._root}/oauth2callback":
+            send = self._going_back(HTTPConnection(scope).cookies.get(_CAME_FROM, ""), send)
+        await self._app(scope, receive, send)
+
+    def _keeping(self, headers: Headers, send: Send) -> Send:
+        address = self._page(headers.get("referer", ""), of=headers.get("host"))
+        kept = urlsafe_b64encode(address.encode()).decode() if len(address) <= _LONGEST_ADDRESS else ""
+        return _with_headers(send, {"Set-Cookie": self._cookie(kept)})
+
+    def _going_back(self, kept: str, send: Send) -> Send:
+        try:
+            address = self._page(urlsafe_b64decode(kept).decode())
+        except ValueError:
+            address = ""
+        return _with_headers(send, {"Set-Cookie": self._cookie("")}, address) if address else send
+
+    def _page(self, address: str, of: str | None = None) -> str:
+        """The path and the query of an address where they are a page's, `of` this host if one is named; else nothing: a
+        browser may send anything.
+        """
+        try:
+            found = urlsplit(address)
+        except ValueError:
+            return ""
+        own = found.path in self._pages and of in (None, found.netloc) and address.isascii() and address.isprintable()
+        return found._replace(scheme="", netloc="", fragment="").geturl() if own else ""
+
+    def _cookie(self, value: str) -> str:
+        """An empty one is deleted."""
+        lasting = _MOST_SECONDS if value else 0
+        return f"{_CAME_FROM}={value}; Path={self._root or '/'}; Max-Age={lasting}; HttpOnly; SameSite=Lax"
+
+
+def _in_words(scope: Scope, receive: Receive, send: Send) -> Send:
+    """Send what goes wrong where signing in begins as a sentence that helps: Streamlit's is “Authentication error”."""
+    failed = False
+
+    async def sending(message: Message) -> None:
+        nonlocal failed
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            failed = True
+            await PlainTextResponse(_NO_PROVIDER, 503)(scope, receive, send)
+        if not failed:
+            await send(message)
+
+    return sending
+
+
+_NO_PROVIDER = (
+    "This server cannot reach its identity provider, so nobody can sign in now. Go back and try again later; reading "
+    "needs no account. Whoever runs this server finds the cause in its log."
+)
+
+
+def _with_headers(send: Send, headers: Mapping[str, str], location: str = "") -> Send:
+    """Send more headers with an answer; where it leads elsewhere, and a location is given, to that."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = MutableHeaders(scope=message)
+            for name, value in headers.items():
+                own.append(name, value)
+            if location and "location" in own:
+                own["location"] = location
+        await send(message)
+
+    return sending
 
 
 # Adding models: whoever does reads the server's files and uses its disk.

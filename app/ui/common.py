@@ -414,6 +414,7 @@ def save_box(key: str, suggested: str, save: Callable[[str], Saved], what: str, 
         refusal = access.why_not_write()
         if refusal is not None:
             st.info(literal(refusal))
+            sign_in()
             return
         field = f"save_title_{key}"
         st.text_input("Title", value=shorten(suggested, MAX_TITLE), key=field, max_chars=MAX_TITLE)
@@ -424,6 +425,13 @@ def save_box(key: str, suggested: str, save: Callable[[str], Saved], what: str, 
         st.button("Save it", type="primary", on_click=on_click, args=(act, "save"), key="save_button")
         st.caption(kept)
     say_what_was_done(key="save", icon=":material/bookmark_added:")
+
+
+def sign_in() -> None:
+    """Buttons to sign in with, where that is all that this visitor lacks to save; they come back to this page."""
+    for provider in access.providers() if access.sign_in_helps() else ():
+        name = f" with {provider}" if provider else ""
+        st.button(literal(f"Sign in{name}"), type="primary", on_click=st.login, args=(provider,), key=f"sign_in{name}")
 
 
 def choose_token(

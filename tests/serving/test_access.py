@@ -1,7 +1,12 @@
 """Who may write: by the settings, and by what an identity provider says of a visitor."""
 
+import asyncio
+from base64 import urlsafe_b64encode
+
+import httpx
 import pytest
 import streamlit as st
+from starlette.responses import Response
 from streamlit.testing.v1 import AppTest
 
 from app.serving import access
@@ -123,6 +128,100 @@ def test_the_account_page_signs_in(monkeypatch, toy_page):
     assert [button.label for button in app.button] == ["Sign in", "Sign in with uni"]
     app.button[1].click().run()
     assert asked == ["uni"]
+
+
+def test_whoever_may_not_save_without_an_account_can_sign_in_there_and_then(monkeypatch, toy_page):
+    monkeypatch.setattr(access, "sign_in_offered", lambda: True)
+    monkeypatch.setattr(access, "person", lambda: None)
+    monkeypatch.setattr(access, "providers", lambda: (None,))
+    asked: list[str | None] = []
+    monkeypatch.setattr(st, "login", asked.append)
+    for page, query in (("search", {"q": " Paris"}), ("saved", {})):
+        app = toy_page(page, **query)
+        assert any("Sign in to save something" in one.value for one in (*app.info, *app.caption))
+        next(button for button in app.button if button.label == "Sign in").click().run()
+    assert asked == [None, None]
+    monkeypatch.setenv("ATLAS_READ_ONLY", "true")
+    configuration.cache_clear()
+    app = toy_page("saved")
+    assert any("nothing can be saved here" in one.value for one in app.caption)
+    assert "Sign in" not in [button.label for button in app.button]
+
+
+CAME_FROM = "/atlas/prompt?p=Caf%C3%A9+is%2C+%22"
+
+
+def signing_in(path: str, status: int = 302, **headers: str) -> httpx.Response:
+    """The answer of a server at /atlas, whose other parts answer so, and redirect to its first page."""
+
+    async def ask() -> httpx.Response:
+        streamlit = Response("Authentication error", status, {"Location": "/atlas/", "Set-Cookie": "theirs=1"})
+        app = access.ComesBack(streamlit, root="/atlas", pages=("", "prompt"))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://atlas.example") as client:
+            return await client.get(f"/atlas{path}", headers=headers)
+
+    return asyncio.run(ask())
+
+
+def test_signing_in_leads_back_to_the_page_it_was_asked_on():
+    begun = signing_in("/auth/login?provider=x", Referer=f"https://atlas.example{CAME_FROM}")
+    assert begun.headers["location"] == "/atlas/"  # where Streamlit sends the browser is not changed
+    theirs, ours = begun.headers.get_list("set-cookie")
+    assert theirs == "theirs=1"
+    kept, *attributes = ours.split("; ")
+    assert attributes == ["Path=/atlas", "Max-Age=900", "HttpOnly", "SameSite=Lax"]
+    ended = signing_in("/oauth2callback?code=x", Cookie=kept)
+    assert ended.headers["location"] == CAME_FROM
+    assert "Max-Age=0" in ended.headers.get_list("set-cookie")[1]
+    assert signing_in("/prompt", Cookie=kept).headers["location"] == "/atlas/"
+
+
+@pytest.mark.parametrize(
+    "came_from",
+    [
+        "",
+        "https://evil.example/atlas/prompt?p=x",
+        "https://atlas.example/elsewhere",
+        "https://atlas.example/prompt",
+        "https://atlas.example//evil.example/atlas/prompt",
+        "https://[atlas.example/atlas/prompt",
+        f"https://atlas.example/atlas/prompt?p={'x' * 2800}",  # no browser keeps so long a cookie
+    ],
+)
+def test_signing_in_keeps_no_address_but_a_page_of_ours(came_from):
+    cookie = signing_in("/auth/login", Referer=came_from).headers.get_list("set-cookie")[1]
+    assert cookie.startswith("atlas_came_from=; ")
+    assert "Max-Age=0" in cookie
+
+
+@pytest.mark.parametrize(
+    ("kept", "location"),
+    [
+        ("/atlas/", "/atlas/"),
+        ("/atlas/prompt", "/atlas/prompt"),
+        ("//evil.example/atlas/prompt", "/atlas/prompt"),
+        ("https://evil.example/atlas/prompt?p=x#y", "/atlas/prompt?p=x"),
+        ("https://evil.example", "/atlas/"),
+        ("/atlas/prompt?p=é", "/atlas/"),
+        ("/atlas/prompt?p=x\r\nSet-Cookie: y=1", "/atlas/"),
+        ("/atlas/elsewhere", "/atlas/"),
+        ("javascript:alert(1)", "/atlas/"),
+    ],
+)
+def test_a_cookie_leads_nowhere_but_to_a_page_of_ours(kept, location):
+    cookie = f"atlas_came_from={urlsafe_b64encode(kept.encode()).decode()}"
+    assert signing_in("/oauth2callback", Cookie=cookie).headers["location"] == location
+    for spoilt in ("atlas_came_from=%%%", "atlas_came_from=YQ", "atlas_came_from=_w==", ""):
+        assert signing_in("/oauth2callback", Cookie=spoilt).headers["location"] == "/atlas/"
+
+
+def test_an_identity_provider_that_does_not_answer_is_said():
+    answer = signing_in("/auth/login", 400, Referer=f"https://atlas.example{CAME_FROM}")
+    assert answer.status_code == 503
+    assert "cannot reach its identity provider" in answer.text
+    assert "Authentication error" not in answer.text
+    assert signing_in("/prompt", 400).text == "Authentication error"
 
 
 def test_the_account_page_says_what_one_may_and_signs_out(monkeypatch, toy_page):

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app.serving import access
-from app.ui.common import title
+from app.ui.common import sign_in, title
 from app.ui.navigation import warn
 from app.words import literal
 
@@ -14,9 +14,7 @@ def draw() -> None:
     if visitor is None:
         title("Sign in", "Everything can be read without an account.")
         st.markdown("Who is signed in can save analyses, write notes and make collections.")
-        for provider in access.providers():
-            name = f" with {provider}" if provider else ""
-            st.button(literal(f"Sign in{name}"), type="primary", on_click=st.login, args=(provider,))
+        sign_in()
         return
     title("Account", "Who you are to this server.")
     address = f", {visitor.email}" if visitor.email else ""

@@ -18,6 +18,7 @@ from app.ui.common import (
     open_catalogue,
     saved_href,
     say_what_was_done,
+    sign_in,
     sync,
     title,
 )
@@ -59,6 +60,7 @@ def _page(workspace: Workspace | None, selection: SavedSelection, atlas: Catalog
     refusal = access.why_not_write()
     if refusal is not None:
         st.caption(literal(refusal))
+        sign_in()
     collections = () if workspace is None else workspace.collections()
     _search(selection, collections)
     within = next((one.name for one in collections if one.id == selection.collection), "")
