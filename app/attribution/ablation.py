@@ -24,7 +24,7 @@ from app.attribution.measured import Means
 from app.attribution.prompt import position_of
 from app.attribution.results import SublayerScores, ValueNeuron
 from app.attribution.run import PromptRun
-from app.attribution.score import array, rows_for
+from app.attribution.score import array, log_sum_exp, rows_for
 from app.attribution.search import AttentionEntries, FfnEntries
 from db.errors import AtlasError
 from db.neuron import Intervention, Neuron, NeuronKind, Part, Strongest, Wanted, check_exists
@@ -447,7 +447,7 @@ class Effects:
         with from_single_tokens(module):
             every = module(tokens, past_key_values=self.earlier, use_cache=True, logits_to_keep=1).logits[:, -1].float()
         if self.minus is None:
-            answer, expected = every[:, run.target_id] - every.logsumexp(dim=-1), clean[run.target_id]
+            answer, expected = every[:, run.target_id] - log_sum_exp(every), clean[run.target_id]
         else:
             answer = every[:, run.target_id] - every[:, self.minus]
             expected = clean[run.target_id] - clean[self.minus]

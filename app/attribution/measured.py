@@ -163,18 +163,26 @@ def ablated(run: "PromptRun", parts: Sequence[Part], means: Means | None = None)
 def target_ranks(run: "PromptRun", neurons: Sequence[ValueNeuron]) -> list[int]:
     """The target's place among all tokens by how far each neuron's contribution raises their logits, from 1."""
     unembedding, found = run.model.unembedding, [0] * len(neurons)
-    rows = score.rows_for(run.settings.memory_mb, run.model.dimensions.vocabulary)
+    folded, padding = unembedding.folded, unembedding.padding
+    rows = score.rows_for(run.settings.memory_mb, len(folded))
     for kind in NeuronKind:
         places = [place for place, one in enumerate(neurons) if one.neuron.kind is kind]
         for start in range(0, len(places), rows):
             some, entries = places[start : start + rows], run.entries(kind)
             numbers = [entries.numbers(neurons[place].neuron)[neurons[place].position or 0] for place in some]
-            logits = device.product(entries.contributions(torch.tensor(numbers)), unembedding.folded)
-            target, tokens = logits[:, run.target_id, None], logits
-            if unembedding.used is not None:
-                tokens = logits[:, unembedding.used]
-            for place, above in zip(some, (tokens > target).sum(dim=1).tolist(), strict=True):
-                found[place] = 1 + above
+            contributions = entries.contributions(torch.tensor(numbers))
+            parts = list(score.in_cache(contributions, unembedding))
+            own = next(here for here in parts if run.target_id < here.stop)
+            # By the same product as the others: another rounds otherwise, and would rank the target behind itself.
+            target = device.product(contributions, folded[own])[:, run.target_id - own.start, None]
+            above = torch.zeros_like(target[:, 0], dtype=torch.long)
+            for here in parts:
+                higher = device.product(contributions, folded[here]) > target
+                if padding is not None:
+                    higher[:, padding[(padding >= here.start) & (padding < here.stop)] - here.start] = False
+                above += higher.count_nonzero(dim=1)
+            for place, tokens in zip(some, above.tolist(), strict=True):
+                found[place] = 1 + tokens
     return found
 
 

@@ -11,6 +11,7 @@ and, being concave in c, at most c · g with g = ∇ log p(w | base) = (folded_w
 Legend: B = base points, N = contributions, d = d_model, V = vocabulary. Scores are in nats.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from app.attribution.fast import FEW, TOLERANCE, Distributions, RoundedRows, Shortlist, by_base
+from app.attribution.fast import FEW, TOLERANCE, Distributions, RoundedRows, Shortlist
 from app.attribution.results import SublayerScores
 from indexer.architecture import Conventions
 from indexer.device import product
@@ -29,6 +30,9 @@ from indexer.weights import Unembedding, Weights
 
 SAFE_EXPONENT = 80.0
 """e^z in float32 overflows at 88; beyond this the sum is taken as a log-sum-exp, which cannot."""
+
+CACHED = 2**20
+"""Logits computed at a time on a processor."""
 
 ROWS_AT_ONCE = 512
 """Rows of V logits held at a time, memory permitting: more would make the products no faster."""
@@ -42,6 +46,16 @@ def rows_for(megabytes: int, vocabulary: int) -> int:
     return max(1, min(ROWS_AT_ONCE, megabytes * 10**6 // (4 * COPIES * vocabulary)))
 
 
+def in_cache(rows: Float[Tensor, "n d"], unembedding: Unembedding) -> Iterator[slice]:
+    """All tokens, part by part: so many at a time that what is made of these rows' logits stays in the processor's
+    cache. All at once where the rows are not on the CPU.
+    """
+    vocabulary = len(unembedding.folded)
+    step = vocabulary if rows.device.type != "cpu" else 2 ** (CACHED // max(1, len(rows))).bit_length() // 2
+    for start in range(0, vocabulary, step):
+        yield slice(start, min(start + step, vocabulary))
+
+
 def log_softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
     """log p in float32, nats. torch's own adds up the tokens one after the other: over 262,144 of them that is off by
     10⁻⁴, which would stand in every score of a base. Its sum adds them in pairs.
@@ -51,6 +65,11 @@ def log_softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
     """
     shifted = logits - logits.amax(dim=-1, keepdim=True)
     return shifted.sub_(shifted.exp().sum(dim=-1, keepdim=True).log_())
+
+
+def log_sum_exp(logits: Float[Tensor, "rows V"]) -> Float[Tensor, " rows"]:
+    """Of each row, nats; some rows at a time, which stay in the processor's cache."""
+    return torch.cat([some.logsumexp(dim=-1) for some in logits.split(max(1, CACHED // logits.shape[1]))])
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,22 +193,35 @@ class Bases:
         return whole.shortlists()
 
     def _importance(self, contributions: Float[Tensor, "N d"], base: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-        """In float32."""
-        change = product(contributions / self.scale, self.unembedding.folded)
-        if self.logits is not None:
-            before, capped = self.logits[base], self.unembedding.capped
-            change = capped(change.add_(before)).sub_(capped(before))  # no larger than without the cap
-        largest = contributions.norm(dim=1).max() / self.scale * self.unembedding.longest_row
-        if largest >= SAFE_EXPONENT and change.abs().max() >= SAFE_EXPONENT:
-            return log_probability_increase(change, self.log_probabilities[base], self.target)
-        raised = change[:, self.target].clone()
-        sums = torch.empty_like(raised)
-        growth = change.exp_()
-        order, runs = by_base(base)
-        for one, run in runs:
+        """In float32; some tokens at a time, so that what is computed of them stays in the processor's cache."""
+        x, scores = contributions / self.scale, contributions.new_empty(len(contributions))
+        base = base.to(x.device)
+        far = x.norm(dim=1) * self.unembedding.longest_row >= SAFE_EXPONENT
+        some = far.nonzero().flatten()
+        if len(some):
+            change = self._change(x[some], base[some], slice(None))
+            scores[some] = log_probability_increase(change, self.log_probabilities[base[some]], self.target)
+        some = (~far).nonzero().flatten()
+        if not len(some):
+            return scores
+        x, base = x[some], base[some]
+        sums = []
+        for here in in_cache(x, self.unembedding):
+            change = self._change(x, base, here)
+            if here.start <= self.target < here.stop:
+                raised = change[:, self.target - here.start].clone()
             # torch sums a row in pairs; a product with the vector of probabilities would round more.
-            sums[order[run]] = (growth[order[run]] * self.probabilities[one]).sum(dim=1)
-        return raised - sums.log()
+            sums.append(change.exp_().mul_(self.probabilities[:, here].index_select(0, base)).sum(dim=1))
+        scores[some] = raised - torch.stack(sums).sum(dim=0).log()
+        return scores
+
+    def _change(self, x: Float[Tensor, "N d"], base: Int[Tensor, " N"], tokens: slice) -> Float[Tensor, "N some"]:
+        """The change of some tokens' logits; x: c / s."""
+        change = product(x, self.unembedding.folded[tokens])
+        if self.logits is None:
+            return change
+        before, capped = self.logits[:, tokens].index_select(0, base), self.unembedding.capped
+        return capped(change.add_(before)).sub_(capped(before))  # no larger than without the cap
 
 
 def log_probability_increase(
@@ -221,13 +253,13 @@ def logit_spans(
         ends: their highest and lowest logits over all tokens, [n] each; None bounds by norms. Rows of no token count
             too, as in the softmax: what they add is bounded by their middle and by how far they are from it.
     """
-    lengths: Tensor = values.norm(dim=1)
     if ends is None:
-        return 2 * unembedding.longest_row * lengths, unembedding.longest_row * lengths
-    highest, lowest = (one.to(lengths) for one in ends)
+        longest: Tensor = values.norm(dim=1) * unembedding.longest_row
+        return 2 * longest, longest
+    highest, lowest = (one.to(values) for one in ends)
     if unembedding.padding is not None:
         middle, radius = unembedding.padding_ball
-        near, reach = values @ middle, lengths * radius
+        near, reach = values @ middle, values.norm(dim=1) * radius
         highest, lowest = torch.maximum(highest, near + reach), torch.minimum(lowest, near - reach)
     if unembedding.soft_cap is not None:
         highest, lowest = highest.clamp_min(0), lowest.clamp_max(0)
