@@ -412,8 +412,10 @@ class Shortlist:
         outside = self._everywhere[1]
         spread = quadratic(change.x, rows.spread)
         root = (outside.most[place] * spread).sqrt() + change.mean.abs() * outside.mass[place].sqrt()
-        growth = change.largest(rows).exp()
-        return (growth * root.square() * SLACK / 4).nan_to_num(torch.inf)
+        # φ(y) / y² rises with y, so that Σ p φ(y) <= φ(m) / m² Σ p y² for any m of at least all y.
+        largest = change.largest(rows).clamp_min(0.05)  # below, the difference would be lost to rounding
+        growth = (torch.expm1(largest) - largest) / largest.square()
+        return (growth * root.square() * SLACK / 2).nan_to_num(torch.inf)
 
     def _in_float32(self, change: Changes, place: Int[Tensor, " N"], tokens: Int[Tensor, " n"]) -> Float[Tensor, " N"]:
         """The part of S of some tokens, in float32."""
