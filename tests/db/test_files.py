@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and one environment for all commands."""
 
+import gc
 import stat
 
 import pytest
@@ -94,3 +95,13 @@ def test_a_lazy_module_is_imported_at_its_first_use():
     sys.modules.pop("colorsys", None)
     assert module.rgb_to_hsv(0, 0, 0) == (0.0, 0.0, 0)
     assert "colorsys" in sys.modules
+
+
+def test_nothing_is_collected_while_a_lazy_module_is_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "looks_at_gc.py").write_text("import gc\ncollects = gc.isenabled()\n")
+    (tmp_path / "fails_in_import.py").write_text("raise ValueError('spoilt')\n")
+    assert lazy_import("looks_at_gc").collects is False
+    with pytest.raises(ValueError, match="spoilt"):
+        _ = lazy_import("fails_in_import").anything
+    assert gc.isenabled()
