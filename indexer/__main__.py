@@ -102,8 +102,8 @@ def _build(options: argparse.Namespace) -> None:
     model, catalogue = checkpoint.locate(options.model), catalogue_folder(options.catalogue)
     share = build.build_share(model, catalogue, *options.shard, **_how(options))
     say(
-        f"Done: {len(share)} shards. When all jobs are done, `python -m indexer publish` makes them the catalogue; "
-        "give it the same options."
+        f"Done: {len(share)} shards. When all jobs are done, `python -m indexer publish MODEL` makes them the "
+        "catalogue; give it the same options."
     )
 
 

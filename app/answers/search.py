@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from app.attribution.frames import activated_frame
 from app.serving import resources
 from app.serving.access import require_allowed
+from app.serving.settings import public
 from app.serving.worker import Report
 from app.state.selections import PAGE_ROWS, By, PageOrder, SearchSelection
 from db.catalogue.concepts import WIDEN, without_families
 from db.catalogue.export import frame_of
 from db.catalogue.store import Catalogue
+from db.errors import NotFoundError
 from db.groups import Group, GroupedBy, MapShade, NeuronMap, find_group
 from db.lazy import lazy_import
 from db.neuron import Neuron, NeuronKind, Sign
@@ -287,6 +289,15 @@ def find_exactly(
         lambda: whole,
         partial(frame_of, ConceptNeuron),
     )
+
+
+def why_no_texts(atlas: Catalogue) -> str | None:
+    """Why no text can be searched by, and what would help; None where one can."""
+    try:
+        texts_of(atlas)
+    except NotFoundError as error:
+        return public(str(error))
+    return None
 
 
 def find_activated(

@@ -349,7 +349,7 @@ def _activated(options: Namespace) -> str:
     if catalogue is None:
         raise AtlasError(
             f"A search by text compares with a catalogue’s texts, and {model.name} has no catalogue. Make it: `python "
-            "-m indexer build MODEL`, then `python -m indexer texts MODEL`."
+            "-m indexer build MODEL`, then `python -m indexer texts MODEL --corpus TEXTS`."
         )
     texts = questions.texts_of(catalogue)
     found = activated.activated_by(model, texts, options.activated_by, conditions, options.top)

@@ -107,7 +107,7 @@ def activated_by(
     if chosen.kind is NeuronKind.ATTENTION and not stamp.attention:
         raise AtlasError(
             "The texts of this catalogue were gathered without attention neurons. Gather them anew with `python -m "
-            "indexer texts MODEL --attention`, or search among the FFN neurons."
+            "indexer texts MODEL --corpus TEXTS --attention`, or search among the FFN neurons."
         )
     attention = stamp.attention and chosen.kind is not NeuronKind.FFN
     found = _Strongest(texts, chosen, limit)

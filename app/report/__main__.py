@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     asked = arguments.add_mutually_exclusive_group(required=True)
     asked.add_argument("prompt", nargs="?", help="the text whose next token is explained")
     asked.add_argument(
-        "--analysis", type=Path, metavar="FILE", help="instead: what `python -m app.attribution --json` wrote"
+        "--analysis", type=Path, metavar="FILE", help="instead: what `python -m app.attribution … --json` wrote"
     )
     add("--out", type=Path, required=True, metavar="FILE", help="such as report.html, analysis.json or tables.zip")
     add("--form", choices=list(FILES), help="default: by the file's ending; a .zip holds CSV")
@@ -138,8 +138,8 @@ def _stored(options: argparse.Namespace) -> Material:
     lens = _stored_lens(more, analysis)
     if options.lens and lens is None:
         raise AtlasError(
-            "--lens needs the prompt itself: this analysis was written without the logit lens, which --lens of "
-            "`python -m app.attribution` adds."
+            "--lens needs the prompt itself: this analysis was written without the logit lens, which "
+            "`python -m app.attribution … --lens` adds."
         )
     flow = drilldowns.from_json("flow", data["flow"], analysis) if "flow" in data else None
     return _material(analysis, _catalogue(options.catalogue, analysis), options, lens, flow, more)

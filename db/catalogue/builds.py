@@ -26,7 +26,7 @@ else:  # choosing a build needs no database
     reader, texts_store = lazy_import("db.catalogue.reader"), lazy_import("db.texts.store")
 
 CURRENT, TEXTS = "CURRENT", "TEXTS"
-GATHER = "Gather them with `python -m indexer texts MODEL`."
+GATHER = "Gather them with `python -m indexer texts MODEL --corpus TEXTS`."
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _BUILD_FILE, _TEXTS_FILE = (re.compile(rf"{kind}-{_ID.pattern}\.duckdb") for kind in ("build", "texts"))
 

@@ -69,6 +69,8 @@ def test_a_token_that_repeats_keeps_a_bar_of_its_own():
     rows = catalogue_charts.token_bars(card, Sign.PROMOTES, 10).altair.data
     assert isinstance(rows, pd.DataFrame)
     assert rows["label"].nunique() == 2
+    # What stands after right-to-left text belongs to it, until something says that it does not.
+    assert rows["label"].str.fullmatch("x{13}…\u200e [\u2007 ]?[12]").all()
 
 
 def test_colours_are_even_around_zero_and_zero_has_none():

@@ -1,6 +1,7 @@
 """The READMEs tell the truth: their commands exist, their links lead somewhere."""
 
 import argparse
+import ast
 import re
 import runpy
 import shlex
@@ -21,6 +22,19 @@ def module_commands() -> list[str]:
     called = re.compile(rf"python3?\s+-m\s+((?:{'|'.join(ROOMS)}|tests)\b[\w.]*[^\"]*(?:\"[^\"]*\"[^\"]*)*)")
     found = [match[1] for readme in READMES for line in readme.code_lines if (match := called.search(line))]
     return list(dict.fromkeys(found))
+
+
+def named_in_messages() -> list[str]:
+    """The same of the commands that a message of the code names whole, without “…”; what it fills in is a name."""
+    named = re.compile(rf"`python -m ((?:{'|'.join(ROOMS)})\b[^`…]*)`")
+    texts = []
+    for path in (path for room in ROOMS for path in (CHECKOUT / room).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documentation = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in set(ast.walk(tree)) - documentation:
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            texts.append("".join(str(one.value) if isinstance(one, ast.Constant) else "NAME" for one in parts))
+    return sorted({command for text in texts for command in named.findall(text)})
 
 
 def as_set(word: str) -> str:
@@ -51,7 +65,7 @@ class Parsed(BaseException):
     """Raised once the arguments are accepted; no Exception, so that no handler of a command line catches it."""
 
 
-@pytest.mark.parametrize("command", module_commands())
+@pytest.mark.parametrize("command", [*module_commands(), *named_in_messages()])
 def test_every_module_command_is_accepted_by_its_own_parser(command, monkeypatch):
     lexer = shlex.shlex(command, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split = True

@@ -373,8 +373,10 @@ def test_a_search_by_text_shows_what_the_library_finds(read_page):
 
 
 def test_a_search_by_text_says_what_is_missing(small_page):
-    assert "No texts were gathered" in texts(small_page("search", by="text", text="The sea"))
-    assert has(small_page("search", by="text"), "passages")
+    for passage in ({}, {"text": "The sea"}):  # before anything is typed, too
+        app = small_page("search", by="text", **passage)
+        assert "No texts were gathered" in texts(app)
+        assert not has(app, "passages")
 
 
 def test_a_token_shows_what_it_is(toy_page, toy):

@@ -263,6 +263,10 @@ def _passage_box(selection: SearchSelection) -> None:
 
 
 def _by_text(selection: SearchSelection, atlas: Catalogue) -> None:
+    missing = search.why_no_texts(atlas)
+    if missing is not None:
+        st.info(literal(missing))
+        return
     if not selection.passage:
         st.caption("Type or paste a text, or take one of these:")
         links = [link(one, replace(selection, by=By.TEXT, passage=one)) for one in TRIALS]
