@@ -9,6 +9,11 @@ _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _SHORTCODE = re.compile(r":(?=[\w+-]+:)")
 _AUTOLINK = re.compile(r"https?:(?=//)|www(?=\.)|@(?=[-\w])", re.IGNORECASE)
 _WORD_JOINER = "\u2060"
+_ARABIC_OR_HEBREW = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff"
+# One such word, or several as long as no others and no quotation marks are between them.
+_RIGHT_TO_LEFT = re.compile(
+    rf"[{_ARABIC_OR_HEBREW}](?:(?:[{_ARABIC_OR_HEBREW}]|(?![“”])[\W\d_])*[{_ARABIC_OR_HEBREW}])?"
+)
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
 
 
@@ -25,7 +30,17 @@ def literal(text: str) -> str:
     line = "".join(map(_visible, " ".join(text.splitlines())))
     apart = _SHORTCODE.sub(":" + _WORD_JOINER, line)
     apart = _AUTOLINK.sub(r"\g<0>" + _WORD_JOINER, apart)
-    return _PUNCTUATION.sub(r"\\\1", apart)
+    return isolated(_PUNCTUATION.sub(r"\\\1", apart))
+
+
+def isolated(text: str) -> str:
+    """A sentence whose Arabic or Hebrew words, and those alone, are written from right to left: without marks around
+    them a browser takes along the quotation marks and figures that follow.
+
+    >>> isolated("“\u05d0 \u05d1” (5 %)") == "“\u2067\u05d0 \u05d1\u2069” (5 %)"
+    True
+    """
+    return _RIGHT_TO_LEFT.sub("\u2067\\g<0>\u2069", text)
 
 
 def _visible(character: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from app import charts
 from app.answers.reading import (
@@ -35,7 +35,7 @@ from app.charts.pictures import inline_svgs, printed, visible
 from app.report import Material, on_server, written_at
 from app.state.address import shared
 from app.state.selections import Show, SteerSelection
-from app.words import nats, percent, signed
+from app.words import isolated, nats, percent, signed
 from db.catalogue.store import Catalogue
 from db.lazy import lazy_import
 from db.neuron import Head, Neuron, NeuronKind, Sign, labels
@@ -176,13 +176,17 @@ def template(name: str = "report.html") -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"nats": nats, "percent": percent}
+    environment.filters |= {"nats": nats, "percent": percent, "sentence": _sentence}
     return environment.get_template(name)
 
 
 def _visible(value: object) -> object:
     """Texts without what HTML forbids or nobody sees, whatever they were given as; drawings as they are."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _sentence(text: str) -> Markup:
+    return Markup(isolated(escape(visible(text))))
 
 
 def readable(text: str) -> str:

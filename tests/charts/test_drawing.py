@@ -9,10 +9,11 @@ import pytest
 from app import charts
 from app.answers.neuron import rank_in_layer
 from app.charts import catalogue_charts, shade
+from app.report.contents import template
 from app.ui.components.charts import domain
 from app.ui.neuron_lists import raised_first
 from app.ui.pages import ACCOUNT, PAGES
-from app.words import literal, nats, percent, signed
+from app.words import isolated, literal, nats, percent, signed
 from db.neuron import ModelSizes, Neuron, Sign
 from db.records import NeuronTokens, Token
 
@@ -33,6 +34,30 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 )
 def test_literal_leaves_nothing_for_markdown_to_read(text, shown):
     assert literal(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("“␣\u05d0” (23.7 %), then “\u05d1” (5 %)", "“␣<\u05d0>” (23.7 %), then “<\u05d1>” (5 %)"),
+        ("“\u05d0”, “\u05d1”", "“<\u05d0>”, “<\u05d1>”"),
+        (
+            "\u0628 1948 \u062c, \u062f · 2026-11-29",
+            "<\u0628 1948 \u062c, \u062f> · 2026-11-29",
+        ),  # a prompt keeps its order
+        ("\u05d0 b \u05d0", "<\u05d0> b <\u05d0>"),
+        ("a (1)", "a (1)"),
+    ],
+)
+def test_what_is_written_from_right_to_left_takes_nothing_along(text, shown):
+    marked = shown.replace("<", "\u2067").replace(">", "\u2069")
+    assert isolated(text) == marked
+    assert literal(text).replace("\\", "") == marked
+
+
+def test_in_a_report_too_and_no_mark_of_the_texts_own_is_obeyed():
+    sentence = template().environment.filters["sentence"]
+    assert sentence("“\u05d0” <b> \u202e") == "“\u2067\u05d0\u2069” &lt;b&gt; ⟨U+202E⟩"
 
 
 def test_numbers():
