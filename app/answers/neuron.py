@@ -1,5 +1,6 @@
 """What the neuron page asks: where a neuron ranks in its layer, and which others are near it or similar to it."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -28,6 +29,11 @@ else:
 _EACH_SIDE = 4
 FIGURES = ("norm", "std", "top_z", "bottom_z")
 """Columns of ``Catalogue.layer_statistics`` by which a neuron is ranked."""
+
+
+def texts_command(neuron: Neuron, model: str) -> str:
+    """The shell command that prints the texts of a neuron."""
+    return shlex.join(["python", "-m", "db", "texts", neuron.label, "--model", model, "--json"])
 
 
 def examples(atlas: Catalogue) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The texts that activate a neuron, on its page and in every list: what they show is counted from all activations."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from app.report import views
 from app.state.selections import NeuronSelection, SearchSelection
 from app.ui.common import _written
 from app.words import figure, whole_percent
+from db.__main__ import parser
 from db.catalogue.builds import find_catalogue
 from db.catalogue.export import as_json, texts_frame
 from db.catalogue.store import Catalogue
@@ -162,6 +164,9 @@ def test_files_hold_the_texts_and_json_has_one_form(texts_page, atlas):
     }
     assert json.loads(_written(lambda: texts_frame(found), "json", found)) == json.loads(json.dumps(as_json(found)))
     assert _written(lambda: texts_frame(found), "csv", found).count(b"\r\n") == 1 + 6
+    (command,) = [one.value.replace("\\", "") for one in app.caption if one.value.startswith("In the shell")]
+    asked = parser().parse_args(shlex.split(command)[6:])
+    assert (asked.label, asked.model, asked.json) == ("L1.F3", atlas.info.model, True)
 
 
 def test_without_texts_one_line_says_how_to_get_them_to_whoever_can(toy_page, monkeypatch):

@@ -215,7 +215,7 @@ def activating_texts(
         st.markdown(literal(answers.spread(found)))
         if found.cases:
             _cases(found)
-    folded("Download all its texts", partial(_files, found), key="texts")
+    folded("Download all its texts", partial(_files, found, atlas), key="texts")
 
 
 def _without(atlas: Catalogue) -> None:
@@ -319,8 +319,8 @@ def _cases(found: NeuronTexts) -> None:
     st.markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
-def _files(found: NeuronTexts) -> None:
+def _files(found: NeuronTexts, atlas: Catalogue) -> None:
     name = f"texts-of-{found.neuron.label.lower().replace('.', '-')}"
     whole_files(name, lambda: texts_frame(found), "texts", "Texts", record=found)
     formulas()
-    st.caption(f"In the shell: python -m db texts {found.neuron.label} --json")
+    st.caption(literal(f"In the shell: {answers.texts_command(found.neuron, atlas.info.model)}"))
