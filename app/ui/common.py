@@ -414,7 +414,8 @@ def save_box(key: str, suggested: str, save: Callable[[str], Saved], what: str, 
         refusal = access.why_not_write()
         if refusal is not None:
             st.info(literal(refusal))
-            sign_in()
+            if access.sign_in_helps():
+                sign_in()
             return
         field = f"save_title_{key}"
         st.text_input("Title", value=shorten(suggested, MAX_TITLE), key=field, max_chars=MAX_TITLE)
@@ -428,8 +429,8 @@ def save_box(key: str, suggested: str, save: Callable[[str], Saved], what: str, 
 
 
 def sign_in() -> None:
-    """Buttons to sign in with, where that is all that this visitor lacks to save; they come back to this page."""
-    for provider in access.providers() if access.sign_in_helps() else ():
+    """Buttons to sign in with; who does comes back to this page."""
+    for provider in access.providers():
         name = f" with {provider}" if provider else ""
         st.button(literal(f"Sign in{name}"), type="primary", on_click=st.login, args=(provider,), key=f"sign_in{name}")
 

@@ -60,7 +60,8 @@ def _page(workspace: Workspace | None, selection: SavedSelection, atlas: Catalog
     refusal = access.why_not_write()
     if refusal is not None:
         st.caption(literal(refusal))
-        sign_in()
+        if access.sign_in_helps():
+            sign_in()
     collections = () if workspace is None else workspace.collections()
     _search(selection, collections)
     within = next((one.name for one in collections if one.id == selection.collection), "")
