@@ -146,6 +146,9 @@ def test_whoever_may_not_save_without_an_account_can_sign_in_there_and_then(monk
     app = toy_page("saved")
     assert any("nothing can be saved here" in one.value for one in app.caption)
     assert "Sign in" not in [button.label for button in app.button]
+    app = toy_page("account")
+    assert any("nothing can be saved here" in one.value for one in app.markdown)
+    assert [button.label for button in app.button] == ["Sign in"]
 
 
 CAME_FROM = "/atlas/prompt?p=Caf%C3%A9+is%2C+%22"

@@ -13,7 +13,8 @@ def draw() -> None:
     visitor = access.person()
     if visitor is None:
         title("Sign in", "Everything can be read without an account.")
-        st.markdown("Who is signed in can save analyses, write notes and make collections.")
+        reason = None if access.sign_in_helps() else access.why_not_write()
+        st.markdown(literal(reason or "Who is signed in can save analyses, write notes and make collections."))
         sign_in()
         return
     title("Account", "Who you are to this server.")
