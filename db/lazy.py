@@ -26,7 +26,7 @@ class _LazyModule(ModuleType):
 
 def _imported(name: str) -> ModuleType:
     """A module. What torch and transformers make when they are imported stays; looking through all of it for garbage,
-    again and again, is a tenth of the time in which a command starts.
+    again and again, took 0.6 of the 8 seconds in which a command starts.
     """
     collects = gc.isenabled() and name not in sys.modules
     if collects:

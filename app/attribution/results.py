@@ -358,7 +358,7 @@ def from_json(data: Any) -> Analysis:
         AtlasError: the object is no analysis, or one that was written before tokens kept their ids.
     """
     if not isinstance(data, Mapping) or "prompt" not in data:
-        raise AtlasError("This is no analysis of a prompt, as `python -m app.attribution “…” --json` writes it.")
+        raise AtlasError("This is not an analysis of a prompt as `python -m app.attribution “…” --json` writes one.")
     if "token_ids" not in data:
         raise AtlasError("This analysis was written by an older version and lacks its token ids. Analyse it again.")
     try:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from app.attribution.fast import FEW, TOLERANCE, Distributions, RoundedRows, Shortlist
+from app.attribution.fast import BLOCK, FEW, TOLERANCE, Distributions, RoundedRows, Shortlist
 from app.attribution.results import SublayerScores
 from indexer.architecture import Conventions
 from indexer.device import product
@@ -30,9 +30,6 @@ from indexer.weights import Unembedding, Weights
 
 SAFE_EXPONENT = 80.0
 """e^z in float32 overflows at 88; beyond this the sum is taken as a log-sum-exp, which cannot."""
-
-CACHED = 2**20
-"""Logits computed at a time on a processor."""
 
 ROWS_AT_ONCE = 512
 """Rows of V logits held at a time, memory permitting: more would make the products no faster."""
@@ -51,7 +48,9 @@ def in_cache(rows: Float[Tensor, "n d"], unembedding: Unembedding) -> Iterator[s
     cache. All at once where the rows are not on the CPU.
     """
     vocabulary = len(unembedding.folded)
-    step = vocabulary if rows.device.type != "cpu" else 2 ** (CACHED // max(1, len(rows))).bit_length() // 2
+    step = vocabulary
+    if rows.device.type == "cpu":  # a power of two, so that products of few different shapes are met
+        step = 2 ** (max(1, BLOCK // max(1, len(rows))).bit_length() - 1)
     for start in range(0, vocabulary, step):
         yield slice(start, min(start + step, vocabulary))
 
@@ -69,7 +68,7 @@ def log_softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
 
 def log_sum_exp(logits: Float[Tensor, "rows V"]) -> Float[Tensor, " rows"]:
     """Of each row, nats; some rows at a time, which stay in the processor's cache."""
-    return torch.cat([some.logsumexp(dim=-1) for some in logits.split(max(1, CACHED // logits.shape[1]))])
+    return torch.cat([some.logsumexp(dim=-1) for some in logits.split(max(1, BLOCK // logits.shape[1]))])
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from app.charts import ATTENTION, KIND_NAMES, KINDS, MARK, NEUTRAL, PROMOTES, SIGNS, SUPPRESSES, WIDTH, Plot
 from app.charts.pictures import AltairChart, visible
+from app.words import isolated
 from db.neuron import Sign
 from db.token_text import shorten
 
@@ -21,7 +22,6 @@ _EVERY_LABEL = 24
 _NUMBERED = 16
 _EMBEDDING = -1  # its place before layer 0
 _FIGURE_SPACE = "\u2007"
-_LEFT_TO_RIGHT = "\u200e"  # or what follows an Arabic or Hebrew token would be drawn before it
 _STANDING_WIDTH = 420
 _ATTENDING, _SOURCE = "attending position (query)", "source position (key)"
 
@@ -166,7 +166,7 @@ def token_bars(card: pd.DataFrame, sign: Sign, first: int, *, faint: bool = Fals
     rows = own[own["rank"] <= first]
     labelled = rows.assign(
         label=[
-            f"{shorten(token, 14)}{_LEFT_TO_RIGHT} {str(rank).rjust(2, _FIGURE_SPACE)}"
+            f"{isolated(shorten(token, 14))} {str(rank).rjust(2, _FIGURE_SPACE)}"
             for token, rank in zip(rows["token"], rows["rank"], strict=True)
         ]
     )

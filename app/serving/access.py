@@ -1,4 +1,6 @@
-"""Who is signed in, whether they may write, the session behind a page, and what this server explains."""
+"""Who is signed in and where they came from, whether they may write, the session behind a page, and what this server
+explains.
+"""
 
 import hashlib
 import re
@@ -98,7 +100,7 @@ _MOST_SECONDS = 900
 
 
 class ComesBack:
-    """ASGI middleware: who signs in is shown again the page on which they asked to.
+    """ASGI middleware: whoever signs in comes back to the page where they asked to.
 
     Streamlit would show its first page. An address holds a page's whole state, and a cookie keeps it meanwhile.
     """
@@ -163,8 +165,8 @@ def _in_words(scope: Scope, receive: Receive, send: Send) -> Send:
 
 
 _NO_PROVIDER = (
-    "This server cannot reach its identity provider, so nobody can sign in now. Go back and try again later; reading "
-    "needs no account. Whoever runs this server finds the cause in its log."
+    "This server cannot reach its identity provider, so nobody can sign in at the moment. Go back and try again later; "
+    "reading needs no account. Whoever runs this server finds the cause in its log."
 )
 
 

@@ -429,7 +429,7 @@ def save_box(key: str, suggested: str, save: Callable[[str], Saved], what: str, 
 
 
 def sign_in() -> None:
-    """Buttons to sign in with; who does comes back to this page."""
+    """Buttons to sign in with; whoever does comes back to this page."""
     for provider in access.providers():
         name = f" with {provider}" if provider else ""
         st.button(literal(f"Sign in{name}"), type="primary", on_click=st.login, args=(provider,), key=f"sign_in{name}")

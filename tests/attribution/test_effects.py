@@ -11,7 +11,7 @@ from transformers.models.gemma2 import modeling_gemma2
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import repeat_kv
 
-from app.attribution import Settings, analyse, explain, run_prompt
+from app.attribution import Settings, analyse, explain, run_prompt, score
 from app.attribution import measured as measuring
 from app.attribution.__main__ import main
 from app.attribution.ablation import Effects, without
@@ -330,8 +330,10 @@ def of_layer(run, kind, layer):
         yield ValueNeuron(neuron, position, 0.0, float(run.entries(kind).activation(torch.tensor([number]))))
 
 
+@pytest.mark.parametrize("at_once", [score.BLOCK, 96])  # all tokens, and a few at a time
 @pytest.mark.parametrize("name", models.FAMILIES)
-def test_the_targets_place_among_a_neurons_own_tokens(name):
+def test_the_targets_place_among_a_neurons_own_tokens(name, at_once, monkeypatch):
+    monkeypatch.setattr(score, "BLOCK", at_once)
     run = run_of(name, measure=4, top=6, suppressing=True)
     found = measured(run, explain(run))
     matrix, (gamma, _) = run.model.weights.head()[0], run.model.weights.final_norm()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from app.attribution import analyse
+from app.attribution import analyse, score
 from app.attribution.score import ROWS_AT_ONCE, SAFE_EXPONENT, Bases, log_probability_increase, rows_for
 from indexer.architecture import Conventions, NormKind
 from indexer.weights import Unembedding
@@ -118,6 +118,22 @@ def test_nothing_to_score_and_more_than_one_batch():
     together = bases.importance(many, torch.zeros(len(many), dtype=torch.long))
     alone = torch.cat([bases.importance(one[None], torch.tensor([0])) for one in many])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("soft_cap", [None, 5.0])
+@pytest.mark.parametrize("target", [0, 31, 59])
+def test_it_is_the_same_however_many_tokens_are_taken_at_a_time(target, soft_cap, monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    folded = torch.randn(60, 8, generator=generator)
+    head = Unembedding(folded, None, None, NormKind.RMS, 0.0, soft_cap=soft_cap)
+    bases = Bases.at(torch.randn(3, 8, generator=generator), target, 1.0, head)
+    c, base = torch.randn(12, 8, generator=generator), torch.arange(12) % 3
+    c[::4] *= 40  # beyond the range of exponentials, which are taken whole
+    assert (c.norm(dim=1) * head.longest_row >= SAFE_EXPONENT).tolist() == [True, False, False, False] * 3
+    whole = bases.importance(c, base)
+    monkeypatch.setattr(score, "BLOCK", 100)
+    assert len(list(score.in_cache(c[:9], head))) == 8
+    torch.testing.assert_close(bases.importance(c, base), whole, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("tokens", [50_000, 262_144])

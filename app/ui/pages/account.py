@@ -14,7 +14,7 @@ def draw() -> None:
     if visitor is None:
         title("Sign in", "Everything can be read without an account.")
         reason = None if access.sign_in_helps() else access.why_not_write()
-        st.markdown(literal(reason or "Who is signed in can save analyses, write notes and make collections."))
+        st.markdown(literal(reason or "Once signed in, you can save analyses, write notes and make collections."))
         sign_in()
         return
     title("Account", "Who you are to this server.")
