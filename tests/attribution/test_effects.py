@@ -16,6 +16,7 @@ from app.attribution import measured as measuring
 from app.attribution.__main__ import main
 from app.attribution.ablation import Effects, without
 from app.attribution.analysis import measured
+from app.attribution.fast import BLOCK
 from app.attribution.form import read
 from app.attribution.measured import Means, Sweep, effect_everywhere, most_effective, together
 from app.attribution.prompt import Method
@@ -330,7 +331,7 @@ def of_layer(run, kind, layer):
         yield ValueNeuron(neuron, position, 0.0, float(run.entries(kind).activation(torch.tensor([number]))))
 
 
-@pytest.mark.parametrize("at_once", [score.BLOCK, 96])  # all tokens, and a few at a time
+@pytest.mark.parametrize("at_once", [BLOCK, 96])  # all tokens, and a few at a time
 @pytest.mark.parametrize("name", models.FAMILIES)
 def test_the_targets_place_among_a_neurons_own_tokens(name, at_once, monkeypatch):
     monkeypatch.setattr(score, "BLOCK", at_once)
