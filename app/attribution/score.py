@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from app.attribution.fast import BLOCK, FEW, TOLERANCE, Distributions, RoundedRows, Shortlist
+from app.attribution.fast import FEW, TOLERANCE, Distributions, RoundedRows, Shortlist
 from app.attribution.results import SublayerScores
 from indexer.architecture import Conventions
 from indexer.device import product
@@ -30,6 +30,11 @@ from indexer.weights import Unembedding, Weights
 
 SAFE_EXPONENT = 80.0
 """e^z in float32 overflows at 88; beyond this the sum is taken as a log-sum-exp, which cannot."""
+
+AT_ONCE = 2**21
+"""Logits at a time on a processor. With fewer, its threads would wait for each other more often, which takes long where
+other work keeps the processor busy.
+"""
 
 ROWS_AT_ONCE = 512
 """Rows of V logits held at a time, memory permitting: more would make the products no faster."""
@@ -50,7 +55,7 @@ def in_cache(rows: Float[Tensor, "n d"], unembedding: Unembedding) -> Iterator[s
     vocabulary = len(unembedding.folded)
     step = vocabulary
     if rows.device.type == "cpu":  # a power of two, so that products of few different shapes are met
-        step = 2 ** (max(1, BLOCK // max(1, len(rows))).bit_length() - 1)
+        step = 2 ** (max(1, AT_ONCE // max(1, len(rows))).bit_length() - 1)
     for start in range(0, vocabulary, step):
         yield slice(start, min(start + step, vocabulary))
 
@@ -68,7 +73,7 @@ def log_softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
 
 def log_sum_exp(logits: Float[Tensor, "rows V"]) -> Float[Tensor, " rows"]:
     """Of each row, nats; some rows at a time, which stay in the processor's cache."""
-    return torch.cat([some.logsumexp(dim=-1) for some in logits.split(max(1, BLOCK // logits.shape[1]))])
+    return torch.cat([some.logsumexp(dim=-1) for some in logits.split(max(1, AT_ONCE // logits.shape[1]))])
 
 
 @dataclass(frozen=True, eq=False)

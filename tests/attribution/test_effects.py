@@ -16,7 +16,6 @@ from app.attribution import measured as measuring
 from app.attribution.__main__ import main
 from app.attribution.ablation import Effects, without
 from app.attribution.analysis import measured
-from app.attribution.fast import BLOCK
 from app.attribution.form import read
 from app.attribution.measured import Means, Sweep, effect_everywhere, most_effective, together
 from app.attribution.prompt import Method
@@ -331,10 +330,10 @@ def of_layer(run, kind, layer):
         yield ValueNeuron(neuron, position, 0.0, float(run.entries(kind).activation(torch.tensor([number]))))
 
 
-@pytest.mark.parametrize("at_once", [BLOCK, 96])  # all tokens, and a few at a time
+@pytest.mark.parametrize("at_once", [score.AT_ONCE, 96])  # all tokens, and a few at a time
 @pytest.mark.parametrize("name", models.FAMILIES)
 def test_the_targets_place_among_a_neurons_own_tokens(name, at_once, monkeypatch):
-    monkeypatch.setattr(score, "BLOCK", at_once)
+    monkeypatch.setattr(score, "AT_ONCE", at_once)
     run = run_of(name, measure=4, top=6, suppressing=True)
     found = measured(run, explain(run))
     matrix, (gamma, _) = run.model.weights.head()[0], run.model.weights.final_norm()

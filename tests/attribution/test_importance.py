@@ -131,7 +131,7 @@ def test_it_is_the_same_however_many_tokens_are_taken_at_a_time(target, soft_cap
     c[::4] *= 40  # beyond the range of exponentials, which are taken whole
     assert (c.norm(dim=1) * head.longest_row >= SAFE_EXPONENT).tolist() == [True, False, False, False] * 3
     whole = bases.importance(c, base)
-    monkeypatch.setattr(score, "BLOCK", 100)
+    monkeypatch.setattr(score, "AT_ONCE", 100)
     assert len(list(score.in_cache(c[:9], head))) == 8
     torch.testing.assert_close(bases.importance(c, base), whole, atol=1e-6, rtol=1e-6)
 
