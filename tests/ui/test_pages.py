@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from app.attribution import analyse, load
 from app.serving.settings import configuration
@@ -182,6 +183,19 @@ def test_a_neuron_opened_from_a_prompt_shows_its_part_in_it(small_page, analysis
     assert heads[0].startswith(f"{raised}, raised on this prompt")
     back = component(app, "paths")["items"][-1]["href"]
     assert parse_qs(urlsplit(back).query) == {"p": [PROMPT]}
+
+
+def test_figures_beside_a_token_from_right_to_left_stay_on_their_side_in_hints_too():
+    def page() -> None:
+        from app.ui.components import Chip, as_data, chip, chips, mount
+
+        chips([chip("␣\u05d0", hint="rank 3")], key="chips", label="tokens")
+        mount("table", {"rows": [{"cells": [as_data(Chip("a", hint="“\u05d0” (5 %)"))]}]}, "table")
+
+    app = AppTest.from_function(page).run()
+    assert not app.exception
+    assert component(app, "chips")["items"][0]["hint"] == "␣\u2067\u05d0\u2069  rank 3"
+    assert component(app, "table")["rows"][0]["cells"][0]["hint"] == "“\u2067\u05d0\u2069” (5 %)"
 
 
 def test_typed_targets_are_told_apart_from_chosen_ones(monkeypatch):

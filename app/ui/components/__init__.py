@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from app.charts import LEGEND, STRENGTH, TONES
 from app.state.address import Selection
 from app.ui.navigation import follow, href, warn
-from app.words import literal, signed
+from app.words import isolated, literal, signed
 from db.token_text import shorten
 
 FOLDER = "drawn"
@@ -213,7 +213,7 @@ def mount(view: str, data: dict[str, Any], key: str, width: Width = "stretch") -
     """
     draw = st.components.v2.component("neuron_atlas", js=entry())
     result = draw(
-        data={"view": view, **data},
+        data={"view": view, **_with_hints(data)},
         key=key,
         width=width,
         on_opened_change=_nothing,
@@ -223,6 +223,16 @@ def mount(view: str, data: dict[str, Any], key: str, width: Width = "stretch") -
     if isinstance(result.opened, str):
         follow(result.opened)
     return result
+
+
+def _with_hints(data: Any) -> Any:
+    """With every hint ready to be shown beside what it says of foreign words."""
+    if isinstance(data, dict):
+        return {
+            name: isolated(value) if name == "hint" and isinstance(value, str) else _with_hints(value)
+            for name, value in data.items()
+        }
+    return [_with_hints(one) for one in data] if isinstance(data, list) else data
 
 
 def _nothing() -> None:
