@@ -28,11 +28,11 @@ from db.neuron import NeuronKind, Part
 if TYPE_CHECKING:
     import torch
 
-    from app.attribution import PromptRun, ablation
+    from app.attribution import PromptRun
     from app.attribution import analysis as analyses
 else:
     torch = lazy_import("torch")
-    ablation, analyses = lazy_import("app.attribution.ablation"), lazy_import("app.attribution.analysis")
+    analyses = lazy_import("app.attribution.analysis")
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def _lists(reading: Reading, selection: PromptSelection, atlas: Catalogue, watch
             )
             for kind in scope.kinds
         ]
-    job, effects = _of_part(atlas, selection, reading.analysis, lists), None
+    job, effects = _of_part(atlas, selection, lists), None
     with suppress(AtlasError):
         effects = job and resources.workshop().known("effects", job.key)
     if effects:
@@ -200,7 +200,7 @@ def unmeasured(atlas: Catalogue, selection: PromptSelection, analysis: Analysis)
         return None if there else _NOT_STORED
     try:
         require_allowed(selection.prompt, selection.top)
-        jobs = [_of_part(atlas, selection, analysis, _lists_within(selection, atlas))]
+        jobs = [_of_part(atlas, selection, _lists_within(selection, atlas))]
         if not there:
             jobs.append((_of_all if lowered else _of_raised)(atlas, selection, analysis))
         return next((job for job in jobs if job and resources.workshop().known("effects", job.key) is None), None)
@@ -239,15 +239,14 @@ def _of_lists(atlas: Catalogue, selection: PromptSelection, analysis: Analysis, 
     return Job((atlas.info.build_id, question, analysis.seconds, lists), _measuring(atlas, question, measure))
 
 
-def _of_part(atlas: Catalogue, selection: PromptSelection, analysis: Analysis, lists: "Sequence[Listed]") -> Job | None:
+def _of_part(atlas: Catalogue, selection: PromptSelection, lists: Sequence[Listed]) -> Job | None:
     """Makes effects in the order of the lists; None where there are no lists."""
     neurons = [one for each in lists for one in each.neurons]
     if not neurons:
         return None
 
     def measure(asked: "PromptRun", report: Report) -> list[float]:
-        against = None if analysis.contrast is None else asked.distractor_id
-        return replace(ablation.Effects.of(asked, report), minus=against).neurons(neurons)
+        return analyses.effects_within(asked, neurons, report)
 
     place = (scope_of(selection.place), selection.place.show)
     return Job((atlas.info.build_id, selection.question, *place), _measuring(atlas, selection.question, measure))

@@ -280,6 +280,13 @@ def shares_within(run: PromptRun, part: Part, kind: NeuronKind, k: int, *, oppos
     return Found(tuple(one for one in signed if sign * one.score > 0), certificate)
 
 
+def effects_within(
+    run: PromptRun, neurons: Sequence[ValueNeuron], report: Callable[[str], None] = _no_one
+) -> list[float]:
+    """Measured effects of neurons that a part's lists hold, nats; with a distractor, on the difference."""
+    return replace(Effects.of(run, report), minus=run.distractor_id).neurons(neurons)
+
+
 def within(run: PromptRun, part: Part, k: int, ranges: Ranges | None, measure: int | None = None) -> Within:
     """The part's neurons by kind: those that raised and those that lowered the target; with a distractor, those that
     favoured either. The first of each list with their measured effects, see `measured`: `measure` of them, or as many
@@ -297,7 +304,7 @@ def within(run: PromptRun, part: Part, k: int, ranges: Ranges | None, measure: i
                 found[f"{kind}_opposing"] = shares_within(run, part, kind, k, opposing=True)
         if count:
             listed = [one for lists in found.values() for one in lists.neurons[:count]]
-            effects = iter(replace(Effects.of(run), minus=run.distractor_id).neurons(listed))
+            effects = iter(effects_within(run, listed))
             for name, lists in found.items():
                 first = tuple(replace(one, effect=next(effects)) for one in lists.neurons[:count])
                 found[name] = replace(lists, neurons=first + lists.neurons[count:])
