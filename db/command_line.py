@@ -156,12 +156,14 @@ def add_option(command: argparse.ArgumentParser | argparse._ArgumentGroup, param
             signs.add_argument(f"--{sign}", dest="sign", action="store_const", const=sign, help=f"only what {sign} it")
     elif kind is bool:
         command.add_argument(flag, action="store_true", help=option.about)
+    elif kind == Span:  # which is no class
+        command.add_argument(flag, type=layers, default=default, metavar=option.metavar, help=text)
     elif issubclass(kind, StrEnum):
         command.add_argument(flag, choices=[str(choice) for choice in kind], default=default, help=text)
     elif parameter.several:
         command.add_argument(flag, type=kind, action="append", default=[], metavar=option.metavar, help=text)
     else:
-        read = layers if kind == Span else whole_number(int(option.least or 0)) if kind is int else kind
+        read = whole_number(int(option.least or 0)) if kind is int else kind
         command.add_argument(flag, type=read, default=default, metavar=option.metavar, help=text)
 
 
