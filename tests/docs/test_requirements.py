@@ -43,6 +43,10 @@ def imported_modules() -> dict[str, Path]:
     return {name: file for name, file in found.items() if name not in sys.stdlib_module_names and name not in ROOMS}
 
 
+BROUGHT_BY_CUDA = re.compile(r"(nvidia|cuda)-.*|triton")
+"""What torch for CUDA requires in versions of its own choice; torch for a CPU has none of it."""
+
+
 def lacking(path: Path) -> set[str]:
     """Distributions that a pinned one requires on this machine, without being pinned themselves."""
     pinned = pins(path)
@@ -51,6 +55,7 @@ def lacking(path: Path) -> set[str]:
         for name in pinned
         for needed in map(Requirement, metadata.requires(name) or [])
         if (needed.marker is None or needed.marker.evaluate({"extra": ""}))
+        and not (name == "torch" and BROUGHT_BY_CUDA.fullmatch(needed.name))
         and canonicalize_name(needed.name) not in (*pinned, INSTALLER)
     }
 
