@@ -198,8 +198,7 @@ def test_without_ray_it_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     assert "pip install -r indexer/requirements-ray.txt" in capsys.readouterr().err
 
 
-def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(work, "find_spec", lambda name: name)
+def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path, capsys, ray_is_installed):
     command = ["build", str(models.folder("llama")), "--catalogue", str(tmp_path), "--engine", "ray"]
     assert main([*command, "--address", "127.0.0.1:9"]) == 2
     assert "The Ray cluster 127.0.0.1:9 cannot be reached" in capsys.readouterr().err.splitlines()[-1]

@@ -35,6 +35,7 @@ from tests.ray_process import ray_cluster, ray_settings
 
 FAMILIES = ("llama", "gpt2", "mistral", "gemma2", "qwen2_moe", "deepseek_v3, experts", "phi3", "bloom", "granitemoe")
 """GQA, a BOS; no gate; a window of 4; norms behind; a gated shared expert; two kinds; one matrix; ALiBi; factors."""
+SMALL_BATCH = 60  # tokens
 TEXTS = (
     *models.SENTENCES,
     "",
@@ -277,7 +278,7 @@ def stopping_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("after", [0, 1, 4])
 def test_stopped_and_gone_on_sharded_and_merged_are_one_run(after, corpus, catalogue, capsys, monkeypatch):
-    monkeypatch.setattr(activations, "_TOKENS", 60)
+    monkeypatch.setattr(activations, "_TOKENS", SMALL_BATCH)
     assert main(command(corpus, catalogue)) == 0
     whole = published(catalogue)
 
@@ -311,18 +312,18 @@ def killed_after(count: int, words: list[str]) -> None:
         if len(done) == count + TRIAL:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    texts.SAVE_SECONDS, texts._MOST_SAVING = 0.0, 1e9
+    texts.SAVE_SECONDS, texts._MOST_SAVING, activations._TOKENS = 0.0, 1e9, SMALL_BATCH
     Kept.add = counted  # type: ignore[method-assign,assignment]
     main(words)
 
 
 def test_killed_without_warning_it_goes_on(corpus, catalogue, monkeypatch):
-    monkeypatch.setattr(activations, "_TOKENS", 60)
+    monkeypatch.setattr(activations, "_TOKENS", SMALL_BATCH)
     assert main(command(corpus, catalogue)) == 0
     whole = published(catalogue)
-    process = multiprocessing.get_context("fork").Process(target=killed_after, args=(3, command(corpus, catalogue)))
+    process = multiprocessing.get_context("spawn").Process(target=killed_after, args=(3, command(corpus, catalogue)))
     process.start()
-    process.join(60)
+    process.join(120)
     assert process.exitcode == -signal.SIGKILL
     (stored,) = (catalogue / "llama").glob("work-*/share-*.json")
     assert json.loads(stored.read_text())["files"]["state.safetensors"]["rows"] == 2
@@ -333,7 +334,7 @@ def test_killed_without_warning_it_goes_on(corpus, catalogue, monkeypatch):
 
 
 def test_shares_that_are_begun_say_among_how_many_and_others_are_not_mixed_in(corpus, catalogue, monkeypatch):
-    monkeypatch.setattr(activations, "_TOKENS", 60)
+    monkeypatch.setattr(activations, "_TOKENS", SMALL_BATCH)
     assert main(command(corpus, catalogue)) == 0
     whole = published(catalogue)
     assert main(command(corpus, catalogue, "--shard", "2/2")) == 0
