@@ -304,7 +304,7 @@ def _patient(ask: Callable[[Workspace], T], nothing: T) -> T:
         return nothing if kept is None else ask(kept)
     except AtlasError as error:
         _pause_until = time.monotonic() + _PAUSE_SECONDS
-        _log.warning("the workspace is passed over: %s", error)
+        _log.warning("the workspace is passed over: %s", str(error))  # an exception would be left out
         return nothing
 
 

@@ -5,6 +5,7 @@ log, foreign keys on, writers wait for each other. Writes are on the disk when a
 migrated under a lock, whole or not at all.
 """
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -160,6 +161,10 @@ collected_neuron = Table(
 )
 
 
+_WHERE = re.compile(r"connection .* failed: +(FATAL: +)?|failed to resolve host .*?: (\[Errno -?\d+\] )?")
+"""What a PostgreSQL client says before the reason: host and port, which the URL names and visitors are not told."""
+
+
 class Database:
     """Where a workspace lies.
 
@@ -225,7 +230,7 @@ class Database:
 
     def _unusable(self, error: Exception) -> str:
         said = str(getattr(error, "orig", None) or error).strip()
-        reason = (said.splitlines() or ["no reason given"])[0][:160]
+        reason = _WHERE.sub("", (said.splitlines() or ["no reason given"])[0])[:160]
         if "locked" in reason:
             return (
                 f"The workspace {self.shown} is being written by another process for too long. Try again in a minute."

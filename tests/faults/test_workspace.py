@@ -47,7 +47,7 @@ def is_well(onlooker: Onlooker, note: str = NOTE) -> None:
 
 
 def is_impaired(onlooker: Onlooker, said: str) -> None:
-    """Both pages that show what is kept say so, the health check too, and what needs no workspace works."""
+    """Both pages that show what is kept say so, the health check and the log too, and what needs no workspace works."""
     for page, params in (("neuron", None), ("saved", {})):
         (notice,) = onlooker.page(page, params).notices
         assert said in notice
@@ -56,6 +56,7 @@ def is_impaired(onlooker: Onlooker, said: str) -> None:
     health = onlooker.health()
     assert (health.status_code, health.json()["status"]) == (200, "impaired")
     assert health.json()["parts"]["workspace"]["status"] == "broken"
+    assert said in onlooker.server.log.read_text("utf-8", "replace")
     assert health.json()["parts"]["catalogue"]["status"] == "ok"
 
 

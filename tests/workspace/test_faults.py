@@ -13,6 +13,7 @@ import pytest
 from db.errors import AtlasError
 from db.neuron import Neuron
 from db.workspace import Workspace
+from db.workspace.database import Database
 from tests.workspace.test_store import draft
 
 WRITER = """
@@ -155,13 +156,36 @@ def test_a_server_that_stops_is_missed_and_found_again(postgres):
         workspace.save(draft())
         postgres.stop()
         try:
-            with pytest.raises(AtlasError, match="cannot be used just now") as refused:
+            with pytest.raises(AtlasError, match="cannot be used just now"):
+                workspace.analyses()  # by a connection that was there
+            with pytest.raises(AtlasError) as refused:
                 workspace.analyses()
-            assert "\n" not in str(refused.value)
+            assert str(refused.value).startswith(f"The workspace {workspace.shown} cannot be used just now (")
+            assert "connection to server" not in str(refused.value)
         finally:
             postgres.start()
         assert works(workspace)
         workspace.save(draft("again"))
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            'connection failed: connection to server at "inside" (10.0.0.5), port 5432 failed: Connection refused\n\t',
+            "Connection refused",
+        ),
+        (
+            'connection failed: connection to server at "10.0.0.5", port 5432 failed: FATAL:  role "a" does not exist',
+            'role "a" does not exist',
+        ),
+        ('connection is bad: connection to server on socket "/inside/.s" failed: No such file', "No such file"),
+        ("failed to resolve host 'inside': [Errno -2] Name or service not known", "Name or service not known"),
+        ("the connection is lost", "the connection is lost"),
+    ],
+)
+def test_of_a_server_the_reason_is_told_and_not_where_it_is(said, reason):
+    assert f"cannot be used just now ({reason})." in Database("postgresql://u@inside/name")._unusable(OSError(said))
 
 
 def test_json_of_a_result_is_one_line_of_ascii(lone):
