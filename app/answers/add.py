@@ -160,7 +160,7 @@ def _unexplained(status: int) -> str:
             f"The system ended the indexer (signal {-status}), most likely because memory ran out. Finished layers are "
             "kept: make room, and build again."
         )
-    return "The indexer failed by a fault of ours; the server's log has its last lines. Finished layers are kept."
+    return "The indexer failed by a fault of ours; the server’s log has its last lines. Finished layers are kept."
 
 
 def seconds_left(seen: list[tuple[float, int]], layers: int, expected: Expected) -> float | None:

@@ -93,7 +93,7 @@ def _lists(reading: Reading, selection: PromptSelection, atlas: Catalogue, watch
             Listed(
                 kind,
                 reading.found(show, kind, selection.place),
-                f"those among the overall {len(reading.lists[show, kind])}, since the part's own list could not be "
+                f"those among the overall {len(reading.lists[show, kind])}, since the part’s own list could not be "
                 f"made ({public(str(error))})",
             )
             for kind in scope.kinds
@@ -270,7 +270,7 @@ def _measuring(
             raise
         except Exception as error:  # nobody waits for it, so it would be tried again and again
             _log.exception("measuring failed")
-            raise AtlasError("Measuring failed, by a fault of ours. The server's log has the details.") from error
+            raise AtlasError("Measuring failed, by a fault of ours. The server’s log has the details.") from error
 
     return make
 

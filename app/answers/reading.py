@@ -24,9 +24,9 @@ FILTER_DEPTH = 5
 
 
 MEANINGS = {
-    Method.ADDED: "change of the target's log-probability where that part is added to the residual stream",
+    Method.ADDED: "change of the target’s log-probability where that part is added to the residual stream",
     Method.REMOVED: "log-probability that the target would lose if that part were taken out of the final hidden state",
-    Method.GRADIENT: "first-order estimate, gradient × activation, of what that part does to the target's "
+    Method.GRADIENT: "first-order estimate, gradient × activation, of what that part does to the target’s "
     "log-probability through all later layers",
 }
 """What a score is, in half a sentence, by the method."""
@@ -106,7 +106,7 @@ def reading_of(analysis: Analysis) -> Reading:
             (Show.LOWERED, NeuronKind.ATTENTION): analysis.attention_suppressing_neurons,
         }
         words = {Show.RAISED: f"raised {target} most", Show.LOWERED: f"lowered {target} most"}
-        answer = "the target's log-probability"
+        answer = "the target’s log-probability"
         return Reading(analysis, analysis, lists, "score (nats)", MEANINGS[method], words, ("lowers", "raises"), answer)
     other = f"“{contrast.distractor.token.display}”"
     lists = {
@@ -249,7 +249,7 @@ def having(rows: Sequence[Row], text: str, atlas: Catalogue | None) -> tuple[Row
 _NAMES = {NeuronKind.FFN: "FFN neurons", NeuronKind.ATTENTION: "attention neurons × positions"}
 _BOUNDS = {
     "concavity": "the concavity of the log-probability",
-    "catalogue": "a bound from the catalogue's stored extreme logits",
+    "catalogue": "a bound from the catalogue’s stored extreme logits",
     "norms": "a bound from norms alone",
 }
 
@@ -258,7 +258,7 @@ def certainty_lines(reading: Reading) -> list[tuple[str, str]]:
     """What is said of each list: a lead word, and the rest of the sentence without its full stop."""
     analysis, lines = reading.analysis, []
     if analysis.contrast is not None:
-        lines.append(("Shares", "a difference of logits is linear: every neuron's share was computed, exactly"))
+        lines.append(("Shares", "a difference of logits is linear: every neuron’s share was computed, exactly"))
     for words, certificates in (("Raised", analysis.certificates), ("Lowered", analysis.suppressing_certificates)):
         if certificates and analysis.contrast is None:
             method = analysis.method
@@ -267,7 +267,7 @@ def certainty_lines(reading: Reading) -> list[tuple[str, str]]:
         lines.append(("Measured", f"{MEASURED} of {reading.answer}. {DISAGREEMENT.removesuffix('.')}"))
     seconds = analysis.seconds
     if seconds.total:
-        lines.append(("Time", f"{seconds.total:.2f} s, of which {seconds.forward:.2f} s for the model's forward pass"))
+        lines.append(("Time", f"{seconds.total:.2f} s, of which {seconds.forward:.2f} s for the model’s forward pass"))
     return lines
 
 

@@ -215,4 +215,4 @@ def _ends_of_text(model: LanguageModel) -> frozenset[int]:
 
 def _require_finite(logits: Float[Tensor, " V"]) -> None:
     if not logits.isfinite().all():
-        raise AtlasError("With these interventions the model's numbers grow beyond all bounds. Take smaller ones.")
+        raise AtlasError("With these interventions the model’s numbers grow beyond all bounds. Take smaller ones.")

@@ -206,7 +206,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "code",
         "A loop in Python",
-        "Inside the loop's print the variable comes next: L22.F1527 holds i, ii, iii, and head L26.H2 reads “i”.",
+        "Inside the loop’s print the variable comes next: L22.F1527 holds i, ii, iii, and head L26.H2 reads “i”.",
         PromptSelection("for i in range(10):\n    print(", place=Place(layer=26, head=Head(26, 2))),
     ),
 )

@@ -59,8 +59,8 @@ _DEPTH = 6
 _TOKEN = 24
 """Characters of a token."""
 _CONVENTIONS = {
-    "exact": "exact: figures agree with the model's own probabilities",
-    "notebook": "notebook: constants of the final norm are dropped, as the method's published notebooks do",
+    "exact": "exact: figures agree with the model’s own probabilities",
+    "notebook": "notebook: constants of the final norm are dropped, as the method’s published notebooks do",
 }
 _KINDS = {NeuronKind.FFN: "FFN neurons", NeuronKind.ATTENTION: "Attention neurons"}
 

@@ -200,13 +200,13 @@ def adds_models() -> bool:
 
 def why_not_add() -> str | None:
     """One sentence that says why this visitor may not add a model, and what would help; None where they may."""
-    shell = "In the server's own shell it is: python -m indexer build MODEL"
+    shell = "In the server’s own shell it is: python -m indexer build MODEL"
     if not adds_models():
         return f"No models are added on the pages of this server. {shell}"
     if not is_local(st.context.ip_address, st.context.headers):
         return (
             "Models can be added only from a browser on the machine that the server runs on, because adding one reads "
-            f"that machine's files. {shell}"
+            f"that machine’s files. {shell}"
         )
     return None
 

@@ -98,5 +98,5 @@ def _workspace(open_workspace: Callable[[], Workspace | None]) -> Part:
     except AtlasError as error:
         _LOG.error("health: %s", str(error))  # an exception would be left out; this one repeats nothing typed
         # Its message names a file or a host of ours.
-        raise AtlasError("The workspace cannot be used; the server's log says why.") from error
+        raise AtlasError("The workspace cannot be used; the server’s log says why.") from error
     return {"status": "ok"}

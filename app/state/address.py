@@ -257,7 +257,7 @@ class NeuronAtLabel(_Label):
         except AtlasError:
             found = None
         if found is None or (found.position or 0) > MAX_POSITION:
-            raise AtlasError("a neuron's label was expected, such as L29.F864, or L29.H1.N46@4 at a source position")
+            raise AtlasError("a neuron’s label was expected, such as L29.F864, or L29.H1.N46@4 at a source position")
         return found
 
 

@@ -192,6 +192,6 @@ def escaped(error: Exception) -> bool:
 
 def _broken() -> None:
     st.error(
-        "Something went wrong here, by a fault of ours. The server's log has the details; other pages still work.",
+        "Something went wrong here, by a fault of ours. The server’s log has the details; other pages still work.",
         icon=":material/error:",
     )

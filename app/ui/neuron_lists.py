@@ -342,7 +342,7 @@ _NAMING = 100
 """A neuron names the target where that is among so many of the tokens that it raised most."""
 _ACTIVATION = "what the value vector was multiplied by; negative swaps its two ends"
 RAISED = "tokens it raised, then those it lowered"
-_RAISED_HINT = f"and the target's place among all tokens that it raised, where it is among the first {_NAMING}"
+_RAISED_HINT = f"and the target’s place among all tokens that it raised, where it is among the first {_NAMING}"
 
 
 def value_table(

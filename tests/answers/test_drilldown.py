@@ -98,7 +98,7 @@ def test_the_other_lists(small_page, analysis, show):
     app = small_page("prompt", p=PROMPT, show=show, open="overlap,sure")
     if show == "lowered":
         assert labels(app, "neurons_ffn") == [one.neuron.label for one in analysis.ffn_suppressing_neurons]
-        assert "from the catalogue's stored extreme logits" in all_text(app)
+        assert "from the catalogue’s stored extreme logits" in all_text(app)
     else:
         assert labels(app, "query_neurons") == [one.neuron.label for one in analysis.query.ffn_neurons]
         both = component(app, "overlap_both")["items"]

@@ -203,7 +203,7 @@ def test_heads_and_layers_as_measured(small_page, atlas, run):
     assert "measured" not in plain["groups"][1]["hint"]
     words = " ".join(one.value for one in small_page("prompt", p=PROMPT, head="L1.H2").markdown).replace("\\", "")
     way = "loses" if heads[1, 2] > 0 else "gains"
-    assert f"without it the target's log-probability {way} {abs(heads[1, 2]):.3f} nats" in words
+    assert f"without it the target’s log-probability {way} {abs(heads[1, 2]):.3f} nats" in words
 
 
 def test_scored_against_measured_holds_every_neuron_of_the_lists(small_page, atlas):

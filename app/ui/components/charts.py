@@ -65,7 +65,7 @@ def _downloads(chart: Chart) -> None:
     """Each file is made when it is asked for."""
     files: tuple[tuple[str, str, Callable[[], bytes], str], ...] = (
         ("SVG", "svg", lambda: svg(*printed(chart)), "for papers and slides; its text stays text"),
-        ("PNG", "png", lambda: png(*printed(chart)), "on white, at twice the screen's sharpness"),
+        ("PNG", "png", lambda: png(*printed(chart)), "on white, at twice the screen’s sharpness"),
         ("data", "csv", lambda: as_bytes(chart.frame, "csv"), "the numbers behind the chart as CSV"),
     )
     with st.container(horizontal=True, horizontal_alignment="right", gap="small", key=f"picture_{chart.name}"):
@@ -183,7 +183,7 @@ def _flow(chart: Flow) -> dict[str, Any]:
             }
             for layer, one in enumerate(chart.ffn)
         ],
-        "axis": "position and its token; layers upwards; at the right what each layer's FFN added",
+        "axis": "position and its token; layers upwards; at the right what each layer’s FFN added",
     }
 
 

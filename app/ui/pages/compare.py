@@ -271,7 +271,7 @@ def _layers(found: "Comparison", selection: CompareSelection) -> None:
     legend("attention", "ffn")
     show(prompt_charts.changed_layers(found, _prompts(selection), selection.place, partial(_looking, selection)))
     st.caption(
-        "Each bar is the second run's log-probability increase minus the first's. Click a layer to look into it."
+        "Each bar is the second run’s log-probability increase minus the first’s. Click a layer to look into it."
     )
 
 
@@ -283,7 +283,7 @@ def _both_layers(found: "Comparison", selection: CompareSelection) -> None:
         with column:
             st.markdown(f"**{name[0].upper()}{name[1:]}**, both runs")
             show(prompt_charts.both_layers(found, part, _prompts(selection), selection.place, address))
-    st.caption("Grey: the first run; in colour: the second. Both are scored with the first run's norm.")
+    st.caption("Grey: the first run; in colour: the second. Both are scored with the first run’s norm.")
 
 
 def _heads(found: "Comparison", selection: CompareSelection) -> None:

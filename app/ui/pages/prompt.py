@@ -316,7 +316,7 @@ def _settings(selection: PromptSelection) -> None:
     rules = {str(rule): str(rule) for rule in Rule}
     choice("Conventions", rules, str(selection.rule), key="prompt_rule", changed=changed)
     st.caption(
-        "exact agrees with the model's own probabilities; notebook drops constants of the final norm, as the method's "
+        "exact agrees with the model’s own probabilities; notebook drops constants of the final norm, as the method’s "
         "published notebooks do. For models without biases the two are the same."
     )
     st.toggle(

@@ -39,7 +39,7 @@ _POLL_SECONDS = 1.0
 _EVERY = {"ffn_helping": "Helped the answer most", "ffn_hindering": "Hindered it most"}
 _LISTED_TOKENS = 6
 _TOKEN_LISTS = {
-    "input": "strongest tokens of the layer's input at this position (logit lens)",
+    "input": "strongest tokens of the layer’s input at this position (logit lens)",
     "key": "strongest tokens of what a query must hold to attend here",
     "value": "strongest tokens of what the head writes when it attends here",
 }
@@ -149,7 +149,7 @@ def _moves(found: Flow, selection: PromptSelection) -> None:
             "attention",
             "number",
             lambda move: percent(move.attention_weight),
-            "the explained position's attention to the source",
+            "the explained position’s attention to the source",
         ),
     ]
 
@@ -303,7 +303,7 @@ def _positions(frame: pd.DataFrame, selection: PromptSelection) -> None:
             "attention",
             "number",
             lambda row: percent(row["attention_weight"]),
-            "the analysed position's attention to this one",
+            "the analysed position’s attention to this one",
         ),
         *(lists.chips_of(of, "list", partial(tokens, of), hint) for of, hint in _TOKEN_LISTS.items()),
     ]
