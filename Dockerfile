@@ -3,6 +3,7 @@
 #   docker build -t neuron-atlas .
 #   docker run --rm -v atlas-catalogue:/atlas/catalogue -v atlas-models:/atlas/models neuron-atlas python -m indexer fetch-demo
 #   docker run --rm -v atlas-catalogue:/atlas/catalogue -v atlas-models:/atlas/models neuron-atlas python -m indexer build demo
+#   docker run --rm -v atlas-catalogue:/atlas/catalogue -v atlas-models:/atlas/models neuron-atlas python -m app.attribution --generic
 #   docker run -p 8501:8501 -v atlas-catalogue:/atlas/catalogue -v atlas-models:/atlas/models \
 #     -v atlas-workspace:/atlas/workspace neuron-atlas
 
