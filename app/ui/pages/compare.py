@@ -101,7 +101,7 @@ def _form(selection: CompareSelection) -> None:
             ("First prompt", "compare_prompt", "The capital of France is"),
             ("Second prompt; empty: the same", "compare_other", "The capital of Germany is"),
         )
-        for column, (label, key, example) in zip(st.columns(2, gap="medium"), fields, strict=True):
+        for column, (label, key, example) in zip(st.columns(2, gap="large"), fields, strict=True):
             column.text_area(label, key=key, height=80, placeholder=example)
         st.text_input(
             "Zeroed in the second run",
