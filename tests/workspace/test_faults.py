@@ -162,6 +162,7 @@ def test_a_server_that_stops_is_missed_and_found_again(postgres):
                 workspace.analyses()
             assert str(refused.value).startswith(f"The workspace {workspace.shown} cannot be used just now (")
             assert "connection to server" not in str(refused.value)
+            assert "\n" not in str(refused.value)
         finally:
             postgres.start()
         assert works(workspace)
