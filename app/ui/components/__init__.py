@@ -177,13 +177,14 @@ def excerpts(lines: Sequence[TextLine], *, most: float, key: str, label: str) ->
 def legend(*names: str, **own: str) -> None:
     """What the colours of the part above or below mean; `own` has other words for some of them."""
     entries = (
-        f'<span style="white-space:nowrap;margin-right:1.1em"><span aria-hidden="true" style="display:inline-block;'
+        f'<span><span aria-hidden="true" style="display:inline-block;'
         f'width:.7em;height:.7em;border-radius:.2em;background:{colour};margin-right:.4em"></span>'
         f"{escape(own.get(name, words))}</span>"
         for name in (*names, *own)
         for colour, words in [LEGEND[name]]
     )
-    st.html(f'<div style="font-size:.8rem;opacity:.8">{"".join(entries)}</div>')
+    style = "display:flex;flex-wrap:wrap;gap:0 1.1em;font-size:.8rem;opacity:.8"  # inline, Firefox would not wrap them
+    st.html(f'<div style="{style}">{"".join(entries)}</div>')
 
 
 def as_data(value: Any, leave_out: set[str] | None = None) -> dict[str, Any]:
