@@ -145,7 +145,7 @@ def configuration() -> Configuration:
 
 
 def public(message: str) -> str:
-    """A message for visitors: of where catalogues, models and the workspace lie, the name alone."""
+    """A message for visitors: of where catalogues, models and the workspace lie the name alone; no database user."""
     own = configuration()
     folders = own.catalogue.absolute(), own.models.absolute()
     names = {str(place): one.name for one in folders for place in (one, one.resolve())}
@@ -154,6 +154,8 @@ def public(message: str) -> str:
         file = Path(url.database or "")
         places = [str(file), str(file.absolute())] if url.get_backend_name() == "sqlite" else [str(url)]
         names |= dict.fromkeys(places, file.name)
+        if url.username:
+            names[f'"{url.username}"'] = "…"  # as a PostgreSQL server names the user it refuses
     for place in sorted(names, key=len, reverse=True):
         message = message.replace(place, names[place]) if len(place) > 1 else message
     return message

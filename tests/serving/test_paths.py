@@ -123,6 +123,11 @@ def test_a_link_that_is_no_page_leads_nowhere(link, monkeypatch):
         ("", "{here}/models/toy/config.json", "models/toy/config.json"),
         ("sqlite:///{here}/kept/atlas.sqlite", "{here}/kept/atlas.sqlite", "atlas.sqlite"),
         ("postgresql://atlas:secret@inside.example/shared", "postgresql://atlas:***@inside.example/shared", "shared"),
+        (
+            "postgresql://atlas@inside.example/shared",
+            'The workspace (role "atlas" does not exist)',
+            "The workspace (role … does not exist)",
+        ),
         ("off", "{here}/models/toy", "models/toy"),
         ("", "/etc/models", "/etc/models"),
     ],
