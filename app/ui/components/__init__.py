@@ -227,7 +227,7 @@ def mount(view: str, data: dict[str, Any], key: str, width: Width = "stretch") -
 
 
 def _with_hints(data: Any) -> Any:
-    """With every hint ready to be shown beside what it says of foreign words."""
+    """The same, with the Arabic and Hebrew words in its hints isolated."""
     if isinstance(data, dict):
         return {
             name: isolated(value) if name == "hint" and isinstance(value, str) else _with_hints(value)
